@@ -1,0 +1,106 @@
+# Everything a person does here, by name. `make` alone lists it. All of it runs in .venv.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+PYTHON := $(BIN)/python
+
+# Options of single targets, set on the command line: make submit JOB=jobs/infill.py ARGS="..."
+ARGS ?=
+JOB ?=
+ADDRESS ?= http://127.0.0.1:8265
+MLFLOW_PORT ?= 5000
+
+# The tools that we build on do not report home from here.
+export DO_NOT_TRACK := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export RAY_USAGE_STATS_ENABLED := 0
+
+##@ Start here
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: setup
+setup: ## Create .venv, or bring it up to date (PROFILE=cpu|gpu)
+	@bash scripts/setup.sh
+
+.PHONY: infill
+infill: setup ## Train the story infilling policy on this machine (ARGS="--help")
+	@$(PYTHON) jobs/infill.py $(ARGS)
+
+##@ Develop
+
+.PHONY: test
+test: setup ## Run all tests: unit first, then Ray and vLLM (ARGS="-k replay")
+	@$(PYTHON) -m pytest $(ARGS)
+
+.PHONY: test-unit
+test-unit: setup ## Run the tests that need neither Ray nor vLLM
+	@$(PYTHON) -m pytest tests/unit $(ARGS)
+
+.PHONY: lint
+lint: setup ## Check format, style, types and layering
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy gfn_ray
+	$(BIN)/lint-imports --no-logo
+
+.PHONY: format
+format: setup ## Format the code and mend what ruff can mend
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+##@ Run on a Ray cluster
+
+# By default Ray asks for no login: whoever reaches its ports can run code. On Linux it listens on every
+# network interface whatever the address options say, unless told that it will not form a cluster.
+.PHONY: ray-up
+ray-up: setup ## Start Ray on this machine, reachable from this machine only
+	@PATH="$(CURDIR)/$(BIN):$$PATH" RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 ray start --head \
+	  --node-ip-address 127.0.0.1 --dashboard-host 127.0.0.1 --disable-usage-stats
+
+# Ray runs a copy of this folder; GFN_RAY_HOME says where runs/ and mlflow.db are to go instead.
+.PHONY: submit
+submit: setup ## Submit a job: JOB=jobs/infill.py ARGS="..." (ADDRESS=http://host:8265)
+	@test -n "$(JOB)" || { echo 'submit: say which job, as in: make submit JOB=jobs/infill.py ARGS="--help"' >&2; exit 2; }
+	@test -f "$(JOB)" || { echo 'submit: there is no file $(JOB); the jobs are: $(wildcard jobs/*.py)' >&2; exit 2; }
+	@$(BIN)/ray job submit --address $(ADDRESS) --working-dir . \
+	  --runtime-env-json '{"env_vars": {"GFN_RAY_HOME": "$(CURDIR)"}}' -- python $(JOB) $(ARGS)
+
+.PHONY: ray-down
+ray-down: setup ## Stop Ray on this machine
+	@$(BIN)/ray stop
+
+.PHONY: mlflow-ui
+mlflow-ui: setup ## Show the runs at http://127.0.0.1:5000 (MLFLOW_PORT=5000)
+	@$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(MLFLOW_PORT) --workers 1
+
+##@ Maintain
+
+# Versions that are locked stay as they are unless LOCK_ARGS=--upgrade is said.
+LOCK_ARGS ?=
+LOCK_COMMAND = uv pip compile --python-version 3.11 --python-platform x86_64-manylinux_2_31 \
+  --only-binary :all: --excludes requirements/$(1)-excludes.txt --no-annotate --no-header requirements/$(1).in
+define compile_lock
+$(call LOCK_COMMAND,$(1)) $(LOCK_ARGS) --output-file requirements/$(1).lock >/dev/null
+sed -i '1i # `make lock` made this ($(call LOCK_COMMAND,$(1))). It is complete: install it with pip install --no-deps.' requirements/$(1).lock
+endef
+
+.PHONY: lock
+lock: setup ## Compile requirements/*.lock anew (LOCK_ARGS=--upgrade for newer versions)
+	@command -v uv >/dev/null || { echo 'lock: uv was not found; install it (pipx install uv), then run make lock again.' >&2; exit 2; }
+	@$(call compile_lock,cpu)
+	@$(call compile_lock,gpu)
+
+.PHONY: clean
+clean: ## Delete caches and build leftovers; runs/, mlflow.db and .venv stay
+	@rm -rf build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@rm -f .venv-setup.log
+	@find . \( -name .venv -o -name .git -o -name runs \) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

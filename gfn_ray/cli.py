@@ -1,0 +1,258 @@
+"""Settings from defaults, a TOML file and flags, in that order; errors and help in plain words.
+
+Owns the command line of every job: how flags are spelled, the one line that a mistake
+gets, `--help`, and the exit code. Imports nothing heavy, so that `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import difflib
+import shutil
+import sys
+import textwrap
+import tomllib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from gfn_ray import __version__
+from gfn_ray.errors import EXIT_INTERRUPTED, EXIT_RUN_FAILED, EXIT_USER_ERROR, RunFailed, UserError
+from gfn_ray.settings import NONE, Setting, Tree, get, is_section, put, settings_of, to_toml
+
+ConfigT = TypeVar("ConfigT", bound=BaseModel)
+Settings = dict[str, Setting]
+
+_LONGEST_SHOWN_VALUE = 80  # characters of a refused value in an error's one line
+_WIDEST_HELP = 100  # columns; wider paragraphs are hard to read
+
+
+def parse(
+    job: type[ConfigT], argv: Sequence[str] | None = None, prog: str | None = None
+) -> ConfigT:
+    """The resolved config. A mistake ends the process with code 2 and one line on stderr."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if "--help" in arguments or "-h" in arguments:
+        print(_help(job, prog or Path(sys.argv[0]).name))
+        raise SystemExit(0)
+    if "--version" in arguments:
+        print(f"gfn_ray {__version__}")
+        raise SystemExit(0)
+    try:
+        return _resolve(job, arguments)
+    except UserError as error:
+        raise SystemExit(_fail(error, EXIT_USER_ERROR)) from None
+
+
+def main(run: Callable[[], int]) -> int:
+    """Run a job's body and turn its outcome into an exit code; a bug keeps its traceback."""
+    try:
+        return run()
+    except UserError as error:
+        return _fail(error, EXIT_USER_ERROR)
+    except RunFailed as error:
+        return _fail(error, EXIT_RUN_FAILED)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def dump_toml(config: BaseModel) -> str:
+    """The config as TOML that `--config` reads back to an equal config.
+
+    A None is left out, except where the default is something else: there it is "none".
+    """
+    import tomli_w
+
+    tree: Tree = {}
+    values = config.model_dump()
+    for setting in settings_of(type(config)).values():
+        value = get(values, setting.name)
+        if value is not None or setting.default is not None:
+            put(tree, setting.name, to_toml(value))
+    return tomli_w.dumps(tree)
+
+
+def _fail(error: Exception, code: int) -> int:
+    print("error: " + " ".join(str(error).splitlines()), file=sys.stderr)
+    return code
+
+
+def _resolve(job: type[ConfigT], arguments: list[str]) -> ConfigT:
+    settings = settings_of(job)
+    flags, file = _read_flags(arguments, settings)
+    tree: Tree = {}
+    for setting in settings.values():
+        if not setting.required:
+            put(tree, setting.name, setting.default)
+    origins: dict[str, str] = {}
+    if file is not None:
+        for name, value in _flatten(_read_toml(file), settings, file).items():
+            origins[name] = f"{name} in {file}"
+            put(tree, name, _accept(settings[name].from_toml, settings[name], value, origins[name]))
+    for name, text in flags.items():
+        origins[name] = settings[name].flag
+        put(tree, name, _accept(settings[name].from_text, settings[name], text, origins[name]))
+    try:
+        return job.model_validate(tree)
+    except ValidationError as refused:
+        # One line, so one error: the first.
+        _explain(refused.errors()[0], settings, origins)
+
+
+def _accept(read: Callable[[Any], Any], setting: Setting, value: Any, origin: str) -> Any:
+    try:
+        return read(value)
+    except ValueError:
+        raise UserError(f"{origin} got {_shown(value)}; it takes {setting.takes}") from None
+
+
+def _explain(error: ErrorDetails, settings: Settings, origins: dict[str, str]) -> NoReturn:
+    """Pydantic's complaint in our words; the messages of our own validators stand as they are."""
+    if error["type"] in ("value_error", "assertion_error"):
+        raise UserError(str(error["ctx"]["error"])) from None
+    where = ".".join(map(str, error["loc"])) + "."
+    setting = next(
+        (known for name, known in settings.items() if where.startswith(name + ".")), None
+    )
+    if setting is None:
+        raise UserError(f"{where[:-1]}: {error['msg']}") from None
+    if error["type"] == "missing":
+        raise UserError(f"{setting.flag} is missing; it takes {setting.takes}") from None
+    origin = origins.get(setting.name, setting.name)
+    raise UserError(f"{origin} got {_shown(error['input'])}; it takes {setting.takes}") from None
+
+
+def _read_flags(arguments: list[str], settings: Settings) -> tuple[dict[str, str], Path | None]:
+    """Flag texts by setting name, and the file that --config names."""
+    flags: dict[str, str] = {}
+    file: Path | None = None
+    left = arguments[::-1]
+    while left:
+        word = left.pop()
+        if not word.startswith("--"):
+            raise UserError(f"unexpected argument {word!r}; settings are written --name value")
+        key, equals, text = word[2:].partition("=")
+        name = key.replace("-", "_")
+        setting = settings.get(name)
+        if setting is None and name != "config":
+            if not (switch := _negated(name, settings)):
+                raise UserError(_unknown(f"--{key}", name, settings, lambda known: known.flag))
+            if equals:
+                raise UserError(f"--{key} takes no value; write {switch.flag}={text} instead")
+            flags[switch.name] = "false"
+            continue
+        if not equals:
+            takes = setting.takes if setting else "a path"
+            if setting and setting.kind is bool and left[-1:] not in (["true"], ["false"], [NONE]):
+                text = "true"
+            elif not left or left[-1].startswith("--"):
+                raise UserError(f"--{key} got no value; it takes {takes}")
+            else:
+                text = left.pop()
+        if setting is not None:
+            flags[name] = text
+        elif file is not None:
+            raise UserError(f"--config got two files, {file} and {text}; it takes one")
+        else:
+            file = Path(text)
+    return flags, file
+
+
+def _negated(name: str, settings: Settings) -> Setting | None:
+    """The switch that --no-NAME turns off."""
+    setting = settings.get(name.removeprefix("no_")) if name.startswith("no_") else None
+    return setting if setting is not None and setting.kind is bool else None
+
+
+def _read_toml(file: Path) -> Tree:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--config cannot read {file}: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"--config got {file}, which is not TOML: {error}") from None
+
+
+def _flatten(tree: Tree, settings: Settings, file: Path, prefix: str = "") -> Tree:
+    """Values of a TOML tree by dotted setting name; unknown keys are refused."""
+    flat: Tree = {}
+    for key, value in tree.items():
+        name = prefix + key
+        inside = any(known.startswith(name + ".") for known in settings)
+        if name in settings:
+            flat[name] = value
+        elif inside and isinstance(value, dict):
+            flat.update(_flatten(value, settings, file, name + "."))
+        elif inside:
+            raise UserError(f"{name} in {file} got {_shown(value)}; it is a section, [{name}]")
+        else:
+            raise UserError(_unknown(f"{name} in {file}", name, settings, lambda known: known.name))
+    return flat
+
+
+def _unknown(written: str, name: str, settings: Settings, spell: Callable[[Setting], str]) -> str:
+    for known in settings.values():
+        if known.name.startswith(name + "."):
+            return f"{written} is a section; name one of its settings, such as {spell(known)}"
+    last = name.split(".")[-1]
+    namesakes = [known for known in settings if known.split(".")[-1] == last]
+    near = difflib.get_close_matches(name, namesakes, 1, cutoff=0) or difflib.get_close_matches(
+        name, settings, 1
+    )
+    hint = f"did you mean {spell(settings[near[0]])}?" if near else "--help lists every setting"
+    return f"unknown setting {written}; {hint}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN_VALUE else text[:_LONGEST_SHOWN_VALUE] + "..."
+
+
+def _help(job: type[BaseModel], prog: str) -> str:
+    width = min(_WIDEST_HELP, shutil.get_terminal_size().columns)
+
+    def paragraph(text: str, indent: str = "") -> str:
+        return textwrap.fill(
+            " ".join(text.split()),
+            width,
+            initial_indent=indent,
+            subsequent_indent=indent,
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+
+    blocks = [
+        f"usage: {prog} [--config FILE.toml] [--SETTING VALUE] ...",
+        paragraph(job.__doc__ or ""),
+        paragraph(
+            "Settings come from their defaults, then from the TOML file, then from flags; the last "
+            "one counts. A switch is set by --NAME and cleared by --no-NAME."
+        ),
+        "  --config PATH\n"
+        + paragraph("TOML file of settings; a section is a table there, as in [learner].", " " * 6)
+        + "\n  --help, -h\n  --version",
+    ]
+    section = None
+    for setting in settings_of(job).values():
+        path = setting.name.split(".")[:-1]
+        if path != section:
+            section = path
+            blocks.append(paragraph(_heading(job, path)))
+        about = f"{setting.field.description or ''} [{setting.takes}; {setting.shown_default}]"
+        blocks[-1] += f"\n  {setting.flag}{setting.metavar}\n" + paragraph(about, " " * 6)
+    return "\n\n".join(blocks)
+
+
+def _heading(model: type[BaseModel], path: list[str]) -> str:
+    if not path:
+        return "run: The whole run."
+    about: str | None = None
+    for name in path:
+        field = model.model_fields[name]
+        about = field.description
+        if is_section(field.annotation):
+            model = field.annotation
+    return f"{'.'.join(path)}: {about or ''}".rstrip()

@@ -1,0 +1,324 @@
+"""Every setting of a run: typed, documented, one field a setting.
+
+Owns names, types, defaults, bounds and the checks between fields; `cli.py` reads
+them from a TOML file and from flags. Imports no torch, Ray or vLLM, so that
+`--help` and a refused configuration answer at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+DType = Literal["float32", "bfloat16"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class Section(BaseModel):
+    """A group of settings; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(Section):
+    name: str = Field(
+        "smollm2-135m",
+        description="Language model: 'smollm2-135m' (embedded, offline), a local directory, "
+        "or a Hugging Face causal LM id.",
+    )
+    trust_remote_code: bool = Field(
+        False, description="Run Python code that the model's repository ships."
+    )
+
+
+class PolicyConfig(Section):
+    lora_rank: Literal[8, 16, 32, 64, 128, 256] = Field(
+        16, description="Rank of the LoRA adapter; the values vLLM accepts."
+    )
+    lora_alpha: float = Field(32.0, gt=0, description="LoRA scale: updates are alpha/rank * BA.")
+    lora_targets: tuple[str, ...] = Field(
+        LORA_TARGETS, description="Names of the linear layers that get an adapter."
+    )
+
+
+class DataConfig(Section):
+    path: Path | None = Field(
+        None,
+        description="CSV with ROCStories or Story Cloze columns; default: the embedded stories.",
+    )
+    hub: str | None = Field(
+        None, description="Hugging Face dataset id with the ROCStories columns, instead of a file."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DataConfig:
+        if self.path is not None and self.hub is not None:
+            raise ValueError(
+                f"data.path ({self.path}) and data.hub ({self.hub}) name two sources; give one"
+            )
+        return self
+
+
+class InfillConfig(Section):
+    """The middle sentence of a story, given its beginning and its ending."""
+
+    template: str = Field(
+        "Ending: {ending}\nStory: {beginning}",
+        description="Prompt of the policy; z continues it. {beginning} and {ending} are filled in.",
+    )
+    min_len: int = Field(4, ge=1, description="Shortest z, in tokens.")
+    max_len: int = Field(
+        20, ge=1, description="Longest z, in tokens; only stopping is legal there."
+    )
+    terminable: Literal["sentence", "every"] = Field(
+        "sentence",
+        description="Prefixes that may stop and carry a reward: those that end a sentence, "
+        "or every one from min_len on.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> InfillConfig:
+        if self.min_len > self.max_len:
+            raise ValueError(
+                f"task.min_len ({self.min_len}) exceeds task.max_len ({self.max_len}); "
+                "lower the first or raise the second"
+            )
+        for name in ("{beginning}", "{ending}"):
+            if name not in self.template:
+                raise ValueError(f"task.template lacks {name}; got {self.template!r}")
+        return self
+
+
+class SamplerConfig(Section):
+    trajectories_per_query: int = Field(
+        8, ge=2, description="Trajectories K sampled for a query in one group."
+    )
+    queries_per_call: int = Field(
+        4, ge=1, description="Queries in one engine call; larger batches cost less a token."
+    )
+    tempered_fraction: float = Field(
+        0.375, ge=0, le=1, description="Share of a group sampled at a random temperature."
+    )
+    temperature_low: float = Field(0.7, gt=0, le=2, description="Lowest such temperature.")
+    temperature_high: float = Field(1.3, gt=0, le=2, description="Highest such temperature.")
+    epsilon_fraction: float = Field(
+        0.125, ge=0, le=1, description="Share of a group sampled with epsilon-uniform noise."
+    )
+    epsilon: float = Field(
+        0.03, ge=0, le=1, description="Chance, per token of those, of a uniform legal token."
+    )
+    dtype: DType = Field(
+        "float32", description="Precision of the sampling engine; proposals may be rough."
+    )
+    threads: int = Field(1, ge=1, description="CPU threads of one sampler actor.")
+    gpus: float = Field(0.4, gt=0, description="GPUs Ray reserves for one, where CUDA is used.")
+    kv_cache_mb: int = Field(256, ge=16, description="KV cache of one CPU engine, in MiB.")
+    gpu_memory_fraction: float = Field(
+        0.4, gt=0, le=1, description="Share of one GPU's memory the engine may take."
+    )
+    max_batch: int = Field(64, ge=1, description="Trajectories the engine decodes together.")
+    max_prompt_tokens: int = Field(
+        235, ge=1, description="Longest prompt in tokens; with the longest z this sizes the engine."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SamplerConfig:
+        if self.temperature_low > self.temperature_high:
+            raise ValueError(
+                f"sampler.temperature_low ({self.temperature_low}) exceeds "
+                f"sampler.temperature_high ({self.temperature_high}); swap them"
+            )
+        if self.tempered_fraction + self.epsilon_fraction > 1:
+            raise ValueError(
+                f"sampler.tempered_fraction ({self.tempered_fraction}) and sampler.epsilon_fraction "
+                f"({self.epsilon_fraction}) sum to more than 1; lower one"
+            )
+        return self
+
+
+class RewardConfig(Section):
+    dtype: DType = Field("float32", description="Precision of the frozen LM.")
+    threads: int = Field(1, ge=1, description="CPU threads of one reward actor.")
+    gpus: float = Field(0.2, gt=0, description="GPUs Ray reserves for one, where CUDA is used.")
+    tokens_per_forward: int = Field(
+        1024, ge=64, description="Tree tokens packed into one forward pass."
+    )
+    temperature_start: float = Field(
+        1.05,
+        gt=0,
+        description="Reward temperature T_r of the first update; log R is divided by it.",
+    )
+    temperature_end: float = Field(0.85, gt=0, description="T_r once annealed, and at evaluation.")
+    temperature_steps: int = Field(
+        40, ge=0, description="Updates over which T_r goes from start to end, linearly."
+    )
+
+    def temperature(self, step: int) -> float:
+        """T_r of an update (0-based)."""
+        if step >= self.temperature_steps:
+            return self.temperature_end
+        done = step / self.temperature_steps
+        return self.temperature_start + done * (self.temperature_end - self.temperature_start)
+
+
+class ReplayConfig(Section):
+    capacity: int = Field(20_000, ge=1, description="Trajectories kept in all.")
+    per_query: int = Field(64, ge=1, description="Trajectories kept for one query.")
+    priority: Literal["log_reward", "loss", "uniform"] = Field(
+        "log_reward", description="What makes a trajectory likely to be replayed."
+    )
+    alpha: float = Field(
+        0.25, ge=0, description="Sharpness of the priority: 0 is uniform; weight = score ** alpha."
+    )
+    recency: float = Field(
+        0.1,
+        ge=0,
+        description="Preference for new trajectories: weight doubles every 1/recency versions; 0: none.",
+    )
+    edit_distance: int = Field(
+        0, ge=0, description="Trajectories of a query this few token edits apart are duplicates."
+    )
+    max_staleness: int | None = Field(
+        None,
+        ge=0,
+        description="Oldest policy version that may be replayed, behind the current one.",
+    )
+    max_times_sampled: int | None = Field(
+        4, ge=1, description="Times a trajectory may be replayed."
+    )
+    min_replay: int = Field(
+        32, ge=1, description="Scored trajectories the learner waits for before its first update."
+    )
+    samples_per_insert: float = Field(
+        1.5, gt=0, description="Trajectories learned from, per trajectory sampled; the rate limit."
+    )
+    seed_references: bool = Field(
+        False, description="Put the true middle of each training query into replay at the start."
+    )
+
+
+class ObjectiveConfig(Section):
+    subtb_lambda: float = Field(
+        1.0, gt=0, description="Weight of a sub-trajectory falls by this factor per node it skips."
+    )
+
+
+class LearnerConfig(Section):
+    queries_per_step: int = Field(2, ge=1, description="Queries in one update.")
+    trajectories_per_query: int = Field(
+        8, ge=2, description="Trajectories of each query in one update; the root flow needs two."
+    )
+    lr: float = Field(5e-4, gt=0, description="AdamW's learning rate after warm-up.")
+    warmup_steps: int = Field(5, ge=0, description="Updates over which the rate rises linearly.")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
+    dtype: DType = Field("float32", description="Precision of the base weights; LoRA is float32.")
+    threads: int = Field(1, ge=1, description="CPU threads of the learner.")
+    gpus: float = Field(0.4, gt=0, description="GPUs Ray reserves for it, where CUDA is used.")
+    tokens_per_forward: int = Field(
+        1024, ge=64, description="Tree tokens packed into one forward pass; gradients accumulate."
+    )
+    publish_every: int = Field(1, ge=1, description="Updates between two published adapters.")
+
+
+class EvalConfig(Section):
+    queries: int = Field(24, ge=1, description="Held-out queries evaluated before and after.")
+    samples: int = Field(8, ge=2, description="On-policy samples of each.")
+    shown: int = Field(4, ge=0, description="Held-out queries whose samples the report shows.")
+
+
+class TrackingConfig(Section):
+    uri: str = Field(
+        "sqlite:///mlflow.db", description="MLflow tracking store or server; loopback or yours."
+    )
+    experiment: str = Field("gfn_ray", description="MLflow experiment.")
+
+
+class CheckpointConfig(Section):
+    every: int = Field(25, ge=1, description="Updates between two checkpoints.")
+    keep: int = Field(2, ge=1, description="Newest checkpoints kept.")
+
+
+class RuntimeConfig(Section):
+    device: Device = Field("auto", description="Where models run: auto takes CUDA where there is.")
+    cpus_per_actor: float = Field(
+        0.5,
+        ge=0,
+        description="CPUs Ray reserves for an actor with a model; below 1, since two cores serve three.",
+    )
+    start_timeout_s: float = Field(
+        600.0, gt=0, description="Longest an actor may take to load its model, in seconds."
+    )
+    call_timeout_s: float = Field(
+        300.0, gt=0, description="Longest one remote call may take, in seconds."
+    )
+    log_every: int = Field(5, ge=1, description="Updates between two plain progress lines.")
+
+
+class JobConfig(Section):
+    """What every job has in common; a task adds its own `task` section."""
+
+    steps: int = Field(100, ge=1, description="Learner updates.")
+    seed: int = Field(0, ge=0, description="Seed of every random choice.")
+    samplers: int = Field(1, ge=1, description="Sampler actors.")
+    reward_actors: int = Field(1, ge=1, description="Reward actors.")
+    max_policy_lag: int = Field(
+        4,
+        ge=0,
+        description="Adapter versions a trajectory may be behind when it reaches replay; "
+        "0 is synchronous.",
+    )
+    run_dir: Path | None = Field(
+        None, description="Directory of this run's outputs; default runs/<task>-<time>."
+    )
+    model: ModelConfig = Field(default_factory=ModelConfig, description="The base language model.")
+    policy: PolicyConfig = Field(default_factory=PolicyConfig, description="The adapter on it.")
+    data: DataConfig = Field(default_factory=DataConfig, description="Where queries come from.")
+    sampler: SamplerConfig = Field(default_factory=SamplerConfig, description="Proposals.")
+    reward: RewardConfig = Field(default_factory=RewardConfig, description="The target.")
+    replay: ReplayConfig = Field(default_factory=ReplayConfig, description="The replay buffer.")
+    objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig, description="The loss.")
+    learner: LearnerConfig = Field(default_factory=LearnerConfig, description="The updates.")
+    eval: EvalConfig = Field(default_factory=EvalConfig, description="Before and after.")
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig, description="MLflow.")
+    checkpoint: CheckpointConfig = Field(
+        default_factory=CheckpointConfig, description="What survives an interrupted run."
+    )
+    runtime: RuntimeConfig = Field(default_factory=RuntimeConfig, description="Ray and devices.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> JobConfig:
+        learner, replay = self.learner, self.replay
+        if replay.per_query < learner.trajectories_per_query:
+            raise ValueError(
+                f"replay.per_query ({replay.per_query}) is below learner.trajectories_per_query "
+                f"({learner.trajectories_per_query}): no query could fill a group; raise the first"
+            )
+        if replay.capacity < replay.min_replay:
+            raise ValueError(
+                f"replay.capacity ({replay.capacity}) is below replay.min_replay "
+                f"({replay.min_replay}): learning would never start; raise the first"
+            )
+        batch = learner.queries_per_step * learner.trajectories_per_query
+        if replay.min_replay < batch:
+            raise ValueError(
+                f"replay.min_replay ({replay.min_replay}) is below one update's "
+                f"{batch} trajectories (learner.queries_per_step * learner.trajectories_per_query); "
+                "raise it"
+            )
+        if replay.max_times_sampled and replay.samples_per_insert > replay.max_times_sampled:
+            raise ValueError(
+                f"replay.samples_per_insert ({replay.samples_per_insert}) exceeds "
+                f"replay.max_times_sampled ({replay.max_times_sampled}): replay would run dry; "
+                "lower the first or raise the second"
+            )
+        return self
+
+
+class InfillJob(JobConfig):
+    """Story infilling: sample the missing sentence z with p(z | beginning, ending)."""
+
+    task: InfillConfig = Field(default_factory=InfillConfig, description="Story infilling.")

@@ -1,0 +1,1 @@
+"""Data sets: read, checked and split. Knows nothing of tokens, prompts or models."""

@@ -1,0 +1,121 @@
+"""From `--model.name` to a tokenizer and a frozen causal LM.
+
+Owns the resolution of model names and the one way in which models are loaded. Every
+failure that a person can mend by another name, directory or device becomes a UserError.
+A directory is loaded without any network call. Imports torch and transformers only
+inside functions.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gfn_ray.config import ModelConfig
+from gfn_ray.errors import UserError
+from gfn_ray.models.embedded import embedded_model_dir
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+EMBEDDED = "smollm2-135m"
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+_LONGEST_REASON = 300  # characters; transformers lists every architecture it knows
+
+
+def resolve_model(config: ModelConfig) -> str:
+    """An absolute directory or a hub id, good for transformers and vLLM alike."""
+    name = config.name
+    if name == EMBEDDED:
+        return str(embedded_model_dir())
+    directory = Path(name).expanduser() if name.startswith("~") else Path(name)
+    if name and directory.is_dir():
+        if not (directory / "config.json").is_file():
+            raise UserError(
+                f"--model.name: {directory.absolute()} holds no config.json; expected the "
+                "directory of a whole causal LM, as save_pretrained writes it"
+            )
+        return str(directory.resolve())
+    if directory.is_file() or not _HUB_ID.fullmatch(name):
+        raise UserError(
+            f"--model.name: no directory {name!r}; expected {EMBEDDED!r}, an existing local "
+            "directory, or a hub id like 'owner/model'"
+        )
+    return name
+
+
+def load_tokenizer(path: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    """The tokenizer of a resolved model."""
+    from transformers import AutoTokenizer
+
+    tokenizer: PreTrainedTokenizerBase
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, local_files_only=Path(path).is_dir(), trust_remote_code=trust_remote_code
+        )
+    except Exception as error:  # tokenizers raises bare Exception, transformers many kinds
+        raise _refusal("the tokenizer", path, error) from error
+    return tokenizer
+
+
+def load_causal_lm(path: str, dtype: str, device: str, trust_remote_code: bool) -> PreTrainedModel:
+    """A resolved model, frozen, in eval mode, with SDPA attention; dtype as in config.DType.
+
+    device is 'cpu', 'cuda' or 'cuda:N'; 'auto' takes CUDA where there is.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    has_cuda = torch.cuda.is_available()
+    if device == "auto":
+        device = "cuda" if has_cuda else "cpu"
+    if torch.device(device).type == "cuda" and not has_cuda:
+        raise UserError("--runtime.device is cuda, and torch finds no CUDA device; use cpu or auto")
+    loaded: Any  # with output_loading_info: the model and a report, unlike its annotation
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=getattr(torch, dtype),
+            attn_implementation="sdpa",
+            local_files_only=Path(path).is_dir(),
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+        )
+    except Exception as error:  # transformers, safetensors, torch and huggingface_hub kinds
+        raise _refusal("the model", path, error) from error
+    model: PreTrainedModel = loaded[0]
+    if missing := sorted(loaded[1]["missing_keys"]):
+        # transformers fills these with random numbers and only warns.
+        raise UserError(
+            f"--model.name: the weights of {path} lack {len(missing)} tensors of its "
+            f"architecture, {missing[0]} among them; it is not a whole causal LM"
+        )
+    model.requires_grad_(False)
+    return model.eval().to(device)
+
+
+def _refusal(what: str, path: str, error: Exception) -> UserError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    advice = (
+        "give another directory"
+        if Path(path).is_dir()
+        else f"check the id and the network, or use {EMBEDDED!r} or a local directory"
+    )
+    return UserError(
+        f"--model.name: cannot load {what} of {path}: "
+        f"{lines[0][:_LONGEST_REASON].rstrip(' .:')}; {advice}"
+    )
+
+
+def vocab_size(path: str, trust_remote_code: bool) -> int:
+    """Length of a resolved model's logits; it may exceed the tokenizer's vocabulary."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(
+            path, local_files_only=Path(path).is_dir(), trust_remote_code=trust_remote_code
+        )
+    except Exception as error:  # transformers and huggingface_hub kinds
+        raise _refusal("the configuration", path, error) from error
+    return int(config.get_text_config().vocab_size)

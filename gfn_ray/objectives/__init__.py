@@ -1,0 +1,1 @@
+"""Losses over trajectories: tensors in, tensors out. No models, no Ray."""

@@ -1,0 +1,1 @@
+"""Log-probabilities along many branches of shared prefixes, in one forward pass."""

@@ -1,0 +1,75 @@
+"""A forest of token sequences in which every shared prefix is stored once.
+
+Owns the structure: which token follows which, positions, and who sees whom. Knows
+nothing of models; `forward.py` reads log-probabilities off it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+ROOT = -1
+
+
+class TokenForest:
+    """Trees of tokens, packed into one sequence of nodes.
+
+    A node is one token after one particular history. Its position id is its depth, and
+    it attends to itself and its ancestors, so each root-to-leaf path is computed exactly
+    as if it stood alone. A parent's index is always below its children's.
+    """
+
+    def __init__(self) -> None:
+        self._tokens: list[int] = []
+        self._parents: list[int] = []
+        self._depths: list[int] = []
+        self._children: dict[tuple[int, int], int] = {}
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def add_path(self, token_ids: Sequence[int] | npt.NDArray[np.int32], parent: int) -> list[int]:
+        """Hang a sequence below a node and return its nodes, one a token.
+
+        parent: a node, or ROOT for a new tree. A token that already hangs at the same
+        place is shared, under ROOT too: equal prompts are one tree.
+        """
+        nodes = []
+        for token in token_ids:
+            key = (parent, int(token))
+            node = self._children.get(key)
+            if node is None:
+                node = len(self._tokens)
+                self._tokens.append(int(token))
+                self._parents.append(parent)
+                self._depths.append(self._depths[parent] + 1 if parent != ROOT else 0)
+                self._children[key] = node
+            nodes.append(node)
+            parent = node
+        return nodes
+
+    @property
+    def token_ids(self) -> npt.NDArray[np.int64]:
+        """Token of each node [L]."""
+        return np.array(self._tokens, dtype=np.int64)
+
+    @property
+    def parents(self) -> npt.NDArray[np.int64]:
+        """Parent of each node [L], ROOT for the first token of a tree."""
+        return np.array(self._parents, dtype=np.int64)
+
+    @property
+    def position_ids(self) -> npt.NDArray[np.int64]:
+        """Depth of each node [L], counted from 0."""
+        return np.array(self._depths, dtype=np.int64)
+
+    def ancestors(self) -> npt.NDArray[np.bool_]:
+        """Attention pattern [L, L]: row i is True at i and at every ancestor of i."""
+        seen = np.eye(len(self), dtype=np.bool_)
+        for node, parent in enumerate(self._parents):
+            if parent != ROOT:
+                seen[node] |= seen[parent]
+        return seen

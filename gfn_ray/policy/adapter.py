@@ -1,0 +1,89 @@
+"""The LoRA adapter: put on a base model, read out as plain arrays,  saved as PEFT files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from gfn_ray.config import PolicyConfig
+from gfn_ray.errors import UserError
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One published version of the policy's weights.
+
+    tensors: PEFT's names to float32 arrays. config: PEFT's LoRA settings, JSON-ready.
+    Version 0 is the untrained adapter (B = 0), which equals the base model.
+    """
+
+    version: int
+    config: dict[str, Any]
+    tensors: dict[str, npt.NDArray[np.float32]]
+
+    def to_wire(self) -> dict[str, Any]:
+        return {"version": self.version, "config": self.config, "tensors": self.tensors}
+
+    @staticmethod
+    def from_wire(wire: dict[str, Any]) -> Adapter:
+        return Adapter(**wire)
+
+
+def add_adapter(model: Any, config: PolicyConfig, seed: int) -> Any:
+    """The model with a fresh LoRA adapter on it: only the adapter's weights get gradients."""
+    from peft import LoraConfig, get_peft_model
+
+    names = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
+    missing = [target for target in config.lora_targets if target not in names]
+    if missing:
+        raise UserError(
+            f"policy.lora_targets names {missing[0]!r}, which {type(model).__name__} does not "
+            "have; give the names of its linear layers"
+        )
+    torch.manual_seed(seed)
+    return get_peft_model(
+        model,
+        LoraConfig(
+            r=config.lora_rank,
+            lora_alpha=config.lora_alpha,
+            lora_dropout=0.0,
+            target_modules=list(config.lora_targets),
+            task_type="CAUSAL_LM",
+        ),
+    )
+
+
+def read_adapter(peft_model: Any, version: int) -> Adapter:
+    """A copy of the adapter's current weights, safe to hand to another process."""
+    from peft import get_peft_model_state_dict
+
+    tensors = {
+        name: tensor.detach().to("cpu", torch.float32).numpy().copy()
+        for name, tensor in get_peft_model_state_dict(peft_model).items()
+    }
+    config = peft_model.peft_config["default"].to_dict()
+    plain = {key: _plain(value) for key, value in config.items()}
+    return Adapter(version, plain, tensors)
+
+
+def write_adapter(adapter: Adapter, directory: Path) -> None:
+    """Writes adapter_model.safetensors and adapter_config.json, as PEFT and vLLM load them."""
+    from safetensors.numpy import save_file
+
+    save_file(adapter.tensors, directory / "adapter_model.safetensors")
+    (directory / "adapter_config.json").write_text(json.dumps(adapter.config, indent=2))
+
+
+def _plain(value: Any) -> Any:
+    """PEFT's settings hold sets and enums; JSON knows neither."""
+    if isinstance(value, set | frozenset | tuple):
+        return sorted(value)
+    if isinstance(value, str):
+        return str(getattr(value, "value", value))
+    return value

@@ -1,0 +1,126 @@
+"""log q of trajectories under the policy, recomputed from its current weights.
+
+Owns the way from records to padded tensors: one forest a chunk of queries, the support
+masked exactly as the sampler masks it, tool-written tokens at log q = 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gfn_ray.packing.forest import ROOT, TokenForest
+from gfn_ray.packing.forward import LegalTokens, forest_log_probs
+from gfn_ray.trajectory import IntArray, Support, Trajectory
+
+
+@dataclass(frozen=True)
+class TrajectoryGroup:
+    """Trajectories of one query, with the prompt that the policy reads."""
+
+    prompt_ids: IntArray
+    trajectories: list[Trajectory]
+
+    @property
+    def packed_tokens(self) -> int:
+        """Nodes the group needs at most, before its prefixes are shared."""
+        return len(self.prompt_ids) + sum(len(t) for t in self.trajectories)
+
+
+@dataclass(frozen=True)
+class LogQ:
+    """Rows are trajectories, in the order of the groups.
+
+    log_pf [B, T]: log q(z_k | s_{k-1}), 0 at padding and tool tokens.
+    log_stop [B, T+1]: log q(stop | s_t) at terminable prefixes, 0 elsewhere.
+    terminable [B, T+1]: the nodes, False at padding. group [B]: index of the query.
+    lengths [B]: tokens of each z.
+    """
+
+    log_pf: Tensor
+    log_stop: Tensor
+    terminable: Tensor
+    group: Tensor
+    lengths: Tensor
+
+    @property
+    def log_q(self) -> Tensor:
+        """log q of each whole z, its stop included [B]."""
+        ends = self.log_stop.gather(1, self.lengths[:, None])[:, 0]
+        return self.log_pf.sum(dim=1) + ends
+
+    def prefix_matrix(self, values: Sequence[np.ndarray]) -> Tensor:
+        """Pads one [T_i+1] array a trajectory to [B, T+1] with zeros, in log_pf's dtype."""
+        padded = torch.zeros_like(self.log_stop)
+        for row, array in enumerate(values):
+            padded[row, : len(array)] = torch.from_numpy(np.nan_to_num(array)).to(padded)
+        return padded
+
+
+def chunks(groups: Sequence[TrajectoryGroup], budget: int) -> Iterator[list[TrajectoryGroup]]:
+    """Whole groups, together within a token budget; a larger group goes alone."""
+    chunk: list[TrajectoryGroup] = []
+    used = 0
+    for group in groups:
+        if chunk and used + group.packed_tokens > budget:
+            yield chunk
+            chunk, used = [], 0
+        chunk.append(group)
+        used += group.packed_tokens
+    if chunk:
+        yield chunk
+
+
+def log_q(model: Any, groups: Sequence[TrajectoryGroup], support: Support, masks: Tensor) -> LogQ:
+    """log q along every trajectory of the groups, in one forward pass.
+
+    masks [M, V]: support.masks on the model's device. Differentiable in the model.
+    """
+    forest = TokenForest()
+    paths: list[list[int]] = []  # nodes at prefixes 0..T: the prompt's last node, then z
+    rows: dict[int, int] = {}
+    flat = [(group, t) for group in groups for t in group.trajectories]
+    for group, trajectory in flat:
+        root = forest.add_path(group.prompt_ids, ROOT)[-1]
+        path = [root, *forest.add_path(trajectory.token_ids, root)]
+        rows.update(zip(path, support.mask_rows(trajectory.token_ids).tolist(), strict=True))
+        paths.append(path)
+
+    policy_nodes = {
+        node
+        for path, (_, trajectory) in zip(paths, flat, strict=True)
+        for node, by_tool in zip(path[1:], trajectory.tool_mask, strict=True)
+        if not by_tool
+    }
+    stop_nodes = {
+        node
+        for path, (_, trajectory) in zip(paths, flat, strict=True)
+        for node, may_stop in zip(path, trajectory.terminable, strict=True)
+        if may_stop
+    }
+    legal = LegalTokens(masks, rows, torch.as_tensor(support.stop_ids, device=masks.device).long())
+    probs = forest_log_probs(
+        model, forest, sorted(policy_nodes), legal=legal, stop_nodes=sorted(stop_nodes)
+    )
+
+    # Padding points one past the last node, at an appended zero.
+    longest = max(len(path) for path in paths)
+    padded = np.full((len(paths), longest), len(forest), dtype=np.int64)
+    terminable = np.zeros((len(paths), longest), dtype=np.bool_)
+    for index, (path, (_, trajectory)) in enumerate(zip(paths, flat, strict=True)):
+        padded[index, : len(path)] = path
+        terminable[index, : len(path)] = trajectory.terminable
+    nodes = torch.as_tensor(padded, device=masks.device)
+    is_node = torch.as_tensor(terminable, device=masks.device)
+    zero = probs.log_prob.new_zeros(1)
+    log_pf = torch.cat([probs.log_prob, zero])[nodes[:, 1:]]
+    log_stop = torch.cat([probs.log_stop, zero])[nodes] * is_node
+    sizes = [len(group.trajectories) for group in groups]
+    group_of = torch.repeat_interleave(torch.arange(len(groups)), torch.tensor(sizes))
+    lengths = torch.tensor([len(trajectory) for _, trajectory in flat])
+    return LogQ(log_pf, log_stop, is_node, group_of.to(masks.device), lengths.to(masks.device))

@@ -1,0 +1,11 @@
+"""Prioritized replay of scored trajectories: plain classes, no Ray, no torch.
+
+Owns what is kept, what is dropped and what is learned from next. The Ray actor around
+it, snapshots and the learner's losses live elsewhere.
+"""
+
+from gfn_ray.replay.buffer import AddReport, ReplayBatch, ReplayBuffer
+from gfn_ray.replay.rate_limiter import RateLimiter
+from gfn_ray.replay.sum_tree import SumTree
+
+__all__ = ["AddReport", "RateLimiter", "ReplayBatch", "ReplayBuffer", "SumTree"]

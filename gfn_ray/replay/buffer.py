@@ -1,0 +1,279 @@
+"""The replay buffer: what is kept of the scored trajectories, and what is learned from next.
+
+Owns admission, de-duplication, eviction and sampling, all seeded: the same calls give
+the same batches. Holds log-rewards untempered, as they come. Does not own the pace of
+learning (`RateLimiter`), the Ray actor around it, or what a loss is. Never blocks.
+
+Sampling has two levels, first queries, then trajectories of each. The mass of a query is
+the *mean* weight of its eligible trajectories, so that a query does not come up more
+often for holding more of them. Masses are brought up to date when a batch is drawn, for
+queries in which anything changed since.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from gfn_ray.config import ReplayConfig
+from gfn_ray.replay.entries import EntryTable
+from gfn_ray.replay.query_index import QueryIndex
+from gfn_ray.replay.query_masses import QueryMasses
+from gfn_ray.replay.sum_tree import IndexArray
+from gfn_ray.trajectory import Trajectory
+
+# Loss that an entry is taken to have before any loss was reported, in nats squared.
+FIRST_LOSS = 1.0
+
+
+@dataclass(frozen=True)
+class AddReport:
+    """What became of the trajectories of one add(): each is either added or a duplicate.
+
+    evicted: entries, of this add or before, that had to make room.
+    """
+
+    added: int
+    duplicates: int
+    evicted: int
+
+
+@dataclass(frozen=True, eq=False)
+class ReplayBatch:
+    """Trajectories to learn from; those of one query stand together.
+
+    slots, generations [B]: what update_priorities() wants back with their losses.
+    """
+
+    trajectories: list[Trajectory]
+    slots: IndexArray
+    generations: IndexArray
+
+    def __len__(self) -> int:
+        return len(self.trajectories)
+
+
+class ReplayBuffer:
+    """Scored trajectories under a quota per query and a capacity in all.
+
+    group: trajectories that a learner group wants. At capacity, queries fuller than this
+    are thinned first; then the query that has got nothing for longest gives up its
+    entries, until it is gone. Thinning alone would leave every query with one or two,
+    once the data set has more queries than the buffer has room for groups.
+    """
+
+    def __init__(self, config: ReplayConfig, seed: int, *, group: int = 8) -> None:
+        self._config = config
+        self._group = group
+        self._rng = np.random.default_rng(seed)
+        self._entries = EntryTable(config)
+        # Every stored query has at least one entry, so rows cannot outnumber slots.
+        self._queries = QueryIndex(config.capacity, config.edit_distance)
+        self._masses = QueryMasses(config.capacity)
+        self._changed_rows: set[int] = set()
+        self._free_slots = list(range(config.capacity - 1, -1, -1))
+        self._version = 0
+        self._arrivals = 0
+        self._largest_loss: float | None = None
+        self._inserted = self._duplicates = self._evicted = self._sampled = 0
+
+    def __len__(self) -> int:
+        """Trajectories stored."""
+        return self._config.capacity - len(self._free_slots)
+
+    def trajectories_of(self, query_id: str) -> list[Trajectory]:
+        """What is stored of one query, oldest entry first."""
+        return [self._entries.held(slot) for slot in self._queries.slots_of(query_id)]
+
+    def add(self, trajectories: Sequence[Trajectory]) -> AddReport:
+        """Store scored trajectories; all of them, or, with a ValueError, none.
+
+        A newcomer is always admitted, whatever its weight, and an older entry goes
+        instead: a buffer that kept the best ones only would soon show the learner
+        nothing of what its policy does now.
+        """
+        for trajectory in trajectories:
+            _check_scored(trajectory)
+        duplicates = evicted = 0
+        for trajectory in trajectories:
+            self._version = max(self._version, trajectory.policy_version)
+            slot = self._queries.find(trajectory.query_id, trajectory.token_ids)
+            if slot is not None:
+                self._merge(slot, trajectory)
+                duplicates += 1
+            else:
+                evicted += self._make_room(trajectory.query_id)
+                self._insert(trajectory)
+        added = len(trajectories) - duplicates
+        self._inserted += added
+        self._duplicates += duplicates
+        self._evicted += evicted
+        return AddReport(added, duplicates, evicted)
+
+    def sample(self, queries: int, per_query: int, current_version: int) -> ReplayBatch | None:
+        """Up to `per_query` trajectories of each of up to `queries` queries, none of them twice.
+
+        A query takes part if two or more of its trajectories are eligible: no older than
+        `max_staleness` versions behind `current_version`, and sampled fewer than
+        `max_times_sampled` times. None if there is no such query. Counts as sampling.
+        """
+        if queries < 1 or per_query < 1:
+            raise ValueError(f"need queries >= 1 and per_query >= 1, got {queries}, {per_query}")
+        self._version = max(self._version, current_version)
+        if self._config.max_staleness is not None:
+            crossed = self._entries.move_gate(current_version - self._config.max_staleness)
+            self._changed_rows.update(crossed.tolist())
+        self._refresh_masses()
+        rows = self._masses.draw(queries, self._rng)
+        if len(rows) == 0:
+            return None
+        slots = self._choose_entries(rows, per_query)
+        self._entries.times_sampled[slots] += 1
+        exhausted = slots[self._entries.exhausted(slots)]
+        self._changed_rows.update(self._entries.query_row[exhausted].tolist())
+        self._sampled += len(slots)
+        return ReplayBatch(
+            trajectories=[self._entries.held(slot) for slot in slots.tolist()],
+            slots=slots,
+            generations=self._entries.generation[slots],
+        )
+
+    def update_priorities(
+        self, slots: npt.ArrayLike, generations: npt.ArrayLike, losses: npt.ArrayLike
+    ) -> int:
+        """Record losses [N] of sampled entries [N]; how many of them are still stored.
+
+        An entry that was evicted or overwritten meanwhile has another generation, and
+        its loss is ignored.
+        """
+        at = np.asarray(slots, dtype=np.int64)
+        tags = np.asarray(generations, dtype=np.int64)
+        values = np.abs(np.asarray(losses, dtype=np.float64))
+        if not at.shape == tags.shape == values.shape:
+            raise ValueError(
+                f"slots {at.shape}, generations {tags.shape} and losses {values.shape} differ "
+                "in shape"
+            )
+        if not np.isfinite(values).all():
+            raise ValueError("a loss is NaN or infinite; replay cannot rank it")
+        if at.size == 0:
+            return 0
+        self._largest_loss = max(self._largest_loss or 0.0, float(values.max()))
+        stored = (self._entries.generation[at] == tags) & (self._entries.query_row[at] >= 0)
+        self._entries.set_losses(at[stored], values[stored])
+        if self._config.priority == "loss":
+            self._changed_rows.update(self._entries.query_row[at[stored]].tolist())
+        return int(stored.sum())
+
+    def stats(self) -> dict[str, float]:
+        """Counts since the start (inserted - evicted = size), and means over what is stored."""
+        stored = self._entries.stored()
+        times_sampled = self._entries.times_sampled[stored]
+        lengths = self._entries.length[stored]
+        return {
+            "size": float(len(stored)),
+            "queries": float(len(self._queries)),
+            "inserted": float(self._inserted),
+            "duplicates": float(self._duplicates),
+            "evicted": float(self._evicted),
+            "sampled": float(self._sampled),
+            "mean_times_sampled": float(times_sampled.mean()) if len(stored) else 0.0,
+            "max_times_sampled": float(times_sampled.max(initial=0)),
+            "mean_length": float(lengths.mean()) if len(stored) else 0.0,
+        }
+
+    def _insert(self, trajectory: Trajectory) -> None:
+        slot = self._free_slots.pop()
+        row = self._queries.add(trajectory.query_id, slot, trajectory.token_ids)
+        self._write(slot, trajectory, row, self._recency_version(trajectory), self._new_loss())
+
+    def _merge(self, slot: int, new: Trajectory) -> None:
+        """Join a trajectory to its stored duplicate: the better one stays, as if sampled now."""
+        old = self._entries.held(slot)
+        better = max(new, old, key=lambda one: (one.final_log_reward, one.policy_version))
+        version = max(new.policy_version, old.policy_version)
+        kept = better
+        if better.policy_version < version:
+            # The engine's log-probability belongs to the version that gave way.
+            kept = replace(better, policy_version=version, sampler_log_pf=float("nan"))
+        loss = float(self._entries.loss[slot])
+        if better is new and not np.array_equal(new.token_ids, old.token_ids):
+            # Another z, near the old one: a loss still on its way is not about it.
+            self._queries.exchange(new.query_id, slot, old.token_ids, new.token_ids)
+            self._entries.generation[slot] += 1
+            loss = self._new_loss()
+        recency = max(self._recency_version(new), int(self._entries.recency_version[slot]))
+        self._write(slot, kept, int(self._entries.query_row[slot]), recency, loss)
+        self._queries.touch(new.query_id)
+
+    def _write(
+        self, slot: int, trajectory: Trajectory, row: int, version: int, loss: float
+    ) -> None:
+        self._arrivals += 1
+        self._entries.write(
+            slot, trajectory, row=row, version=version, loss=loss, arrival=self._arrivals
+        )
+        self._changed_rows.add(row)
+
+    def _make_room(self, query_id: str) -> int:
+        """Evict what one more entry of this query displaces; how many entries went."""
+        if self._queries.size_of(query_id) >= self._config.per_query:
+            victim = query_id
+        elif self._free_slots:
+            return 0
+        else:
+            victim = self._queries.fullest()
+            if self._queries.size_of(victim) <= self._group:
+                victim = self._queries.longest_idle()
+        slot = self._entries.lowest(self._queries.slots_of(victim))
+        row = self._queries.remove(victim, slot, self._entries.held(slot).token_ids)
+        self._entries.clear(slot)
+        self._free_slots.append(slot)
+        self._changed_rows.add(row)
+        return 1
+
+    def _refresh_masses(self) -> None:
+        if not self._changed_rows:
+            return
+        rows = np.array(sorted(self._changed_rows), dtype=np.int64)
+        self._changed_rows.clear()
+        slots, sizes = self._queries.segments(rows)
+        held = sizes > 0
+        log_masses = np.full(len(rows), -np.inf)
+        if held.any():
+            starts = np.cumsum(sizes[held]) - sizes[held]
+            log_masses[held] = self._entries.log_masses(slots, starts)
+        self._masses.set(rows, log_masses)
+
+    def _choose_entries(self, rows: IndexArray, per_query: int) -> IndexArray:
+        """Slots [B] of the queries at rows [Q], by weight without replacement (Gumbel top-k)."""
+        slots, sizes = self._queries.segments(rows)
+        eligible = self._entries.eligible(slots)
+        slots, owner = slots[eligible], np.repeat(np.arange(len(rows)), sizes)[eligible]
+        keys = self._entries.log_weight[slots] + self._rng.gumbel(size=len(slots))
+        order = np.lexsort((-keys, owner))
+        firsts = np.searchsorted(owner, np.arange(len(rows)))
+        rank = np.arange(len(slots)) - firsts[owner]
+        chosen: IndexArray = slots[order[rank < per_query]]
+        return chosen
+
+    def _recency_version(self, trajectory: Trajectory) -> int:
+        """A seed has no policy version of its own and counts as new when added."""
+        seed = trajectory.policy_version < 0
+        return self._version if seed else trajectory.policy_version
+
+    def _new_loss(self) -> float:
+        return FIRST_LOSS if self._largest_loss is None else self._largest_loss
+
+
+def _check_scored(trajectory: Trajectory) -> None:
+    reward = trajectory.final_log_reward  # itself a ValueError where not scored
+    if not math.isfinite(reward):
+        raise ValueError(
+            f"trajectory of query {trajectory.query_id!r} has final log-reward {reward}; replay "
+            "needs a finite one: end at a terminable prefix, or give dead ends a floor"
+        )

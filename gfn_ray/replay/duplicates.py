@@ -1,0 +1,96 @@
+"""Finding, within one query, a stored z that equals or nearly equals a new one.
+
+Owns the lookup structures; what happens to a duplicate is the buffer's business.
+Which tokens a tool wrote follows from the tokens before them, so a z is identified by
+its token ids alone.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from rapidfuzz import process
+from rapidfuzz.distance import Levenshtein
+
+from gfn_ray.trajectory import IntArray
+
+
+class DuplicateIndex(Protocol):
+    """The stored z of one query, by slot."""
+
+    def find(self, token_ids: IntArray) -> int | None:
+        """Slot of a stored duplicate of z [T], the nearest one, or None."""
+
+    def add(self, slot: int, token_ids: IntArray) -> None:
+        """Store z [T], which find() did not find, under a slot."""
+
+    def remove(self, slot: int, token_ids: IntArray) -> None:
+        """Forget the z [T] stored under a slot."""
+
+
+class ExactDuplicates:
+    """Duplicates are equal token sequences: one dictionary lookup."""
+
+    def __init__(self) -> None:
+        self._slots: dict[bytes, int] = {}
+
+    def find(self, token_ids: IntArray) -> int | None:
+        return self._slots.get(_key(token_ids))
+
+    def add(self, slot: int, token_ids: IntArray) -> None:
+        self._slots[_key(token_ids)] = slot
+
+    def remove(self, slot: int, token_ids: IntArray) -> None:
+        del self._slots[_key(token_ids)]
+
+
+class NearDuplicates:
+    """Duplicates are within `distance` insertions, deletions or replacements of a token.
+
+    Compared are only the z of one query whose length differs by at most the distance,
+    at most 2 * distance + 1 lengths; the loop over them runs inside rapidfuzz. Nearness
+    is not transitive: when a z takes the place of its nearest neighbour it may come to
+    lie near another stored one, and both stay.
+    """
+
+    def __init__(self, distance: int) -> None:
+        self._distance = distance
+        self._by_length: dict[int, dict[int, str]] = {}
+
+    def find(self, token_ids: IntArray) -> int | None:
+        text = _text(token_ids)
+        best_slot, best_distance = None, self._distance + 1
+        for change in range(-self._distance, self._distance + 1):
+            stored = self._by_length.get(len(text) + change)
+            if not stored:
+                continue
+            match = process.extractOne(
+                text, stored, scorer=Levenshtein.distance, score_cutoff=self._distance
+            )
+            if match is not None and match[1] < best_distance:
+                best_slot, best_distance = match[2], match[1]
+        return best_slot
+
+    def add(self, slot: int, token_ids: IntArray) -> None:
+        self._by_length.setdefault(len(token_ids), {})[slot] = _text(token_ids)
+
+    def remove(self, slot: int, token_ids: IntArray) -> None:
+        del self._by_length[len(token_ids)][slot]
+
+
+def duplicate_index(edit_distance: int) -> DuplicateIndex:
+    """The lookup that `replay.edit_distance` asks for."""
+    return NearDuplicates(edit_distance) if edit_distance > 0 else ExactDuplicates()
+
+
+def _key(token_ids: IntArray) -> bytes:
+    return np.asarray(token_ids, dtype=np.int32).tobytes()
+
+
+def _text(token_ids: IntArray) -> str:
+    """z as a string, one character a token: rapidfuzz reads a str without hashing each item.
+
+    Unicode has 1,114,112 code points, above any vocabulary; surrogates are ids like others.
+    """
+    return np.asarray(token_ids, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")

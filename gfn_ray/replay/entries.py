@@ -1,0 +1,169 @@
+"""What the buffer knows of each stored trajectory, as columns indexed by slot.
+
+Owns the priority weight of an entry, whether it may be sampled, and the generation of
+its slot. Which query holds which slots is the query index's business.
+
+Weights are kept as logarithms, log w = alpha * log score + recency * ln 2 * version.
+That is forward decay: instead of halving every old weight when the version advances,
+new ones are written larger, so that a stored weight never has to be touched. As a
+logarithm it does not overflow at any version; `QueryMasses` re-centres before exp.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from gfn_ray.config import ReplayConfig
+from gfn_ray.replay.sum_tree import IndexArray, WeightArray
+from gfn_ray.trajectory import BoolArray, Trajectory
+
+# Added to |loss|, so that a trajectory that fits perfectly today can come back later.
+LOSS_FLOOR = 1e-3
+# Entries a query needs to be sampled: the batch-mean root flow compares trajectories of
+# one query with each other.
+SMALLEST_GROUP = 2
+
+_NEVER = np.iinfo(np.int64).max
+_UNGATED = np.iinfo(np.int64).min
+
+
+class EntryTable:
+    """Columns [capacity]; a slot that holds nothing has query_row -1.
+
+    generation: how often the content of the slot was taken out or exchanged, so that
+        (slot, generation) names one trajectory for ever.
+    gate_version: policy version that the staleness gate looks at; a seed, which no
+        policy version proposed, has one that no gate shuts out.
+    recency_version: policy version of the entry, for a seed the one current at its adding.
+    arrival: running number of the latest add that wrote the entry; it breaks ties.
+    """
+
+    def __init__(self, config: ReplayConfig) -> None:
+        capacity = config.capacity
+        self.trajectories: list[Trajectory | None] = [None] * capacity
+        self.query_row: IndexArray = np.full(capacity, -1, dtype=np.int64)
+        self.generation: IndexArray = np.zeros(capacity, dtype=np.int64)
+        self.gate_version: IndexArray = np.zeros(capacity, dtype=np.int64)
+        self.recency_version: IndexArray = np.zeros(capacity, dtype=np.int64)
+        self.times_sampled: IndexArray = np.zeros(capacity, dtype=np.int64)
+        self.arrival: IndexArray = np.zeros(capacity, dtype=np.int64)
+        self.length: IndexArray = np.zeros(capacity, dtype=np.int64)
+        self.log_reward: WeightArray = np.zeros(capacity)
+        self.loss: WeightArray = np.zeros(capacity)
+        self.log_weight: WeightArray = np.zeros(capacity)
+        self._priority = config.priority
+        self._alpha = config.alpha
+        self._log_growth = config.recency * float(np.log(2.0))
+        self._max_times_sampled = config.max_times_sampled or _NEVER
+        self._oldest_version: int = _UNGATED
+
+    def held(self, slot: int) -> Trajectory:
+        """The trajectory in an occupied slot."""
+        trajectory = self.trajectories[slot]
+        assert trajectory is not None, f"slot {slot} is empty"
+        return trajectory
+
+    def write(
+        self,
+        slot: int,
+        trajectory: Trajectory,
+        *,
+        row: int,
+        version: int,
+        loss: float,
+        arrival: int,
+    ) -> None:
+        """Put a trajectory into a slot, not yet sampled; `version` is the one recency counts."""
+        seed = trajectory.policy_version < 0
+        self.trajectories[slot] = trajectory
+        self.query_row[slot] = row
+        self.gate_version[slot] = _NEVER if seed else trajectory.policy_version
+        self.recency_version[slot] = version
+        self.times_sampled[slot] = 0
+        self.arrival[slot] = arrival
+        self.length[slot] = len(trajectory)
+        self.log_reward[slot] = trajectory.final_log_reward
+        self.loss[slot] = loss
+        self._weigh(np.array([slot]))
+
+    def clear(self, slot: int) -> None:
+        """Empty a slot; updates that still name its old generation will be ignored."""
+        self.trajectories[slot] = None
+        self.query_row[slot] = -1
+        self.generation[slot] += 1
+
+    def set_losses(self, slots: IndexArray, losses: WeightArray) -> None:
+        """Record the latest losses [N] of slots [N]."""
+        self.loss[slots] = losses
+        self._weigh(slots)
+
+    def move_gate(self, oldest_version: int) -> IndexArray:
+        """Shut out policy versions below `oldest_version`; rows [N] of the queries affected.
+
+        One pass over a column per published version; plainer than an index by version,
+        and right also when versions go back after a restart.
+        """
+        low, high = sorted((oldest_version, self._oldest_version))
+        self._oldest_version = oldest_version
+        crossed = (self.gate_version >= low) & (self.gate_version < high) & (self.query_row >= 0)
+        return self.query_row[crossed]
+
+    def eligible(self, slots: IndexArray) -> BoolArray:
+        """Which entries [N] may be sampled: inside the gate, and not yet sampled too often."""
+        return (self.gate_version[slots] >= self._oldest_version) & ~self.exhausted(slots)
+
+    def exhausted(self, slots: IndexArray) -> BoolArray:
+        """Which entries [N] have been sampled as often as allowed."""
+        return self.times_sampled[slots] >= self._max_times_sampled
+
+    def lowest(self, slots: list[int]) -> int:
+        """The entry to evict first of those in `slots`.
+
+        What can no longer be sampled goes before what can, then the lowest weight, then,
+        among equals, the one written longest ago.
+        """
+        held = np.array(slots, dtype=np.int64)
+        order = np.lexsort((self.arrival[held], self.log_weight[held], self.eligible(held)))
+        return int(held[order[0]])
+
+    def log_masses(self, slots: IndexArray, starts: IndexArray) -> WeightArray:
+        """Log of the mean weight over eligible entries, a value a query.
+
+        slots [N]: entries, query after query. starts [Q]: where each query begins, none
+        of them empty. -inf where fewer than SMALLEST_GROUP entries are eligible.
+
+        With priority `log_reward` the score of an entry is R / (best R of the query).
+        Best is meant among the eligible: a best one sampled out would otherwise drag
+        the mass of its query down by orders of magnitude until it is evicted.
+        """
+        eligible = self.eligible(slots)
+        counts = np.add.reduceat(eligible.astype(np.int64), starts)
+        log_weight = np.where(eligible, self.log_weight[slots], -np.inf)
+        peak = np.maximum.reduceat(log_weight, starts)
+        peak = np.where(np.isneginf(peak), 0.0, peak)
+        sizes = np.diff(starts, append=len(slots))
+        sums = np.add.reduceat(np.exp(log_weight - np.repeat(peak, sizes)), starts)
+        sampled = counts >= SMALLEST_GROUP
+        log_mean = peak + np.log(np.where(sampled, sums / np.maximum(counts, 1), 1.0))
+        if self._priority == "log_reward":
+            best = np.where(eligible, self.log_reward[slots], -np.inf)
+            log_mean -= self._alpha * np.where(sampled, np.maximum.reduceat(best, starts), 0.0)
+        return np.where(sampled, log_mean, -np.inf)
+
+    def stored(self) -> IndexArray:
+        """Occupied slots [N]."""
+        return np.flatnonzero(self.query_row >= 0)
+
+    def _weigh(self, slots: IndexArray) -> None:
+        log_score: npt.NDArray[np.float64] | float
+        if self._priority == "log_reward":
+            # The best of the query is left out: a common factor within it, and log_masses
+            # takes it off where queries are compared.
+            log_score = self.log_reward[slots]
+        elif self._priority == "loss":
+            log_score = np.log(np.abs(self.loss[slots]) + LOSS_FLOOR)
+        else:
+            log_score = 0.0
+        growth = self._log_growth * self.recency_version[slots]
+        self.log_weight[slots] = self._alpha * log_score + growth

@@ -1,0 +1,121 @@
+"""Which slots each query holds, and from which query to take one when all are full.
+
+Owns the rows (dense numbers of the queries stored now), the members of each query, and
+their order by size and by latest add. Knows no weights.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from itertools import chain
+
+import numpy as np
+
+from gfn_ray.replay.duplicates import DuplicateIndex, duplicate_index
+from gfn_ray.replay.sum_tree import IndexArray
+from gfn_ray.trajectory import IntArray
+
+
+@dataclass(slots=True)
+class _Members:
+    row: int
+    duplicates: DuplicateIndex
+    slots: list[int] = field(default_factory=list)
+
+
+class QueryIndex:
+    """Queries and their slots; a query is forgotten with its last slot, its row reused."""
+
+    def __init__(self, rows: int, edit_distance: int) -> None:
+        self._edit_distance = edit_distance
+        # Ordered by latest add: the query that got nothing for longest stands first.
+        self._by_id: OrderedDict[str, _Members] = OrderedDict()
+        self._by_row: list[_Members | None] = [None] * rows
+        self._free_rows = list(range(rows - 1, -1, -1))
+        # by_size[n]: ids of queries with n slots, those that got there first in front; a
+        # dict serves as an ordered set. The fullest query is found without a search.
+        self._by_size: list[dict[str, None]] = [{}]
+        self._largest = 0
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def slots_of(self, query_id: str) -> list[int]:
+        """Slots of a query, oldest entry first; empty for an unknown query."""
+        members = self._by_id.get(query_id)
+        return list(members.slots) if members is not None else []
+
+    def size_of(self, query_id: str) -> int:
+        """Number of slots a query holds; 0 for an unknown query."""
+        members = self._by_id.get(query_id)
+        return len(members.slots) if members is not None else 0
+
+    def find(self, query_id: str, token_ids: IntArray) -> int | None:
+        """Slot of a duplicate of z [T] in this query, or None."""
+        members = self._by_id.get(query_id)
+        return members.duplicates.find(token_ids) if members is not None else None
+
+    def add(self, query_id: str, slot: int, token_ids: IntArray) -> int:
+        """Give a query one more slot, which holds z [T]; its row."""
+        members = self._by_id.get(query_id)
+        if members is None:
+            members = _Members(self._free_rows.pop(), duplicate_index(self._edit_distance))
+            self._by_id[query_id] = members
+            self._by_row[members.row] = members
+        members.slots.append(slot)
+        members.duplicates.add(slot, token_ids)
+        self._resized(query_id, len(members.slots) - 1, len(members.slots))
+        self.touch(query_id)
+        return members.row
+
+    def remove(self, query_id: str, slot: int, token_ids: IntArray) -> int:
+        """Take a slot, which held z [T], from a query; the row the query has or had."""
+        members = self._by_id[query_id]
+        members.slots.remove(slot)
+        members.duplicates.remove(slot, token_ids)
+        self._resized(query_id, len(members.slots) + 1, len(members.slots))
+        if not members.slots:
+            del self._by_id[query_id]
+            self._by_row[members.row] = None
+            self._free_rows.append(members.row)
+        return members.row
+
+    def exchange(self, query_id: str, slot: int, old_ids: IntArray, new_ids: IntArray) -> None:
+        """A slot now holds another z [T]."""
+        duplicates = self._by_id[query_id].duplicates
+        duplicates.remove(slot, old_ids)
+        duplicates.add(slot, new_ids)
+
+    def touch(self, query_id: str) -> None:
+        """Note that the query just got a trajectory."""
+        self._by_id.move_to_end(query_id)
+
+    def fullest(self) -> str:
+        """The query with most slots; of several, the one that has had so many for longest."""
+        return next(iter(self._by_size[self._largest]))
+
+    def longest_idle(self) -> str:
+        """The query whose latest trajectory came before that of any other."""
+        return next(iter(self._by_id))
+
+    def segments(self, rows: IndexArray) -> tuple[IndexArray, IndexArray]:
+        """Slots [N] of the queries at rows [Q], one query after another, and their sizes [Q].
+
+        A row that no query has now contributes nothing: size 0.
+        """
+        held = [members.slots if members else [] for members in map(self._by_row.__getitem__, rows)]
+        sizes = np.fromiter(map(len, held), dtype=np.int64, count=len(held))
+        slots = np.fromiter(chain.from_iterable(held), dtype=np.int64, count=int(sizes.sum()))
+        return slots, sizes
+
+    def _resized(self, query_id: str, before: int, after: int) -> None:
+        if before:
+            del self._by_size[before][query_id]
+        if after == len(self._by_size):
+            self._by_size.append({})
+        if after:
+            self._by_size[after][query_id] = None
+        self._largest = max(self._largest, after)
+        while self._largest and not self._by_size[self._largest]:
+            self._largest -= 1

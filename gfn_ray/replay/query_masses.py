@@ -1,0 +1,76 @@
+"""Which queries a batch draws from: masses given as logarithms, on a sum tree.
+
+Owns the scaling of log masses to floats and the stratified draw without replacement.
+Does not know how a mass is made up.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gfn_ray.replay.sum_tree import IndexArray, SumTree, WeightArray
+
+# Leaf weights are exp(log mass - centre). Within +-SPAN nats of the centre they are
+# normal float64 with room for a sum over any number of queries (exp(709) overflows).
+SPAN = 300.0
+# A drawable query further down keeps this exponent: its odds are nil beside any other,
+# but it must stay above 0, to be drawn once nothing else is left.
+FLOOR = -2 * SPAN
+
+
+class QueryMasses:
+    """Draws distinct rows in proportion to exp(log mass); log mass -inf is never drawn.
+
+    Log masses grow without bound as versions advance (forward decay), so the centre
+    follows them: whenever the total leaves exp(+-SPAN), all leaves are computed anew
+    around the present maximum.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._log: WeightArray = np.full(rows, -np.inf)
+        self._tree = SumTree(rows)
+        self._centre = 0.0
+
+    def set(self, rows: IndexArray, log_masses: WeightArray) -> None:
+        """Give rows [N] the log masses [N]; -inf takes a row out of the draw."""
+        self._log[rows] = log_masses
+        if log_masses.max(initial=-np.inf) - self._centre > SPAN:
+            self._recentre()
+            return
+        self._tree.set(rows, self._scaled(log_masses))
+        if 0 < self._tree.total < np.exp(-SPAN):
+            self._recentre()
+
+    def log_masses(self, rows: IndexArray) -> WeightArray:
+        """Log masses [N] of rows [N]."""
+        return self._log[rows]
+
+    def draw(self, count: int, rng: np.random.Generator) -> IndexArray:
+        """Up to `count` distinct rows; fewer only where fewer can be drawn.
+
+        The cumulative mass is cut into `count` equal strata with one draw in each, so a
+        row of mass m is drawn count * m / total times on average, with less variance
+        than independent draws. Rows hit twice leave a gap, which is filled the same way
+        from what remains.
+        """
+        chosen = np.empty(0, dtype=np.int64)
+        removed: list[tuple[IndexArray, WeightArray]] = []
+        while len(chosen) < count and self._tree.total > 0:
+            missing = count - len(chosen)
+            strata = np.arange(missing) + rng.random(missing)
+            found = np.unique(self._tree.find(strata * (self._tree.total / missing)))
+            chosen = np.concatenate([chosen, found])
+            if len(chosen) < count:
+                removed.append((found, self._tree.get(found)))
+                self._tree.set(found, np.zeros(len(found)))
+        for rows, weights in removed:
+            self._tree.set(rows, weights)
+        return chosen
+
+    def _scaled(self, log_masses: WeightArray) -> WeightArray:
+        weights = np.exp(np.maximum(log_masses - self._centre, FLOOR))
+        return np.where(np.isneginf(log_masses), 0.0, weights)
+
+    def _recentre(self) -> None:
+        self._centre = float(self._log.max())
+        self._tree.set(np.arange(len(self._log)), self._scaled(self._log))

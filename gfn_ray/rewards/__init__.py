@@ -1,0 +1,1 @@
+"""Posterior targets: untempered log-rewards that a frozen LM gives."""

@@ -1,0 +1,85 @@
+"""log R(z_1..t) = log p(z_1..t answer | context) under a frozen LM, at every terminable prefix.
+
+Owns the packing of a reward batch: each distinct prefix once, and a copy of the answer
+below every terminable one. The reward is untempered; the learner applies T_r.
+Source: Hu et al. 2024, section 3.1 (infilling: p(x z y) with x, y fixed).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from gfn_ray.packing.forest import ROOT, TokenForest
+from gfn_ray.packing.forward import forest_log_probs
+from gfn_ray.trajectory import FloatArray, Query, Trajectory
+
+Pair = tuple[Query, Trajectory]
+
+
+class LikelihoodReward:
+    """Scores trajectories with a frozen causal LM. Stateless between calls."""
+
+    def __init__(self, model: Any, tokens_per_forward: int) -> None:
+        self._model = model
+        self._budget = tokens_per_forward
+
+    @torch.no_grad()
+    def score(self, pairs: Sequence[Pair]) -> list[Trajectory]:
+        """The trajectories in order, with log R [T+1] in nats attached."""
+        scored: list[Trajectory] = []
+        for chunk in _chunks(pairs, self._budget):
+            scored.extend(
+                trajectory.scored(log_reward)
+                for (_, trajectory), log_reward in zip(chunk, self._rewards(chunk), strict=True)
+            )
+        return scored
+
+    def _rewards(self, chunk: Sequence[Pair]) -> list[FloatArray]:
+        forest = TokenForest()
+        paths: list[list[int]] = []
+        answers: list[dict[int, list[int]]] = []  # prefix length -> nodes of its answer copy
+        for query, trajectory in chunk:
+            root = forest.add_path(query.context_ids, ROOT)[-1]
+            nodes = [root, *forest.add_path(trajectory.token_ids, root)]
+            paths.append(nodes[1:])
+            answers.append(
+                {
+                    int(t): forest.add_path(query.answer_ids, nodes[t])
+                    for t in np.flatnonzero(trajectory.terminable)
+                }
+            )
+        wanted = {node for path in paths for node in path}
+        wanted.update(node for copies in answers for path in copies.values() for node in path)
+        log_prob = forest_log_probs(self._model, forest, sorted(wanted)).log_prob
+        values = log_prob.double().cpu().numpy()
+
+        rewards = []
+        for path, copies in zip(paths, answers, strict=True):
+            prior = np.concatenate([[0.0], np.cumsum(values[path])])
+            reward = np.full(len(path) + 1, np.nan)
+            for t, answer in copies.items():
+                reward[t] = prior[t] + values[answer].sum()
+            rewards.append(reward.astype(np.float32))
+        return rewards
+
+
+def _chunks(pairs: Sequence[Pair], budget: int) -> Iterator[list[Pair]]:
+    """Runs of pairs whose forest stays within a token budget; at least one pair each."""
+    chunk: list[Pair] = []
+    contexts: set[str] = set()
+    used = 0
+    for query, trajectory in pairs:
+        cost = len(trajectory) + int(trajectory.terminable.sum()) * len(query.answer_ids)
+        shared = 0 if query.query_id in contexts else len(query.context_ids)
+        if chunk and used + shared + cost > budget:
+            yield chunk
+            chunk, contexts, used, shared = [], set(), 0, len(query.context_ids)
+        chunk.append((query, trajectory))
+        contexts.add(query.query_id)
+        used += shared + cost
+    if chunk:
+        yield chunk

@@ -1,0 +1,200 @@
+"""What runs inside the Ray actors: thin shells around the engine, the reward, the buffer and the trainer.
+
+Each turns wire records into objects, calls plain code, and turns the result back. Calls
+that move bulky records return them apart from a small `info` dict, so that the controller
+can pass the records on by reference and read only the numbers.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from gfn_ray.config import JobConfig
+from gfn_ray.trajectory import Query, Support, Trajectory
+
+Wire = dict[str, Any]
+
+
+def _queries(wires: list[Wire]) -> dict[str, Query]:
+    return {wire["query_id"]: Query.from_wire(wire) for wire in wires}
+
+
+class SamplerActor:
+    """vLLM with the newest adapter it was handed."""
+
+    def __init__(self, config: JobConfig, device: str, support: Wire, queries: list[Wire]) -> None:
+        from gfn_ray.models.loading import resolve_model
+        from gfn_ray.sampling.engine import SamplingEngine
+
+        self._config = config
+        self._queries = _queries(queries)
+        self._engine = SamplingEngine(
+            resolve_model(config.model),
+            Support.from_wire(support),
+            config.sampler,
+            config.policy,
+            device=device,
+            seed=config.seed,
+            trust_remote_code=config.model.trust_remote_code,
+        )
+
+    def ready(self) -> None:
+        """Returns once the constructor has."""
+
+    def sample(
+        self, adapter: Wire, query_ids: list[str], seed: list[int], on_policy: int | None
+    ) -> tuple[list[Wire], Wire]:
+        """Trajectories of each query under `adapter`, unscored.
+
+        seed: entropy of every random choice of this call. on_policy: that many exact
+        samples of q a query; None: one exploring group each, as configured.
+        """
+        from gfn_ray.policy.adapter import Adapter
+        from gfn_ray.sampling.engine import SampleRequest
+        from gfn_ray.sampling.exploration import exploration_plan, on_policy_plan
+
+        started = time.perf_counter()
+        self._engine.load(Adapter.from_wire(adapter))
+        rng = np.random.default_rng(seed)
+        trajectories = self._engine.sample(
+            [
+                SampleRequest(
+                    self._queries[query_id],
+                    exploration_plan(self._config.sampler, rng)
+                    if on_policy is None
+                    else on_policy_plan(on_policy, rng),
+                )
+                for query_id in query_ids
+            ]
+        )
+        info = {
+            "version": self._engine.version,
+            "trajectories": len(trajectories),
+            "tokens": sum(len(t) + 1 for t in trajectories),
+            "seconds": time.perf_counter() - started,
+        }
+        return [t.to_wire() for t in trajectories], info
+
+
+class RewardActor:
+    """The frozen LM."""
+
+    def __init__(self, config: JobConfig, device: str, queries: list[Wire]) -> None:
+        import torch
+
+        from gfn_ray.models.loading import load_causal_lm, resolve_model
+        from gfn_ray.rewards.likelihood import LikelihoodReward
+
+        torch.set_num_threads(config.reward.threads)
+        model = load_causal_lm(
+            resolve_model(config.model),
+            config.reward.dtype,
+            device,
+            config.model.trust_remote_code,
+        )
+        self._reward = LikelihoodReward(model, config.reward.tokens_per_forward)
+        self._queries = _queries(queries)
+
+    def ready(self) -> None:
+        """Returns once the constructor has."""
+
+    def score(self, wires: list[Wire]) -> tuple[list[Wire], Wire]:
+        """The same trajectories with untempered log R at every terminable prefix."""
+        started = time.perf_counter()
+        trajectories = [Trajectory.from_wire(wire) for wire in wires]
+        scored = self._reward.score([(self._queries[t.query_id], t) for t in trajectories])
+        info = {
+            "trajectories": len(scored),
+            "tokens": sum(len(t) for t in scored),
+            "seconds": time.perf_counter() - started,
+        }
+        return [t.to_wire() for t in scored], info
+
+
+class ReplayActor:
+    """The shared replay buffer."""
+
+    def __init__(self, config: JobConfig) -> None:
+        from gfn_ray.replay.buffer import ReplayBuffer
+
+        self._buffer = ReplayBuffer(
+            config.replay, config.seed, group=config.learner.trajectories_per_query
+        )
+
+    def ready(self) -> None:
+        """Returns once the constructor has."""
+
+    def add(self, wires: list[Wire]) -> Wire:
+        report = self._buffer.add([Trajectory.from_wire(wire) for wire in wires])
+        return {"offered": len(wires), "added": report.added, "size": len(self._buffer)}
+
+    def sample(self, queries: int, per_query: int, version: int) -> tuple[list[Wire], Wire]:
+        """A batch and where it came from; trajectories = 0 where nothing is eligible."""
+        batch = self._buffer.sample(queries, per_query, version)
+        if batch is None:
+            return [], {"trajectories": 0}
+        info = {
+            "trajectories": len(batch),
+            "slots": batch.slots,
+            "generations": batch.generations,
+            **self._buffer.stats(),
+        }
+        return [t.to_wire() for t in batch.trajectories], info
+
+    def update_priorities(self, slots: Any, generations: Any, losses: Any) -> int:
+        return self._buffer.update_priorities(slots, generations, losses)
+
+
+class LearnerActor:
+    """The policy being trained, and its optimizer."""
+
+    def __init__(self, config: JobConfig, device: str, support: Wire, queries: list[Wire]) -> None:
+        import torch
+
+        from gfn_ray.models.loading import load_causal_lm, resolve_model
+        from gfn_ray.policy.trainer import PolicyTrainer
+
+        torch.set_num_threads(config.learner.threads)
+        base = load_causal_lm(
+            resolve_model(config.model),
+            config.learner.dtype,
+            device,
+            config.model.trust_remote_code,
+        )
+        self._trainer = PolicyTrainer(base, config, Support.from_wire(support))
+        self._queries = _queries(queries)
+
+    def ready(self) -> None:
+        """Returns once the constructor has."""
+
+    def publish(self) -> tuple[Wire, Wire]:
+        """The current weights as the next version."""
+        adapter = self._trainer.publish()
+        return adapter.to_wire(), {"version": adapter.version}
+
+    def step(self, wires: list[Wire]) -> tuple[dict[str, float], Any]:
+        """One update. Returns its metrics and the loss of each trajectory [B]."""
+        update = self._trainer.step(self._groups(wires))
+        return update.metrics, update.losses
+
+    def score(self, wires: list[Wire]) -> Wire:
+        """log q of whole trajectories, and of their content tokens only [B]."""
+        scores = self._trainer.score(self._groups(wires))
+        return {"log_q": scores.log_q, "log_pf": scores.log_pf}
+
+    def _groups(self, wires: list[Wire]) -> list[Any]:
+        from gfn_ray.policy.log_q import TrajectoryGroup
+
+        groups: list[TrajectoryGroup] = []
+        previous = None
+        for wire in wires:
+            trajectory = Trajectory.from_wire(wire)
+            if trajectory.query_id != previous:
+                prompt = self._queries[trajectory.query_id].prompt_ids
+                groups.append(TrajectoryGroup(prompt, []))
+                previous = trajectory.query_id
+            groups[-1].trajectories.append(trajectory)
+        return groups

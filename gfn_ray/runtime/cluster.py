@@ -1,0 +1,76 @@
+"""Where the actors live: a Ray cluster that is given, or one of our own on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from gfn_ray.config import JobConfig
+from gfn_ray.errors import UserError
+
+# A run moves adapters and token ids; Ray's default of a third of memory would be wasted.
+LOCAL_OBJECT_STORE_BYTES = 512 << 20
+
+
+@contextmanager
+def connected() -> Iterator[None]:
+    """Connects to $RAY_ADDRESS (set inside a submitted job), else starts Ray locally."""
+    # Ray would hide GPUs from CPU-only actors anyway; this silences its notice.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    address = os.environ.get("RAY_ADDRESS")
+    common = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        if address:
+            ray.init(address=address, **common)
+        else:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                object_store_memory=LOCAL_OBJECT_STORE_BYTES,
+                **common,
+            )
+    except ConnectionError as error:
+        raise UserError(
+            f"no Ray cluster answers at RAY_ADDRESS={address!r} ({error}); start one with "
+            "`make ray-up`, or unset RAY_ADDRESS to run locally"
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def choose_device(config: JobConfig) -> str:
+    """ "cuda" or "cpu", checked against what the cluster has."""
+    gpus = ray.cluster_resources().get("GPU", 0.0)
+    if config.runtime.device == "cuda" and not gpus:
+        raise UserError("runtime.device is 'cuda', but the Ray cluster has no GPU; use cpu or auto")
+    if config.runtime.device != "auto":
+        return config.runtime.device
+    return "cuda" if gpus else "cpu"
+
+
+def check_resources(config: JobConfig, device: str) -> None:
+    """Refuses a run whose actors Ray could never place, instead of waiting for them."""
+    models = config.samplers + config.reward_actors + 1
+    available = ray.cluster_resources()
+    cpus = models * config.runtime.cpus_per_actor
+    if cpus > available.get("CPU", 0.0):
+        raise UserError(
+            f"{models} actors with models at runtime.cpus_per_actor={config.runtime.cpus_per_actor} "
+            f"need {cpus:g} CPUs, the Ray cluster has {available.get('CPU', 0):g}; lower it, "
+            "samplers or reward_actors"
+        )
+    gpus = (
+        config.samplers * config.sampler.gpus
+        + config.reward_actors * config.reward.gpus
+        + config.learner.gpus
+    )
+    if device == "cuda" and gpus > available.get("GPU", 0.0) + 1e-6:
+        raise UserError(
+            f"the actors need {gpus:g} GPUs, the Ray cluster has {available.get('GPU', 0):g}; lower "
+            "sampler.gpus, reward.gpus, learner.gpus or the number of actors"
+        )

@@ -1,0 +1,276 @@
+"""The controller: hands out work, passes records on by reference, and owns every side effect.
+
+One thread, one wait. All loops below are driven from `Controller.train`, which asks after
+each finished call what may start next.
+
+| loop       | waits for                                              | is woken by                   | bounded by                      |
+|------------|--------------------------------------------------------|-------------------------------|---------------------------------|
+| sampler    | the rate limiter; the lag gate while a version is due  | learning; publication         | one call of groups per sampler  |
+| reward     | sampled groups                                         | sampler output                | reward.tokens_per_forward       |
+| replay     | nothing (never blocks)                                 | add / sample / update         | replay.capacity and per_query   |
+| learner    | replay.min_replay, samples per insert, the lag gate    | an add to replay              | one update at a time            |
+| controller | any actor's result, death or timeout                   | all                           | runtime.call_timeout_s per call |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gfn_ray.config import JobConfig
+from gfn_ray.replay.rate_limiter import RateLimiter
+from gfn_ray.runtime.calls import PendingCalls
+from gfn_ray.runtime.fleet import Fleet
+from gfn_ray.runtime.lag import LagGate
+from gfn_ray.tasks.task import TaskData
+from gfn_ray.trajectory import Query, Trajectory
+
+Wire = dict[str, Any]
+
+# First entry of a sampling call's seed: training calls and evaluation never share a stream.
+TRAINING_STREAM = 0
+
+
+@dataclass
+class StageMeter:
+    """Tokens and busy seconds of one stage, for rates people can read."""
+
+    tokens: float = 0.0
+    seconds: float = 0.0
+
+    def add(self, tokens: float, seconds: float) -> None:
+        self.tokens += tokens
+        self.seconds += seconds
+
+    @property
+    def rate(self) -> float:
+        """Tokens a busy second."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What the observer of a run learns after each update."""
+
+    step: int
+    metrics: dict[str, float]
+    fresh: list[Trajectory]
+
+
+class Controller:
+    """Training, from the first published adapter to the last."""
+
+    def __init__(self, config: JobConfig, data: TaskData, fleet: Fleet) -> None:
+        self._config = config
+        self._fleet = fleet
+        self._train_ids = [query.query_id for query in data.train]
+        self._order = self._query_order()
+        self._group = config.sampler.trajectories_per_query
+        batch = config.learner.queries_per_step * config.learner.trajectories_per_query
+        call = config.sampler.queries_per_call * self._group
+        self._limiter = RateLimiter(
+            config.replay.min_replay,
+            config.replay.samples_per_insert,
+            # Room for every sampler's call in flight, and for the batch it must pay for.
+            slack=max(batch, config.samplers * call),
+        )
+        self._gate = LagGate(config.max_policy_lag)
+        self._calls = PendingCalls(config.runtime.call_timeout_s, "runtime.call_timeout_s")
+        self._idle_samplers = list(range(config.samplers))
+        self._reward_load = [0] * config.reward_actors
+        self._learner_busy = False
+        self._starved = False
+        self._sampling_calls = 0
+        self._fresh: list[Trajectory] = []
+        self._replay_size = 0
+        self.step = 0
+        self.trajectories = 0
+        self.adapter: Any = None
+        self.meters = {stage: StageMeter() for stage in ("sample", "reward", "learn")}
+        self._observe: Callable[[StepReport], None] = lambda _: None
+
+    @property
+    def version(self) -> int:
+        """Newest version that samplers may use."""
+        return self._gate.version
+
+    @property
+    def largest_lag(self) -> int:
+        """Most versions that any trajectory was behind when it reached replay."""
+        return self._gate.largest_seen
+
+    def publish_first(self) -> None:
+        """Makes version 0, the untrained policy, available to samplers and evaluation."""
+        self._publish()
+        self._calls.run_all()
+
+    def seed_replay(self, seeds: list[Trajectory]) -> None:
+        """Puts known good z into replay, scored like any other trajectory."""
+        if seeds:
+            self._score([t.to_wire() for t in seeds], promised=0, version=None)
+            self._calls.run_all()
+
+    def train(self, observe: Callable[[StepReport], None]) -> None:
+        """Runs the configured number of updates; `observe` is called after each."""
+        self._observe = observe
+        while self.step < self._config.steps or self._gate.publishing:
+            self._start_what_may_start()
+            self._calls.run_ready()
+        # Groups still under way are of no use; their calls end with the actors.
+        self._calls.forget()
+
+    # Sampling -> reward -> replay
+
+    def _start_what_may_start(self) -> None:
+        if not self._learner_busy:
+            self._start_update()
+        per_call = self._config.sampler.queries_per_call
+        while self._idle_samplers and self._gate.may_sample() and self.step < self._config.steps:
+            if not self._limiter.may_insert(per_call * self._group):
+                return
+            self._start_sampling(self._idle_samplers.pop(), per_call)
+
+    def _start_sampling(self, sampler: int, queries: int) -> None:
+        ids = [next(self._order) for _ in range(queries)]
+        seed = [self._config.seed, TRAINING_STREAM, self._sampling_calls]
+        self._sampling_calls += 1
+        version, promised = self._gate.version, queries * self._group
+        self._limiter.promise(promised)
+        self._gate.sampling(version)
+        records, info = (
+            self._fleet.samplers[sampler]
+            .sample.options(num_returns=2)
+            .remote(self.adapter, ids, seed, None)
+        )
+
+        def sampled(info: Wire) -> None:
+            self._idle_samplers.append(sampler)
+            self.meters["sample"].add(info["tokens"], info["seconds"])
+            self._score(records, promised=promised, version=version)
+
+        self._calls.add(info, f"sampler {sampler}", "sample a group", sampled)
+
+    def _score(self, records: Any, promised: int, version: int | None) -> None:
+        reward = int(np.argmin(self._reward_load))
+        self._reward_load[reward] += 1
+        scored, info = self._fleet.rewards[reward].score.options(num_returns=2).remote(records)
+
+        def on_scored(info: Wire) -> None:
+            self._reward_load[reward] -= 1
+            self.meters["reward"].add(info["tokens"], info["seconds"])
+            self._calls.add(
+                self._fleet.replay.add.remote(scored),
+                "replay",
+                "store a group",
+                lambda report: self._stored(scored, report, promised, version),
+            )
+
+        self._calls.add(info, f"reward actor {reward}", "score a group", on_scored)
+
+    def _stored(self, scored: Any, report: Wire, promised: int, version: int | None) -> None:
+        self._starved = False
+        self._replay_size = report["size"]
+        self._limiter.arrived(promised=promised, inserted=report["offered"])
+        if version is None:  # seeds, which no sampler made
+            return
+        self.trajectories += report["offered"]
+        self._gate.arrived(version)
+        self._calls.add(scored, "the object store", "hand over samples", self._remember)
+
+    def _remember(self, wires: list[Wire]) -> None:
+        self._fresh = [Trajectory.from_wire(wire) for wire in wires]
+
+    # Replay -> learner -> weights
+
+    def _start_update(self) -> None:
+        learner = self._config.learner
+        batch = learner.queries_per_step * learner.trajectories_per_query
+        publishes = (self.step + 1) % learner.publish_every == 0
+        if self._starved or self.step >= self._config.steps:
+            return
+        if not (self._limiter.may_sample(batch) and self._gate.may_update(publishes)):
+            return
+        self._learner_busy = True
+        if publishes:
+            self._gate.will_publish()  # from here on, samplers would start one version behind
+        records, info = self._fleet.replay.sample.options(num_returns=2).remote(
+            learner.queries_per_step, learner.trajectories_per_query, self._gate.version
+        )
+
+        def drawn(info: Wire) -> None:
+            if info["trajectories"] == 0:
+                # Everything eligible is used up: wait for the next add, then try again.
+                self._limiter.gave_up(batch)
+                self._gate.publication_cancelled()
+                self._learner_busy, self._starved = False, True
+                return
+            self._limiter.took(info["trajectories"])
+            metrics, losses = self._fleet.learner.step.options(num_returns=2).remote(records)
+            if self._config.replay.priority == "loss":
+                self._calls.add(
+                    self._fleet.replay.update_priorities.remote(
+                        info["slots"], info["generations"], losses
+                    ),
+                    "replay",
+                    "update priorities",
+                    lambda _: None,
+                )
+            self._calls.add(
+                metrics, "the learner", "apply an update", lambda m: self._updated(m, publishes)
+            )
+
+        self._calls.add(info, "replay", "give a batch", drawn)
+
+    def _updated(self, metrics: dict[str, float], publishes: bool) -> None:
+        self.step += 1
+        self.meters["learn"].add(metrics["learn_tokens"], metrics["learn_seconds"])
+        self._learner_busy = False
+        if publishes or self.step == self._config.steps:
+            self._publish()
+        full = {
+            **metrics,
+            "replay_size": float(self._replay_size),
+            "trajectories_sampled": float(self.trajectories),
+            "policy_lag_max": float(self.largest_lag),
+            **{f"{stage}_tokens_per_s": meter.rate for stage, meter in self.meters.items()},
+        }
+        self._observe(StepReport(self.step, full, self._fresh))
+
+    def _publish(self) -> None:
+        self._gate.will_publish()
+        adapter, info = self._fleet.learner.publish.options(num_returns=2).remote()
+
+        def published(info: Wire) -> None:
+            # The reference is owned here, so the weights outlive the learner's process.
+            self.adapter = adapter
+            self._gate.published(info["version"])
+
+        self._calls.add(info, "the learner", "publish its weights", published)
+
+    def _query_order(self) -> Iterator[str]:
+        """Training queries in endless shuffled passes."""
+        rng = np.random.default_rng([self._config.seed, TRAINING_STREAM])
+        while True:
+            yield from rng.permutation(np.array(self._train_ids, dtype=object)).tolist()
+
+
+def reference_trajectories(data: TaskData, queries: list[Query]) -> list[Trajectory]:
+    """The known good z of each query that has one inside the support, as unscored records."""
+    return [
+        Trajectory(
+            query_id=query.query_id,
+            token_ids=query.reference_ids,
+            tool_mask=np.zeros(len(query.reference_ids), dtype=np.bool_),
+            terminable=data.support.terminable(query.reference_ids),
+            policy_version=-1,
+            proposal="seed",
+            temperature=1.0,
+            epsilon=0.0,
+            stopped=len(query.reference_ids) < data.support.max_len,
+        )
+        for query in queries
+        if data.support.contains(query.reference_ids)
+    ]

@@ -1,0 +1,62 @@
+"""One run, from settings to exit code: what is opened is closed, however the run ends."""
+
+from __future__ import annotations
+
+import signal
+
+from gfn_ray.cli import dump_toml
+from gfn_ray.config import JobConfig
+from gfn_ray.errors import EXIT_INTERRUPTED
+from gfn_ray.models.loading import load_tokenizer, resolve_model, vocab_size
+from gfn_ray.runtime.cluster import check_resources, choose_device, connected
+from gfn_ray.runtime.display import make_display
+from gfn_ray.runtime.fleet import Fleet
+from gfn_ray.runtime.run_dir import RunDir, resolve_tracking_uri
+from gfn_ray.runtime.session import Session
+from gfn_ray.tasks.task import Task
+from gfn_ray.tracking import RunStatus, Tracker
+
+
+def run(config: JobConfig, task: Task) -> int:
+    """Trains one policy and returns the process's exit code.
+
+    Raises UserError before anything is written where settings or data are at fault, and
+    RunFailed, after closing the books, where an actor dies or is late.
+    """
+    model = resolve_model(config.model)
+    tokenizer = load_tokenizer(model, config.model.trust_remote_code)
+    data = task.load(tokenizer, vocab_size(model, config.model.trust_remote_code))
+    display = make_display(config.steps, config.runtime.log_every)
+    directory = RunDir.create(config, task.name)
+    directory.write_config(dump_toml(config))
+    display.phase("opening MLflow")
+    tracker = Tracker.start(
+        resolve_tracking_uri(config.tracking.uri),
+        config.tracking.experiment,
+        directory.path.name,
+        config.model_dump(mode="json"),
+    )
+    tracker.artifact(directory.config_file)
+    session = Session(config, task, data, tokenizer, directory, display, tracker)
+
+    # `ray job stop` and process managers say SIGTERM: the same clean end as Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    status: RunStatus = "FAILED"
+    try:
+        display.phase("starting Ray")
+        with connected():
+            device = choose_device(config)
+            check_resources(config, device)
+            display.phase("starting actors and loading models")
+            fleet = Fleet.start(config, data, device)
+            report = session.work(fleet)
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        display.message(session.interrupted())
+        return EXIT_INTERRUPTED
+    finally:
+        display.close()
+        tracker.end(status)
+    display.show(report)
+    return 0

@@ -1,0 +1,244 @@
+"""Where a run writes, and how: every file and directory of a run's outputs.
+
+Owns the layout of a run directory, the place it goes by default, and the rule that
+nothing half-written is ever taken for finished. A plain class with one writer, the
+controller; knows no Ray, and not what the files hold.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gfn_ray.config import JobConfig
+from gfn_ray.errors import UserError
+
+COMPLETE = "COMPLETE"
+"""Marker file of a published directory; it is written last, so a torn one has none."""
+
+_log = logging.getLogger(__name__)
+_SQLITE = "sqlite:///"
+_PUBLISHED = re.compile(r"step-\d+")
+_PUBLISHED_OR_TEMP = re.compile(r"step-\d+|\.step-\d+\.tmp")
+
+
+def output_root() -> Path:
+    """The directory that relative output paths start from.
+
+    Ray deletes its copy of a submitted working directory with the job, so nothing of
+    worth may be written there; outputs of such a job go to ~/gfn_ray.
+    """
+    if home := os.environ.get("GFN_RAY_HOME"):
+        return Path(home).expanduser().absolute()
+    here = Path.cwd()
+    return Path.home() / "gfn_ray" if "runtime_resources" in here.parts else here
+
+
+def resolve_tracking_uri(uri: str) -> str:
+    """The tracking URI with a relative sqlite path made absolute below the output root."""
+    path, question, query = uri.removeprefix(_SQLITE).partition("?")
+    if not uri.startswith(_SQLITE) or path in ("", ":memory:") or path.startswith("file:"):
+        return uri
+    return f"{_SQLITE}{output_root() / path}{question}{query}"
+
+
+class RunDir:
+    """One run's directory: config.toml, *.jsonl, summary.json, adapter/, checkpoints/."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @staticmethod
+    def create(config: JobConfig, task: str) -> RunDir:
+        """A new directory, runs/<task>-<time> unless the config names one, ready to write to."""
+        runs = output_root() / "runs"
+        given = config.run_dir
+        path = runs / f"{task}-{time.strftime('%Y%m%d-%H%M%S')}"
+        try:
+            if given is None:
+                run = RunDir(_make_unique(path))
+            else:
+                run = RunDir(output_root() / given.expanduser())
+                run.path.mkdir(parents=True, exist_ok=True)
+                if any(run.path.iterdir()):
+                    raise UserError(
+                        f"--run-dir got {run.path}, which is not empty; "
+                        "it takes a new or an empty directory"
+                    )
+            run.checkpoints_dir.mkdir()  # also shows that the directory can be written to
+            if run.path.parent == runs:
+                _link(runs / f"{task}-latest", run.path.name)
+        except OSError as error:
+            place = f"--run-dir got {given}" if given else f"the default run directory is {path}"
+            raise UserError(
+                f"{place}, but {error.filename} cannot be written ({error.strerror}); "
+                "name another with --run-dir"
+            ) from None
+        return run
+
+    @property
+    def adapter_dir(self) -> Path:
+        return self.path / "adapter"
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        return self.path / "checkpoints"
+
+    def checkpoint_dir(self, step: int) -> Path:
+        return self.checkpoints_dir / f"step-{step:06d}"
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.toml"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def samples_file(self) -> Path:
+        return self.path / "samples.jsonl"
+
+    @property
+    def summary_file(self) -> Path:
+        return self.path / "summary.json"
+
+    def write_config(self, text: str) -> None:
+        _write_atomically(self.config_file, text)
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        _write_atomically(self.summary_file, json.dumps(_plain(summary), indent=2) + "\n")
+
+    def append_metrics(self, metrics: Mapping[str, Any]) -> None:
+        _append(self.metrics_file, [metrics])
+
+    def append_samples(self, samples: Iterable[Mapping[str, Any]]) -> None:
+        _append(self.samples_file, samples)
+
+
+@contextmanager
+def publish_directory(final: Path) -> Iterator[Path]:
+    """Yields an empty directory to fill; it appears as `final`, complete, or not at all.
+
+    Files are on disk before the rename and the marker COMPLETE comes last. An older
+    directory of the same name is replaced; should the process die between its removal
+    and the rename, neither is there, and the next older checkpoint is the newest.
+    """
+    temp = final.with_name(f".{final.name}.tmp")
+    shutil.rmtree(temp, ignore_errors=True)  # left by a writer that died
+    temp.mkdir(parents=True)
+    try:
+        yield temp
+    except BaseException:
+        shutil.rmtree(temp, ignore_errors=True)
+        raise
+    for path in (*temp.rglob("*"), temp):
+        _fsync(path)
+    _remove(final)
+    temp.rename(final)
+    _write_atomically(final / COMPLETE, "")
+    _fsync(final.parent)
+
+
+def newest_complete(checkpoints_dir: Path) -> Path | None:
+    """The checkpoint of the highest step that was published whole; torn ones are passed over."""
+    for path in reversed(_by_step(checkpoints_dir, _PUBLISHED)):
+        if (path / COMPLETE).exists():
+            return path
+        _log.warning("checkpoint %s is torn (it has no file %s); ignored", path, COMPLETE)
+    return None
+
+
+def prune(checkpoints_dir: Path, keep: int) -> None:
+    """Keep the newest `keep` complete checkpoints; remove all that is older than those."""
+    complete = [
+        path for path in _by_step(checkpoints_dir, _PUBLISHED) if (path / COMPLETE).exists()
+    ]
+    if len(complete) > keep:
+        for path in _by_step(checkpoints_dir, _PUBLISHED_OR_TEMP):
+            if _step(path) < _step(complete[-keep]):
+                _remove(path)
+
+
+def _by_step(checkpoints_dir: Path, names: re.Pattern[str]) -> list[Path]:
+    if not checkpoints_dir.is_dir():
+        return []
+    return sorted((p for p in checkpoints_dir.iterdir() if names.fullmatch(p.name)), key=_step)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(re.findall(r"\d+", checkpoint.name)[0])
+
+
+def _make_unique(path: Path) -> Path:
+    """Make the directory, with -2, -3, ... where another run took the name in the same second."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    candidate, number = path, 1
+    while True:
+        try:
+            candidate.mkdir()
+            return candidate
+        except FileExistsError:
+            number += 1
+            candidate = path.with_name(f"{path.name}-{number}")
+
+
+def _link(link: Path, target: str) -> None:
+    """Point a symbolic link at a neighbour; a reader sees the old one or the new one."""
+    temp = link.with_name(f".{link.name}.{os.getpid()}")
+    temp.unlink(missing_ok=True)
+    temp.symlink_to(target, target_is_directory=True)
+    temp.replace(link)
+
+
+def _remove(directory: Path) -> None:
+    """Remove a published directory; marker first, so that half of it is never taken for whole."""
+    if directory.exists():
+        (directory / COMPLETE).unlink(missing_ok=True)
+        shutil.rmtree(directory)
+
+
+def _append(file: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    lines = [json.dumps(_plain(record), ensure_ascii=False) + "\n" for record in records]
+    with file.open("a", encoding="utf-8") as out:
+        out.write("".join(lines))
+
+
+def _write_atomically(file: Path, text: str) -> None:
+    temp = file.with_name(f".{file.name}.tmp")
+    temp.write_text(text, encoding="utf-8")
+    _fsync(temp)
+    temp.replace(file)
+    _fsync(file.parent)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON can hold it: numpy unwrapped, paths as text, NaN and infinity as null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (np.generic, np.ndarray)):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value

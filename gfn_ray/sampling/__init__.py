@@ -1,0 +1,1 @@
+"""Trajectories from a vLLM engine: exploration, the support, and adapter swaps."""

@@ -1,0 +1,89 @@
+"""Putting a new adapter version into a running vLLM engine, without its stale-cache traps.
+
+vLLM keys its prefix cache by the adapter's name, keeps old weights where a known id
+arrives with a new path, and folds alpha/r into the tensors it is handed. So: a new name
+for each version, the prefix cache reset after each swap, and cloned tensors.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import vllm
+from vllm.lora.request import LoRARequest
+
+from gfn_ray.policy.adapter import Adapter, write_adapter
+
+# Versions whose private LoRA code was tested with what reaches into it here and in cpu_lora.
+TESTED_VERSIONS = ("0.32.",)
+EXTENSION = "gfn_ray.sampling.adapter_swap.AdapterExtension"
+
+
+class AdapterExtension:
+    """Worker-side half of the in-memory swap; vLLM mixes it into its worker class."""
+
+    model_runner: Any
+
+    def replace_adapter(
+        self, lora_id: int, config: dict[str, Any], tensors: dict[str, torch.Tensor]
+    ) -> None:
+        from vllm.lora.peft_helper import PEFTHelper
+
+        manager = self.model_runner.lora_manager
+        adapters = manager._adapter_manager
+        helper = PEFTHelper.from_dict(config)
+        helper.validate_legal(manager.lora_config)
+        mapper = getattr(adapters.model, "hf_to_vllm_mapper", None)
+        lora = manager._lora_model_cls.from_lora_tensors(
+            lora_model_id=lora_id,
+            # vLLM scales B in place: without the clone the sender's weights would change.
+            tensors={name: tensor.detach().clone() for name, tensor in tensors.items()},
+            peft_helper=helper,
+            device="cpu",
+            dtype=manager.lora_config.lora_dtype,
+            model_vocab_size=manager.vocab_size,
+            weights_mapper=mapper.get_rename_mapper() if mapper is not None else None,
+        )
+        adapters.remove_adapter(lora_id)
+        adapters.add_adapter(lora)
+        adapters.activate_adapter(lora_id)
+
+
+class AdapterSwap:
+    """Keeps one engine on the newest adapter it was given."""
+
+    def __init__(self, llm: Any) -> None:
+        self._llm = llm
+        in_memory = vllm.__version__.startswith(TESTED_VERSIONS)
+        self._load: Callable[[Adapter], LoRARequest] = (
+            self._load_in_memory if in_memory else self._load_from_files
+        )
+        self._directory: Path | None = None
+
+    def load(self, adapter: Adapter) -> LoRARequest:
+        """Makes the adapter live; every later request must carry the returned object."""
+        request = self._load(adapter)
+        self._llm.reset_prefix_cache()
+        return request
+
+    def _load_in_memory(self, adapter: Adapter) -> LoRARequest:
+        # Ray hands out read-only arrays; torch wants writable memory.
+        tensors = {name: torch.from_numpy(a.copy()) for name, a in adapter.tensors.items()}
+        self._llm.collective_rpc("replace_adapter", args=(1, adapter.config, tensors))
+        return LoRARequest(f"policy-v{adapter.version}", 1, "in-memory")
+
+    def _load_from_files(self, adapter: Adapter) -> LoRARequest:
+        """The public way: a new id, name and path for each version; old files are removed."""
+        directory = Path(tempfile.mkdtemp(prefix=f"gfn_ray-policy-v{adapter.version}-"))
+        write_adapter(adapter, directory)
+        request = LoRARequest(f"policy-v{adapter.version}", adapter.version + 1, str(directory))
+        self._llm.llm_engine.add_lora(request)
+        if self._directory is not None:
+            shutil.rmtree(self._directory)
+        self._directory = directory
+        return request

@@ -1,0 +1,35 @@
+"""Process environment that vLLM reads while it is imported.
+
+Must be in place before the first `import vllm`, hence in Ray's runtime_env.
+"""
+
+from __future__ import annotations
+
+
+def vllm_environment(device: str) -> dict[str, str]:
+    """Variables for a process that runs one vLLM engine on "cpu" or "cuda"."""
+    common = {
+        # The engine lives in the actor's own process, so adapters arrive without a copy.
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+    }
+    if device == "cuda":
+        return common
+    return {
+        **common,
+        # A log-prob kernel would otherwise be compiled for seconds at the first call.
+        "TORCHDYNAMO_DISABLE": "1",
+        # Skips the pinning of threads to cores, which starves actors that share a machine.
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    }
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """OpenMP settings of an actor that shares cores: idle threads must sleep, not spin."""
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }

@@ -1,0 +1,120 @@
+"""Story infilling: sample the missing fourth sentence of a five-sentence story.
+
+Target: p(z | beginning, ending) in proportion to p(z ending | beginning) under the
+frozen LM, in natural story order. Source: Hu et al. 2024, section 4.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gfn_ray.config import InfillJob
+from gfn_ray.data.stories import Story, load_stories, split
+from gfn_ray.errors import UserError
+from gfn_ray.evaluation.text import distinct_fraction, is_copy
+from gfn_ray.tasks.task import MetricInfo, TaskData
+from gfn_ray.tasks.vocabulary import Vocabulary
+from gfn_ray.trajectory import IntArray, Query, Support, Trajectory
+
+
+class InfillTask:
+    """Sentences 1-3 and 5 are given; z is the fourth, as " text" with its leading space."""
+
+    name = "infill"
+
+    def __init__(self, config: InfillJob) -> None:
+        self._config = config
+
+    def load(self, tokenizer: Any, vocab_size: int) -> TaskData:
+        splits = split(load_stories(self._config.data))
+        held_out = splits.test[: self._config.eval.queries]
+        if len(held_out) < self._config.eval.queries:
+            raise UserError(
+                f"eval.queries asks for {self._config.eval.queries} held-out stories, the data "
+                f"has {len(held_out)}; lower it or give more stories"
+            )
+        longest = self._config.sampler.max_prompt_tokens
+        queries = [[self._query(s, tokenizer) for s in part] for part in (splits.train, held_out)]
+        for query in (q for part in queries for q in part):
+            if len(query.prompt_ids) > longest:
+                raise UserError(
+                    f"the prompt of story {query.query_id!r} has {len(query.prompt_ids)} tokens; "
+                    f"sampler.max_prompt_tokens allows {longest}"
+                )
+        return TaskData(
+            queries[0], queries[1], self._support(Vocabulary(tokenizer, vocab_size), tokenizer)
+        )
+
+    def text_metrics(
+        self, query: Query, trajectories: Sequence[Trajectory], texts: Sequence[str]
+    ) -> dict[str, float]:
+        given = query.texts["given"].split("\n")
+        return {
+            "stopped_fraction": float(np.mean([t.stopped for t in trajectories])),
+            "distinct_fraction": distinct_fraction(texts),
+            "copy_fraction": float(np.mean([is_copy(text, given) for text in texts])),
+            "length_mean": float(np.mean([len(t) for t in trajectories])),
+        }
+
+    def around(self, query: Query) -> tuple[str, str]:
+        return query.texts["beginning"], query.texts["ending"]
+
+    @property
+    def metrics(self) -> dict[str, MetricInfo]:
+        return {
+            "log_ratio_var": MetricInfo("lower", "Var(log R/T - log q) within a query; 0: exact"),
+            "log_z_gap": MetricInfo("lower", "importance-weighted log Z - ELBO; 0: exact"),
+            "elbo": MetricInfo("higher", "mean log R/T - log q, a bound on log Z"),
+            "log_reward_mean": MetricInfo("higher", "log p(z ending | beginning), frozen LM"),
+            "log_pf_reference": MetricInfo("higher", "log q of the true middle sentence"),
+            "stopped_fraction": MetricInfo("higher", "samples that stop before max_len"),
+            "distinct_fraction": MetricInfo("higher", "different texts among a story's samples"),
+            "copy_fraction": MetricInfo("lower", "near-copies of a given sentence"),
+            "length_mean": MetricInfo("none", "tokens of z"),
+        }
+
+    def _query(self, story: Story, tokenizer: Any) -> Query:
+        beginning, middle, ending = story.sentences[:3], story.sentences[3], story.sentences[4]
+        text = " ".join(beginning)
+        prompt = self._config.task.template.format(beginning=text, ending=ending)
+        return Query(
+            query_id=story.story_id,
+            prompt_ids=_ids(tokenizer, prompt, special=True),
+            context_ids=_ids(tokenizer, text, special=True),
+            answer_ids=_ids(tokenizer, " " + ending),
+            reference_ids=_ids(tokenizer, " " + middle),
+            texts={
+                "beginning": text,
+                "ending": ending,
+                "reference": middle,
+                "given": "\n".join([*beginning, ending]),
+            },
+        )
+
+    def _support(self, vocabulary: Vocabulary, tokenizer: Any) -> Support:
+        task = self._config.task
+        stops = set(vocabulary.line_ends().tolist())
+        if tokenizer.eos_token_id is not None:
+            stops.add(int(tokenizer.eos_token_id))
+        if not stops:
+            raise UserError(
+                f"the tokenizer of model.name {self._config.model.name!r} has neither a newline "
+                "nor an end-of-sequence token, so z could never stop; choose another model"
+            )
+        content = vocabulary.plain
+        sentence_end = vocabulary.sentence_end
+        return Support(
+            content=content,
+            opening=content & vocabulary.word_start,
+            enders=content & sentence_end if task.terminable == "sentence" else content,
+            stop_ids=np.array(sorted(stops), dtype=np.int32),
+            min_len=task.min_len,
+            max_len=task.max_len,
+        )
+
+
+def _ids(tokenizer: Any, text: str, special: bool = False) -> IntArray:
+    return np.array(tokenizer(text, add_special_tokens=special)["input_ids"], dtype=np.int32)

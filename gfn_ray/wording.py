@@ -1,0 +1,60 @@
+"""Numbers, times and foreign text, as people read them on one line.
+
+Owns formatting only; the live display and the final report share it.
+"""
+
+from __future__ import annotations
+
+from rich.cells import cell_len
+
+DOTS = "..."  # three full stops: every terminal and log has them
+_LEAST_SHOWN = 8  # cells; less of a sentence than this tells nothing
+
+
+def one_line(text: str) -> str:
+    """The text without line ends, control codes and runs of spaces."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def number(value: float | None) -> str:
+    """Three or four digits, as many as a person reads."""
+    if value is None:
+        return "-"
+    size = abs(value)
+    if size >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 0.1 else f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def head(text: str, cells: int) -> str:
+    """The beginning of a text, in at most so many terminal cells; nothing if too few."""
+    if cell_len(text) <= cells:
+        return text
+    kept = _first_cells(text, cells)
+    return kept and kept + DOTS
+
+
+def tail(text: str, cells: int) -> str:
+    """The end of a text, in at most so many terminal cells; nothing if too few."""
+    if cell_len(text) <= cells:
+        return text
+    kept = _first_cells(text[::-1], cells)[::-1]
+    return kept and DOTS + kept
+
+
+def _first_cells(text: str, cells: int) -> str:
+    """What fits beside the dots. A character may be two cells wide, or none."""
+    if cells < _LEAST_SHOWN:
+        return ""
+    used = len(DOTS)
+    for index, char in enumerate(text):
+        used += cell_len(char)
+        if used > cells:
+            return text[:index]
+    return text

@@ -1,0 +1,19 @@
+"""Story infilling: python jobs/infill.py [--config FILE.toml] [--steps 100] ..."""
+
+import sys
+
+from gfn_ray.cli import main, parse
+from gfn_ray.config import InfillJob
+
+
+def infill() -> int:
+    config = parse(InfillJob, prog="jobs/infill.py")
+    # Imported once the settings are known to be sound: these bring in torch and Ray.
+    from gfn_ray.runtime.run import run
+    from gfn_ray.tasks.infill import InfillTask
+
+    return run(config, InfillTask(config))
+
+
+if __name__ == "__main__":
+    sys.exit(main(infill))

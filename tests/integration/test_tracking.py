@@ -1,0 +1,327 @@
+"""Tracking against the real MLflow on a sqlite file: what is written can be read back."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import gfn_ray
+from gfn_ray.config import InfillJob
+from gfn_ray.errors import RunFailed, UserError
+from gfn_ray.tracking import Tracker, _key, redact_uri
+
+METRICS_CALL_LIMIT_S = 0.010
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with MLflow's tables, for the first connection takes many seconds."""
+    file = tmp_path_factory.mktemp("mlflow") / "migrated.db"
+    Tracker.start(f"sqlite:///{file}", "warm-up", "warm-up", {}).end("FINISHED")
+    return file
+
+
+@pytest.fixture
+def uri(migrated: Path, tmp_path: Path) -> str:
+    shutil.copy(migrated, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+@pytest.fixture
+def tracker(uri: str) -> Iterator[Tracker]:
+    tracker = Tracker.start(uri, "tests", "a-run", {"steps": 3})
+    yield tracker
+    tracker.end("FINISHED")
+
+
+def client(uri: str) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def stored(tracker: Tracker) -> Any:
+    """The run as MLflow has it."""
+    tracker.flush()
+    return client(tracker.uri).get_run(tracker.run_id)
+
+
+def history(tracker: Tracker, key: str) -> list[tuple[int, float]]:
+    tracker.flush()
+    metrics = client(tracker.uri).get_metric_history(tracker.run_id, key)
+    return [(metric.step, metric.value) for metric in metrics]
+
+
+# Parameters
+
+
+def test_a_whole_config_becomes_dotted_parameters(uri: str) -> None:
+    config = InfillJob()
+    tracker = Tracker.start(uri, "tests", "config", config.model_dump())
+    params = stored(tracker).data.params
+    tracker.end("FINISHED")
+    assert params["learner.lr"] == "0.0005"
+    assert params["policy.lora_targets"].startswith("q_proj,k_proj,")
+    assert params["model.trust_remote_code"] == "false"
+    assert params["run_dir"] == "none"
+    assert params["task.template"] == config.task.template
+
+
+def test_awkward_parameters_are_made_to_fit(uri: str) -> None:
+    params = {
+        "why?": "because",
+        "long": "x" * 10_000,
+        "uri": "https://me:secret@host/",
+        "empty": "",
+        **{f"p{i}": i for i in range(250)},
+    }
+    tracker = Tracker.start(uri, "tests", "awkward", params)
+    kept = stored(tracker).data.params
+    tracker.end("FINISHED")
+    assert len(kept) == len(params)
+    assert kept["why_"] == "because"
+    assert 5_000 < len(kept["long"]) < 10_000
+    assert kept["uri"] == "https://***@host/"
+
+
+# Metrics
+
+
+def test_metrics_are_stored_by_step(tracker: Tracker) -> None:
+    for step in (1, 2, 3):
+        tracker.metrics({"loss": np.float32(step / 2), "replay/size": step}, np.int64(step))
+    assert history(tracker, "loss") == [(1, 0.5), (2, 1.0), (3, 1.5)]
+    assert history(tracker, "replay/size") == [(1, 1.0), (2, 2.0), (3, 3.0)]
+
+
+def test_what_is_no_number_is_left_out(tracker: Tracker) -> None:
+    tracker.metrics({"a": math.nan, "b": math.inf, "c": None, "d": np.nan, "good": 1.0}, 1)
+    assert set(stored(tracker).data.metrics) == {"good"}
+
+
+def test_thousands_of_metrics_in_one_step_arrive(tracker: Tracker) -> None:
+    tracker.metrics({f"query/{i}": i for i in range(2_500)}, 1)
+    assert len(stored(tracker).data.metrics) == 2_500
+
+
+def test_a_step_does_not_wait_for_the_database(tracker: Tracker) -> None:
+    tracker.flush()
+    seconds = []
+    for step in range(50):
+        start = time.perf_counter()
+        tracker.metrics({f"m{i}": step for i in range(30)}, step)
+        seconds.append(time.perf_counter() - start)
+    assert float(np.median(seconds)) < METRICS_CALL_LIMIT_S
+    assert len(history(tracker, "m0")) == 50
+
+
+@given(st.text())
+def test_mlflow_takes_every_name_that_we_make(name: str) -> None:
+    from mlflow.utils.validation import _validate_metric_name, _validate_param_name
+
+    _validate_metric_name(_key(name))
+    _validate_param_name(_key(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("policy/mismatch_kl", "policy/mismatch_kl"),
+        ("Var(log R/T)", "Var_log R/T_"),
+        ("/a//b/", "a/b"),
+        ("../x", "__/x"),
+        (".", "_"),
+        ("", "_"),
+    ],
+)
+def test_names_stay_readable(name: str, key: str) -> None:
+    assert _key(name) == key
+
+
+# Artifacts and tables
+
+
+def test_a_table_grows_and_can_be_loaded(tracker: Tracker) -> None:
+    tracker.table("samples", [{"step": 1, "z": "She “baked” it."}])
+    tracker.table("samples", [])
+    tracker.table("samples", [{"step": 2, "z": "He ran."}, {"step": 2, "z": "It rained."}])
+    experiment = stored(tracker).info.experiment_id
+    table = client(tracker.uri).load_table(experiment, "samples.json", [tracker.run_id])
+    assert table["z"].tolist() == ["She “baked” it.", "He ran.", "It rained."]
+    assert table["step"].tolist() == [1, 2, 2]
+
+
+def test_artifacts_lie_beside_the_database_not_in_the_working_directory(
+    tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    adapter = tmp_path / "adapter"
+    (adapter / "sub").mkdir(parents=True)
+    (adapter / "sub" / "weights").write_text("w")
+    (tmp_path / "config.toml").write_text("steps = 1\n")
+    tracker.artifact(adapter, "adapter")
+    tracker.artifact(tmp_path / "config.toml")
+    tracker.flush()
+    root = tmp_path / "mlruns" / "tests" / tracker.run_id / "artifacts"
+    assert (root / "adapter" / "sub" / "weights").read_text() == "w"
+    assert (root / "config.toml").read_text() == "steps = 1\n"
+    assert list((tmp_path / "cwd").iterdir()) == []
+
+
+def test_artifacts_go_where_they_are_told(uri: str, tmp_path: Path) -> None:
+    root = tmp_path / "else where"
+    tracker = Tracker.start(uri, "my experiment", "run", {}, artifact_root=root)
+    (tmp_path / "file").write_text("f")
+    tracker.artifact(tmp_path / "file", "sub")
+    tracker.end("FINISHED")
+    assert (root / "my_experiment" / tracker.run_id / "artifacts" / "sub" / "file").exists()
+
+
+# Beginning and end
+
+
+@pytest.mark.parametrize("status", ["FINISHED", "KILLED", "FAILED"])
+def test_a_run_ends_with_its_status_and_with_all_its_metrics(uri: str, status: Any) -> None:
+    tracker = Tracker.start(uri, "tests", "a-run", {})
+    tracker.metrics({"loss": 1.0}, 1)
+    tracker.end(status)
+    tracker.end("FINISHED")
+    run = client(uri).get_run(tracker.run_id)
+    assert (run.info.status, run.info.run_name) == (status, "a-run")
+    assert run.data.metrics["loss"] == 1.0
+    assert run.data.tags["mlflow.user"]
+
+
+def test_system_metrics_are_sampled(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+    tracker = Tracker.start(uri, "tests", "system", {})
+    deadline = time.monotonic() + 30
+    seen: set[str] = set()
+    while "system/cpu_utilization_percentage" not in seen and time.monotonic() < deadline:
+        seen = set(stored(tracker).data.metrics)
+    tracker.end("FINISHED")
+    assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= seen
+
+
+def test_two_runs_share_an_experiment(uri: str) -> None:
+    trackers = [Tracker.start(uri, "shared", f"run-{i}", {}) for i in range(2)]
+    runs = [stored(tracker).info for tracker in trackers]
+    for tracker in trackers:
+        tracker.end("FINISHED")
+    assert runs[0].experiment_id == runs[1].experiment_id
+    assert runs[0].run_id != runs[1].run_id
+
+
+def test_a_deleted_experiment_is_refused(uri: str) -> None:
+    Tracker.start(uri, "gone", "run", {}).end("FINISHED")
+    known = client(uri).get_experiment_by_name("gone")
+    client(uri).delete_experiment(known.experiment_id)
+    with pytest.raises(UserError, match=r"--tracking.experiment got 'gone', which was deleted"):
+        Tracker.start(uri, "gone", "run", {})
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown", "why"),
+    [
+        ("sqlite:///{tmp}/notes.txt", "sqlite:///{tmp}/notes.txt", "file is not a database"),
+        ("sqlite:///{tmp}", "sqlite:///{tmp}", "unable to open database file"),
+        ("sqlite:///{tmp}/notes.txt/x.db", "sqlite:///{tmp}/notes.txt/x.db", "File exists"),
+        ("ftp://me:secret@host/x", "ftp://***@host/x", "unsupported URI"),
+        ("mlruns", "mlruns", "filesystem tracking backend"),
+        ("http://me:secret@127.0.0.1:{port}", "http://***@127.0.0.1:{port}", "Connection refused"),
+    ],
+)
+def test_a_store_that_cannot_be_opened_is_refused_soon_and_without_secrets(
+    uri: str, shown: str, why: str, tmp_path: Path
+) -> None:
+    names = {"tmp": tmp_path, "port": free_port()}
+    (tmp_path / "notes.txt").write_text("these are notes, not a database")
+    start = time.monotonic()
+    with pytest.raises(UserError) as refused:
+        Tracker.start(uri.format(**names), "tests", "run", {})
+    message = str(refused.value)
+    assert message.startswith(f"--tracking.uri got {shown.format(**names)}, which MLflow cannot ")
+    assert why in message
+    assert "secret" not in message and "\n" not in message
+    assert time.monotonic() - start < 30
+
+
+def test_a_store_that_is_lost_ends_a_finished_run_with_one_clear_error(
+    uri: str, tmp_path: Path
+) -> None:
+    tracker = Tracker.start(uri, "tests", "run", {})
+    tracker.artifact(tmp_path / "no such file")
+    with pytest.raises(RunFailed, match=r"--tracking.uri.*no such file.*run directory"):
+        tracker.end("FINISHED")
+    assert client(uri).get_run(tracker.run_id).info.status == "FAILED"
+
+
+def test_a_store_that_is_lost_does_not_hide_why_a_run_failed(uri: str, tmp_path: Path) -> None:
+    tracker = Tracker.start(uri, "tests", "run", {})
+    tracker.artifact(tmp_path / "no such file")
+    tracker.end("KILLED")
+
+
+def test_the_first_connection_is_silent_and_calls_nobody(tmp_path: Path) -> None:
+    program = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from gfn_ray.tracking import Tracker\n"
+        "assert 'mlflow' not in sys.modules\n"
+        f"tracker = Tracker.start('sqlite:///{tmp_path}/new.db', 'e', 'r', {{'a': 1}})\n"
+        "tracker.metrics({'loss': 1.0}, 1)\n"
+        "tracker.table('samples', [{'z': 'a'}])\n"
+        "tracker.table('samples', [{'z': 'b'}])\n"
+        "tracker.end('FINISHED')\n"
+        "assert os.environ['MLFLOW_DISABLE_TELEMETRY'] == 'true'\n"
+        "assert os.environ['DO_NOT_TRACK'] == '1'\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(gfn_ray.__file__).parents[1])}
+    environment.pop("MLFLOW_DISABLE_TELEMETRY", None)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=tmp_path,
+        timeout=300,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mlruns", "new.db"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("http://me:secret@host:5000/x", "http://***@host:5000/x"),
+        ("http://secret@host", "http://***@host"),
+        ("postgresql+psycopg://me:se/cr@et@host/db", "postgresql+psycopg://***@host/db"),
+        ("mysql://h/db?user=me&password=secret&x=1", "mysql://h/db?user=me&password=***&x=1"),
+        ("https://h/?access_token=secret", "https://h/?access_token=***"),
+        ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
+        ("cannot reach http://me:secret@host, sorry", "cannot reach http://***@host, sorry"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+    ],
+)
+def test_secrets_in_an_address_are_not_shown(uri: str, shown: str) -> None:
+    assert redact_uri(uri) == shown

@@ -1,0 +1,371 @@
+"""The command line: what it accepts, what it says of a mistake, and how fast it helps."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, Field
+
+from gfn_ray import __version__
+from gfn_ray.cli import dump_toml, main, parse
+from gfn_ray.config import InfillJob
+from gfn_ray.errors import RunFailed, UserError
+from gfn_ray.settings import settings_of
+
+HELP_LIMIT_S = 1.0
+HEAVY = ("torch", "ray", "vllm", "transformers", "mlflow", "rich")
+
+
+def resolved(*argv: str) -> InfillJob:
+    return parse(InfillJob, argv, "infill.py")
+
+
+def refusal(
+    capsys: pytest.CaptureFixture[str], *argv: str, job: type[BaseModel] = InfillJob
+) -> str:
+    """The one line on stderr, after checking that it is one and that the exit code is 2."""
+    with pytest.raises(SystemExit) as ended:
+        parse(job, argv, "infill.py")
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ") and err.count("\n") == 1 and err.endswith("\n")
+    return err.removeprefix("error: ").rstrip("\n")
+
+
+# What is accepted
+
+
+def test_without_arguments_every_setting_has_its_default() -> None:
+    assert resolved() == InfillJob()
+
+
+@pytest.mark.parametrize(
+    ("argv", "name", "value"),
+    [
+        (["--learner.lr", "1e-4"], "learner.lr", 1e-4),
+        (["--learner.lr=1e-4"], "learner.lr", 1e-4),
+        (["--max-policy-lag", "0"], "max_policy_lag", 0),
+        (["--max_policy_lag", "0"], "max_policy_lag", 0),
+        (["--learner.queries-per-step", "1"], "learner.queries_per_step", 1),
+        (["--learner.queries_per_step", "1"], "learner.queries_per_step", 1),
+        (["--steps", "3", "--steps", "4"], "steps", 4),
+        (["--policy.lora-rank", "64"], "policy.lora_rank", 64),
+        (["--policy.lora-targets", "q_proj, v_proj"], "policy.lora_targets", ("q_proj", "v_proj")),
+        (["--data.path", "stories.csv"], "data.path", Path("stories.csv")),
+        (["--data.path", "none"], "data.path", None),
+        (["--replay.max-times-sampled", "none"], "replay.max_times_sampled", None),
+        (["--model.trust-remote-code"], "model.trust_remote_code", True),
+        (["--no-model.trust-remote-code"], "model.trust_remote_code", False),
+        (["--no_model.trust_remote_code"], "model.trust_remote_code", False),
+        (["--model.trust-remote-code", "true"], "model.trust_remote_code", True),
+        (["--model.trust-remote-code", "false"], "model.trust_remote_code", False),
+        (["--model.trust-remote-code=true"], "model.trust_remote_code", True),
+        (["--model.trust-remote-code", "--steps", "3"], "model.trust_remote_code", True),
+        (["--model.name=--odd"], "model.name", "--odd"),
+        (["--model.name", ""], "model.name", ""),
+    ],
+)
+def test_a_flag_sets_its_setting(argv: list[str], name: str, value: Any) -> None:
+    config: Any = resolved(*argv)
+    for key in name.split("."):
+        config = getattr(config, key)
+    assert config == value
+    assert type(config) is type(value)
+
+
+def test_negative_numbers_are_values_not_flags() -> None:
+    class Job(BaseModel):
+        floor: float = Field(-20.0, description="Floor.")
+
+    assert parse(Job, ["--floor", "-3.5"]).floor == -3.5
+
+
+def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("steps = 7\n[learner]\nlr = 0.25\nwarmup_steps = 0\n")
+    config = resolved("--learner.lr", "0.5", "--config", str(file))
+    assert (config.steps, config.learner.lr, config.learner.warmup_steps) == (7, 0.5, 0)
+    assert config.learner.queries_per_step == InfillJob().learner.queries_per_step
+
+
+def test_a_jobs_own_section_defaults_survive_a_flag_in_that_section() -> None:
+    class Section(BaseModel):
+        lr: float = 1.0
+        decay: float = 0.0
+
+    class Job(BaseModel):
+        learner: Section = Field(default_factory=lambda: Section(decay=0.5))
+
+    assert parse(Job, ["--learner.lr", "2"]).learner == Section(lr=2.0, decay=0.5)
+
+
+def test_environment_variables_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEPS", "3")
+    monkeypatch.setenv("GFN_RAY_STEPS", "3")
+    assert resolved() == InfillJob()
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (["--learner.lr", "abc"], "--learner.lr got 'abc'; it takes a number, above 0"),
+        (["--learner.lr", "-1"], "--learner.lr got -1.0; it takes a number, above 0"),
+        (["--learner.lr", "nan"], "--learner.lr got 'nan'; it takes a number, above 0"),
+        (["--learner.lr", "inf"], "--learner.lr got 'inf'; it takes a number, above 0"),
+        (["--learner.lr", ""], "--learner.lr got ''; it takes a number, above 0"),
+        (["--learner.lr"], "--learner.lr got no value; it takes a number, above 0"),
+        (["--learner.lr", "--steps", "3"], "--learner.lr got no value; it takes a number, above 0"),
+        (["--steps", "1.5"], "--steps got '1.5'; it takes a whole number, at least 1"),
+        (["--steps", "none"], "--steps got 'none'; it takes a whole number, at least 1"),
+        (["--steps", "0"], "--steps got 0; it takes a whole number, at least 1"),
+        (
+            ["--policy.lora-rank", "9"],
+            "--policy.lora-rank got '9'; it takes one of 8, 16, 32, 64, 128, 256",
+        ),
+        (
+            ["--replay.max-times-sampled", "0"],
+            "--replay.max-times-sampled got 0; it takes a whole number, at least 1, or none",
+        ),
+        (
+            ["--model.trust-remote-code=yes"],
+            "--model.trust-remote-code got 'yes'; it takes true or false",
+        ),
+        (
+            ["--no-model.trust-remote-code=true"],
+            "--no-model.trust-remote-code takes no value; "
+            "write --model.trust-remote-code=true instead",
+        ),
+        (["--run-dir", ""], "--run-dir got ''; it takes a path, or none"),
+        (["--learner.lrr", "1"], "unknown setting --learner.lrr; did you mean --learner.lr?"),
+        (["--lr", "1"], "unknown setting --lr; did you mean --learner.lr?"),
+        (["--step", "1"], "unknown setting --step; did you mean --steps?"),
+        (["--max-policy", "1"], "unknown setting --max-policy; did you mean --max-policy-lag?"),
+        (["--no-learner.lr"], "unknown setting --no-learner.lr; did you mean --learner.lr?"),
+        (["--bananas", "1"], "unknown setting --bananas; --help lists every setting"),
+        (
+            ["--learner", "1"],
+            "--learner is a section; name one of its settings, such as --learner.queries-per-step",
+        ),
+        (["lr=1"], "unexpected argument 'lr=1'; settings are written --name value"),
+        (["-lr", "1"], "unexpected argument '-lr'; settings are written --name value"),
+        (["--"], "unknown setting --; --help lists every setting"),
+        (["--config"], "--config got no value; it takes a path"),
+        (["--config", "a", "--config", "b"], "--config got two files, a and b; it takes one"),
+        (["--config", "no.toml"], "--config cannot read no.toml: No such file or directory"),
+        (["--config", "."], "--config cannot read .: Is a directory"),
+        (
+            ["--task.min-len", "30"],
+            "task.min_len (30) exceeds task.max_len (20); lower the first or raise the second",
+        ),
+        (
+            ["--replay.per-query", "2"],
+            "replay.per_query (2) is below learner.trajectories_per_query (8): "
+            "no query could fill a group; raise the first",
+        ),
+    ],
+)
+def test_a_bad_command_line_gets_one_line(
+    argv: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert refusal(capsys, *argv) == line
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            "[learner]\nlr = 'abc'",
+            "learner.lr in run.toml got 'abc'; it takes a number, above 0",
+        ),
+        ("[learner]\nlr = '1e-4'", "learner.lr in run.toml got '1e-4'; it takes a number, above 0"),
+        ("[learner]\nlr = -1", "learner.lr in run.toml got -1.0; it takes a number, above 0"),
+        ("[learner]\nlr = nan", "learner.lr in run.toml got nan; it takes a number, above 0"),
+        ("steps = true", "steps in run.toml got True; it takes a whole number, at least 1"),
+        ("steps = 3.0", "steps in run.toml got 3.0; it takes a whole number, at least 1"),
+        ("steps = []", "steps in run.toml got []; it takes a whole number, at least 1"),
+        ("steps = {}", "steps in run.toml got {}; it takes a whole number, at least 1"),
+        (
+            "[policy]\nlora_rank = [8]",
+            "policy.lora_rank in run.toml got [8]; it takes one of 8, 16, 32, 64, 128, 256",
+        ),
+        (
+            "[policy]\nlora_targets = ['q_proj', 3]",
+            "policy.lora_targets in run.toml got ['q_proj', 3]; "
+            "it takes text, or several with commas between",
+        ),
+        ("run_dir = 3", "run_dir in run.toml got 3; it takes a path, or none"),
+        ("learner = 3", "learner in run.toml got 3; it is a section, [learner]"),
+        ("lr = 3", "unknown setting lr in run.toml; did you mean learner.lr?"),
+        (
+            "max-policy-lag = 3",
+            "unknown setting max-policy-lag in run.toml; did you mean max_policy_lag?",
+        ),
+        (
+            "[learner]\nlearning = 3",
+            "unknown setting learner.learning in run.toml; did you mean learner.lr?",
+        ),
+    ],
+)
+def test_a_bad_value_in_the_file_gets_one_line(
+    text: str,
+    line: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run.toml").write_text(text)
+    assert refusal(capsys, "--config", "run.toml") == line
+
+
+@pytest.mark.parametrize(
+    ("content", "where"),
+    [(b"steps = 1\nseed =\n", "line 2"), (b"a = 1\na = 2\n", "line 2"), (b"x = '\xff'", "0xff")],
+)
+def test_a_file_that_is_no_toml_is_named_with_the_place(
+    content: bytes,
+    where: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run.toml").write_bytes(content)
+    line = refusal(capsys, "--config", "run.toml")
+    assert line.startswith("--config got run.toml, which is not TOML: ")
+    assert where in line
+
+
+def test_a_long_value_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(refusal(capsys, "--steps", "9x" * 500)) < 150
+
+
+def test_a_missing_required_setting_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    class Job(BaseModel):
+        source: Path = Field(description="Where from.")
+
+    assert refusal(capsys, job=Job) == "--source is missing; it takes a path"
+
+
+def test_a_type_that_no_flag_can_spell_is_a_bug_in_the_config() -> None:
+    class Job(BaseModel):
+        table: dict[str, int] = {}
+
+    with pytest.raises(TypeError, match="table is a dict"):
+        settings_of(Job)
+
+
+# The resolved config as TOML
+
+
+def test_the_written_config_reads_back_equal(tmp_path: Path) -> None:
+    config = resolved(
+        *("--data.path", "a b/stories.csv", "--replay.max-times-sampled", "none"),
+        *("--policy.lora-targets", "q_proj", "--learner.lr", "3e-05", "--run-dir", "~/x"),
+    )
+    assert config.replay.max_times_sampled is None
+    file = tmp_path / "config.toml"
+    file.write_text(dump_toml(config))
+    assert resolved("--config", str(file)) == config
+
+
+def test_values_that_are_none_by_default_are_left_out() -> None:
+    written = dump_toml(InfillJob())
+    assert "run_dir" not in written
+    assert "none" not in written
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_any_text_survives_the_file(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    config = resolved(f"--task.template={text}{{beginning}}{{ending}}")
+    file = tmp_path_factory.mktemp("toml") / "config.toml"
+    file.write_bytes(dump_toml(config).encode())
+    assert resolved("--config", str(file)) == config
+
+
+# Help, version and exit codes
+
+
+def test_help_shows_every_setting_with_description_and_default(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(InfillJob, ["--learner.lr", "bad", "--help"], "infill.py")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert ended.value.code == 0
+    for setting in settings_of(InfillJob).values():
+        assert f"{setting.flag} " in shown
+        assert " ".join((setting.field.description or "?").split()) in shown
+    assert "learner: The updates." in shown
+    assert "AdamW's learning rate after warm-up. [a number, above 0; default 0.0005]" in shown
+    assert "--policy.lora-rank 8|16|32|64|128|256" in shown
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(InfillJob, ["--version"])
+    assert (ended.value.code, capsys.readouterr().out) == (0, f"gfn_ray {__version__}\n")
+
+
+def test_help_is_quick_and_loads_nothing_heavy() -> None:
+    program = (
+        "import sys\n"
+        "from gfn_ray.cli import parse\n"
+        "from gfn_ray.config import InfillJob\n"
+        "try:\n"
+        "    parse(InfillJob, ['--help'], 'infill.py')\n"
+        "finally:\n"
+        f"    print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)\n"
+    )
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert done.stderr.strip() == "[]"
+        assert "--learner.lr" in done.stdout
+        return time.perf_counter() - start
+
+    # The best of three: the limit is the program's, not the neighbours' on a shared machine.
+    assert min(seconds() for _ in range(3)) < HELP_LIMIT_S
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (
+            UserError("data.path got x;\nit takes a CSV"),
+            2,
+            "error: data.path got x; it takes a CSV",
+        ),
+        (RunFailed("the learner died"), 3, "error: the learner died"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_expected_endings_have_a_code_and_one_line(
+    error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run() -> int:
+        raise error
+
+    assert main(run) == code
+    assert capsys.readouterr().err == line + "\n"
+
+
+def test_a_run_that_ends_well_keeps_its_own_code() -> None:
+    assert main(lambda: 0) == 0
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        main(lambda: 1 // 0)

@@ -1,0 +1,394 @@
+"""What the buffer keeps: it agrees with a brute-force model, call after call."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gfn_ray.config import ReplayConfig
+from gfn_ray.replay import AddReport, ReplayBuffer
+from gfn_ray.trajectory import Trajectory
+
+GROUP = 3
+
+
+def trajectory(
+    query: str = "q", tokens: Any = (1, 2), reward: float | None = 0.0, version: int = 0
+) -> Trajectory:
+    length = len(tokens)
+    unscored = Trajectory(
+        query_id=query,
+        token_ids=np.array(tokens, dtype=np.int32),
+        tool_mask=np.zeros(length, dtype=np.bool_),
+        terminable=np.arange(length + 1) == length,
+        policy_version=version,
+        proposal="seed" if version < 0 else "policy",
+        temperature=1.0,
+        epsilon=0.0,
+        stopped=True,
+        sampler_log_pf=-1.0,
+    )
+    if reward is None:
+        return unscored
+    return unscored.scored(np.where(unscored.terminable, reward, np.nan))
+
+
+def buffer(seed: int = 0, group: int = GROUP, **settings: Any) -> ReplayBuffer:
+    defaults: dict[str, Any] = {"capacity": 100, "per_query": 50, "max_times_sampled": None}
+    return ReplayBuffer(ReplayConfig(**{**defaults, **settings}), seed, group=group)
+
+
+def tokens_of(replay: ReplayBuffer, query: str = "q") -> list[tuple[int, ...]]:
+    return [tuple(one.token_ids.tolist()) for one in replay.trajectories_of(query)]
+
+
+# The model
+
+
+@dataclass
+class Entry:
+    query: str
+    tokens: tuple[int, ...]
+    reward: float
+    version: int
+    recency: int
+    arrival: int
+    loss: float
+    times: int = 0
+
+
+class Model:
+    """The buffer as a list that is searched for every question; exact duplicates only."""
+
+    def __init__(self, config: ReplayConfig) -> None:
+        self.config = config
+        self.entries: list[Entry] = []
+        self.latest: dict[str, int] = {}  # arrival of the newest trajectory of each query
+        self.reached: dict[str, int] = {}  # when each query came to its present size
+        self.version = self.clock = 0
+        self.oldest = -math.inf
+        self.largest_loss: float | None = None
+
+    def of(self, query: str) -> list[Entry]:
+        return [one for one in self.entries if one.query == query]
+
+    def eligible(self, one: Entry) -> bool:
+        limit = self.config.max_times_sampled or math.inf
+        return one.times < limit and (one.version == -1 or one.version >= self.oldest)
+
+    def weight(self, one: Entry) -> float:
+        """score ** alpha * recency, but for the factor that a query's entries share."""
+        score = {
+            "uniform": 1.0,
+            "log_reward": math.exp(one.reward),
+            "loss": one.loss + 1e-3,
+        }[self.config.priority]
+        return float(score**self.config.alpha * 2 ** (self.config.recency * one.recency))
+
+    def evict(self, query: str) -> None:
+        def rank(one: Entry) -> tuple[bool, float, int]:
+            return self.eligible(one), self.weight(one), one.arrival
+
+        self.entries.remove(min(self.of(query), key=rank))
+        self.reached[query] = self.clock
+
+    def victim(self) -> str:
+        queries = {one.query for one in self.entries}
+        fullest = min(queries, key=lambda q: (-len(self.of(q)), self.reached[q]))
+        if len(self.of(fullest)) > GROUP:
+            return fullest
+        return min(queries, key=lambda q: self.latest[q])
+
+    def add(self, new: Trajectory) -> tuple[bool, bool]:
+        """Whether it was a duplicate, and whether something was evicted for it."""
+        self.version = max(self.version, new.policy_version)
+        recency = self.version if new.policy_version < 0 else new.policy_version
+        loss = 1.0 if self.largest_loss is None else self.largest_loss
+        tokens, evicted = tuple(new.token_ids.tolist()), False
+        same = [one for one in self.of(new.query_id) if one.tokens == tokens]
+        self.clock += 1
+        if same:
+            one = same[0]
+            one.reward = max(one.reward, new.final_log_reward)
+            one.version = max(one.version, new.policy_version)
+            one.recency = max(one.recency, recency)
+            one.arrival, one.times = self.clock, 0
+        else:
+            if len(self.of(new.query_id)) >= self.config.per_query:
+                self.evict(new.query_id)
+                evicted = True
+            elif len(self.entries) >= self.config.capacity:
+                self.evict(self.victim())
+                evicted = True
+            self.clock += 1
+            self.entries.append(
+                Entry(
+                    new.query_id,
+                    tokens,
+                    new.final_log_reward,
+                    new.policy_version,
+                    recency,
+                    self.clock,
+                    loss,
+                )
+            )
+            self.reached[new.query_id] = self.clock
+        self.latest[new.query_id] = self.clock
+        return bool(same), evicted
+
+
+SETTINGS = st.fixed_dictionaries(
+    {
+        "capacity": st.integers(1, 14),
+        "per_query": st.integers(1, 6),
+        "priority": st.sampled_from(["log_reward", "loss", "uniform"]),
+        "alpha": st.sampled_from([0.0, 0.5, 1.0]),
+        "recency": st.sampled_from([0.0, 0.1, 3.0]),
+        "max_staleness": st.sampled_from([None, 0, 2]),
+        "max_times_sampled": st.sampled_from([None, 1, 2]),
+    }
+)
+ARRIVALS = st.lists(
+    st.builds(
+        trajectory,
+        query=st.sampled_from("abcde"),
+        tokens=st.tuples(st.integers(0, 3), st.integers(0, 1)),
+        reward=st.integers(-5, 5).map(float),
+        version=st.integers(-1, 6),
+    ),
+    max_size=10,
+)
+
+
+def check_contents(replay: ReplayBuffer, model: Model) -> None:
+    stored = {
+        (one.query_id, tuple(one.token_ids.tolist())): (one.final_log_reward, one.policy_version)
+        for query in "abcde"
+        for one in replay.trajectories_of(query)
+    }
+    expected = {(one.query, one.tokens): (one.reward, one.version) for one in model.entries}
+    assert stored == expected
+    stats = replay.stats()
+    assert len(replay) == stats["size"] == len(model.entries) <= model.config.capacity
+    assert stats["inserted"] - stats["evicted"] == len(replay)
+    assert stats["queries"] == len({one.query for one in model.entries})
+    times = [one.times for one in model.entries]
+    assert stats["max_times_sampled"] == max(times, default=0)
+    assert stats["mean_times_sampled"] == pytest.approx(sum(times) / max(len(times), 1))
+    assert all(len(replay.trajectories_of(q)) <= model.config.per_query for q in "abcde")
+
+
+def check_sample(replay: ReplayBuffer, model: Model, data: st.DataObject) -> None:
+    queries, per_query = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4))
+    current = data.draw(st.integers(0, 8))
+    model.version = max(model.version, current)
+    if model.config.max_staleness is not None:
+        model.oldest = current - model.config.max_staleness
+    batch = replay.sample(queries, per_query, current)
+
+    groups: dict[str, list[Entry]] = {}
+    for query in "abcde":
+        if len(able := [one for one in model.of(query) if model.eligible(one)]) >= 2:
+            groups[query] = able
+    if not groups:
+        assert batch is None
+        return
+    assert batch is not None
+    order = [one.query_id for one in batch.trajectories]
+    chosen = list(dict.fromkeys(order))
+    assert len(chosen) == min(queries, len(groups))
+    assert order == [q for q in chosen for _ in range(min(per_query, len(groups[q])))]
+    names = [(one.query_id, tuple(one.token_ids.tolist())) for one in batch.trajectories]
+    assert len(set(names)) == len(names)
+    sampled = []
+    for query, tokens in names:
+        (one,) = [one for one in groups[query] if one.tokens == tokens]
+        one.times += 1
+        sampled.append(one)
+
+    losses = data.draw(st.lists(st.sampled_from([0.0, 0.5, 2.0, 9.0]), max_size=len(names)))
+    n = len(losses)
+    assert replay.update_priorities(batch.slots[:n], batch.generations[:n], losses) == n
+    for one, loss in zip(sampled, losses, strict=False):
+        one.loss = loss
+        model.largest_loss = max(model.largest_loss or 0.0, loss)
+
+
+@settings(deadline=None, max_examples=120)
+@given(SETTINGS, st.data())
+def test_agrees_with_a_brute_force_model_on_any_course(chosen: dict, data: st.DataObject) -> None:
+    config = ReplayConfig(**chosen)
+    replay, model = ReplayBuffer(config, seed=0, group=GROUP), Model(config)
+    for _ in range(data.draw(st.integers(1, 8))):
+        if data.draw(st.booleans()):
+            check_sample(replay, model, data)
+        arrivals = data.draw(ARRIVALS)
+        outcomes = [model.add(one) for one in arrivals]
+        duplicates = sum(duplicate for duplicate, _ in outcomes)
+        evicted = sum(evicted for _, evicted in outcomes)
+        assert replay.add(arrivals) == AddReport(len(arrivals) - duplicates, duplicates, evicted)
+        check_contents(replay, model)
+
+
+# Single statements
+
+
+@pytest.mark.parametrize("reward", [None, np.inf, -np.inf])
+def test_an_unscored_trajectory_is_refused_and_nothing_of_its_batch_is_kept(
+    reward: float | None,
+) -> None:
+    replay = buffer()
+    with pytest.raises(ValueError):
+        replay.add([trajectory(tokens=[1]), trajectory(tokens=[2], reward=reward)])
+    assert len(replay) == 0 and replay.stats()["inserted"] == 0
+
+
+def test_a_trajectory_that_ends_where_it_may_not_end_is_refused() -> None:
+    dead_end = trajectory(tokens=[1, 2])
+    object.__setattr__(dead_end, "terminable", np.array([False, True, False]))
+    with pytest.raises(ValueError, match="terminable"):
+        buffer().add([dead_end.scored([np.nan, -1.0, np.nan])])
+
+
+@pytest.mark.parametrize("rewards", [(-1.0, -2.0), (-2.0, -1.0), (-1.0, -1.0)])
+def test_a_duplicate_takes_no_slot_and_the_better_reward_is_kept(rewards: tuple) -> None:
+    replay = buffer()
+    for reward in rewards:
+        replay.add([trajectory(reward=reward)])
+    (kept,) = replay.trajectories_of("q")
+    assert kept.final_log_reward == max(rewards)
+    assert replay.stats()["duplicates"] == 1
+
+
+@pytest.mark.parametrize("versions", [(3, 7), (7, 3), (-1, 7), (7, -1)])
+def test_a_duplicate_takes_the_newer_version_but_not_its_log_probability(versions: tuple) -> None:
+    replay = buffer()
+    first, second = versions
+    replay.add([trajectory(reward=-1.0, version=first), trajectory(reward=-9.0, version=second)])
+    (kept,) = replay.trajectories_of("q")
+    assert (kept.final_log_reward, kept.policy_version) == (-1.0, 7)
+    assert np.isnan(kept.sampler_log_pf) == (first != 7)
+
+
+def test_the_same_z_of_two_queries_is_no_duplicate() -> None:
+    replay = buffer()
+    assert replay.add([trajectory("a"), trajectory("b")]) == AddReport(2, 0, 0)
+
+
+def test_a_duplicate_found_again_may_be_sampled_again() -> None:
+    replay = buffer(max_times_sampled=1)
+    both = [trajectory(tokens=[1]), trajectory(tokens=[2])]
+    replay.add(both)
+    assert replay.sample(1, 2, 0) is not None
+    assert replay.sample(1, 2, 0) is None
+    replay.add(both)
+    assert replay.sample(1, 2, 0) is not None
+
+
+def test_a_near_duplicate_yields_its_slot_to_the_better_z() -> None:
+    replay = buffer(edit_distance=1)
+    replay.add([trajectory(tokens=[1, 2, 3], reward=-5.0)])
+    assert replay.add([trajectory(tokens=[1, 2, 4], reward=-6.0)]) == AddReport(0, 1, 0)
+    assert tokens_of(replay) == [(1, 2, 3)]
+    assert replay.add([trajectory(tokens=[1, 2], reward=-4.0)]) == AddReport(0, 1, 0)
+    assert tokens_of(replay) == [(1, 2)]
+    assert replay.add([trajectory(tokens=[1, 2, 3, 3])]) == AddReport(1, 0, 0)
+
+
+def test_a_newcomer_is_admitted_whatever_its_weight() -> None:
+    replay = buffer(per_query=2, priority="log_reward")
+    replay.add([trajectory(tokens=[i], reward=-1.0) for i in range(2)])
+    replay.add([trajectory(tokens=[9], reward=-1000.0)])
+    assert (9,) in tokens_of(replay)
+
+
+def test_what_can_no_longer_be_sampled_is_evicted_first() -> None:
+    replay = buffer(per_query=3, max_times_sampled=1, priority="log_reward", alpha=1.0)
+    replay.add([trajectory(tokens=[1], reward=5.0), trajectory(tokens=[2], reward=5.0)])
+    replay.sample(1, 2, 0)
+    replay.add([trajectory(tokens=[3], reward=-50.0), trajectory(tokens=[4], reward=-60.0)])
+    assert tokens_of(replay) == [(2,), (3,), (4,)]
+
+
+def test_at_capacity_the_fullest_query_is_thinned() -> None:
+    replay = buffer(capacity=10, priority="uniform", recency=0)
+    replay.add([trajectory("many", [i]) for i in range(8)])
+    replay.add([trajectory("few", [i]) for i in range(4)])
+    assert tokens_of(replay, "many") == [(i,) for i in range(2, 8)]
+    assert len(replay.trajectories_of("few")) == 4
+
+
+def test_at_capacity_whole_groups_stay_whole_and_the_longest_idle_query_goes() -> None:
+    replay = buffer(capacity=9)
+    for query in "abcd":
+        replay.add([trajectory(query, [i]) for i in range(GROUP)])
+    assert {q: len(replay.trajectories_of(q)) for q in "abcd"} == {"a": 0, "b": 3, "c": 3, "d": 3}
+
+
+@pytest.mark.parametrize("refill", [False, True])
+def test_a_loss_that_comes_late_never_touches_an_evicted_or_overwritten_slot(
+    refill: bool,
+) -> None:
+    replay = buffer(capacity=4, per_query=2, priority="loss", alpha=1.0, recency=0)
+    replay.add([trajectory("q", [1]), trajectory("q", [2])])
+    batch = replay.sample(1, 2, 0)
+    assert batch is not None
+    replay.add([trajectory("q", [3])])  # evicts [1] and takes its slot
+    late = dict(zip([tuple(t.token_ids) for t in batch.trajectories], range(2), strict=True))
+    one = late[(1,)]
+    if refill:
+        replay.add([trajectory("r", [4])])
+    assert replay.update_priorities(batch.slots[[one]], batch.generations[[one]], [1e6]) == 0
+    assert replay.update_priorities(batch.slots, batch.generations, [1.0, 1.0]) == 1
+
+
+def test_a_loss_that_comes_late_never_touches_a_near_duplicate_that_took_the_slot() -> None:
+    replay = buffer(edit_distance=1)
+    replay.add([trajectory(tokens=[1, 1, 1]), trajectory(tokens=[5, 5, 5])])
+    batch = replay.sample(1, 2, 0)
+    assert batch is not None
+    replay.add([trajectory(tokens=[1, 1, 2], reward=1.0)])
+    assert replay.update_priorities(batch.slots, batch.generations, [1.0, 1.0]) == 1
+
+
+def test_a_loss_stays_with_an_exact_duplicate() -> None:
+    replay = buffer(priority="loss")
+    replay.add([trajectory(tokens=[1]), trajectory(tokens=[2])])
+    batch = replay.sample(1, 2, 0)
+    assert batch is not None
+    replay.add([trajectory(tokens=[1], reward=1.0)])
+    assert replay.update_priorities(batch.slots, batch.generations, [1.0, 1.0]) == 2
+
+
+def test_a_slot_that_never_held_anything_takes_no_loss() -> None:
+    assert buffer().update_priorities([5], [0], [1.0]) == 0
+    assert buffer().update_priorities([], [], []) == 0
+
+
+@pytest.mark.parametrize("loss", [np.nan, np.inf])
+def test_a_loss_that_is_no_number_is_refused(loss: float) -> None:
+    replay = buffer()
+    replay.add([trajectory()])
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        replay.update_priorities([0], [0], [loss])
+
+
+def test_arrays_of_different_length_are_refused() -> None:
+    with pytest.raises(ValueError, match="differ in shape"):
+        buffer().update_priorities([0, 1], [0], [1.0])
+
+
+def test_stats_of_an_empty_buffer_are_zero() -> None:
+    assert set(buffer().stats().values()) == {0.0}
+
+
+def test_stats_tell_the_mean_length() -> None:
+    replay = buffer()
+    replay.add([trajectory(tokens=[1]), trajectory(tokens=[1, 2, 3])])
+    assert replay.stats()["mean_length"] == 2.0
