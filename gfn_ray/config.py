@@ -20,7 +20,7 @@ Device = Literal["auto", "cpu", "cuda"]
 class Section(BaseModel):
     """A group of settings; unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelConfig(Section):
@@ -133,8 +133,8 @@ class SamplerConfig(Section):
             )
         if self.tempered_fraction + self.epsilon_fraction > 1:
             raise ValueError(
-                f"sampler.tempered_fraction ({self.tempered_fraction}) and sampler.epsilon_fraction "
-                f"({self.epsilon_fraction}) sum to more than 1; lower one"
+                f"sampler.tempered_fraction ({self.tempered_fraction}) and "
+                f"sampler.epsilon_fraction ({self.epsilon_fraction}) sum to more than 1; lower one"
             )
         return self
 
@@ -176,7 +176,7 @@ class ReplayConfig(Section):
     recency: float = Field(
         0.1,
         ge=0,
-        description="Preference for new trajectories: weight doubles every 1/recency versions; 0: none.",
+        description="Preference for new trajectories: weights double every 1/recency versions.",
     )
     edit_distance: int = Field(
         0, ge=0, description="Trajectories of a query this few token edits apart are duplicates."
@@ -247,7 +247,7 @@ class RuntimeConfig(Section):
     cpus_per_actor: float = Field(
         0.5,
         ge=0,
-        description="CPUs Ray reserves for an actor with a model; below 1, since two cores serve three.",
+        description="CPUs Ray reserves for an actor with a model; below 1, two cores serve three.",
     )
     start_timeout_s: float = Field(
         600.0, gt=0, description="Longest an actor may take to load its model, in seconds."
@@ -305,9 +305,8 @@ class JobConfig(Section):
         batch = learner.queries_per_step * learner.trajectories_per_query
         if replay.min_replay < batch:
             raise ValueError(
-                f"replay.min_replay ({replay.min_replay}) is below one update's "
-                f"{batch} trajectories (learner.queries_per_step * learner.trajectories_per_query); "
-                "raise it"
+                f"replay.min_replay ({replay.min_replay}) is below one update's {batch} "
+                "trajectories (learner.queries_per_step * learner.trajectories_per_query); raise it"
             )
         if replay.max_times_sampled and replay.samples_per_insert > replay.max_times_sampled:
             raise ValueError(

@@ -15,8 +15,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -42,7 +41,7 @@ _LONGEST_KEY = 250  # MLflow's MAX_ENTITY_KEY_LENGTH
 _PARAMS_PER_BATCH = 100  # MLflow's MAX_PARAMS_TAGS_PER_BATCH
 _METRICS_PER_BATCH = 1000  # MLflow's MAX_METRICS_PER_BATCH
 _SECRET_QUERY = re.compile(r"(?i)([?&][^=&]*(?:pass|pwd|token|secret|key|sig)[^=&]*=)[^&\s]+")
-_SECRET_LOGIN = re.compile(r"\b((?!sqlite|file)[a-z][\w+.-]*://)[^\s'\"]*@")
+_SECRET_LOGIN = re.compile(r"(?i)\b((?!sqlite|file)[a-z][\w+.-]*://)[^\s'\"]*@")
 
 
 def redact_uri(text: str) -> str:
@@ -96,7 +95,7 @@ class Tracker:
             # Drivers, HTTP and SQLAlchemy each have their own exceptions; all mean the same here.
             raise UserError(
                 f"--tracking.uri got {redact_uri(uri)}, which MLflow cannot open: "
-                f"{_first_line(_root(error))}; it takes sqlite:///FILE.db or the address of a server"
+                f"{_reason(error)}; it takes sqlite:///FILE.db or the address of a server"
             ) from error
         tracker = Tracker(client, run.info.run_id, uri)
         tracker._params(params)
@@ -181,17 +180,13 @@ class Tracker:
         while self._sent and (wait or self._sent[0].done()):
             try:
                 self._sent.pop(0).result(timeout=max(0.0, deadline - time.monotonic()))
-            except FutureTimeoutError as error:
-                late = TimeoutError(f"no answer in {SEND_LIMIT_S:g} s")
-                raise self._lost(late) from error
             except Exception as error:
                 raise self._lost(error) from error
 
     def _lost(self, error: Exception) -> RunFailed:
-        why = f"{type(error).__name__}: {_first_line(error)}"
         return RunFailed(
-            f"MLflow at {redact_uri(self.uri)} (--tracking.uri) takes no more data: {why}; "
-            "the run directory has all metrics so far"
+            f"MLflow at {redact_uri(self.uri)} (--tracking.uri) takes no more data: "
+            f"{_reason(error)}; the run directory has all metrics so far"
         )
 
 
@@ -216,12 +211,9 @@ def _sqlite_path(uri: str) -> Path:
 def _try_sqlite(file: Path) -> None:
     """Raise now what MLflow would retry for minutes: no such place, no permission, no database."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(file, timeout=30.0)
-    try:
+    with closing(sqlite3.connect(file, timeout=30.0)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.rollback()
-    finally:
-        connection.close()
 
 
 @contextmanager
@@ -295,14 +287,10 @@ def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
         yield items[start : start + size]
 
 
-def _root(error: BaseException) -> BaseException:
-    """The system's own words, as "connection refused", where MLflow wraps them in a paragraph."""
+def _reason(error: BaseException) -> str:
+    """One line: the system's own words, which MLflow wraps in a paragraph, where there are any."""
     root, link = error, error
     while link := link.__cause__ or link.__context__:  # type: ignore[assignment]
         root = link if isinstance(link, OSError) else root
-    return root
-
-
-def _first_line(error: BaseException) -> str:
-    lines = redact_uri(str(error)).strip().splitlines()
-    return lines[0][:160] if lines else type(error).__name__
+    lines = redact_uri(str(root)).strip().splitlines()
+    return lines[0][:160] if lines else type(root).__name__  # a TimeoutError says nothing

@@ -1,4 +1,4 @@
-"""What runs inside the Ray actors: thin shells around the engine, the reward, the buffer and the trainer.
+"""What runs inside the Ray actors: thin shells around engine, reward, buffer and trainer.
 
 Each turns wire records into objects, calls plain code, and turns the result back. Calls
 that move bulky records return them apart from a small `info` dict, so that the controller

@@ -60,9 +60,9 @@ def check_resources(config: JobConfig, device: str) -> None:
     cpus = models * config.runtime.cpus_per_actor
     if cpus > available.get("CPU", 0.0):
         raise UserError(
-            f"{models} actors with models at runtime.cpus_per_actor={config.runtime.cpus_per_actor} "
-            f"need {cpus:g} CPUs, the Ray cluster has {available.get('CPU', 0):g}; lower it, "
-            "samplers or reward_actors"
+            f"{models} actors with models need {cpus:g} CPUs, the Ray cluster has "
+            f"{available.get('CPU', 0):g}; lower samplers, reward_actors or runtime.cpus_per_actor "
+            f"({config.runtime.cpus_per_actor:g})"
         )
     gpus = (
         config.samplers * config.sampler.gpus
@@ -71,6 +71,6 @@ def check_resources(config: JobConfig, device: str) -> None:
     )
     if device == "cuda" and gpus > available.get("GPU", 0.0) + 1e-6:
         raise UserError(
-            f"the actors need {gpus:g} GPUs, the Ray cluster has {available.get('GPU', 0):g}; lower "
-            "sampler.gpus, reward.gpus, learner.gpus or the number of actors"
+            f"the actors need {gpus:g} GPUs, the Ray cluster has {available.get('GPU', 0):g}; "
+            "lower sampler.gpus, reward.gpus, learner.gpus or the number of actors"
         )

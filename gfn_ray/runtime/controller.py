@@ -3,13 +3,14 @@
 One thread, one wait. All loops below are driven from `Controller.train`, which asks after
 each finished call what may start next.
 
-| loop       | waits for                                              | is woken by                   | bounded by                      |
-|------------|--------------------------------------------------------|-------------------------------|---------------------------------|
-| sampler    | the rate limiter; the lag gate while a version is due  | learning; publication         | one call of groups per sampler  |
-| reward     | sampled groups                                         | sampler output                | reward.tokens_per_forward       |
-| replay     | nothing (never blocks)                                 | add / sample / update         | replay.capacity and per_query   |
-| learner    | replay.min_replay, samples per insert, the lag gate    | an add to replay              | one update at a time            |
-| controller | any actor's result, death or timeout                   | all                           | runtime.call_timeout_s per call |
+| loop       | waits for                                | is woken by      | bounded by            |
+|------------|------------------------------------------|------------------|-----------------------|
+| sampler    | rate limiter; lag gate while a version   | an update, a     | one call of groups    |
+|            | is due                                   | publication      | per sampler           |
+| reward     | sampled groups                           | sampler output   | tokens_per_forward    |
+| replay     | nothing (never blocks)                   | add, sample      | capacity, per_query   |
+| learner    | min_replay; samples per insert; lag gate | an add to replay | one update at a time  |
+| controller | any actor's result, death or timeout     | all              | call_timeout_s a call |
 """
 
 from __future__ import annotations

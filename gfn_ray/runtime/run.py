@@ -9,12 +9,12 @@ from gfn_ray.config import JobConfig
 from gfn_ray.errors import EXIT_INTERRUPTED
 from gfn_ray.models.loading import load_tokenizer, resolve_model, vocab_size
 from gfn_ray.runtime.cluster import check_resources, choose_device, connected
-from gfn_ray.runtime.display import make_display
+from gfn_ray.runtime.display import Display, make_display
 from gfn_ray.runtime.fleet import Fleet
-from gfn_ray.runtime.run_dir import RunDir, resolve_tracking_uri
+from gfn_ray.runtime.run_dir import RunDir, output_root, resolve_tracking_uri
 from gfn_ray.runtime.session import Session
-from gfn_ray.tasks.task import Task
-from gfn_ray.tracking import RunStatus, Tracker
+from gfn_ray.tasks.task import Task, TaskData
+from gfn_ray.tracking import RunStatus, Tracker, redact_uri
 
 
 def run(config: JobConfig, task: Task) -> int:
@@ -28,17 +28,26 @@ def run(config: JobConfig, task: Task) -> int:
     data = task.load(tokenizer, vocab_size(model, config.model.trust_remote_code))
     display = make_display(config.steps, config.runtime.log_every)
     directory = RunDir.create(config, task.name)
-    directory.write_config(dump_toml(config))
-    display.phase("opening MLflow")
-    tracker = Tracker.start(
-        resolve_tracking_uri(config.tracking.uri),
-        config.tracking.experiment,
-        directory.path.name,
-        config.model_dump(mode="json"),
-    )
-    tracker.artifact(directory.config_file)
-    session = Session(config, task, data, tokenizer, directory, display, tracker)
+    directory.write_config(dump_toml(_redacted(config)))
+    try:
+        display.phase("opening MLflow")
+        tracker = Tracker.start(
+            resolve_tracking_uri(config.tracking.uri),
+            config.tracking.experiment,
+            directory.path.name,
+            config.model_dump(mode="json"),
+            artifact_root=output_root() / "mlruns",
+        )
+        tracker.artifact(directory.config_file)
+        session = Session(config, task, data, tokenizer, directory, display, tracker)
+        return _train(config, data, session, display, tracker)
+    finally:
+        display.close()
 
+
+def _train(
+    config: JobConfig, data: TaskData, session: Session, display: Display, tracker: Tracker
+) -> int:
     # `ray job stop` and process managers say SIGTERM: the same clean end as Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     status: RunStatus = "FAILED"
@@ -51,12 +60,17 @@ def run(config: JobConfig, task: Task) -> int:
             fleet = Fleet.start(config, data, device)
             report = session.work(fleet)
         status = "FINISHED"
+        display.show(report)
+        return 0
     except KeyboardInterrupt:
         status = "KILLED"
         display.message(session.interrupted())
         return EXIT_INTERRUPTED
     finally:
-        display.close()
         tracker.end(status)
-    display.show(report)
-    return 0
+
+
+def _redacted(config: JobConfig) -> JobConfig:
+    """The settings as they may be stored: without a password in the tracking URI."""
+    uri = redact_uri(config.tracking.uri)
+    return config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": uri})})

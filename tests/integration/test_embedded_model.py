@@ -115,6 +115,16 @@ def test_its_tokenizer_is_the_one_it_was_trained_with(directory):
     )
 
 
+def test_a_foreign_directory_is_not_taken_for_the_model(directory, tmp_path):
+    foreign = tmp_path / directory.name
+    foreign.mkdir()
+    assert not embedded._is_complete(foreign)
+    (foreign / "config.json").write_text("{}")
+    for marker in ("", "[]", "{}", '{"directory": "other", "bytes": {}}'):
+        (foreign / embedded.MARKER).write_text(marker)
+        assert not embedded._is_complete(foreign)
+
+
 def test_a_torn_directory_is_built_again(directory):
     weights = directory / "model.safetensors"
     whole = weights.stat().st_size
@@ -126,24 +136,24 @@ def test_a_torn_directory_is_built_again(directory):
     assert not leftover.exists()
 
 
-def test_a_foreign_directory_is_built_again_or_named(directory, tmp_path, monkeypatch):
-    foreign = tmp_path / "models" / directory.name
-    foreign.mkdir(parents=True)
-    (foreign / "config.json").write_text("{}")
+def test_a_disk_that_fills_up_is_named_and_leaves_nothing_half_done(
+    directory, tmp_path, monkeypatch
+):
     monkeypatch.setenv("GFN_RAY_CACHE", str(tmp_path))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8 << 20, limits[1]))  # a disk that fills up
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8 << 20, limits[1]))
     try:
         with pytest.raises(UserError, match=r"cannot write .* point \$GFN_RAY_CACHE"):
             embedded.embedded_model_dir()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert [path.name for path in foreign.parent.iterdir() if path.is_dir()] == [directory.name]
+    assert not [path for path in (tmp_path / "models").iterdir() if path.is_dir()]
 
 
 def test_a_damaged_gguf_file_is_named(tmp_path, monkeypatch):
     package = tmp_path / embedded.MODULE
     package.mkdir()
+    (package / "__init__.py").touch()
     (package / "model.gguf").write_bytes(b"GGUF and nothing more")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UserError, match=r"cannot read .*model\.gguf.*reinstall"):

@@ -249,5 +249,5 @@ class TestHub:
         datasets = pytest.importorskip("datasets")
         monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-        with pytest.raises(UserError, match="--data.hub: cannot load 'gfn-ray/none'.*--data.path"):
+        with pytest.raises(UserError, match=r"--data.hub: cannot load 'gfn-ray/none'.*--data.path"):
             load_stories(DataConfig(hub="gfn-ray/none"))

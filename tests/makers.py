@@ -1,0 +1,68 @@
+"""Random queries and trajectories over a tiny model's vocabulary."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gfn_ray.trajectory import IntArray, Query, Support, Trajectory
+
+VOCAB = 300
+
+
+def make_support(min_len: int = 2, max_len: int = 6, vocab_size: int = VOCAB) -> Support:
+    """Content 10.. (a third of it enders), openings even; stop tokens 2 and 3."""
+    ids = np.arange(vocab_size)
+    content = ids >= 10
+    return Support(
+        content=content,
+        opening=content & (ids % 2 == 0),
+        enders=content & (ids % 3 == 0),
+        stop_ids=np.array([2, 3], dtype=np.int32),
+        min_len=min_len,
+        max_len=max_len,
+    )
+
+
+def random_ids(rng: np.random.Generator, length: int, vocab_size: int = VOCAB) -> IntArray:
+    return rng.integers(10, vocab_size, length).astype(np.int32)
+
+
+def random_query(rng: np.random.Generator, name: str) -> Query:
+    return Query(
+        query_id=name,
+        prompt_ids=random_ids(rng, 11),
+        context_ids=random_ids(rng, 7),
+        answer_ids=random_ids(rng, 4),
+        reference_ids=np.zeros(0, dtype=np.int32),
+    )
+
+
+def random_z(rng: np.random.Generator, support: Support) -> IntArray:
+    """A z of uniformly drawn legal tokens."""
+    tokens: list[int] = []
+    while True:
+        row = support.mask_row(len(tokens), tokens[-1] if tokens else None)
+        token = int(rng.choice(np.flatnonzero(support.masks[row])))
+        if token in support.stop_ids:
+            return np.array(tokens, dtype=np.int32)
+        tokens.append(token)
+
+
+def make_trajectory(support: Support, query_id: str, tokens: IntArray) -> Trajectory:
+    return Trajectory(
+        query_id=query_id,
+        token_ids=tokens,
+        tool_mask=np.zeros(len(tokens), dtype=np.bool_),
+        terminable=support.terminable(tokens),
+        policy_version=0,
+        proposal="policy",
+        temperature=1.0,
+        epsilon=0.0,
+        stopped=len(tokens) < support.max_len,
+    )
+
+
+def random_trajectories(
+    rng: np.random.Generator, support: Support, query_id: str, count: int
+) -> list[Trajectory]:
+    return [make_trajectory(support, query_id, random_z(rng, support)) for _ in range(count)]

@@ -1,0 +1,63 @@
+"""Settings: defaults that agree with each other, contradictions that are named."""
+
+import pytest
+from numpy.random import default_rng
+from pydantic import ValidationError
+
+from gfn_ray.config import InfillJob, JobConfig, RewardConfig, SamplerConfig
+from gfn_ray.sampling.exploration import exploration_plan, on_policy_plan
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sampler": {"temperature_low": 1.5}}, r"temperature_low \(1\.5\) exceeds"),
+        ({"sampler": {"tempered_fraction": 0.9, "epsilon_fraction": 0.2}}, "more than 1"),
+        ({"task": {"min_len": 30}}, r"min_len \(30\) exceeds task\.max_len \(20\)"),
+        ({"task": {"template": "{beginning}"}}, "lacks {ending}"),
+        ({"data": {"path": "a.csv", "hub": "b/c"}}, "two sources"),
+        ({"replay": {"per_query": 4}}, r"replay\.per_query \(4\) is below"),
+        ({"replay": {"capacity": 8}}, r"replay\.capacity \(8\) is below"),
+        ({"replay": {"min_replay": 2}}, r"replay\.min_replay \(2\) is below"),
+        ({"replay": {"samples_per_insert": 9}}, r"samples_per_insert \(9\.0\) exceeds"),
+        ({"learner": {"lrr": 1}}, "lrr"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused_with_both_values(settings, message):
+    with pytest.raises(ValidationError, match=message):
+        InfillJob.model_validate(settings)
+
+
+def test_the_reward_temperature_goes_linearly_from_start_to_end_and_stays():
+    reward = RewardConfig(temperature_start=2.0, temperature_end=1.0, temperature_steps=4)
+    assert [reward.temperature(step) for step in range(6)] == [2.0, 1.75, 1.5, 1.25, 1.0, 1.0]
+    assert RewardConfig(temperature_steps=0, temperature_end=0.5).temperature(0) == 0.5
+
+
+def test_every_setting_is_documented():
+    def undocumented(model, prefix=""):
+        for name, field in model.model_fields.items():
+            if hasattr(field.annotation, "model_fields"):
+                yield from undocumented(field.annotation, f"{prefix}{name}.")
+            elif not field.description:
+                yield prefix + name
+
+    assert list(undocumented(InfillJob)) == []
+    assert issubclass(InfillJob, JobConfig)
+
+
+def test_a_group_is_proposed_in_the_configured_shares():
+    config = SamplerConfig(
+        trajectories_per_query=8, tempered_fraction=0.5, epsilon_fraction=0.25, epsilon=0.1
+    )
+    plans = exploration_plan(config, default_rng(0))
+    kinds = [plan.proposal for plan in plans]
+    assert [kinds.count(k) for k in ("policy", "tempered", "epsilon")] == [2, 4, 2]
+    for plan in plans:
+        tempered = plan.proposal == "tempered"
+        assert (0.7 <= plan.temperature <= 1.3) if tempered else plan.temperature == 1.0
+        assert plan.epsilon == (0.1 if plan.proposal == "epsilon" else 0.0)
+
+
+def test_the_same_entropy_gives_the_same_plans():
+    assert on_policy_plan(4, default_rng([7, 1])) == on_policy_plan(4, default_rng([7, 1]))

@@ -1,0 +1,81 @@
+"""The infill task: prompts, targets and support, on the tiny model's tokenizer."""
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from gfn_ray.config import EvalConfig, InfillConfig, InfillJob, SamplerConfig
+from gfn_ray.errors import UserError
+from gfn_ray.tasks.infill import InfillTask
+from gfn_ray.tasks.vocabulary import Vocabulary
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_dir):
+    return AutoTokenizer.from_pretrained(tiny_dir)
+
+
+@pytest.fixture(scope="module")
+def data(tokenizer):
+    return InfillTask(InfillJob()).load(tokenizer, len(tokenizer))
+
+
+def test_context_z_and_answer_read_as_the_story_in_its_natural_order(data, tokenizer):
+    for query in data.train:
+        ids = np.concatenate([query.context_ids, query.reference_ids, query.answer_ids])
+        text = tokenizer.decode(ids, skip_special_tokens=True)
+        parts = (query.texts[name] for name in ("beginning", "reference", "ending"))
+        assert text == " ".join(parts)
+
+
+def test_the_prompt_shows_beginning_and_ending_but_never_the_middle(data, tokenizer):
+    for query in data.held_out:
+        prompt = tokenizer.decode(query.prompt_ids)
+        assert query.texts["beginning"] in prompt
+        assert query.texts["ending"] in prompt
+        assert query.texts["reference"] not in prompt
+
+
+def test_training_and_held_out_stories_are_disjoint(data):
+    assert not {q.query_id for q in data.train} & {q.query_id for q in data.held_out}
+
+
+def test_z_opens_with_a_word_after_one_space_and_closes_a_sentence(data, tokenizer):
+    texts = Vocabulary(tokenizer, len(tokenizer)).texts
+    support = data.support
+    for token in np.flatnonzero(support.opening):
+        assert texts[token][0] == " " and texts[token][1].isalnum()
+    for token in np.flatnonzero(support.enders):
+        assert texts[token].rstrip("\"')]")[-1] in ".!?"
+
+
+def test_stop_tokens_are_line_breaks_and_the_end_of_text(data, tokenizer):
+    stops = data.support.stop_ids.tolist()
+    assert tokenizer.eos_token_id in stops
+    assert tokenizer.encode("\n", add_special_tokens=False)[-1] in stops
+    assert not data.support.content[stops].any()
+
+
+def test_every_prefix_is_terminable_where_asked(tokenizer):
+    job = InfillJob(task=InfillConfig(terminable="every", min_len=3))
+    support = InfillTask(job).load(tokenizer, len(tokenizer)).support
+    z = tokenizer.encode(" He went home", add_special_tokens=False)
+    assert support.terminable(z).tolist() == [t >= 3 for t in range(len(z) + 1)]
+
+
+def test_logits_beyond_the_tokenizer_are_never_legal(tokenizer):
+    padded = len(tokenizer) + 7
+    support = InfillTask(InfillJob()).load(tokenizer, padded).support
+    assert support.vocab_size == padded
+    assert not support.masks[:, len(tokenizer) :].any()
+
+
+def test_a_prompt_that_is_too_long_is_refused_by_story_and_setting(tokenizer):
+    job = InfillJob(sampler=SamplerConfig(max_prompt_tokens=20))
+    with pytest.raises(UserError, match=r"prompt of story 'gfn-.*sampler\.max_prompt_tokens"):
+        InfillTask(job).load(tokenizer, len(tokenizer))
+
+
+def test_more_held_out_queries_than_there_are_is_refused(tokenizer):
+    with pytest.raises(UserError, match=r"eval\.queries asks for 10000"):
+        InfillTask(InfillJob(eval=EvalConfig(queries=10_000))).load(tokenizer, len(tokenizer))

@@ -1,0 +1,89 @@
+"""Packed log-probabilities equal those of each branch alone."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM
+
+from gfn_ray.packing.forest import ROOT, TokenForest
+from gfn_ray.packing.forward import forest_log_probs
+
+PATHS = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=5), min_size=1, max_size=8)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_dir):
+    return AutoModelForCausalLM.from_pretrained(tiny_dir, dtype=torch.float32).eval()
+
+
+def history(forest: TokenForest, node: int) -> list[int]:
+    tokens = []
+    while node != ROOT:
+        tokens.append(int(forest.token_ids[node]))
+        node = int(forest.parents[node])
+    return tokens[::-1]
+
+
+@given(PATHS)
+def test_each_distinct_prefix_is_stored_once_and_reads_back_as_its_path(paths):
+    forest = TokenForest()
+    nodes = [forest.add_path(path, ROOT) for path in paths]
+    prefixes = {tuple(path[: k + 1]) for path in paths for k in range(len(path))}
+    assert len(forest) == len(prefixes)
+    for path, own in zip(paths, nodes, strict=True):
+        assert [history(forest, node) for node in own] == [path[: k + 1] for k in range(len(path))]
+
+
+@given(PATHS)
+def test_a_node_sees_itself_and_its_ancestors_and_nothing_else(paths):
+    forest = TokenForest()
+    for path in paths:
+        forest.add_path(path, ROOT)
+    seen = forest.ancestors()
+    for node in range(len(forest)):
+        ancestors = set()
+        up = node
+        while up != ROOT:
+            ancestors.add(up)
+            up = int(forest.parents[up])
+        assert set(np.flatnonzero(seen[node]).tolist()) == ancestors
+        assert forest.position_ids[node] == len(ancestors) - 1
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10_000))
+def test_packed_log_probs_equal_one_forward_a_branch(model, seed):
+    rng = np.random.default_rng(seed)
+    forest, leaves = TokenForest(), []
+    for _ in range(2):  # two trees of three branches, some of which share a prefix
+        prompt = rng.integers(10, 300, 5)
+        root = forest.add_path(prompt, ROOT)[-1]
+        stem = rng.integers(10, 300, 2)
+        for keep in (0, 1, 2):
+            branch = np.concatenate([stem[:keep], rng.integers(10, 300, 3)])
+            leaves.append(forest.add_path(branch, root))
+    nodes = sorted({node for path in leaves for node in path})
+    with torch.no_grad():
+        packed = forest_log_probs(model, forest, nodes).log_prob
+        for node in nodes:
+            ids = torch.tensor([history(forest, node)])
+            alone = torch.log_softmax(model(ids[:, :-1]).logits[0, -1], dim=-1)[ids[0, -1]]
+            assert packed[node] == pytest.approx(float(alone), abs=1e-4)
+
+
+def test_nodes_that_were_not_asked_for_read_zero(model):
+    forest = TokenForest()
+    path = forest.add_path([10, 11, 12, 13], ROOT)
+    with torch.no_grad():
+        log_prob = forest_log_probs(model, forest, [path[2]]).log_prob
+    assert log_prob[path[2]] < 0
+    assert log_prob[[path[0], path[1], path[3]]].tolist() == [0, 0, 0]
+
+
+def test_the_first_token_of_a_tree_cannot_be_scored(model):
+    forest = TokenForest()
+    path = forest.add_path([10, 11], ROOT)
+    with pytest.raises(ValueError, match="no history"):
+        forest_log_probs(model, forest, [path[0]])

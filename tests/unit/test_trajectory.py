@@ -1,0 +1,147 @@
+"""The support: which tokens are legal where, and that no legal z is a dead end."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gfn_ray.trajectory import Query, Support, Trajectory
+
+VOCAB = 12
+IDS = np.arange(VOCAB)
+
+
+def make_support(min_len: int = 2, max_len: int = 4) -> Support:
+    """Content 0-8, openings even, enders 6-8, stop tokens 10 and 11; 9 is never legal."""
+    content = IDS < 9
+    return Support(
+        content=content,
+        opening=content & (IDS % 2 == 0),
+        enders=(IDS >= 6) & content,
+        stop_ids=np.array([10, 11], dtype=np.int32),
+        min_len=min_len,
+        max_len=max_len,
+    )
+
+
+def legal_after(support: Support, tokens: list[int]) -> set[int]:
+    row = support.mask_row(len(tokens), tokens[-1] if tokens else None)
+    return set(np.flatnonzero(support.masks[row]).tolist())
+
+
+def walk(support: Support, choices: list[int]) -> tuple[list[int], bool]:
+    """A trajectory made of legal choices only; True where it ended by a stop token."""
+    tokens: list[int] = []
+    for choice in choices:
+        legal = sorted(legal_after(support, tokens))
+        token = legal[choice % len(legal)]
+        if token in support.stop_ids:
+            return tokens, True
+        tokens.append(token)
+    return tokens, False
+
+
+@given(
+    st.integers(1, 4).flatmap(lambda low: st.tuples(st.just(low), st.integers(low, 6))),
+    st.lists(st.integers(0, 100), min_size=8, max_size=8),
+)
+def test_every_legal_walk_ends_in_a_z_that_the_support_contains(lengths, choices):
+    support = make_support(*lengths)
+    tokens, stopped = walk(support, choices)
+    assert stopped
+    assert support.contains(tokens)
+    assert lengths[0] <= len(tokens) <= lengths[1]
+
+
+def test_only_openings_are_legal_first():
+    assert legal_after(make_support(), []) == {0, 2, 4, 6, 8}
+
+
+def test_stopping_is_legal_only_after_an_ender_and_from_min_len_on():
+    support = make_support(min_len=2, max_len=4)
+    assert legal_after(support, [6]) == set(range(9))
+    assert legal_after(support, [6, 1]) == set(range(9))
+    assert legal_after(support, [6, 7]) == {*range(9), 10, 11}
+
+
+def test_the_last_position_takes_only_enders_or_a_stop():
+    support = make_support(min_len=2, max_len=4)
+    assert legal_after(support, [0, 1, 2]) == {6, 7, 8}
+    assert legal_after(support, [0, 1, 6]) == {6, 7, 8, 10, 11}
+
+
+def test_at_max_len_stopping_is_the_only_legal_action():
+    assert legal_after(make_support(), [0, 1, 2, 6]) == {10, 11}
+
+
+def test_terminable_prefixes_are_those_that_may_stop():
+    support = make_support(min_len=2, max_len=4)
+    assert support.terminable([6, 7, 1, 8]).tolist() == [False, False, True, False, True]
+
+
+@pytest.mark.parametrize("tokens", [[], [1, 6], [0, 1], [0], [0, 9, 6], [0, 1, 2, 3, 6]])
+def test_what_the_policy_cannot_produce_is_outside_the_support(tokens):
+    assert not make_support().contains(tokens)
+
+
+def test_the_wire_form_is_json_and_restores_the_same_legality():
+    support = make_support()
+    restored = Support.from_wire(json.loads(json.dumps(support.to_wire())))
+    assert np.array_equal(restored.masks, support.masks)
+    assert (restored.min_len, restored.max_len) == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"min_len": 5}, "min_len <= max_len"),
+        ({"min_len": 0}, "1 <= min_len"),
+        ({"stop_ids": np.array([], dtype=np.int32)}, "non-empty"),
+        ({"stop_ids": np.array([3], dtype=np.int32)}, "outside the content"),
+        ({"opening": np.zeros(VOCAB, dtype=np.bool_)}, "left in opening"),
+        ({"enders": IDS == 9}, "left in enders"),
+    ],
+)
+def test_a_support_without_a_way_out_is_refused(changes, message):
+    support = make_support()
+    fields = {name: getattr(support, name) for name in support.__dataclass_fields__}
+    with pytest.raises(ValueError, match=message):
+        Support(**{**fields, **changes})
+
+
+def test_records_survive_the_wire():
+    query = Query("q", IDS[:3], IDS[:2], IDS[2:4], IDS[:0], {"ending": "He left."})
+    assert Query.from_wire(query.to_wire()).texts == {"ending": "He left."}
+    z = unscored([0, 6])
+    assert np.array_equal(Trajectory.from_wire(z.to_wire()).token_ids, [0, 6])
+
+
+def unscored(tokens: list[int]) -> Trajectory:
+    return Trajectory(
+        query_id="q",
+        token_ids=np.array(tokens, dtype=np.int32),
+        tool_mask=np.zeros(len(tokens), dtype=np.bool_),
+        terminable=make_support().terminable(tokens),
+        policy_version=0,
+        proposal="policy",
+        temperature=1.0,
+        epsilon=0.0,
+        stopped=True,
+    )
+
+
+def test_a_reward_is_kept_at_terminable_prefixes_only():
+    scored = unscored([0, 6]).scored([1.0, 2.0, -3.0])
+    assert np.isnan(scored.log_reward[:2]).all()
+    assert scored.final_log_reward == -3.0
+
+
+def test_a_reward_of_the_wrong_shape_or_missing_where_needed_is_refused():
+    with pytest.raises(ValueError, match="expected"):
+        unscored([0, 6]).scored([1.0])
+    with pytest.raises(ValueError, match="NaN at a terminable"):
+        unscored([0, 6]).scored([1.0, 2.0, np.nan])
+    with pytest.raises(ValueError, match="not been scored"):
+        _ = unscored([0, 6]).final_log_reward
