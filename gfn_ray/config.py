@@ -97,7 +97,7 @@ class SamplerConfig(Section):
         8, ge=2, description="Trajectories K sampled for a query in one group."
     )
     queries_per_call: int = Field(
-        4, ge=1, description="Queries in one engine call; larger batches cost less a token."
+        8, ge=1, description="Queries in one engine call; larger batches cost less a token."
     )
     tempered_fraction: float = Field(
         0.375, ge=0, le=1, description="Share of a group sampled at a random temperature."
@@ -266,7 +266,7 @@ class JobConfig(Section):
     samplers: int = Field(1, ge=1, description="Sampler actors.")
     reward_actors: int = Field(1, ge=1, description="Reward actors.")
     max_policy_lag: int = Field(
-        4,
+        8,
         ge=0,
         description="Adapter versions a trajectory may be behind when it reaches replay; "
         "0 is synchronous.",

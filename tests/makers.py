@@ -27,10 +27,10 @@ def random_ids(rng: np.random.Generator, length: int, vocab_size: int = VOCAB) -
     return rng.integers(10, vocab_size, length).astype(np.int32)
 
 
-def random_query(rng: np.random.Generator, name: str) -> Query:
+def random_query(rng: np.random.Generator, name: str, prompt_length: int = 11) -> Query:
     return Query(
         query_id=name,
-        prompt_ids=random_ids(rng, 11),
+        prompt_ids=random_ids(rng, prompt_length),
         context_ids=random_ids(rng, 7),
         answer_ids=random_ids(rng, 4),
         reference_ids=np.zeros(0, dtype=np.int32),

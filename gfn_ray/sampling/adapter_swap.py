@@ -2,7 +2,7 @@
 
 vLLM keys its prefix cache by the adapter's name, keeps old weights where a known id
 arrives with a new path, and folds alpha/r into the tensors it is handed. So: a new name
-for each version, the prefix cache reset after each swap, and cloned tensors.
+for each version, the prefix cache reset after each swap, and copied tensors.
 """
 
 from __future__ import annotations
@@ -41,8 +41,7 @@ class AdapterExtension:
         mapper = getattr(adapters.model, "hf_to_vllm_mapper", None)
         lora = manager._lora_model_cls.from_lora_tensors(
             lora_model_id=lora_id,
-            # vLLM scales B in place: without the clone the sender's weights would change.
-            tensors={name: tensor.detach().clone() for name, tensor in tensors.items()},
+            tensors=tensors,
             peft_helper=helper,
             device="cpu",
             dtype=manager.lora_config.lora_dtype,
@@ -72,7 +71,7 @@ class AdapterSwap:
         return request
 
     def _load_in_memory(self, adapter: Adapter) -> LoRARequest:
-        # Ray hands out read-only arrays; torch wants writable memory.
+        # Copies: vLLM scales B in place, and the arrays that Ray hands out are read-only.
         tensors = {name: torch.from_numpy(a.copy()) for name, a in adapter.tensors.items()}
         self._llm.collective_rpc("replace_adapter", args=(1, adapter.config, tensors))
         return LoRARequest(f"policy-v{adapter.version}", 1, "in-memory")

@@ -21,7 +21,10 @@ class Vocabulary:
     def __init__(self, tokenizer: Any, vocab_size: int) -> None:
         known = min(len(tokenizer), vocab_size)
         texts = tokenizer.batch_decode([[token] for token in range(known)])
-        for token in tokenizer.all_special_ids:
+        # all_special_ids lists only those with a role; the others are special all the same.
+        added = tokenizer.added_tokens_decoder
+        special = {token for token, entry in added.items() if entry.special}
+        for token in special.union(tokenizer.all_special_ids):
             if token < known:
                 texts[token] = ""
         self.texts: list[str] = texts + [""] * (vocab_size - known)

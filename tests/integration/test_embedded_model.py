@@ -20,7 +20,7 @@ from gfn_ray.errors import UserError
 from gfn_ray.models import embedded
 from gfn_ray.models.loading import load_causal_lm, load_tokenizer, resolve_model
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
 # Prints the directory and what would differ had it been built again.

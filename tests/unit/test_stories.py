@@ -79,8 +79,8 @@ def test_the_same_story_is_read_from(load, raw):
 
 
 def test_text_beyond_ascii_is_kept(load):
-    (story,) = load(to_csv(ROC_COLUMNS, changed(ROC, 2, "Zoë ate crème brûlée – “yum” 🍮.")))
-    assert story.sentences[0] == "Zoë ate crème brûlée – “yum” 🍮."
+    (story,) = load(to_csv(ROC_COLUMNS, changed(ROC, 2, "Zoë ate crème brûlée: “yum” 🍮.")))
+    assert story.sentences[0] == "Zoë ate crème brûlée: “yum” 🍮."
 
 
 def second(*cells: str) -> bytes:

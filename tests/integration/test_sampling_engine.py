@@ -1,0 +1,215 @@
+"""The real vLLM engine: the support holds, log-probs are log q, adapter swaps are clean."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from gfn_ray.config import InfillJob, LearnerConfig, PolicyConfig, SamplerConfig
+from gfn_ray.policy.adapter import Adapter
+from gfn_ray.policy.log_q import TrajectoryGroup
+from gfn_ray.policy.trainer import PolicyTrainer
+from gfn_ray.sampling.environment import thread_environment, vllm_environment
+from gfn_ray.sampling.exploration import ProposalPlan, exploration_plan, on_policy_plan
+from makers import make_support, random_query
+
+pytestmark = pytest.mark.vllm
+
+TOLERANCE = 1e-4  # nats; float32 engines differ by some 1e-5
+JOB = InfillJob(
+    policy=PolicyConfig(lora_rank=8),
+    sampler=SamplerConfig(kv_cache_mb=32, max_batch=32, max_prompt_tokens=64),
+    learner=LearnerConfig(lr=0.05, warmup_steps=0),
+)
+
+
+def load(directory):
+    return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="module")
+def support(tiny_dir):
+    return make_support(vocab_size=load(tiny_dir).config.vocab_size)
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_dir, support):
+    os.environ.update(vllm_environment("cpu") | thread_environment(1))
+    from gfn_ray.sampling.engine import SamplingEngine
+
+    return SamplingEngine(str(tiny_dir), support, JOB.sampler, JOB.policy, device="cpu", seed=0)
+
+
+@pytest.fixture(scope="module")
+def queries():
+    rng = np.random.default_rng(0)
+    # vLLM caches whole blocks of 32 tokens: shorter prompts would never meet a stale cache.
+    return [random_query(rng, f"q{i}", prompt_length=60) for i in range(3)]
+
+
+@pytest.fixture(scope="module")
+def trainer(tiny_dir, support):
+    return PolicyTrainer(load(tiny_dir), JOB, support)
+
+
+@pytest.fixture(scope="module")
+def versions(trainer, queries, support) -> list[Adapter]:
+    """Three adapters far apart: untrained, and after large updates on random rewards."""
+    from makers import random_trajectories
+
+    rng = np.random.default_rng(1)
+    made = [trainer.publish()]
+    for _ in range(2):
+        for _ in range(5):
+            groups = [
+                TrajectoryGroup(
+                    query.prompt_ids,
+                    [
+                        t.scored(rng.normal(-20, 10, len(t) + 1))
+                        for t in random_trajectories(rng, support, query.query_id, 6)
+                    ],
+                )
+                for query in queries
+            ]
+            trainer.step(groups)
+        made.append(trainer.publish())
+    return made
+
+
+def requests(queries, plans):
+    from gfn_ray.sampling.engine import SampleRequest
+
+    return [SampleRequest(query, plans) for query in queries]
+
+
+def policy_of(tiny_dir, support, adapter: Adapter) -> PolicyTrainer:
+    """transformers + PEFT with exactly this adapter's weights."""
+    from peft import set_peft_model_state_dict
+
+    trainer = PolicyTrainer(load(tiny_dir), JOB, support)
+    tensors = {name: torch.from_numpy(a.copy()) for name, a in adapter.tensors.items()}
+    set_peft_model_state_dict(trainer.model, tensors)
+    return trainer
+
+
+def mismatch(trajectories, queries, policy: PolicyTrainer) -> float:
+    """Largest difference between the engine's log q and the learner's, in nats."""
+    worst = 0.0
+    for query in queries:
+        own = [t for t in trajectories if t.query_id == query.query_id]
+        scores = policy.score([TrajectoryGroup(query.prompt_ids, own)])
+        worst = max(worst, float(np.abs(scores.log_pf - [t.sampler_log_pf for t in own]).max()))
+    return worst
+
+
+def sample_version(engine, adapter, queries, seed=0):
+    engine.load(adapter)
+    return engine.sample(requests(queries, on_policy_plan(6, np.random.default_rng(seed))))
+
+
+def test_after_every_swap_the_engine_has_exactly_the_learners_weights(
+    engine, queries, versions, tiny_dir, support
+):
+    """Old, newer, and an old version again: no weights and no prefix cache may linger."""
+    for index in (0, 1, 2, 0, 2, 1):
+        samples = sample_version(engine, versions[index], queries)
+        assert {t.policy_version for t in samples} == {index}
+        assert mismatch(samples, queries, policy_of(tiny_dir, support, versions[index])) < TOLERANCE
+
+
+def test_one_version_number_with_other_weights_meets_no_cache_of_its_predecessor(
+    engine, queries, versions, tiny_dir, support
+):
+    """As after a learner went back to a checkpoint: the name alone does not tell them apart."""
+    sample_version(engine, versions[1], queries)
+    sample_version(engine, versions[2], queries)
+    renamed = Adapter(1, versions[0].config, versions[0].tensors)
+    samples = sample_version(engine, renamed, queries)
+    engine.load(versions[0])  # the engine believed it had version 1; later tests load that
+    assert mismatch(samples, queries, policy_of(tiny_dir, support, versions[0])) < TOLERANCE
+
+
+def test_the_versions_are_far_apart(engine, queries, versions, tiny_dir, support):
+    """Else it could not fail: a stale adapter must show by much more than the tolerance."""
+    samples = sample_version(engine, versions[1], queries)
+    for other in (0, 2):
+        stale = mismatch(samples, queries, policy_of(tiny_dir, support, versions[other]))
+        assert stale > 100 * TOLERANCE
+
+
+def test_the_public_way_of_loading_gives_the_same_weights(
+    engine, queries, versions, tiny_dir, support, monkeypatch
+):
+    swap = engine._swap
+    monkeypatch.setattr(swap, "_load", swap._load_from_files)
+    for index in (1, 2):
+        samples = sample_version(engine, versions[index], queries, seed=5)
+        assert mismatch(samples, queries, policy_of(tiny_dir, support, versions[index])) < TOLERANCE
+
+
+def test_a_swap_leaves_the_tensors_it_was_given_unchanged(engine, versions):
+    """vLLM folds alpha / r into the tensors it is handed; here alpha / r is 4."""
+    kept = {name: array.copy() for name, array in versions[1].tensors.items()}
+    engine.load(versions[0])
+    engine.load(versions[1])
+    assert all(np.array_equal(kept[name], versions[1].tensors[name]) for name in kept)
+
+
+def test_rows_without_an_adapter_in_a_mixed_batch_read_the_base_model(
+    engine, queries, versions, tiny_dir, support
+):
+    """vLLM's own CPU kernels give such rows the adapter; ours must not."""
+    engine.load(versions[2])
+    plans = on_policy_plan(1, np.random.default_rng(2))
+    prompts = [{"prompt_token_ids": q.prompt_ids.tolist()} for q in queries for _ in range(2)]
+    outputs = engine._llm.generate(
+        prompts,
+        [engine._params(plans[0])] * len(prompts),
+        lora_request=[engine._lora, None] * len(queries),
+        use_tqdm=False,
+    )
+    for version, rows in ((versions[2], outputs[::2]), (versions[0], outputs[1::2])):
+        samples = [
+            engine._trajectory(query, plans[0], output.outputs[0])
+            for query, output in zip(queries, rows, strict=True)
+        ]
+        assert mismatch(samples, queries, policy_of(tiny_dir, support, version)) < TOLERANCE
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 1.0])
+def test_every_sample_is_inside_the_support_whatever_the_exploration(
+    engine, queries, versions, support, epsilon
+):
+    engine.load(versions[1])
+    plans = [
+        ProposalPlan("epsilon", temperature, epsilon, s)
+        for s, temperature in enumerate([0.5, 1.0, 1.5, 2.0] * 2)
+    ]
+    samples = engine.sample(requests(queries, plans))
+    assert all(support.contains(t.token_ids) for t in samples)
+    assert all(t.stopped or len(t) == support.max_len for t in samples)
+    assert all(np.array_equal(t.terminable, support.terminable(t.token_ids)) for t in samples)
+
+
+def test_at_epsilon_one_the_first_token_is_uniform_over_what_is_legal(
+    engine, queries, versions, support
+):
+    engine.load(versions[1])
+    plans = [ProposalPlan("epsilon", 1.0, 1.0, seed) for seed in range(400)]
+    samples = engine.sample(requests(queries[:1], plans))
+    firsts = np.array([t.token_ids[0] for t in samples])
+    legal = np.flatnonzero(support.opening)
+    halves = (firsts < np.median(legal)).mean()
+    assert len(np.unique(firsts)) > 0.4 * min(len(legal), 400)
+    assert 0.4 < halves < 0.6
+
+
+def test_the_same_plans_give_the_same_samples_alone_and_batched(engine, queries, versions):
+    engine.load(versions[1])
+    plans = exploration_plan(JOB.sampler, np.random.default_rng(3))
+    together = engine.sample(requests(queries, plans))
+    alone = [t for query in queries for t in engine.sample(requests([query], plans))]
+    for a, b in zip(together, alone, strict=True):
+        assert a.token_ids.tolist() == b.token_ids.tolist()
