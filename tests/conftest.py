@@ -1,6 +1,7 @@
 """Fixtures shared by unit and integration tests."""
 
 import pytest
+
 from tiny import tiny_model
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import SPECIAL_TOKENS, tiny_model
 
 from gfn_ray.config import ModelConfig
 from gfn_ray.errors import UserError
 from gfn_ray.models import embedded
 from gfn_ray.models.loading import load_causal_lm, load_tokenizer, resolve_model
+from tiny import SPECIAL_TOKENS, tiny_model
 
 TEXT = 'Anna couldn\'t find the library.\n\n She asked: "Where?"\t It was  1998, émigré 🍮.'
 

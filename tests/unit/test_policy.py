@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from makers import make_support, make_trajectory, random_query, random_trajectories
 from transformers import AutoModelForCausalLM
 
 from gfn_ray.config import InfillJob, LearnerConfig, PolicyConfig, RewardConfig
@@ -11,6 +10,7 @@ from gfn_ray.errors import UserError
 from gfn_ray.policy.adapter import Adapter, add_adapter, read_adapter, write_adapter
 from gfn_ray.policy.log_q import TrajectoryGroup, chunks, log_q
 from gfn_ray.policy.trainer import PolicyTrainer
+from makers import make_support, make_trajectory, random_query, random_trajectories
 
 
 def load(directory):

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from makers import make_support, random_query, random_trajectories
 from transformers import AutoModelForCausalLM
 
 from gfn_ray.rewards.likelihood import LikelihoodReward
+from makers import make_support, random_query, random_trajectories
 
 
 @pytest.fixture(scope="module")
