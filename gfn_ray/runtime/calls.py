@@ -112,8 +112,11 @@ def _late(actor: str, what: str, limit: float, setting: str) -> RunFailed:
 
 def _cause(error: Exception) -> str:
     """Ray's account of a death in one line; it runs to dozens."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if "creation task" in text and lines:
+        return lines[-1]  # the last line of the constructor's traceback
     for line in lines:
-        if "cause" in line.lower() or "exit" in line.lower():
+        if "exit detail" in line or "killed by" in line:
             return line
     return lines[0] if lines else type(error).__name__

@@ -75,8 +75,8 @@ class Controller:
         self._limiter = RateLimiter(
             config.replay.min_replay,
             config.replay.samples_per_insert,
-            # Room for every sampler's call in flight, and for the batch it must pay for.
-            slack=max(batch, config.samplers * call),
+            # Each sampler may have one call under way while the one before is learned from.
+            slack=max(batch, 2 * config.samplers * call),
         )
         self._gate = LagGate(config.max_policy_lag)
         self._calls = PendingCalls(config.runtime.call_timeout_s, "runtime.call_timeout_s")
@@ -189,7 +189,8 @@ class Controller:
     def _start_update(self) -> None:
         learner = self._config.learner
         batch = learner.queries_per_step * learner.trajectories_per_query
-        publishes = (self.step + 1) % learner.publish_every == 0
+        following = self.step + 1
+        publishes = following % learner.publish_every == 0 or following == self._config.steps
         if self._starved or self.step >= self._config.steps:
             return
         if not (self._limiter.may_sample(batch) and self._gate.may_update(publishes)):
@@ -228,19 +229,27 @@ class Controller:
     def _updated(self, metrics: dict[str, float], publishes: bool) -> None:
         self.step += 1
         self.meters["learn"].add(metrics["learn_tokens"], metrics["learn_seconds"])
+        report = StepReport(self.step, self._described(metrics), self._fresh)
+        if publishes:
+            # Reported once its weights are out: a checkpoint of this step holds this step.
+            self._publish(lambda: self._finished(report))
+        else:
+            self._finished(report)
+
+    def _finished(self, report: StepReport) -> None:
         self._learner_busy = False
-        if publishes or self.step == self._config.steps:
-            self._publish()
-        full = {
+        self._observe(report)
+
+    def _described(self, metrics: dict[str, float]) -> dict[str, float]:
+        return {
             **metrics,
             "replay_size": float(self._replay_size),
             "trajectories_sampled": float(self.trajectories),
             "policy_lag_max": float(self.largest_lag),
             **{f"{stage}_tokens_per_s": meter.rate for stage, meter in self.meters.items()},
         }
-        self._observe(StepReport(self.step, full, self._fresh))
 
-    def _publish(self) -> None:
+    def _publish(self, then: Callable[[], None] = lambda: None) -> None:
         self._gate.will_publish()
         adapter, info = self._fleet.learner.publish.options(num_returns=2).remote()
 
@@ -248,6 +257,7 @@ class Controller:
             # The reference is owned here, so the weights outlive the learner's process.
             self.adapter = adapter
             self._gate.published(info["version"])
+            then()
 
         self._calls.add(info, "the learner", "publish its weights", published)
 

@@ -23,13 +23,14 @@ def run(config: JobConfig, task: Task) -> int:
     Raises UserError before anything is written where settings or data are at fault, and
     RunFailed, after closing the books, where an actor dies or is late.
     """
-    model = resolve_model(config.model)
-    tokenizer = load_tokenizer(model, config.model.trust_remote_code)
-    data = task.load(tokenizer, vocab_size(model, config.model.trust_remote_code))
     display = make_display(config.steps, config.runtime.log_every)
-    directory = RunDir.create(config, task.name)
-    directory.write_config(dump_toml(_redacted(config)))
     try:
+        display.phase("preparing model and data")
+        model = resolve_model(config.model)
+        tokenizer = load_tokenizer(model, config.model.trust_remote_code)
+        data = task.load(tokenizer, vocab_size(model, config.model.trust_remote_code))
+        directory = RunDir.create(config, task.name)
+        directory.write_config(dump_toml(_redacted(config)))
         display.phase("opening MLflow")
         tracker = Tracker.start(
             resolve_tracking_uri(config.tracking.uri),

@@ -21,6 +21,10 @@ from gfn_ray.tasks.task import Task, TaskData
 from gfn_ray.tracking import Tracker
 from gfn_ray.trajectory import Query, Trajectory
 
+# Mean difference in nats between the engine's log q and the learner's from which a person
+# should hear of it. float32 stays below 0.001; bfloat16 differs by tenths.
+MISMATCH_ALARM = 0.05
+
 # Fresh samples in one message to the display, and in one entry of samples.jsonl.
 FRESH_SHOWN = 4
 
@@ -123,6 +127,11 @@ class Session:
         metrics["policy/mismatch_kl"] = result.mismatch
         self._directory.append_metrics({"step": controller.step, "phase": phase, **metrics})
         self._tracker.metrics(metrics, controller.step)
+        if abs(result.mismatch) > MISMATCH_ALARM:
+            self._display.message(
+                f"sampler and learner disagree on log q by {result.mismatch:.2f} nats a sample; "
+                "with sampler.dtype float32 this means a stale adapter, else rounding"
+            )
         return result
 
     def _after_update(self, controller: Controller, report: StepReport) -> None:

@@ -1,0 +1,214 @@
+"""The infill job, end to end on real parts: what a run leaves, and how it ends."""
+
+import json
+import signal
+import time
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from gfn_ray.cli import parse
+from gfn_ray.config import InfillJob
+from gfn_ray.runtime.run_dir import newest_complete
+from job_runner import LIMIT, mlflow_run, run, start, summary, tiny_flags
+
+pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
+
+METRICS = {
+    "log_reward_mean",
+    "log_ratio_var",
+    "elbo",
+    "log_z_gap",
+    "log_pf_reference",
+    "stopped_fraction",
+    "distinct_fraction",
+    "copy_fraction",
+    "length_mean",
+}
+SUMMARY = {
+    "task",
+    "model",
+    "steps",
+    "trajectories",
+    "wall_seconds",
+    "seconds_per_step",
+    "policy_versions",
+    "max_policy_lag_seen",
+    "mlflow_run_id",
+    "adapter",
+    "before",
+    "after",
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_dir, tmp_path_factory):
+    """One finished asynchronous run: its home directory and what it printed."""
+    home = tmp_path_factory.mktemp("finished")
+    code, out, err = run(tiny_flags(tiny_dir, home), home)
+    assert code == 0, err
+    return home, out
+
+
+def test_the_summary_has_the_same_metrics_before_and_after(finished):
+    home, _ = finished
+    written = summary(home)
+    assert set(written) == SUMMARY
+    assert set(written["before"]) == set(written["after"]) == METRICS
+    assert all(np.isfinite(list(written[phase].values())).all() for phase in ("before", "after"))
+    assert written["steps"] == 6
+    assert written["policy_versions"] == 7
+    assert 0 <= written["max_policy_lag_seen"] <= InfillJob().max_policy_lag
+
+
+def test_the_resolved_settings_are_stored_and_read_back(finished, tiny_dir):
+    home, _ = finished
+    given = parse(InfillJob, tiny_flags(tiny_dir, home))
+    stored = parse(InfillJob, ["--config", str(home / "run" / "config.toml")])
+    assert stored == given
+
+
+def test_every_update_and_both_evaluations_are_in_the_metrics_file(finished):
+    home, _ = finished
+    lines = [json.loads(line) for line in (home / "run" / "metrics.jsonl").open()]
+    assert [line["step"] for line in lines if line["phase"] == "train"] == [1, 2, 3, 4, 5, 6]
+    assert [line["phase"] for line in lines if line["phase"] != "train"] == ["before", "after"]
+    for line in lines:
+        if line["phase"] != "train":  # float32 on both sides: sampler and learner agree
+            assert abs(line["policy/mismatch_kl"]) < 1e-3
+
+
+def test_samples_name_their_query_their_proposal_and_their_policy_version(finished):
+    home, _ = finished
+    rows = [json.loads(line) for line in (home / "run" / "samples.jsonl").open()]
+    assert {row["phase"] for row in rows} == {"before", "train", "after"}
+    assert len([row for row in rows if row["phase"] == "after"]) == 9
+    assert {row["policy_version"] for row in rows if row["phase"] == "after"} == {6}
+    assert {row["proposal"] for row in rows if row["phase"] == "train"} >= {"policy"}
+
+
+def test_mlflow_has_the_run_with_settings_metrics_and_adapter(finished):
+    from mlflow import MlflowClient
+
+    home, _ = finished
+    found = mlflow_run(home)
+    assert found.info.status == "FINISHED"
+    assert found.info.run_id == summary(home)["mlflow_run_id"]
+    assert found.data.params["learner.lr"] == "0.0005"
+    assert {f"eval/{name}" for name in METRICS} <= set(found.data.metrics)
+    client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    assert len(client.get_metric_history(found.info.run_id, "train/loss")) == 6
+    artifacts = {file.path for file in client.list_artifacts(found.info.run_id)}
+    assert {"adapter", "config.toml", "summary.json", "samples_after.json"} <= artifacts
+
+
+def test_the_adapter_loads_as_plain_peft_and_is_not_the_base_model(finished, tiny_dir):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    home, _ = finished
+    ids = torch.arange(10, 30)[None]
+    with torch.no_grad():
+        base = AutoModelForCausalLM.from_pretrained(tiny_dir)
+        before = base(ids).logits
+        after = PeftModel.from_pretrained(base, summary(home)["adapter"])(ids).logits
+    assert not torch.allclose(before, after, atol=1e-4)
+
+
+def test_the_newest_checkpoint_is_the_last_one_and_old_ones_are_gone(finished):
+    home, _ = finished
+    directory = home / "run" / "checkpoints"
+    assert newest_complete(directory).name == "step-000006"
+    assert len(list(directory.iterdir())) == InfillJob().checkpoint.keep
+
+
+def test_a_run_without_a_terminal_prints_plain_lines_and_a_report(finished):
+    _, out = finished
+    assert "step 6/6" in out
+    assert "before" in out and "after" in out
+    assert "mlflow ui --backend-store-uri" in out
+    assert "\x1b" not in out
+
+
+def test_a_synchronous_seeded_run_with_two_of_each_never_lags(tiny_dir, tmp_path):
+    flags = tiny_flags(
+        tiny_dir,
+        tmp_path,
+        max_policy_lag=0,
+        samplers=2,
+        reward_actors=2,
+        runtime__cpus_per_actor=0.2,
+        replay__seed_references="true",
+        replay__priority="loss",
+        task__terminable="every",
+        objective__subtb_lambda=0.9,
+        learner__publish_every=4,  # 6 updates: the last version is out of turn
+    )
+    code, _, err = run(flags, tmp_path)
+    assert code == 0, err
+    written = summary(tmp_path)
+    assert written["max_policy_lag_seen"] == 0
+    assert written["policy_versions"] == 3
+
+
+def await_line(home, process, text):
+    """Blocks until the job has printed a line with this text."""
+    with (home / "out").open() as out:
+        printed = ""
+        waited = time.monotonic() + LIMIT
+        while text not in printed:
+            assert process.poll() is None, (home / "err").read_text()
+            assert time.monotonic() < waited, f"no {text!r} in time: {printed}"
+            printed += out.read()
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_a_killed_mlflow_run(tiny_dir, tmp_path):
+    process = start(tiny_flags(tiny_dir, tmp_path, steps=100_000), tmp_path)
+    try:
+        await_line(tmp_path, process, "step 4/")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(LIMIT) == 130
+    finally:
+        process.kill()
+    checkpoint = newest_complete(tmp_path / "run" / "checkpoints")
+    assert (checkpoint / "adapter_model.safetensors").is_file()
+    assert mlflow_run(tmp_path).info.status == "KILLED"
+    assert str(checkpoint) in (tmp_path / "out").read_text()
+    assert "Traceback" not in (tmp_path / "err").read_text()
+
+
+@pytest.mark.parametrize("actor", ["SamplerActor", "LearnerActor"])
+def test_a_dead_actor_ends_the_run_with_one_clear_error(tiny_dir, tmp_path, actor):
+    process = start(tiny_flags(tiny_dir, tmp_path, steps=100_000), tmp_path)
+    try:
+        await_line(tmp_path, process, "step 2/")
+        workers = psutil.Process(process.pid).children(recursive=True)
+        (victim,) = [w for w in workers if f"ray::{actor}" in " ".join(w.cmdline())]
+        victim.kill()
+        assert process.wait(LIMIT) == 3
+    finally:
+        process.kill()
+    err = (tmp_path / "err").read_text()
+    assert "died while it had to" in err
+    assert "Traceback" not in err
+    assert mlflow_run(tmp_path).info.status == "FAILED"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model__name": "/no/such/model"}, "--model.name"),
+        ({"data__path": "/no/such/stories.csv"}, "/no/such/stories.csv"),
+        ({"eval__queries": 10_000}, "eval.queries"),
+        ({"samplers": 50}, "runtime.cpus_per_actor"),
+        ({"learner__lr": "fast"}, "--learner.lr"),
+    ],
+)
+def test_a_users_mistake_exits_2_with_one_line(tiny_dir, tmp_path, changes, message):
+    code, _, err = run(tiny_flags(tiny_dir, tmp_path, **changes), tmp_path)
+    assert code == 2
+    (line,) = [line for line in err.splitlines() if line.startswith("error:")]
+    assert message in line
+    assert "Traceback" not in err

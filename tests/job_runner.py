@@ -1,0 +1,80 @@
+"""Runs the infill job as a user does, on the tiny model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+JOB = ROOT / "jobs" / "infill.py"
+
+# Longest a job on the tiny model may take, in seconds: some 60 on two quiet cores.
+LIMIT = 400
+
+
+def tiny_flags(model: Path, home: Path, **changes: Any) -> list[str]:
+    """Flags of a job that is small in every respect; outputs go below `home`."""
+    settings = {
+        "model.name": model,
+        "run-dir": home / "run",
+        "tracking.uri": f"sqlite:///{home / 'mlflow.db'}",
+        "steps": 6,
+        "policy.lora-rank": 8,
+        "task.max-len": 8,
+        "sampler.trajectories-per-query": 4,
+        "sampler.queries-per-call": 2,
+        "sampler.kv-cache-mb": 32,
+        "sampler.max-batch": 16,
+        "learner.trajectories-per-query": 4,
+        "replay.min-replay": 8,
+        "eval.queries": 3,
+        "eval.samples": 3,
+        "eval.shown": 1,
+        "checkpoint.every": 2,
+        "runtime.log-every": 2,
+        **{name.replace("__", ".").replace("_", "-"): value for name, value in changes.items()},
+    }
+    return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+
+
+def start(flags: list[str], home: Path) -> subprocess.Popen[str]:
+    """The job as a process of its own; its output lands in home/out and home/err."""
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    with (home / "out").open("w") as out, (home / "err").open("w") as err:
+        return subprocess.Popen(
+            [sys.executable, str(JOB), *flags],
+            cwd=home,
+            env={**environment, "GFN_RAY_HOME": str(home)},
+            stdout=out,
+            stderr=err,
+            text=True,
+        )
+
+
+def run(flags: list[str], home: Path) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of the finished job."""
+    process = start(flags, home)
+    try:
+        code = process.wait(LIMIT)
+    finally:
+        process.kill()
+    return code, (home / "out").read_text(), (home / "err").read_text()
+
+
+def summary(home: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((home / "run" / "summary.json").read_text())
+    return loaded
+
+
+def mlflow_run(home: Path) -> Any:
+    """The one run in the job's own store."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("gfn_ray")
+    (found,) = client.search_runs([experiment.experiment_id])
+    return found
