@@ -67,12 +67,13 @@ ray-up: setup ## Start Ray on this machine, reachable from this machine only
 	  --node-ip-address 127.0.0.1 --dashboard-host 127.0.0.1 --disable-usage-stats
 
 # Ray runs a copy of this folder; GFN_RAY_HOME says where runs/ and mlflow.db are to go instead.
+# A stopped job gets a minute, not Ray's three seconds, to write its checkpoint.
 .PHONY: submit
 submit: setup ## Submit a job: JOB=jobs/infill.py ARGS="..." (ADDRESS=http://host:8265)
 	@test -n "$(JOB)" || { echo 'submit: say which job, as in: make submit JOB=jobs/infill.py ARGS="--help"' >&2; exit 2; }
 	@test -f "$(JOB)" || { echo 'submit: there is no file $(JOB); the jobs are: $(wildcard jobs/*.py)' >&2; exit 2; }
 	@$(BIN)/ray job submit --address $(ADDRESS) --working-dir . \
-	  --runtime-env-json '{"env_vars": {"GFN_RAY_HOME": "$(CURDIR)"}}' -- python $(JOB) $(ARGS)
+	  --runtime-env-json '{"env_vars": {"GFN_RAY_HOME": "$(CURDIR)", "RAY_JOB_STOP_WAIT_TIME_S": "60"}}' -- python $(JOB) $(ARGS)
 
 .PHONY: ray-down
 ray-down: setup ## Stop Ray on this machine

@@ -89,6 +89,13 @@ class InfillConfig(Section):
         for name in ("{beginning}", "{ending}"):
             if name not in self.template:
                 raise ValueError(f"task.template lacks {name}; got {self.template!r}")
+        try:
+            self.template.format(beginning="", ending="")
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(
+                f"task.template takes {{beginning}} and {{ending}} and doubled braces for literal "
+                f"ones; got {self.template!r} ({error!r})"
+            ) from None
         return self
 
 
@@ -110,8 +117,10 @@ class SamplerConfig(Section):
     epsilon: float = Field(
         0.03, ge=0, le=1, description="Chance, per token of those, of a uniform legal token."
     )
-    dtype: DType = Field(
-        "float32", description="Precision of the sampling engine; proposals may be rough."
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Precision of the sampling engine; auto is float32 on CPU and bfloat16 on "
+        "CUDA, whose LoRA kernels take no float32. Proposals may be rough.",
     )
     threads: int = Field(1, ge=1, description="CPU threads of one sampler actor.")
     gpus: float = Field(0.4, gt=0, description="GPUs Ray reserves for one, where CUDA is used.")

@@ -142,6 +142,8 @@ class Tracker:
             self.flush()
         except RunFailed as error:
             lost = error
+        except KeyboardInterrupt:
+            _log.warning("interrupted again: the last metrics are given up")
         try:
             with _quick_to_give_up():
                 self._system.finish()

@@ -24,7 +24,7 @@ def tiny_flags(model: Path, home: Path, **changes: Any) -> list[str]:
         "tracking.uri": f"sqlite:///{home / 'mlflow.db'}",
         "steps": 6,
         "policy.lora-rank": 8,
-        "task.max-len": 8,
+        "task.max-len": 24,
         "sampler.trajectories-per-query": 4,
         "sampler.queries-per-call": 2,
         "sampler.kv-cache-mb": 32,

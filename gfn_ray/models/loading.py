@@ -62,15 +62,12 @@ def load_tokenizer(path: str, trust_remote_code: bool) -> PreTrainedTokenizerBas
 def load_causal_lm(path: str, dtype: str, device: str, trust_remote_code: bool) -> PreTrainedModel:
     """A resolved model, frozen, in eval mode, with SDPA attention; dtype as in config.DType.
 
-    device is 'cpu', 'cuda' or 'cuda:N'; 'auto' takes CUDA where there is.
+    device is 'cpu', 'cuda' or 'cuda:N'.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
-    has_cuda = torch.cuda.is_available()
-    if device == "auto":
-        device = "cuda" if has_cuda else "cpu"
-    if torch.device(device).type == "cuda" and not has_cuda:
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise UserError("--runtime.device is cuda, and torch finds no CUDA device; use cpu or auto")
     loaded: Any  # with output_loading_info: the model and a report, unlike its annotation
     try:

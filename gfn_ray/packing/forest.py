@@ -42,14 +42,22 @@ class TokenForest:
             key = (parent, int(token))
             node = self._children.get(key)
             if node is None:
-                node = len(self._tokens)
-                self._tokens.append(int(token))
-                self._parents.append(parent)
-                self._depths.append(self._depths[parent] + 1 if parent != ROOT else 0)
-                self._children[key] = node
+                node = self._children[key] = self._append(int(token), parent)
             nodes.append(node)
             parent = node
         return nodes
+
+    def add_tree(self, token_ids: Sequence[int] | npt.NDArray[np.int32]) -> int:
+        """Plant a sequence that shares nothing with other trees; returns its last node."""
+        first = self._append(int(token_ids[0]), ROOT)
+        rest = self.add_path(token_ids[1:], first)
+        return rest[-1] if rest else first
+
+    def _append(self, token: int, parent: int) -> int:
+        self._tokens.append(token)
+        self._parents.append(parent)
+        self._depths.append(self._depths[parent] + 1 if parent != ROOT else 0)
+        return len(self._tokens) - 1
 
     @property
     def token_ids(self) -> npt.NDArray[np.int64]:

@@ -65,7 +65,10 @@ def read_adapter(peft_model: Any, version: int) -> Adapter:
 
     tensors = {
         name: tensor.detach().to("cpu", torch.float32).numpy().copy()
-        for name, tensor in get_peft_model_state_dict(peft_model).items()
+        for name, tensor in get_peft_model_state_dict(
+            peft_model,
+            save_embedding_layers=False,  # "auto" would ask the model hub at every version
+        ).items()
     }
     config = peft_model.peft_config["default"].to_dict()
     plain = {key: _plain(value) for key, value in config.items()}

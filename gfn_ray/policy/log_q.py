@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gfn_ray.packing.forest import ROOT, TokenForest
+from gfn_ray.packing.forest import TokenForest
 from gfn_ray.packing.forward import LegalTokens, forest_log_probs
 from gfn_ray.trajectory import IntArray, Support, Trajectory
 
@@ -84,9 +84,15 @@ def log_q(model: Any, groups: Sequence[TrajectoryGroup], support: Support, masks
     forest = TokenForest()
     paths: list[list[int]] = []  # nodes at prefixes 0..T: the prompt's last node, then z
     rows: dict[int, int] = {}
+    roots: dict[bytes, int] = {}
     flat = [(group, t) for group in groups for t in group.trajectories]
     for group, trajectory in flat:
-        root = forest.add_path(group.prompt_ids, ROOT)[-1]
+        # A tree for each prompt: a node of one prompt may not double as a node of another's
+        # z, whose legal tokens are others.
+        prompt = group.prompt_ids.tobytes()
+        if prompt not in roots:
+            roots[prompt] = forest.add_tree(group.prompt_ids)
+        root = roots[prompt]
         path = [root, *forest.add_path(trajectory.token_ids, root)]
         rows.update(zip(path, support.mask_rows(trajectory.token_ids).tolist(), strict=True))
         paths.append(path)

@@ -106,7 +106,7 @@ class PolicyTrainer:
             "lr": rate,
             "reward_temperature": temperature,
             "log_z": float(torch.cat(roots).mean()),
-            "policy_version": float(self.version),
+            "policy_version": float(self.version - 1),
             **_describe(groups, torch.cat(final_log_q).cpu().numpy(), temperature),
             "learn_seconds": time.perf_counter() - started,
         }
@@ -152,8 +152,8 @@ def _describe(
     ends = np.cumsum([len(group.trajectories) for group in groups])[:-1]
     return {
         "log_reward_mean": float(log_reward.mean()),
-        "log_pf_mean": float(final_log_q.mean()),
-        "log_ratio_var": float(np.mean([part.var() for part in np.split(ratio, ends)])),
+        "log_q_mean": float(final_log_q.mean()),
+        "log_ratio_var": float(np.mean([part.var(ddof=1) for part in np.split(ratio, ends)])),
         "length_mean": float(np.mean([len(t) for t in flat])),
         "trajectories": float(len(flat)),
         "learn_tokens": float(sum(len(t) for t in flat)),

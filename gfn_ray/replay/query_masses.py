@@ -41,10 +41,6 @@ class QueryMasses:
         if 0 < self._tree.total < np.exp(-SPAN):
             self._recentre()
 
-    def log_masses(self, rows: IndexArray) -> WeightArray:
-        """Log masses [N] of rows [N]."""
-        return self._log[rows]
-
     def draw(self, count: int, rng: np.random.Generator) -> IndexArray:
         """Up to `count` distinct rows; fewer only where fewer can be drawn.
 

@@ -2,7 +2,8 @@
 
 Each turns wire records into objects, calls plain code, and turns the result back. Calls
 that move bulky records return them apart from a small `info` dict, so that the controller
-can pass the records on by reference and read only the numbers.
+can pass the records on by reference and read only the numbers. Models are loaded by `load`,
+not by constructors: what a method raises reaches the controller with its own type.
 """
 
 from __future__ import annotations
@@ -18,6 +19,16 @@ from gfn_ray.trajectory import Query, Support, Trajectory
 Wire = dict[str, Any]
 
 
+def _load_model(config: JobConfig, dtype: str, threads: int, device: str) -> Any:
+    import torch
+
+    from gfn_ray.models.loading import load_causal_lm, resolve_model
+
+    torch.set_num_threads(threads)
+    path = resolve_model(config.model)
+    return load_causal_lm(path, dtype, device, config.model.trust_remote_code)
+
+
 def _queries(wires: list[Wire]) -> dict[str, Query]:
     return {wire["query_id"]: Query.from_wire(wire) for wire in wires}
 
@@ -26,23 +37,25 @@ class SamplerActor:
     """vLLM with the newest adapter it was handed."""
 
     def __init__(self, config: JobConfig, device: str, support: Wire, queries: list[Wire]) -> None:
+        self._config = config
+        self._device = device
+        self._support = Support.from_wire(support)
+        self._queries = _queries(queries)
+
+    def load(self) -> None:
         from gfn_ray.models.loading import resolve_model
         from gfn_ray.sampling.engine import SamplingEngine
 
-        self._config = config
-        self._queries = _queries(queries)
+        config = self._config
         self._engine = SamplingEngine(
             resolve_model(config.model),
-            Support.from_wire(support),
+            self._support,
             config.sampler,
             config.policy,
-            device=device,
+            device=self._device,
             seed=config.seed,
             trust_remote_code=config.model.trust_remote_code,
         )
-
-    def ready(self) -> None:
-        """Returns once the constructor has."""
 
     def sample(
         self, adapter: Wire, query_ids: list[str], seed: list[int], on_policy: int | None
@@ -71,8 +84,6 @@ class SamplerActor:
             ]
         )
         info = {
-            "version": self._engine.version,
-            "trajectories": len(trajectories),
             "tokens": sum(len(t) + 1 for t in trajectories),
             "seconds": time.perf_counter() - started,
         }
@@ -83,23 +94,16 @@ class RewardActor:
     """The frozen LM."""
 
     def __init__(self, config: JobConfig, device: str, queries: list[Wire]) -> None:
-        import torch
-
-        from gfn_ray.models.loading import load_causal_lm, resolve_model
-        from gfn_ray.rewards.likelihood import LikelihoodReward
-
-        torch.set_num_threads(config.reward.threads)
-        model = load_causal_lm(
-            resolve_model(config.model),
-            config.reward.dtype,
-            device,
-            config.model.trust_remote_code,
-        )
-        self._reward = LikelihoodReward(model, config.reward.tokens_per_forward)
+        self._config = config
+        self._device = device
         self._queries = _queries(queries)
 
-    def ready(self) -> None:
-        """Returns once the constructor has."""
+    def load(self) -> None:
+        from gfn_ray.rewards.likelihood import LikelihoodReward
+
+        reward = self._config.reward
+        model = _load_model(self._config, reward.dtype, reward.threads, self._device)
+        self._reward = LikelihoodReward(model, reward.tokens_per_forward)
 
     def score(self, wires: list[Wire]) -> tuple[list[Wire], Wire]:
         """The same trajectories with untempered log R at every terminable prefix."""
@@ -107,7 +111,6 @@ class RewardActor:
         trajectories = [Trajectory.from_wire(wire) for wire in wires]
         scored = self._reward.score([(self._queries[t.query_id], t) for t in trajectories])
         info = {
-            "trajectories": len(scored),
             "tokens": sum(len(t) for t in scored),
             "seconds": time.perf_counter() - started,
         }
@@ -118,18 +121,17 @@ class ReplayActor:
     """The shared replay buffer."""
 
     def __init__(self, config: JobConfig) -> None:
+        self._config = config
+
+    def load(self) -> None:
         from gfn_ray.replay.buffer import ReplayBuffer
 
-        self._buffer = ReplayBuffer(
-            config.replay, config.seed, group=config.learner.trajectories_per_query
-        )
-
-    def ready(self) -> None:
-        """Returns once the constructor has."""
+        group = self._config.learner.trajectories_per_query
+        self._buffer = ReplayBuffer(self._config.replay, self._config.seed, group=group)
 
     def add(self, wires: list[Wire]) -> Wire:
-        report = self._buffer.add([Trajectory.from_wire(wire) for wire in wires])
-        return {"offered": len(wires), "added": report.added, "size": len(self._buffer)}
+        self._buffer.add([Trajectory.from_wire(wire) for wire in wires])
+        return {"offered": len(wires), "size": len(self._buffer)}
 
     def sample(self, queries: int, per_query: int, version: int) -> tuple[list[Wire], Wire]:
         """A batch and where it came from; trajectories = 0 where nothing is eligible."""
@@ -140,7 +142,7 @@ class ReplayActor:
             "trajectories": len(batch),
             "slots": batch.slots,
             "generations": batch.generations,
-            **self._buffer.stats(),
+            "stats": self._buffer.stats(),
         }
         return [t.to_wire() for t in batch.trajectories], info
 
@@ -152,23 +154,17 @@ class LearnerActor:
     """The policy being trained, and its optimizer."""
 
     def __init__(self, config: JobConfig, device: str, support: Wire, queries: list[Wire]) -> None:
-        import torch
-
-        from gfn_ray.models.loading import load_causal_lm, resolve_model
-        from gfn_ray.policy.trainer import PolicyTrainer
-
-        torch.set_num_threads(config.learner.threads)
-        base = load_causal_lm(
-            resolve_model(config.model),
-            config.learner.dtype,
-            device,
-            config.model.trust_remote_code,
-        )
-        self._trainer = PolicyTrainer(base, config, Support.from_wire(support))
+        self._config = config
+        self._device = device
+        self._support = Support.from_wire(support)
         self._queries = _queries(queries)
 
-    def ready(self) -> None:
-        """Returns once the constructor has."""
+    def load(self) -> None:
+        from gfn_ray.policy.trainer import PolicyTrainer
+
+        learner = self._config.learner
+        base = _load_model(self._config, learner.dtype, learner.threads, self._device)
+        self._trainer = PolicyTrainer(base, self._config, self._support)
 
     def publish(self) -> tuple[Wire, Wire]:
         """The current weights as the next version."""

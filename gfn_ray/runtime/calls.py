@@ -17,6 +17,7 @@ from ray.exceptions import (
     ActorUnavailableError,
     ObjectLostError,
     OutOfMemoryError,
+    RayError,
     RayTaskError,
     WorkerCrashedError,
 )
@@ -65,8 +66,8 @@ class PendingCalls:
         """Waits briefly for any call, then runs the handlers of those that are done."""
         if not self._calls:
             raise RunFailed(
-                "nothing is under way and nothing may start: the rate limit and the staleness "
-                "gate wait for each other; raise replay.samples_per_insert or max_policy_lag"
+                "nothing is under way and nothing may start: the rate limiter and the lag gate "
+                "wait for each other, which is a fault of gfn_ray; please report the settings"
             )
         done, _ = ray.wait(list(self._calls), num_returns=1, timeout=POLL_SECONDS)
         for ref in done:
@@ -102,6 +103,8 @@ def fetch(ref: Any, actor: str, what: str, limit: float, setting: str) -> Any:
         raise RunFailed(f"{actor} failed to {what}: {type(cause).__name__}: {cause}") from error
     except _DEATHS as error:
         raise RunFailed(f"{actor} died while it had to {what}: {_cause(error)}") from error
+    except RayError as error:  # a full disk or object store, a node or a placement that is gone
+        raise RunFailed(f"Ray could not let {actor} {what}: {_cause(error)}") from error
 
 
 def _late(actor: str, what: str, limit: float, setting: str) -> RunFailed:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+import torch
 
 from gfn_ray.config import JobConfig
-from gfn_ray.errors import UserError
+from gfn_ray.errors import RunFailed, UserError
 
 # A run moves adapters and token ids; Ray's default of a third of memory would be wasted.
 LOCAL_OBJECT_STORE_BYTES = 512 << 20
@@ -18,8 +19,6 @@ LOCAL_OBJECT_STORE_BYTES = 512 << 20
 @contextmanager
 def connected() -> Iterator[None]:
     """Connects to $RAY_ADDRESS (set inside a submitted job), else starts Ray locally."""
-    # Ray would hide GPUs from CPU-only actors anyway; this silences its notice.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     address = os.environ.get("RAY_ADDRESS")
     common = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
@@ -32,10 +31,12 @@ def connected() -> Iterator[None]:
                 object_store_memory=LOCAL_OBJECT_STORE_BYTES,
                 **common,
             )
-    except ConnectionError as error:
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        if not address:
+            raise RunFailed(f"Ray did not start on this machine: {error}") from error
         raise UserError(
-            f"no Ray cluster answers at RAY_ADDRESS={address!r} ({error}); start one with "
-            "`make ray-up`, or unset RAY_ADDRESS to run locally"
+            f"RAY_ADDRESS is {address!r}, where no Ray cluster answers ({error}); it takes "
+            "auto, ray://host:10001 or host:6379; unset it to run locally"
         ) from None
     try:
         yield
@@ -50,11 +51,17 @@ def choose_device(config: JobConfig) -> str:
         raise UserError("runtime.device is 'cuda', but the Ray cluster has no GPU; use cpu or auto")
     if config.runtime.device != "auto":
         return config.runtime.device
-    return "cuda" if gpus else "cpu"
+    # A CPU build of torch cannot use the GPUs that Ray has counted.
+    return "cuda" if gpus and torch.version.cuda else "cpu"
 
 
 def check_resources(config: JobConfig, device: str) -> None:
-    """Refuses a run whose actors Ray could never place, instead of waiting for them."""
+    """Refuses a run whose actors could never start, instead of waiting for them."""
+    if device == "cuda" and config.sampler.dtype == "float32":
+        raise UserError(
+            "sampler.dtype is float32, which vLLM's LoRA kernels on CUDA do not take; use auto or "
+            "bfloat16"
+        )
     models = config.samplers + config.reward_actors + 1
     available = ray.cluster_resources()
     cpus = models * config.runtime.cpus_per_actor

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from gfn_ray.config import JobConfig
+from gfn_ray.errors import RunFailed
 from gfn_ray.replay.rate_limiter import RateLimiter
 from gfn_ray.runtime.calls import PendingCalls
 from gfn_ray.runtime.fleet import Fleet
@@ -33,6 +34,10 @@ Wire = dict[str, Any]
 
 # First entry of a sampling call's seed: training calls and evaluation never share a stream.
 TRAINING_STREAM = 0
+
+
+# Draws that found nothing eligible, each after a new add, before the run is given up.
+EMPTY_DRAWS_LIMIT = 30
 
 
 @dataclass
@@ -68,6 +73,8 @@ class Controller:
         self._config = config
         self._fleet = fleet
         self._train_ids = [query.query_id for query in data.train]
+        if not self._train_ids:
+            raise ValueError("the task gave no training queries")
         self._order = self._query_order()
         self._group = config.sampler.trajectories_per_query
         batch = config.learner.queries_per_step * config.learner.trajectories_per_query
@@ -84,10 +91,13 @@ class Controller:
         self._reward_load = [0] * config.reward_actors
         self._learner_busy = False
         self._starved = False
+        self._empty_draws = 0
         self._sampling_calls = 0
         self._fresh: list[Trajectory] = []
         self._replay_size = 0
+        self._replay_stats: dict[str, float] = {}
         self.step = 0
+        self.published_step = 0
         self.trajectories = 0
         self.adapter: Any = None
         self.meters = {stage: StageMeter() for stage in ("sample", "reward", "learn")}
@@ -109,9 +119,12 @@ class Controller:
         self._calls.run_all()
 
     def seed_replay(self, seeds: list[Trajectory]) -> None:
-        """Puts known good z into replay, scored like any other trajectory."""
-        if seeds:
-            self._score([t.to_wire() for t in seeds], promised=0, version=None)
+        """Puts known good z into replay, up to its capacity, scored like any other."""
+        kept = seeds[: self._config.replay.capacity]
+        size = self._config.sampler.queries_per_call * self._group
+        for start in range(0, len(kept), size):
+            wires = [t.to_wire() for t in kept[start : start + size]]
+            self._score(wires, promised=0, version=None)
             self._calls.run_all()
 
     def train(self, observe: Callable[[StepReport], None]) -> None:
@@ -204,12 +217,11 @@ class Controller:
 
         def drawn(info: Wire) -> None:
             if info["trajectories"] == 0:
-                # Everything eligible is used up: wait for the next add, then try again.
-                self._limiter.gave_up(batch)
-                self._gate.publication_cancelled()
-                self._learner_busy, self._starved = False, True
+                self._nothing_eligible(batch)
                 return
+            self._empty_draws = 0
             self._limiter.took(info["trajectories"])
+            self._replay_stats = info["stats"]
             metrics, losses = self._fleet.learner.step.options(num_returns=2).remote(records)
             if self._config.replay.priority == "loss":
                 self._calls.add(
@@ -225,6 +237,22 @@ class Controller:
             )
 
         self._calls.add(info, "replay", "give a batch", drawn)
+
+    def _nothing_eligible(self, batch: int) -> None:
+        """Replay had no query with two eligible trajectories: wait for the next add."""
+        self._empty_draws += 1
+        if self._empty_draws > EMPTY_DRAWS_LIMIT:
+            raise RunFailed(
+                f"{self._empty_draws} draws from replay in a row found no query with two eligible "
+                f"trajectories ({self._replay_size} are stored); raise replay.max_staleness or "
+                "replay.max_times_sampled, lower replay.edit_distance, or, where the policy "
+                "repeats one z, raise the sampler's exploration"
+            )
+        # All that is paid for is forgone, so that samplers are asked for something new.
+        while self._limiter.may_sample(batch):
+            self._limiter.gave_up(batch)
+        self._gate.publication_cancelled()
+        self._learner_busy, self._starved = False, True
 
     def _updated(self, metrics: dict[str, float], publishes: bool) -> None:
         self.step += 1
@@ -243,7 +271,7 @@ class Controller:
     def _described(self, metrics: dict[str, float]) -> dict[str, float]:
         return {
             **metrics,
-            "replay_size": float(self._replay_size),
+            **{f"replay_{name}": value for name, value in self._replay_stats.items()},
             "trajectories_sampled": float(self.trajectories),
             "policy_lag_max": float(self.largest_lag),
             **{f"{stage}_tokens_per_s": meter.rate for stage, meter in self.meters.items()},
@@ -256,6 +284,7 @@ class Controller:
         def published(info: Wire) -> None:
             # The reference is owned here, so the weights outlive the learner's process.
             self.adapter = adapter
+            self.published_step = self.step
             self._gate.published(info["version"])
             then()
 

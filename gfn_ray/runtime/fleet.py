@@ -8,6 +8,7 @@ from typing import Any
 import ray
 
 from gfn_ray.config import JobConfig
+from gfn_ray.errors import RunFailed
 from gfn_ray.runtime import actors
 from gfn_ray.runtime.calls import PendingCalls
 from gfn_ray.sampling.environment import thread_environment, vllm_environment
@@ -26,19 +27,21 @@ class Fleet:
     @staticmethod
     def start(config: JobConfig, data: TaskData, device: str) -> Fleet:
         """Starts every actor and returns once each has loaded its model."""
+        # Ray leaves GPUs visible to actors that reserved none, and vLLM would take one.
+        hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
         support = ray.put(data.support.to_wire())
         queries = ray.put([query.to_wire() for query in (*data.train, *data.held_out)])
         sampler = ray.remote(actors.SamplerActor).options(
             **_resources(config, device, config.sampler.gpus),
-            runtime_env=_environment(config.sampler.threads, vllm_environment(device)),
+            runtime_env=_environment(config.sampler.threads, vllm_environment(device) | hidden),
         )
         reward = ray.remote(actors.RewardActor).options(
             **_resources(config, device, config.reward.gpus),
-            runtime_env=_environment(config.reward.threads),
+            runtime_env=_environment(config.reward.threads, hidden),
         )
         learner = ray.remote(actors.LearnerActor).options(
             **_resources(config, device, config.learner.gpus),
-            runtime_env=_environment(config.learner.threads),
+            runtime_env=_environment(config.learner.threads, hidden),
         )
         replay = ray.remote(actors.ReplayActor).options(num_cpus=0, runtime_env=_environment(1))
         fleet = Fleet(
@@ -47,10 +50,12 @@ class Fleet:
             replay.remote(config),
             learner.remote(config, device, support, queries),
         )
-        starting = PendingCalls(config.runtime.start_timeout_s, "runtime.start_timeout_s")
-        for name, actor in fleet.named().items():
-            starting.add(actor.ready.remote(), name, "start", lambda _: None)
-        starting.run_all()
+        named = fleet.named()
+        first = {name: actor for name, actor in named.items() if "sampler" not in name}
+        # vLLM sizes its cache by what a GPU has free, so there the others load before it.
+        waves = [first, named.keys() - first.keys()] if device == "cuda" else [named]
+        for wave in waves:
+            _load(config, {name: named[name] for name in wave})
         return fleet
 
     def named(self) -> dict[str, Any]:
@@ -61,9 +66,17 @@ class Fleet:
             "learner": self.learner,
         }
 
-    def stop(self) -> None:
-        for actor in self.named().values():
-            ray.kill(actor)
+
+def _load(config: JobConfig, named: dict[str, Any]) -> None:
+    """Has these actors load their models at the same time, and waits for all."""
+    loading = PendingCalls(config.runtime.start_timeout_s, "runtime.start_timeout_s")
+    for name, actor in named.items():
+        loading.add(actor.load.remote(), name, "load its model", lambda _: None)
+    try:
+        loading.run_all()
+    except RunFailed as error:
+        free = ", ".join(f"{v:g} {k}" for k, v in ray.available_resources().items() if v)
+        raise RunFailed(f"{error} (free on the Ray cluster: {free or 'nothing'})") from error
 
 
 def _resources(config: JobConfig, device: str, gpus: float) -> dict[str, float]:

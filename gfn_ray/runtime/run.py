@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
+from typing import Any
 
 from gfn_ray.cli import dump_toml
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import EXIT_INTERRUPTED
-from gfn_ray.models.loading import load_tokenizer, resolve_model, vocab_size
+from gfn_ray.models.loading import EMBEDDED, load_tokenizer, resolve_model, vocab_size
 from gfn_ray.runtime.cluster import check_resources, choose_device, connected
 from gfn_ray.runtime.display import Display, make_display
 from gfn_ray.runtime.fleet import Fleet
@@ -20,8 +22,8 @@ from gfn_ray.tracking import RunStatus, Tracker, redact_uri
 def run(config: JobConfig, task: Task) -> int:
     """Trains one policy and returns the process's exit code.
 
-    Raises UserError before anything is written where settings or data are at fault, and
-    RunFailed, after closing the books, where an actor dies or is late.
+    Raises UserError, before anything is written, where settings, data or the cluster are at
+    fault, and RunFailed, after closing the books, where an actor dies or is late.
     """
     display = make_display(config.steps, config.runtime.log_every)
     try:
@@ -29,37 +31,40 @@ def run(config: JobConfig, task: Task) -> int:
         model = resolve_model(config.model)
         tokenizer = load_tokenizer(model, config.model.trust_remote_code)
         data = task.load(tokenizer, vocab_size(model, config.model.trust_remote_code))
-        directory = RunDir.create(config, task.name)
-        directory.write_config(dump_toml(_redacted(config)))
-        display.phase("opening MLflow")
-        tracker = Tracker.start(
-            resolve_tracking_uri(config.tracking.uri),
-            config.tracking.experiment,
-            directory.path.name,
-            config.model_dump(mode="json"),
-            artifact_root=output_root() / "mlruns",
-        )
-        tracker.artifact(directory.config_file)
-        session = Session(config, task, data, tokenizer, directory, display, tracker)
-        return _train(config, data, session, display, tracker)
+        config = _with_absolute_model(config, model)
+        display.phase("starting Ray")
+        with connected():
+            # `ray job stop` and process managers say SIGTERM: the same clean end as Ctrl-C.
+            # Set here because connecting to Ray sets a handler of its own.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            device = choose_device(config)
+            check_resources(config, device)
+            return _record(config, task, data, tokenizer, device, display)
     finally:
         display.close()
 
 
-def _train(
-    config: JobConfig, data: TaskData, session: Session, display: Display, tracker: Tracker
+def _record(
+    config: JobConfig, task: Task, data: TaskData, tokenizer: Any, device: str, display: Display
 ) -> int:
-    # `ray job stop` and process managers say SIGTERM: the same clean end as Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Opens the run directory and MLflow, trains, and closes MLflow with the right status."""
+    directory = RunDir.create(config, task.name)
+    directory.write_config(dump_toml(_redacted(config)))
+    display.phase("opening MLflow")
+    tracker = Tracker.start(
+        resolve_tracking_uri(config.tracking.uri),
+        config.tracking.experiment,
+        directory.path.name,
+        config.model_dump(mode="json"),
+        artifact_root=output_root() / "mlruns",
+    )
     status: RunStatus = "FAILED"
+    session = Session(config, task, data, tokenizer, directory, display, tracker)
     try:
-        display.phase("starting Ray")
-        with connected():
-            device = choose_device(config)
-            check_resources(config, device)
-            display.phase("starting actors and loading models")
-            fleet = Fleet.start(config, data, device)
-            report = session.work(fleet)
+        tracker.artifact(directory.config_file)
+        display.phase("starting actors and loading models")
+        fleet = Fleet.start(config, data, device)
+        report = session.work(fleet)
         status = "FINISHED"
         display.show(report)
         return 0
@@ -69,6 +74,13 @@ def _train(
         return EXIT_INTERRUPTED
     finally:
         tracker.end(status)
+
+
+def _with_absolute_model(config: JobConfig, model: str) -> JobConfig:
+    """A local directory by its full path: actors may run in another working directory."""
+    if config.model.name == EMBEDDED or not Path(model).is_dir():
+        return config
+    return config.model_copy(update={"model": config.model.model_copy(update={"name": model})})
 
 
 def _redacted(config: JobConfig) -> JobConfig:

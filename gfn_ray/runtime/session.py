@@ -58,7 +58,7 @@ class Session:
         try:
             return self._phases(fleet)
         except KeyboardInterrupt:
-            if self._controller is not None and self._controller.step:
+            if self._controller is not None and self._controller.published_step:
                 self._checkpoint(self._controller)
             raise
 
@@ -156,8 +156,10 @@ class Session:
         )
 
     def _checkpoint(self, controller: Controller) -> None:
+        """Writes the newest published adapter, under the step whose weights it holds."""
         adapter = self._adapter(controller)
-        with publish_directory(self._directory.checkpoint_dir(controller.step)) as directory:
+        target = self._directory.checkpoint_dir(controller.published_step)
+        with publish_directory(target) as directory:
             write_adapter(adapter, directory)
         prune(self._directory.checkpoints_dir, self._config.checkpoint.keep)
 
@@ -206,6 +208,11 @@ def _between(around: tuple[str, str], text: str) -> tuple[str, str, str]:
     return around[0], text, around[1]
 
 
+def _mean_log_reward(trajectories: list[Trajectory]) -> float | None:
+    rewards = [t.final_log_reward for t in trajectories]
+    return sum(rewards) / len(rewards) if rewards else None
+
+
 def _progress(controller: Controller, report: StepReport) -> Progress:
     metrics = report.metrics
     return Progress(
@@ -215,7 +222,7 @@ def _progress(controller: Controller, report: StepReport) -> Progress:
         policy_lag=controller.largest_lag,
         replay_size=int(metrics["replay_size"]),
         loss=metrics["loss"],
-        log_reward=metrics["log_reward_mean"],
+        log_reward=_mean_log_reward(report.fresh),
         log_ratio_var=metrics["log_ratio_var"],
         reward_temperature=metrics["reward_temperature"],
         tokens_per_s={stage: meter.rate for stage, meter in controller.meters.items()},

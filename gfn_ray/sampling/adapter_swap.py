@@ -7,7 +7,6 @@ for each version, the prefix cache reset after each swap, and copied tensors.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -62,7 +61,7 @@ class AdapterSwap:
         self._load: Callable[[Adapter], LoRARequest] = (
             self._load_in_memory if in_memory else self._load_from_files
         )
-        self._directory: Path | None = None
+        self._files: tempfile.TemporaryDirectory[str] | None = None
 
     def load(self, adapter: Adapter) -> LoRARequest:
         """Makes the adapter live; every later request must carry the returned object."""
@@ -78,11 +77,11 @@ class AdapterSwap:
 
     def _load_from_files(self, adapter: Adapter) -> LoRARequest:
         """The public way: a new id, name and path for each version; old files are removed."""
-        directory = Path(tempfile.mkdtemp(prefix=f"gfn_ray-policy-v{adapter.version}-"))
-        write_adapter(adapter, directory)
-        request = LoRARequest(f"policy-v{adapter.version}", adapter.version + 1, str(directory))
+        files = tempfile.TemporaryDirectory(prefix=f"gfn_ray-policy-v{adapter.version}-")
+        write_adapter(adapter, Path(files.name))
+        request = LoRARequest(f"policy-v{adapter.version}", adapter.version + 1, files.name)
         self._llm.llm_engine.add_lora(request)
-        if self._directory is not None:
-            shutil.rmtree(self._directory)
-        self._directory = directory
+        if self._files is not None:
+            self._files.cleanup()
+        self._files = files
         return request

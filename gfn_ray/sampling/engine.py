@@ -59,7 +59,7 @@ class SamplingEngine:
         self._support = support
         self._llm = LLM(
             model=model_path,
-            dtype=sampler.dtype,
+            dtype=_dtype(sampler.dtype, device),
             seed=seed,
             trust_remote_code=trust_remote_code,
             skip_tokenizer_init=True,
@@ -139,3 +139,9 @@ class SamplingEngine:
             stopped=stopped,
             sampler_log_pf=log_pf,
         )
+
+
+def _dtype(setting: str, device: str) -> str:
+    if setting == "auto":
+        return "float32" if device == "cpu" else "bfloat16"
+    return setting

@@ -13,6 +13,8 @@ def vllm_environment(device: str) -> dict[str, str]:
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_LOGGING_LEVEL": "ERROR",
         "VLLM_NO_USAGE_STATS": "1",
+        # The second-generation runner takes only its own kind of logits processor.
+        "VLLM_USE_V2_MODEL_RUNNER": "0",
         "DO_NOT_TRACK": "1",
     }
     if device == "cuda":

@@ -17,7 +17,7 @@ from gfn_ray.errors import UserError
 from gfn_ray.evaluation.text import distinct_fraction, is_copy
 from gfn_ray.tasks.task import MetricInfo, TaskData
 from gfn_ray.tasks.vocabulary import Vocabulary
-from gfn_ray.trajectory import IntArray, Query, Support, Trajectory
+from gfn_ray.trajectory import BoolArray, IntArray, Query, Support, Trajectory
 
 
 class InfillTask:
@@ -35,6 +35,10 @@ class InfillTask:
             raise UserError(
                 f"eval.queries asks for {self._config.eval.queries} held-out stories, the data "
                 f"has {len(held_out)}; lower it or give more stories"
+            )
+        if not splits.train:
+            raise UserError(
+                f"none of the {len(held_out)} stories falls into the training split; give more"
             )
         longest = self._config.sampler.max_prompt_tokens
         queries = [[self._query(s, tokenizer) for s in part] for part in (splits.train, held_out)]
@@ -82,10 +86,10 @@ class InfillTask:
         prompt = self._config.task.template.format(beginning=text, ending=ending)
         return Query(
             query_id=story.story_id,
-            prompt_ids=_ids(tokenizer, prompt, special=True),
-            context_ids=_ids(tokenizer, text, special=True),
-            answer_ids=_ids(tokenizer, " " + ending),
-            reference_ids=_ids(tokenizer, " " + middle),
+            prompt_ids=_ids(tokenizer, prompt),
+            context_ids=_ids(tokenizer, text),
+            answer_ids=_continuation(tokenizer, f"{text} {middle}", " " + ending),
+            reference_ids=_continuation(tokenizer, text, " " + middle),
             texts={
                 "beginning": text,
                 "ending": ending,
@@ -106,6 +110,22 @@ class InfillTask:
             )
         content = vocabulary.plain
         sentence_end = vocabulary.sentence_end
+        try:
+            return self._sentences(content, sentence_end, vocabulary, stops)
+        except ValueError as error:
+            raise UserError(
+                f"no sentence can be written with the tokens of model.name and task.min_len "
+                f"{task.min_len}, task.max_len {task.max_len}: {error}"
+            ) from None
+
+    def _sentences(
+        self,
+        content: BoolArray,
+        sentence_end: BoolArray,
+        vocabulary: Vocabulary,
+        stops: set[int],
+    ) -> Support:
+        task = self._config.task
         return Support(
             content=content,
             opening=content & vocabulary.word_start,
@@ -116,5 +136,16 @@ class InfillTask:
         )
 
 
-def _ids(tokenizer: Any, text: str, special: bool = False) -> IntArray:
-    return np.array(tokenizer(text, add_special_tokens=special)["input_ids"], dtype=np.int32)
+def _ids(tokenizer: Any, text: str) -> IntArray:
+    return np.array(tokenizer(text)["input_ids"], dtype=np.int32)
+
+
+def _continuation(tokenizer: Any, left: str, text: str) -> IntArray:
+    """Token ids of `text` as it stands after `left`: some tokenizers start a text anew."""
+    before, whole = _ids(tokenizer, left), _ids(tokenizer, left + text)
+    if not np.array_equal(before, whole[: len(before)]):
+        raise UserError(
+            f"the tokenizer of model.name joins {text[:20]!r} with the words before it, so a "
+            "story cannot be cut between sentences; choose another model"
+        )
+    return whole[len(before) :]

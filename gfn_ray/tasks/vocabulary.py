@@ -20,7 +20,12 @@ class Vocabulary:
 
     def __init__(self, tokenizer: Any, vocab_size: int) -> None:
         known = min(len(tokenizer), vocab_size)
-        texts = tokenizer.batch_decode([[token] for token in range(known)])
+        # After an anchor: at the start of a text, some tokenizers drop a token's leading space.
+        anchor = tokenizer("a", add_special_tokens=False)["input_ids"][-1]
+        pairs = [[anchor, token] for token in range(known)]
+        skipped = len(tokenizer.decode([anchor]))
+        decoded = tokenizer.batch_decode(pairs, clean_up_tokenization_spaces=False)
+        texts = [text[skipped:] for text in decoded]
         # all_special_ids lists only those with a role; the others are special all the same.
         added = tokenizer.added_tokens_decoder
         special = {token for token, entry in added.items() if entry.special}

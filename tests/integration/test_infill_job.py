@@ -179,19 +179,18 @@ def test_ctrl_c_leaves_a_checkpoint_and_a_killed_mlflow_run(tiny_dir, tmp_path):
     assert "Traceback" not in (tmp_path / "err").read_text()
 
 
-@pytest.mark.parametrize("actor", ["SamplerActor", "LearnerActor"])
-def test_a_dead_actor_ends_the_run_with_one_clear_error(tiny_dir, tmp_path, actor):
+def test_a_dead_actor_ends_the_run_with_one_clear_error(tiny_dir, tmp_path):
     process = start(tiny_flags(tiny_dir, tmp_path, steps=100_000), tmp_path)
     try:
         await_line(tmp_path, process, "step 2/")
         workers = psutil.Process(process.pid).children(recursive=True)
-        (victim,) = [w for w in workers if f"ray::{actor}" in " ".join(w.cmdline())]
+        (victim,) = [w for w in workers if "ray::SamplerActor" in " ".join(w.cmdline())]
         victim.kill()
         assert process.wait(LIMIT) == 3
     finally:
         process.kill()
     err = (tmp_path / "err").read_text()
-    assert "died while it had to" in err
+    assert "error: sampler 0 died while it had to sample a group" in err
     assert "Traceback" not in err
     assert mlflow_run(tmp_path).info.status == "FAILED"
 
@@ -200,8 +199,6 @@ def test_a_dead_actor_ends_the_run_with_one_clear_error(tiny_dir, tmp_path, acto
     ("changes", "message"),
     [
         ({"model__name": "/no/such/model"}, "--model.name"),
-        ({"data__path": "/no/such/stories.csv"}, "/no/such/stories.csv"),
-        ({"eval__queries": 10_000}, "eval.queries"),
         ({"samplers": 50}, "runtime.cpus_per_actor"),
         ({"learner__lr": "fast"}, "--learner.lr"),
     ],

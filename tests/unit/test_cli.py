@@ -288,7 +288,7 @@ def test_values_that_are_none_by_default_are_left_out() -> None:
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_text_survives_the_file(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
-    config = resolved(f"--task.template={text}{{beginning}}{{ending}}")
+    config = resolved(f"--tracking.experiment={text}")
     file = tmp_path_factory.mktemp("toml") / "config.toml"
     file.write_bytes(dump_toml(config).encode())
     assert resolved("--config", str(file)) == config

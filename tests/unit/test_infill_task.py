@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer
+from pydantic import ValidationError
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from gfn_ray.config import EvalConfig, InfillConfig, InfillJob, SamplerConfig
+from gfn_ray.config import DataConfig, EvalConfig, InfillConfig, InfillJob, SamplerConfig
+from gfn_ray.data.stories import load_stories, split
 from gfn_ray.errors import UserError
 from gfn_ray.tasks.infill import InfillTask
 from gfn_ray.tasks.vocabulary import Vocabulary
@@ -26,6 +29,58 @@ def test_context_z_and_answer_read_as_the_story_in_its_natural_order(data, token
         text = tokenizer.decode(ids, skip_special_tokens=True)
         parts = (query.texts[name] for name in ("beginning", "reference", "ending"))
         assert text == " ".join(parts)
+
+
+def test_a_tokenizer_that_marks_words_like_sentencepiece_gives_the_same_texts(stories_text):
+    """Llama-2 and its kin drop the leading space of a token that is decoded alone."""
+    tokenizer = sentencepiece_like(stories_text)
+    data = InfillTask(InfillJob()).load(tokenizer, len(tokenizer))
+    assert data.support.opening.sum() > 50
+    for query in data.held_out:
+        ids = np.concatenate([query.context_ids, query.reference_ids, query.answer_ids])
+        parts = (query.texts[name] for name in ("beginning", "reference", "ending"))
+        assert tokenizer.decode(ids, skip_special_tokens=True) == " ".join(parts)
+
+
+@pytest.fixture(scope="module")
+def stories_text():
+    return [sentence for story in load_stories(DataConfig()) for sentence in story.sentences]
+
+
+def sentencepiece_like(texts):
+    metaspace = {"replacement": "\u2581", "prepend_scheme": "first"}
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(**metaspace, split=True)
+    tokenizer.decoder = decoders.Metaspace(**metaspace)
+    special = ["<unk>", "<s>", "</s>", "<0x0A>"]
+    trainer = trainers.BpeTrainer(vocab_size=1500, special_tokens=special)
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+
+
+def test_a_template_with_unknown_fields_or_stray_braces_is_refused():
+    for template in ("{beginning} {ending} {title}", "{beginning} {ending} {"):
+        with pytest.raises(ValidationError, match=r"task\.template takes"):
+            InfillConfig(template=template)
+
+
+def test_lengths_that_admit_no_sentence_are_refused(tokenizer):
+    with pytest.raises(UserError, match=r"task\.max_len 1"):
+        InfillTask(InfillJob(task=InfillConfig(min_len=1, max_len=1))).load(
+            tokenizer, len(tokenizer)
+        )
+
+
+def test_data_without_a_training_story_is_refused(tokenizer, tmp_path):
+    stories = load_stories(DataConfig())
+    held_out = next(s for s in stories if s in split(stories).test)
+    file = tmp_path / "one.csv"
+    columns = "storyid,storytitle," + ",".join(f"sentence{k}" for k in range(1, 6))
+    cells = ",".join(f'"{cell}"' for cell in (held_out.story_id, "", *held_out.sentences))
+    file.write_text(f"{columns}\n{cells}\n")
+    job = InfillJob(data=DataConfig(path=file), eval=EvalConfig(queries=1))
+    with pytest.raises(UserError, match="training split"):
+        InfillTask(job).load(tokenizer, len(tokenizer))
 
 
 def test_the_prompt_shows_beginning_and_ending_but_never_the_middle(data, tokenizer):

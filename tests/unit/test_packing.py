@@ -73,6 +73,15 @@ def test_packed_log_probs_equal_one_forward_a_branch(model, seed):
             assert packed[node] == pytest.approx(float(alone), abs=1e-4)
 
 
+def test_a_planted_tree_shares_no_node_with_any_other():
+    forest = TokenForest()
+    first = forest.add_tree([10, 11])
+    second = forest.add_tree([10, 11, 12])
+    inside = forest.add_path([12], first)[0]
+    assert len(forest) == 6
+    assert history(forest, second) == history(forest, inside) == [10, 11, 12]
+
+
 def test_nodes_that_were_not_asked_for_read_zero(model):
     forest = TokenForest()
     path = forest.add_path([10, 11, 12, 13], ROOT)

@@ -70,6 +70,20 @@ def test_log_q_equals_a_naive_forward_for_each_token(base, support):
 
 
 @torch.no_grad()
+def test_a_prompt_that_continues_another_keeps_its_own_support(base, support):
+    """Prompt B is prompt A and then a legal z_1: what is legal next differs."""
+    rng = np.random.default_rng(2)
+    prompt = random_query(rng, "a").prompt_ids
+    z = random_trajectories(rng, support, "a", 1)[0]
+    longer = np.concatenate([prompt, z.token_ids[:1]])
+    other = random_trajectories(rng, support, "b", 1)[0]
+    groups = [TrajectoryGroup(prompt, [z]), TrajectoryGroup(longer, [other])]
+    together = log_q(base, groups, support, torch.from_numpy(support.masks)).log_q
+    expected = [naive_log_q(base, support, g.prompt_ids, g.trajectories[0]) for g in groups]
+    assert np.allclose(together.numpy(), expected, atol=1e-4)
+
+
+@torch.no_grad()
 def test_stopping_is_certain_at_max_len(base, support):
     long = [t for t in groups_of(support, count=12)[0].trajectories if not t.stopped]
     group = [TrajectoryGroup(np.arange(10, 15, dtype=np.int32), long)]
