@@ -19,6 +19,11 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export RAY_USAGE_STATS_ENABLED := 0
 
+# Where a token of Ray's lies (`ray get-auth-token --generate` makes one), a cluster asks for it, so
+# whoever submits must be told to show it.
+RAY_AUTH_MODE ?= $(if $(wildcard $(HOME)/.ray/auth_token),token,disabled)
+export RAY_AUTH_MODE
+
 ##@ Start here
 
 .PHONY: help
@@ -59,8 +64,8 @@ format: setup ## Format the code and mend what ruff can mend
 
 ##@ Run on a Ray cluster
 
-# By default Ray asks for no login: whoever reaches its ports can run code. On Linux it listens on every
-# network interface whatever the address options say, unless told that it will not form a cluster.
+# Without a token, whoever reaches Ray's ports can run code. On Linux it listens on every network
+# interface whatever the address options say, unless told that it will not form a cluster.
 .PHONY: ray-up
 ray-up: setup ## Start Ray on this machine, reachable from this machine only
 	@PATH="$(CURDIR)/$(BIN):$$PATH" RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 ray start --head \
