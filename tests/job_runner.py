@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -41,12 +42,14 @@ def tiny_flags(model: Path, home: Path, **changes: Any) -> list[str]:
     return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
 
 
-def start(flags: list[str], home: Path) -> subprocess.Popen[str]:
+def start(
+    flags: list[str], home: Path, command: tuple[str, ...] = (sys.executable, str(JOB))
+) -> subprocess.Popen[str]:
     """The job as a process of its own; its output lands in home/out and home/err."""
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MAKEFLAGS")}
     with (home / "out").open("w") as out, (home / "err").open("w") as err:
         return subprocess.Popen(
-            [sys.executable, str(JOB), *flags],
+            [*command, *flags],
             cwd=home,
             env={**environment, "GFN_RAY_HOME": str(home)},
             stdout=out,
@@ -55,9 +58,18 @@ def start(flags: list[str], home: Path) -> subprocess.Popen[str]:
         )
 
 
+def run_make_infill(flags: list[str], home: Path) -> tuple[int, str, str]:
+    """`make infill` with these flags, as the README has it."""
+    arguments = f"ARGS={shlex.join(flags)}"
+    return _finish(start([arguments], home, ("make", "-C", str(ROOT), "infill")), home)
+
+
 def run(flags: list[str], home: Path) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of the finished job."""
-    process = start(flags, home)
+    return _finish(start(flags, home), home)
+
+
+def _finish(process: subprocess.Popen[str], home: Path) -> tuple[int, str, str]:
     try:
         code = process.wait(LIMIT)
     finally:

@@ -12,7 +12,7 @@ import torch
 from gfn_ray.cli import parse
 from gfn_ray.config import InfillJob
 from gfn_ray.runtime.run_dir import newest_complete
-from job_runner import LIMIT, mlflow_run, run, start, summary, tiny_flags
+from job_runner import LIMIT, mlflow_run, run, run_make_infill, start, summary, tiny_flags
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
 
@@ -45,9 +45,9 @@ SUMMARY = {
 
 @pytest.fixture(scope="module")
 def finished(tiny_dir, tmp_path_factory):
-    """One finished asynchronous run: its home directory and what it printed."""
+    """One finished asynchronous run by `make infill`: its home and what it printed."""
     home = tmp_path_factory.mktemp("finished")
-    code, out, err = run(tiny_flags(tiny_dir, home), home)
+    code, out, err = run_make_infill(tiny_flags(tiny_dir, home), home)
     assert code == 0, err
     return home, out
 

@@ -1,0 +1,38 @@
+"""The README is a promise: its targets, settings and paths exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from gfn_ray.cli import parse
+from gfn_ray.config import InfillJob
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+OURS = [line for line in README.splitlines() if "infill.py" in line or "make infill" in line]
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"`?make ([a-z-]+)", README)) - {"a"}))
+def test_every_make_target_it_names_exists(target):
+    assert target in TARGETS
+
+
+@pytest.mark.parametrize("line", [line for line in OURS if re.search(r" --[a-z]", line)])
+def test_every_setting_it_shows_is_one(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("my.toml").write_text("steps = 3\n")
+    given = line.split("infill.py", 1)[-1] if "python" in line else line
+    quoted = re.search(r'ARGS="([^"]*)"', line)
+    flags = (quoted.group(1) if quoted else given.split("#")[0].strip(" `")).split()
+    if flags == ["--help"]:
+        return  # run by test_cli, in a process of its own
+    assert isinstance(parse(InfillJob, flags), InfillJob)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(set(re.findall(r"`((?:gfn_ray|docs|jobs)/[\w./]*)`", README)))
+)
+def test_every_path_it_points_to_is_there(path):
+    assert (ROOT / path).exists()
