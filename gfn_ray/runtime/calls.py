@@ -41,8 +41,6 @@ class _Call:
     actor: str
     what: str
     deadline: float
-    limit: float
-    setting: str
     then: Callable[[Any], None]
 
 
@@ -54,13 +52,10 @@ class PendingCalls:
         self._setting = setting
         self._calls: dict[Any, _Call] = {}
 
-    def __len__(self) -> int:
-        return len(self._calls)
-
     def add(self, ref: Any, actor: str, what: str, then: Callable[[Any], None]) -> None:
         """Watches `ref`; `then` gets its value. actor and what name the call in errors."""
         deadline = time.monotonic() + self._limit
-        self._calls[ref] = _Call(actor, what, deadline, self._limit, self._setting, then)
+        self._calls[ref] = _Call(actor, what, deadline, then)
 
     def run_ready(self) -> None:
         """Waits briefly for any call, then runs the handlers of those that are done."""
@@ -72,11 +67,11 @@ class PendingCalls:
         done, _ = ray.wait(list(self._calls), num_returns=1, timeout=POLL_SECONDS)
         for ref in done:
             call = self._calls.pop(ref)
-            call.then(fetch(ref, call.actor, call.what, call.limit, call.setting))
+            call.then(fetch(ref, call.actor, call.what, self._limit, self._setting))
         now = time.monotonic()
         for call in self._calls.values():
             if now > call.deadline:
-                raise _late(call.actor, call.what, call.limit, call.setting)
+                raise _late(call.actor, call.what, self._limit, self._setting)
 
     def run_all(self) -> None:
         """Runs until every call, and every call its handler adds, is done."""

@@ -28,7 +28,7 @@ from gfn_ray.runtime.calls import PendingCalls
 from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.runtime.lag import LagGate
 from gfn_ray.tasks.task import TaskData
-from gfn_ray.trajectory import Query, Trajectory
+from gfn_ray.trajectory import Trajectory
 
 Wire = dict[str, Any]
 
@@ -295,22 +295,3 @@ class Controller:
         rng = np.random.default_rng([self._config.seed, TRAINING_STREAM])
         while True:
             yield from rng.permutation(np.array(self._train_ids, dtype=object)).tolist()
-
-
-def reference_trajectories(data: TaskData, queries: list[Query]) -> list[Trajectory]:
-    """The known good z of each query that has one inside the support, as unscored records."""
-    return [
-        Trajectory(
-            query_id=query.query_id,
-            token_ids=query.reference_ids,
-            tool_mask=np.zeros(len(query.reference_ids), dtype=np.bool_),
-            terminable=data.support.terminable(query.reference_ids),
-            policy_version=-1,
-            proposal="seed",
-            temperature=1.0,
-            epsilon=0.0,
-            stopped=len(query.reference_ids) < data.support.max_len,
-        )
-        for query in queries
-        if data.support.contains(query.reference_ids)
-    ]

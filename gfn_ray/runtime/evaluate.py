@@ -14,8 +14,8 @@ import numpy as np
 from gfn_ray.config import JobConfig
 from gfn_ray.evaluation.posterior import posterior_metrics
 from gfn_ray.runtime.calls import PendingCalls
-from gfn_ray.runtime.controller import reference_trajectories
 from gfn_ray.runtime.fleet import Fleet
+from gfn_ray.tasks.references import reference_trajectories
 from gfn_ray.tasks.task import Task, TaskData
 from gfn_ray.trajectory import Query, Trajectory
 

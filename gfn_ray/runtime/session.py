@@ -12,11 +12,12 @@ from gfn_ray.config import JobConfig
 from gfn_ray.evaluation.report import Example, FinalReport, ReportPaths, final_report
 from gfn_ray.policy.adapter import Adapter, write_adapter
 from gfn_ray.runtime.calls import fetch
-from gfn_ray.runtime.controller import Controller, StepReport, reference_trajectories
+from gfn_ray.runtime.controller import Controller, StepReport
 from gfn_ray.runtime.display import Display, Progress, Sample
 from gfn_ray.runtime.evaluate import Evaluation, evaluate
 from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.runtime.run_dir import RunDir, newest_complete, prune, publish_directory
+from gfn_ray.tasks.references import reference_trajectories
 from gfn_ray.tasks.task import Task, TaskData
 from gfn_ray.tracking import Tracker
 from gfn_ray.trajectory import Query, Trajectory
