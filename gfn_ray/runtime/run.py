@@ -34,9 +34,11 @@ def run(config: JobConfig, task: Task) -> int:
         config = _with_absolute_model(config, model)
         display.phase("starting Ray")
         with connected():
-            # `ray job stop` and process managers say SIGTERM: the same clean end as Ctrl-C.
-            # Set here because connecting to Ray sets a handler of its own.
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            # `ray job stop` and process managers say SIGTERM, scripts that start a job in the
+            # background leave it deaf to SIGINT: both end it as cleanly as Ctrl-C does. Set
+            # here because connecting to Ray sets a handler of its own.
+            for stop in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(stop, signal.default_int_handler)
             device = choose_device(config)
             check_resources(config, device)
             return _record(config, task, data, tokenizer, device, display)

@@ -164,11 +164,12 @@ def await_line(home, process, text):
             printed += out.read()
 
 
-def test_ctrl_c_leaves_a_checkpoint_and_a_killed_mlflow_run(tiny_dir, tmp_path):
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_leaves_a_checkpoint_and_a_killed_mlflow_run(tiny_dir, tmp_path, stop):
     process = start(tiny_flags(tiny_dir, tmp_path, steps=100_000), tmp_path)
     try:
         await_line(tmp_path, process, "step 4/")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(stop)
         assert process.wait(LIMIT) == 130
     finally:
         process.kill()

@@ -36,15 +36,19 @@ def cluster():
 
 def listening_addresses() -> set[IPv4Address | IPv6Address]:
     """Addresses that Ray's processes accept connections on."""
-    return {
-        ip_address(connection.laddr.ip)
-        for process in psutil.process_iter()
-        if any(
-            name in " ".join(process.cmdline()) for name in ("raylet", "gcs_server", "dashboard")
-        )
-        for connection in process.net_connections(kind="tcp")
-        if connection.status == psutil.CONN_LISTEN
-    }
+    servers = ("raylet", "gcs_server", "dashboard")
+    found = set()
+    for process in psutil.process_iter():
+        try:
+            if any(name in " ".join(process.cmdline()) for name in servers):
+                found |= {
+                    ip_address(connection.laddr.ip)
+                    for connection in process.net_connections(kind="tcp")
+                    if connection.status == psutil.CONN_LISTEN
+                }
+        except psutil.Error:  # it ended meanwhile, is a zombie, or somebody else's
+            continue
+    return found
 
 
 def test_a_submitted_job_runs_and_every_port_stays_on_loopback(cluster, tiny_dir, tmp_path):
