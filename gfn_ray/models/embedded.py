@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
+from gfn_ray.durable import fsync
 from gfn_ray.errors import UserError
 
 if TYPE_CHECKING:
@@ -204,25 +205,17 @@ def _publish(target: Path, write: Callable[[Path], None]) -> None:
         sizes = {}
         for file in sorted(work.iterdir()):
             file.chmod(0o644)  # safetensors writes 0600, and caches are shared between accounts
-            _fsync(file)
+            fsync(file)
             sizes[file.name] = file.stat().st_size
         marker = {"directory": target.name, "bytes": sizes}
         (work / MARKER).write_text(json.dumps(marker, indent=1), encoding="utf-8")
-        _fsync(work / MARKER)
-        _fsync(work)
+        fsync(work / MARKER)
+        fsync(work)
         _remove(target)
         work.rename(target)
-        _fsync(target.parent)
+        fsync(target.parent)
     finally:
         _remove(work)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove(path: Path) -> None:

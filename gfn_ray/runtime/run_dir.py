@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from gfn_ray.config import JobConfig
+from gfn_ray.durable import fsync
 from gfn_ray.errors import UserError
 
 COMPLETE = "COMPLETE"
@@ -144,11 +145,11 @@ def publish_directory(final: Path) -> Iterator[Path]:
         shutil.rmtree(temp, ignore_errors=True)
         raise
     for path in (*temp.rglob("*"), temp):
-        _fsync(path)
+        fsync(path)
     _remove(final)
     temp.rename(final)
     _write_atomically(final / COMPLETE, "")
-    _fsync(final.parent)
+    fsync(final.parent)
 
 
 def newest_complete(checkpoints_dir: Path) -> Path | None:
@@ -218,17 +219,9 @@ def _append(file: Path, records: Iterable[Mapping[str, Any]]) -> None:
 def _write_atomically(file: Path, text: str) -> None:
     temp = file.with_name(f".{file.name}.tmp")
     temp.write_text(text, encoding="utf-8")
-    _fsync(temp)
+    fsync(temp)
     temp.replace(file)
-    _fsync(file.parent)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    fsync(file.parent)
 
 
 def _plain(value: Any) -> Any:

@@ -17,7 +17,7 @@ from gfn_ray.errors import UserError
 from gfn_ray.evaluation.text import distinct_fraction, is_copy
 from gfn_ray.tasks.task import MetricInfo, TaskData
 from gfn_ray.tasks.vocabulary import Vocabulary
-from gfn_ray.trajectory import BoolArray, IntArray, Query, Support, Trajectory
+from gfn_ray.trajectory import IntArray, Query, Support, Trajectory
 
 
 class InfillTask:
@@ -109,31 +109,21 @@ class InfillTask:
                 "nor an end-of-sequence token, so z could never stop; choose another model"
             )
         content = vocabulary.plain
-        sentence_end = vocabulary.sentence_end
+        ends = vocabulary.sentence_end if task.terminable == "sentence" else content
         try:
-            return self._sentences(content, sentence_end, vocabulary, stops)
+            return Support(
+                content=content,
+                opening=content & vocabulary.word_start,
+                enders=content & ends,
+                stop_ids=np.array(sorted(stops), dtype=np.int32),
+                min_len=task.min_len,
+                max_len=task.max_len,
+            )
         except ValueError as error:
             raise UserError(
                 f"no sentence can be written with the tokens of model.name and task.min_len "
                 f"{task.min_len}, task.max_len {task.max_len}: {error}"
             ) from None
-
-    def _sentences(
-        self,
-        content: BoolArray,
-        sentence_end: BoolArray,
-        vocabulary: Vocabulary,
-        stops: set[int],
-    ) -> Support:
-        task = self._config.task
-        return Support(
-            content=content,
-            opening=content & vocabulary.word_start,
-            enders=content & sentence_end if task.terminable == "sentence" else content,
-            stop_ids=np.array(sorted(stops), dtype=np.int32),
-            min_len=task.min_len,
-            max_len=task.max_len,
-        )
 
 
 def _ids(tokenizer: Any, text: str) -> IntArray:
