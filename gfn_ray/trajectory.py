@@ -33,15 +33,15 @@ class Query:
     """One posterior p(z | query) to sample from.
 
     prompt_ids: what the policy reads before z. context_ids and answer_ids: what the
-    frozen LM scores around z, log p(z answer | context). reference_ids: a known good
-    z where the data has one, else empty. texts: named strings for people and metrics.
+    frozen LM scores around z, log p(z answer | context). references: known good z, as
+    many as the data has. texts: named strings for people and metrics.
     """
 
     query_id: str
     prompt_ids: IntArray
     context_ids: IntArray
     answer_ids: IntArray
-    reference_ids: IntArray
+    references: tuple[IntArray, ...] = ()
     texts: dict[str, str] = field(default_factory=dict)
 
     def to_wire(self) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class Query:
             "prompt_ids": self.prompt_ids,
             "context_ids": self.context_ids,
             "answer_ids": self.answer_ids,
-            "reference_ids": self.reference_ids,
+            "references": self.references,
             "texts": dict(self.texts),
         }
 
@@ -124,8 +124,8 @@ class Support:
     content [V]: tokens z may contain. opening [V]: the subset legal as z_1. enders [V]:
     the subset after which z may stop, and the only tokens legal as z_max_len, so that
     no trajectory is a dead end. stop_ids: the terminator, as a set of tokens outside
-    content. Stopping is legal from min_len tokens on, after an ender; at max_len it is
-    the only legal action, so log q(stop) = 0 there.
+    content. Stopping is legal from min_len tokens on, after an ender, and at once where
+    min_len is 0; at max_len it is the only legal action, so log q(stop) = 0 there.
     """
 
     content: BoolArray
@@ -139,8 +139,10 @@ class Support:
     _FIRST, _LAST, _STOP, CLOSED = 1, 2, 4, 8
 
     def __post_init__(self) -> None:
-        if not 1 <= self.min_len <= self.max_len:
-            raise ValueError(f"need 1 <= min_len <= max_len, got {self.min_len}, {self.max_len}")
+        if not (0 <= self.min_len <= self.max_len and self.max_len >= 1):
+            raise ValueError(
+                f"need 0 <= min_len <= max_len and max_len >= 1, got {self.min_len}, {self.max_len}"
+            )
         if len(self.stop_ids) == 0 or self.content[self.stop_ids].any():
             raise ValueError("stop_ids must be non-empty and outside the content vocabulary")
         first_and_last = self.opening & self.enders if self.max_len == 1 else self.enders
@@ -173,6 +175,8 @@ class Support:
 
     def may_stop(self, length: int, last_token: int | None) -> bool:
         """Whether a prefix of this length that ends in last_token may stop."""
+        if length == 0:
+            return self.min_len == 0
         return length >= self.min_len and last_token is not None and bool(self.enders[last_token])
 
     def mask_row(self, length: int, last_token: int | None) -> int:
@@ -205,11 +209,11 @@ class Support:
     def contains(self, token_ids: Sequence[int] | IntArray) -> bool:
         """Whether the policy can produce exactly this z and then stop."""
         tokens = [int(token) for token in token_ids]
-        if not 1 <= len(tokens) <= self.max_len:
+        if len(tokens) > self.max_len:
             return False
         rows = self.mask_rows(tokens)
         legal = all(self.masks[row, token] for row, token in zip(rows[:-1], tokens, strict=True))
-        return legal and self.may_stop(len(tokens), tokens[-1])
+        return legal and self.may_stop(len(tokens), tokens[-1] if tokens else None)
 
     def to_wire(self) -> dict[str, Any]:
         """A JSON-ready form: packed bits as base64, a few kilobytes for 50,000 tokens."""

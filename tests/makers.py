@@ -33,7 +33,6 @@ def random_query(rng: np.random.Generator, name: str, prompt_length: int = 11) -
         prompt_ids=random_ids(rng, prompt_length),
         context_ids=random_ids(rng, 7),
         answer_ids=random_ids(rng, 4),
-        reference_ids=np.zeros(0, dtype=np.int32),
     )
 
 

@@ -63,9 +63,10 @@ def final_report(
     directions: Mapping[str, MetricDirection],
     examples: Sequence[Example],
     paths: ReportPaths,
+    findings: Sequence[str] = (),
 ) -> FinalReport:
-    """The report of a run, for `Display.show`."""
-    return FinalReport(summary, directions, examples, paths)
+    """The report of a run, for `Display.show`. findings: lines of the task's own."""
+    return FinalReport(summary, directions, examples, paths, findings)
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class FinalReport:
     directions: Mapping[str, MetricDirection]
     examples: Sequence[Example]
     paths: ReportPaths
+    findings: Sequence[str] = ()
 
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
@@ -87,6 +89,9 @@ class FinalReport:
         yield self._metrics(plain, wide)
         if not wide:
             yield self._legend()
+        for line in (*self.findings, *self.summary.get("warnings", ())):
+            yield Text()
+            yield Text(line)
         for example in self.examples:
             yield Text()
             yield _story(example)

@@ -54,6 +54,12 @@ class LogQ:
         ends = self.log_stop.gather(1, self.lengths[:, None])[:, 0]
         return self.log_pf.sum(dim=1) + ends
 
+    @property
+    def prefix_log_q(self) -> Tensor:
+        """log q of each prefix as a whole z, its stop included [B, T+1]; only where terminable."""
+        path = torch.cat([torch.zeros_like(self.log_pf[:, :1]), self.log_pf.cumsum(dim=1)], dim=1)
+        return torch.where(self.terminable, path + self.log_stop, 0.0)
+
     def prefix_matrix(self, values: Sequence[np.ndarray]) -> Tensor:
         """Pads one [T_i+1] array a trajectory to [B, T+1] with zeros, in log_pf's dtype."""
         padded = torch.zeros_like(self.log_stop)

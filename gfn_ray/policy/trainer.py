@@ -9,17 +9,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from gfn_ray.config import JobConfig
-from gfn_ray.objectives.subtb import subtb
-from gfn_ray.policy.adapter import Adapter, add_adapter, read_adapter
+from gfn_ray.objectives import FlowBatch, choose
+from gfn_ray.policy.adapter import Adapter, read_adapter
 from gfn_ray.policy.log_q import LogQ, TrajectoryGroup, chunks, log_q
+from gfn_ray.policy.log_z import LogZHead
 from gfn_ray.trajectory import Support, Trajectory
 
 
@@ -35,27 +37,31 @@ class Update:
 @dataclass(frozen=True)
 class PolicyScores:
     """log q of trajectories without gradient. log_q [B]: whole z, stop included.
-    log_pf [B]: its content tokens only, as the sampling engine reports them."""
+    log_pf [B]: its content tokens only, as the sampling engine reports them.
+    log_reference [B]: what the objective adds to log R/T, log p_ref(z) or 0."""
 
     log_q: npt.NDArray[np.float64]
     log_pf: npt.NDArray[np.float64]
+    log_reference: npt.NDArray[np.float64]
 
 
 class PolicyTrainer:
-    """A LoRA policy on a frozen base, trained by SubTB on whatever trajectories it is given."""
+    """A policy trained by the configured objective on whatever trajectories it is given.
 
-    def __init__(self, base_model: Any, config: JobConfig, support: Support) -> None:
+    model: a causal LM whose trainable parameters are the policy's, as `add_adapter` leaves it.
+    """
+
+    def __init__(self, model: Any, config: JobConfig, support: Support) -> None:
         self._config = config
         self._support = support
-        self.model = add_adapter(base_model, config.policy, config.seed)
-        self.model.eval()  # no dropout anywhere: log q must be a function of the weights
-        device = next(self.model.parameters()).device
+        self.model = model.eval()  # no dropout anywhere: log q must be a function of the weights
+        device = next(model.parameters()).device
         self._masks = torch.as_tensor(support.masks, device=device)
-        self._parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._objective = choose(config.objective)
+        self._log_z = LogZHead(model) if config.objective.root_flow == "learned" else None
         self._optimizer = torch.optim.AdamW(
-            self._parameters,
-            lr=config.learner.lr,
-            weight_decay=config.learner.weight_decay,
+            self._rates(), lr=config.learner.lr, weight_decay=config.learner.weight_decay
         )
         self.step_count = 0
         self.version = 0
@@ -64,36 +70,30 @@ class PolicyTrainer:
         """One update on scored trajectories; raises FloatingPointError on a non-finite loss."""
         started = time.perf_counter()
         temperature = self._config.reward.temperature(self.step_count)
-        rate = self._learning_rate()
-        for parameters in self._optimizer.param_groups:
-            parameters["lr"] = rate
+        pace = self._pace()
+        for parameters, full in zip(self._optimizer.param_groups, self._rates(), strict=True):
+            parameters["lr"] = pace * full["lr"]
 
         self._optimizer.zero_grad(set_to_none=True)
         total_loss = total_weight = 0.0
-        losses, roots, final_log_q = [], [], []
+        losses, log_z, log_ratios = [], [], []
         for chunk in chunks(groups, self._config.learner.tokens_per_forward):
-            q = log_q(self.model, chunk, self._support, self._masks)
-            rewards = [_log_reward(t) / temperature for g in chunk for t in g.trajectories]
-            result = subtb(
-                q.log_pf,
-                q.log_stop,
-                q.prefix_matrix(rewards),
-                q.terminable,
-                q.group,
-                subtb_lambda=self._config.objective.subtb_lambda,
-            )
+            batch, log_ratio = self._batch(chunk, temperature)
+            result = self._objective(batch)
             # Chunks add up as if they were one batch: gradients of the sums, divided below.
             (result.loss * result.weight).backward()
             total_loss += float((result.loss * result.weight).detach())
             total_weight += float(result.weight)
             losses.append(result.per_trajectory)
-            roots.append(result.root_flow)
-            final_log_q.append(q.log_q.detach())
+            log_z.append(result.log_z)
+            log_ratios.append(log_ratio)
         if not math.isfinite(total_loss):
             raise FloatingPointError(f"the loss of update {self.step_count + 1} is {total_loss}")
-        for parameter in self._parameters:
-            if parameter.grad is not None:
-                parameter.grad /= total_weight
+        for parameters in self._optimizer.param_groups:
+            for parameter in parameters["params"]:
+                if parameter.grad is not None:
+                    parameter.grad /= max(total_weight, 1.0)
+        # The head of log Z is left out: its gradient would drown the policy's in the norm.
         grad_norm = torch.nn.utils.clip_grad_norm_(
             self._parameters, self._config.learner.max_grad_norm, error_if_nonfinite=True
         )
@@ -101,27 +101,64 @@ class PolicyTrainer:
         self.step_count += 1
 
         metrics = {
-            "loss": total_loss / total_weight,
+            "loss": total_loss / max(total_weight, 1.0),
             "grad_norm": float(grad_norm),
-            "lr": rate,
+            "lr": pace * self._config.learner.lr,
             "reward_temperature": temperature,
-            "log_z": float(torch.cat(roots).mean()),
+            "log_z": float(torch.cat(log_z).mean()),
             "policy_version": float(self.version - 1),
-            **_describe(groups, torch.cat(final_log_q).cpu().numpy(), temperature),
+            **_describe(groups, torch.cat(log_ratios).cpu().numpy()),
             "learn_seconds": time.perf_counter() - started,
         }
-        return Update(metrics, torch.cat(losses).cpu().numpy())
+        return Update(metrics, torch.cat(losses).float().cpu().numpy())
+
+    def _batch(
+        self, groups: Sequence[TrajectoryGroup], temperature: float
+    ) -> tuple[FlowBatch, Tensor]:
+        """What the objective reads, and log R/T - log q of each whole z [B], detached."""
+        q = log_q(self.model, groups, self._support, self._masks)
+        rewards = [_log_reward(t) / temperature for g in groups for t in g.trajectories]
+        log_reward = q.prefix_matrix(rewards)
+        batch = FlowBatch(q.log_pf, q.log_stop, log_reward, q.terminable, q.group)
+        log_target = log_reward.gather(1, q.lengths[:, None])[:, 0]
+        if self._config.objective.kind == "ref_tb":
+            reference = self._reference(groups)
+            batch = replace(batch, log_reference=reference.prefix_log_q)
+            log_target = log_target + reference.log_q
+        log_ratio = (log_target - q.log_q).detach()
+        if self._log_z is not None:
+            self._log_z.start_at(float(log_ratio.mean()))
+            batch = replace(batch, log_z=self._log_z(groups).to(q.log_pf))
+        return batch, log_ratio
+
+    @torch.no_grad()
+    def _reference(self, groups: Sequence[TrajectoryGroup]) -> LogQ:
+        """log q under the untrained policy: the same support, without the adapter."""
+        with self.model.disable_adapter():
+            return log_q(self.model, groups, self._support, self._masks)
+
+    def _rates(self) -> list[dict[str, Any]]:
+        """Parameter groups with their full learning rates."""
+        groups: list[dict[str, Any]] = [
+            {"params": self._parameters, "lr": self._config.learner.lr},
+        ]
+        if self._log_z is not None:
+            groups.append({"params": self._log_z.parameters, "lr": self._config.objective.log_z_lr})
+        return groups
 
     @torch.no_grad()
     def score(self, groups: Sequence[TrajectoryGroup]) -> PolicyScores:
         """log q under the current weights, for evaluation."""
-        parts: list[LogQ] = [
-            log_q(self.model, chunk, self._support, self._masks)
-            for chunk in chunks(groups, self._config.learner.tokens_per_forward)
-        ]
-        whole = torch.cat([part.log_q for part in parts])
-        content = torch.cat([part.log_pf.sum(dim=1) for part in parts])
-        return PolicyScores(whole.double().cpu().numpy(), content.double().cpu().numpy())
+        whole, content, reference = [], [], []
+        for chunk in chunks(groups, self._config.learner.tokens_per_forward):
+            q = log_q(self.model, chunk, self._support, self._masks)
+            whole.append(q.log_q)
+            content.append(q.log_pf.sum(dim=1))
+            if self._config.objective.kind == "ref_tb":
+                reference.append(self._reference(chunk).log_q)
+            else:
+                reference.append(torch.zeros_like(q.log_q))
+        return PolicyScores(*(_float64(parts) for parts in (whole, content, reference)))
 
     def publish(self) -> Adapter:
         """The current weights as the next version; the first call gives version 0."""
@@ -129,9 +166,17 @@ class PolicyTrainer:
         self.version += 1
         return adapter
 
-    def _learning_rate(self) -> float:
-        learner = self._config.learner
-        return learner.lr * min(1.0, (self.step_count + 1) / (learner.warmup_steps + 1))
+    def _pace(self) -> float:
+        """Learning rates of the next update as a share of their full size."""
+        learner, updates = self._config.learner, self._config.steps
+        warm_up = min(1.0, (self.step_count + 1) / (learner.warmup_steps + 1))
+        done = min(1.0, self.step_count / max(1, updates - 1))
+        return warm_up * (1.0 - done * (1.0 - learner.lr_end))
+
+
+def _float64(parts: list[Tensor]) -> npt.NDArray[np.float64]:
+    array: npt.NDArray[np.float64] = torch.cat(parts).double().cpu().numpy()
+    return array
 
 
 def _log_reward(trajectory: Trajectory) -> npt.NDArray[np.float32]:
@@ -142,18 +187,13 @@ def _log_reward(trajectory: Trajectory) -> npt.NDArray[np.float32]:
     return trajectory.log_reward
 
 
-def _describe(
-    groups: Sequence[TrajectoryGroup], final_log_q: npt.NDArray[Any], temperature: float
-) -> dict[str, float]:
+def _describe(groups: Sequence[TrajectoryGroup], log_ratio: npt.NDArray[Any]) -> dict[str, float]:
     """Batch statistics: rewards, lengths, and Var(log R/T - log q) within a query."""
     flat = [t for group in groups for t in group.trajectories]
-    log_reward = np.array([t.final_log_reward for t in flat])
-    ratio = log_reward / temperature - final_log_q
     ends = np.cumsum([len(group.trajectories) for group in groups])[:-1]
     return {
-        "log_reward_mean": float(log_reward.mean()),
-        "log_q_mean": float(final_log_q.mean()),
-        "log_ratio_var": float(np.mean([part.var(ddof=1) for part in np.split(ratio, ends)])),
+        "log_reward_mean": float(np.mean([t.final_log_reward for t in flat])),
+        "log_ratio_var": float(np.mean([part.var(ddof=1) for part in np.split(log_ratio, ends)])),
         "length_mean": float(np.mean([len(t) for t in flat])),
         "trajectories": float(len(flat)),
         "learn_tokens": float(sum(len(t) for t in flat)),

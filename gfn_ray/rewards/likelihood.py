@@ -7,7 +7,7 @@ Source: Hu et al. 2024, section 3.1 (infilling: p(x z y) with x, y fixed).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,17 +15,20 @@ import torch
 
 from gfn_ray.packing.forest import ROOT, TokenForest
 from gfn_ray.packing.forward import forest_log_probs
-from gfn_ray.trajectory import FloatArray, Query, Trajectory
-
-Pair = tuple[Query, Trajectory]
+from gfn_ray.rewards.reward import Pair
+from gfn_ray.trajectory import FloatArray, Trajectory
 
 
 class LikelihoodReward:
     """Scores trajectories with a frozen causal LM. Stateless between calls."""
 
-    def __init__(self, model: Any, tokens_per_forward: int) -> None:
-        self._model = model
+    def __init__(self, tokens_per_forward: int) -> None:
         self._budget = tokens_per_forward
+        self._model: Any = None
+
+    def load(self, load_model: Callable[[], Any]) -> None:
+        """Takes the frozen LM."""
+        self._model = load_model()
 
     @torch.no_grad()
     def score(self, pairs: Sequence[Pair]) -> list[Trajectory]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gfn_ray.config import JobConfig
+from gfn_ray.rewards.reward import Reward
 from gfn_ray.trajectory import Query, Support, Trajectory
 
 Wire = dict[str, Any]
@@ -58,31 +59,29 @@ class SamplerActor:
         )
 
     def sample(
-        self, adapter: Wire, query_ids: list[str], seed: list[int], on_policy: int | None
+        self, adapter: Wire, query_ids: list[str], seed: list[int], evaluating: bool
     ) -> tuple[list[Wire], Wire]:
-        """Trajectories of each query under `adapter`, unscored.
+        """Trajectories of each query under `adapter`, unscored: one group each.
 
-        seed: entropy of every random choice of this call. on_policy: that many exact
-        samples of q a query; None: one exploring group each, as configured.
+        seed: entropy of every random choice of this call. evaluating: samples of q, and
+        tempered ones, as `eval` says; otherwise an exploring group, as `sampler` says.
         """
         from gfn_ray.policy.adapter import Adapter
         from gfn_ray.sampling.engine import SampleRequest
-        from gfn_ray.sampling.exploration import exploration_plan, on_policy_plan
+        from gfn_ray.sampling.exploration import evaluation_plan, exploration_plan
 
         started = time.perf_counter()
         self._engine.load(Adapter.from_wire(adapter))
         rng = np.random.default_rng(seed)
-        trajectories = self._engine.sample(
-            [
-                SampleRequest(
-                    self._queries[query_id],
-                    exploration_plan(self._config.sampler, rng)
-                    if on_policy is None
-                    else on_policy_plan(on_policy, rng),
-                )
-                for query_id in query_ids
-            ]
-        )
+        requests = []
+        for query_id in query_ids:
+            plans = (
+                evaluation_plan(self._config.eval, rng)
+                if evaluating
+                else exploration_plan(self._config.sampler, rng)
+            )
+            requests.append(SampleRequest(self._queries[query_id], plans))
+        trajectories = self._engine.sample(requests)
         info = {
             "tokens": sum(len(t) + 1 for t in trajectories),
             "seconds": time.perf_counter() - started,
@@ -91,19 +90,19 @@ class SamplerActor:
 
 
 class RewardActor:
-    """The frozen LM."""
+    """The task's target, and the frozen LM where that needs one."""
 
-    def __init__(self, config: JobConfig, device: str, queries: list[Wire]) -> None:
+    def __init__(self, config: JobConfig, device: str, reward: Reward, queries: list[Wire]) -> None:
         self._config = config
         self._device = device
+        self._reward = reward
         self._queries = _queries(queries)
 
     def load(self) -> None:
-        from gfn_ray.rewards.likelihood import LikelihoodReward
-
-        reward = self._config.reward
-        model = _load_model(self._config, reward.dtype, reward.threads, self._device)
-        self._reward = LikelihoodReward(model, reward.tokens_per_forward)
+        setting = self._config.reward
+        self._reward.load(
+            lambda: _load_model(self._config, setting.dtype, setting.threads, self._device)
+        )
 
     def score(self, wires: list[Wire]) -> tuple[list[Wire], Wire]:
         """The same trajectories with untempered log R at every terminable prefix."""
@@ -160,11 +159,13 @@ class LearnerActor:
         self._queries = _queries(queries)
 
     def load(self) -> None:
+        from gfn_ray.policy.adapter import add_adapter
         from gfn_ray.policy.trainer import PolicyTrainer
 
-        learner = self._config.learner
-        base = _load_model(self._config, learner.dtype, learner.threads, self._device)
-        self._trainer = PolicyTrainer(base, self._config, self._support)
+        config, learner = self._config, self._config.learner
+        base = _load_model(config, learner.dtype, learner.threads, self._device)
+        model = add_adapter(base, config.policy, config.seed)
+        self._trainer = PolicyTrainer(model, config, self._support)
 
     def publish(self) -> tuple[Wire, Wire]:
         """The current weights as the next version."""
@@ -177,9 +178,8 @@ class LearnerActor:
         return update.metrics, update.losses
 
     def score(self, wires: list[Wire]) -> Wire:
-        """log q of whole trajectories, and of their content tokens only [B]."""
-        scores = self._trainer.score(self._groups(wires))
-        return {"log_q": scores.log_q, "log_pf": scores.log_pf}
+        """log q of whole trajectories, of their content tokens only, and log p_ref or 0 [B]."""
+        return vars(self._trainer.score(self._groups(wires)))
 
     def _groups(self, wires: list[Wire]) -> list[Any]:
         from gfn_ray.policy.log_q import TrajectoryGroup

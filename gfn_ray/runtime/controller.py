@@ -15,6 +15,7 @@ each finished call what may start next.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -98,6 +99,7 @@ class Controller:
         self._replay_stats: dict[str, float] = {}
         self.step = 0
         self.published_step = 0
+        self._last_step = config.steps
         self.trajectories = 0
         self.adapter: Any = None
         self.meters = {stage: StageMeter() for stage in ("sample", "reward", "learn")}
@@ -128,13 +130,20 @@ class Controller:
             self._calls.run_all()
 
     def train(self, observe: Callable[[StepReport], None]) -> None:
-        """Runs the configured number of updates; `observe` is called after each."""
+        """Runs the configured number of updates; `observe` is called after each.
+
+        The learner rests while `observe` runs; samplers go on.
+        """
         self._observe = observe
-        while self.step < self._config.steps or self._gate.publishing:
+        while self.step < self._last_step or self._gate.publishing:
             self._start_what_may_start()
             self._calls.run_ready()
         # Groups still under way are of no use; their calls end with the actors.
         self._calls.forget()
+
+    def end_here(self) -> None:
+        """No further update: for an observer that has seen enough."""
+        self._last_step = self.step
 
     # Sampling -> reward -> replay
 
@@ -142,7 +151,7 @@ class Controller:
         if not self._learner_busy:
             self._start_update()
         per_call = self._config.sampler.queries_per_call
-        while self._idle_samplers and self._gate.may_sample() and self.step < self._config.steps:
+        while self._idle_samplers and self._gate.may_sample() and self.step < self._last_step:
             if not self._limiter.may_insert(per_call * self._group):
                 return
             self._start_sampling(self._idle_samplers.pop(), per_call)
@@ -157,7 +166,7 @@ class Controller:
         records, info = (
             self._fleet.samplers[sampler]
             .sample.options(num_returns=2)
-            .remote(self.adapter, ids, seed, None)
+            .remote(self.adapter, ids, seed, False)
         )
 
         def sampled(info: Wire) -> None:
@@ -203,8 +212,8 @@ class Controller:
         learner = self._config.learner
         batch = learner.queries_per_step * learner.trajectories_per_query
         following = self.step + 1
-        publishes = following % learner.publish_every == 0 or following == self._config.steps
-        if self._starved or self.step >= self._config.steps:
+        publishes = following % learner.publish_every == 0 or following == self._last_step
+        if self._starved or self.step >= self._last_step:
             return
         if not (self._limiter.may_sample(batch) and self._gate.may_update(publishes)):
             return
@@ -266,7 +275,9 @@ class Controller:
 
     def _finished(self, report: StepReport) -> None:
         self._learner_busy = False
+        started = time.monotonic()
         self._observe(report)
+        self._calls.allow(time.monotonic() - started)
 
     def _described(self, metrics: dict[str, float]) -> dict[str, float]:
         return {

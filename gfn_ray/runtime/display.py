@@ -70,6 +70,9 @@ class Display(Protocol):
     def update(self, progress: Progress) -> None:
         """An update was applied."""
 
+    def evaluated(self, metrics: Mapping[str, float]) -> None:
+        """The policy was measured on held-out queries, on the way."""
+
     def samples(self, samples: Sequence[Sample]) -> None:
         """Fresh samples; the newest replace the ones before."""
 
@@ -126,6 +129,9 @@ class PlainDisplay:
         if progress.step % self._log_every == 0 or progress.step == self._total:
             self._line(plain_line(progress, self._total, left))
 
+    def evaluated(self, metrics: Mapping[str, float]) -> None:
+        self._line("evaluation | " + " | ".join(f"{n} {number(v)}" for n, v in metrics.items()))
+
     def samples(self, samples: Sequence[Sample]) -> None:
         pass
 
@@ -153,6 +159,8 @@ class LiveDisplay:
         self._left: float | None = None
         self._progress: Progress | None = None
         self._samples: tuple[Sample, ...] = ()
+        self._metrics: dict[str, float] = {}
+        self._metrics_title = ""
         self._ascii = console.options.ascii_only
         self._spinner = Spinner("line" if self._ascii else "dots")
         self._live = Live(
@@ -171,6 +179,11 @@ class LiveDisplay:
         self._progress = progress
         self._live.start(refresh=True)
 
+    def evaluated(self, metrics: Mapping[str, float]) -> None:
+        self._metrics = dict(metrics)
+        step = self._progress.step if self._progress else 0
+        self._metrics_title = f"evaluation after {step} updates"
+
     def samples(self, samples: Sequence[Sample]) -> None:
         self._samples = tuple(samples[:SAMPLES_SHOWN])
 
@@ -188,6 +201,9 @@ class LiveDisplay:
         parts: list[RenderableType] = [self._spinner]
         if self._progress is not None:
             parts += [self._bar(self._progress), _numbers(self._progress)]
+        if self._metrics:
+            cells = [(name, number(value)) for name, value in self._metrics.items()]
+            parts += [Text(self._metrics_title, style="bold"), _grid(cells)]
         if self._samples:
             parts.append(_sample_panel(self._samples, self.console.width))
         return Group(*parts)
@@ -260,9 +276,6 @@ class _TimeLeft:
 
 
 def _numbers(progress: Progress) -> Table:
-    table = Table.grid(padding=(0, 2))
-    for justify in ("left", "right", "left", "right"):
-        table.add_column(justify=justify, no_wrap=True)  # type: ignore[arg-type]
     cells = [
         ("loss", number(progress.loss)),
         ("trajectories", f"{progress.trajectories:,}"),
@@ -273,6 +286,14 @@ def _numbers(progress: Progress) -> Table:
         ("reward temperature", number(progress.reward_temperature)),
     ]
     cells += [(f"{stage} tokens/s", number(rate)) for stage, rate in progress.tokens_per_s.items()]
+    return _grid(cells)
+
+
+def _grid(cells: Sequence[tuple[str, str]]) -> Table:
+    """Labels with their values, two pairs a row."""
+    table = Table.grid(padding=(0, 2))
+    for justify in ("left", "right", "left", "right"):
+        table.add_column(justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for i in range(0, len(cells), 2):
         pair = cells[i : i + 2]
         table.add_row(

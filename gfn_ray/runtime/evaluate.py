@@ -1,167 +1,205 @@
-"""The policy on held-out queries, before and after: same queries, same seeds, on-policy.
+"""The policy on held-out queries, before, on the way and after.
 
-Runs through the same actors as training and waits for each stage in turn.
+Runs through the same actors as training and waits for each stage in turn. The evaluations
+before and after draw with the same seeds; those on the way with others, so that a run that
+stops at a good number is not reported by that very number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gfn_ray.config import JobConfig
-from gfn_ray.evaluation.posterior import posterior_metrics
+from gfn_ray.evaluation.exact import exact_metrics
+from gfn_ray.evaluation.posterior import posterior_metrics, query_diagnostics
+from gfn_ray.evaluation.result import (
+    Array,
+    Enumeration,
+    Evaluation,
+    ExactPosterior,
+    QuerySamples,
+)
 from gfn_ray.runtime.calls import PendingCalls
 from gfn_ray.runtime.fleet import Fleet
-from gfn_ray.tasks.references import reference_trajectories
+from gfn_ray.tasks.references import known_trajectory, reference_trajectories
 from gfn_ray.tasks.task import Task, TaskData
 from gfn_ray.trajectory import Query, Trajectory
 
 # First entry of a sampling call's seed; training uses stream 0.
-EVALUATION_STREAM = 1
+FINAL_STREAM = 1
+ON_THE_WAY_STREAM = 2
+
+Wire = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class QuerySamples:
-    """On-policy samples of one held-out query. log_q [S]: whole z, in nats."""
+class Evaluator:
+    """Measures whatever adapter it is given; the learner must hold the same weights."""
 
-    query: Query
-    trajectories: list[Trajectory]
-    texts: list[str]
-    log_q: np.ndarray
+    def __init__(
+        self,
+        config: JobConfig,
+        task: Task,
+        data: TaskData,
+        fleet: Fleet,
+        decode: Callable[[Any], str],
+    ) -> None:
+        self._config = config
+        self._task = task
+        self._data = data
+        self._fleet = fleet
+        self._decode = decode
 
+    def final(self, adapter: Any) -> Evaluation:
+        """Before or after training, with the seeds that both share."""
+        return self._evaluate(adapter, [self._config.seed, FINAL_STREAM])
 
-@dataclass(frozen=True)
-class Evaluation:
-    """metrics: the task's names, in its order. samples: one entry a held-out query.
-    mismatch: mean of (engine's log q - learner's) over samples, content tokens only."""
+    def on_the_way(self, adapter: Any, step: int) -> Evaluation:
+        """After an update."""
+        return self._evaluate(adapter, [self._config.seed, ON_THE_WAY_STREAM, step])
 
-    metrics: dict[str, float]
-    samples: list[QuerySamples]
-    mismatch: float
+    def _evaluate(self, adapter: Any, seed: list[int]) -> Evaluation:
+        size = self._config.sampler.queries_per_call
+        held_out = self._data.held_out
+        batches = [held_out[start : start + size] for start in range(0, len(held_out), size)]
+        results = self._sample_and_score(adapter, batches, seed)
+        samples, ratios, tempered_ratios, mismatches = [], [], [], []
+        for index, batch in enumerate(batches):
+            wires, scores = results[index]
+            trajectories = [Trajectory.from_wire(wire) for wire in wires]
+            ratio = self._log_ratio(trajectories, scores)
+            engine = np.array([t.sampler_log_pf for t in trajectories])
+            mismatches.append(engine - scores["log_pf"])
+            each = self._config.eval.samples + self._config.eval.tempered_samples
+            for i, query in enumerate(batch):
+                start = i * each
+                on_policy = slice(start, start + self._config.eval.samples)
+                tempered = slice(on_policy.stop, start + each)
+                ratios.append(ratio[on_policy])
+                tempered_ratios.append(ratio[tempered])
+                texts = [self._decode(t.token_ids) for t in trajectories[on_policy]]
+                diagnostics = query_diagnostics(ratio[on_policy], ratio[tempered])
+                samples.append(
+                    QuerySamples(
+                        query,
+                        trajectories[on_policy],
+                        texts,
+                        scores["log_q"][on_policy],
+                        diagnostics,
+                    )
+                )
+        exact = [self._exact(one) for one in self._data.enumerations]
+        metrics = {
+            **posterior_metrics(ratios, tempered_ratios),
+            **self._sample_metrics(samples),
+            **self._reference_metrics(),
+            **_mean([exact_metrics(one.log_target, one.log_q, one.target) for one in exact]),
+        }
+        ordered = {name: metrics[name] for name in self._task.metrics if name in metrics}
+        # The engine's log-probabilities of tempered samples are of another policy: NaN.
+        mismatch = float(np.nanmean(np.concatenate(mismatches)))
+        return Evaluation(ordered, samples, exact, mismatch)
 
+    def _log_ratio(self, trajectories: list[Trajectory], scores: Wire) -> Array:
+        """log R/T - log q of whole trajectories [S]; R includes what the objective adds."""
+        log_reward = np.array([t.final_log_reward for t in trajectories])
+        tempered = log_reward / self._config.reward.temperature_end
+        ratio: Array = tempered + scores["log_reference"] - scores["log_q"]
+        return ratio
 
-def evaluate(
-    config: JobConfig,
-    task: Task,
-    data: TaskData,
-    fleet: Fleet,
-    adapter: Any,
-    decode: Callable[[Any], str],
-) -> Evaluation:
-    """Samples, scores and measures the adapter on every held-out query."""
-    batches = _batches(data.held_out, config.sampler.queries_per_call)
-    results = _sample_and_score(config, fleet, adapter, batches)
-    samples = []
-    for index, batch in enumerate(batches):
-        wires, scores = results[index]
-        trajectories = [Trajectory.from_wire(wire) for wire in wires]
-        for i, query in enumerate(batch):
-            own = slice(i * config.eval.samples, (i + 1) * config.eval.samples)
-            texts = [decode(t.token_ids) for t in trajectories[own]]
-            samples.append(QuerySamples(query, trajectories[own], texts, scores["log_q"][own]))
-    mismatch = np.concatenate(
-        [
-            [wire["sampler_log_pf"] for wire in wires] - scores["log_pf"]
-            for wires, scores in results.values()
-        ]
-    )
-    metrics = _metrics(config, task, samples)
-    reference = _reference_log_q(config, data, fleet)
-    if reference is not None:
-        metrics["log_pf_reference"] = reference
-    ordered = {name: metrics[name] for name in task.metrics if name in metrics}
-    return Evaluation(ordered, samples, float(np.mean(mismatch)))
+    def _sample_and_score(
+        self, adapter: Any, batches: list[list[Query]], seed: list[int]
+    ) -> dict[int, tuple[list[Wire], Wire]]:
+        """Scored records and the learner's view of each batch, by its index."""
+        fleet = self._fleet
+        calls = self._calls()
+        results: dict[int, tuple[list[Wire], Wire]] = {}
+        waiting = iter(enumerate(batches))
 
-
-def _sample_and_score(
-    config: JobConfig, fleet: Fleet, adapter: Any, batches: list[list[Query]]
-) -> dict[int, tuple[list[Any], dict[str, Any]]]:
-    """Scored records and the learner's log q of each batch, by its index."""
-    calls = PendingCalls(config.runtime.call_timeout_s, "runtime.call_timeout_s")
-    results: dict[int, tuple[list[Any], dict[str, Any]]] = {}
-    waiting = iter(enumerate(batches))
-
-    def start(sampler: int) -> None:
-        index, batch = next(waiting, (None, []))
-        if index is None:
-            return
-        records, info = (
-            fleet.samplers[sampler]
-            .sample.options(num_returns=2)
-            .remote(
-                adapter,
-                [query.query_id for query in batch],
-                # Seeded by the batch alone, whichever sampler takes it.
-                [config.seed, EVALUATION_STREAM, index],
-                config.eval.samples,
+        def start(sampler: int) -> None:
+            index, batch = next(waiting, (None, []))
+            if index is None:
+                return
+            # Seeded by the batch alone, whichever sampler takes it.
+            records, info = (
+                fleet.samplers[sampler]
+                .sample.options(num_returns=2)
+                .remote(adapter, [query.query_id for query in batch], [*seed, index], True)
             )
-        )
 
-        def sampled(_: Any) -> None:
+            def sampled(_: Any) -> None:
+                start(sampler)
+                score(index, records)
+
+            calls.add(info, f"sampler {sampler}", "sample held-out queries", sampled)
+
+        def score(index: int, records: Any) -> None:
+            reward = index % len(fleet.rewards)
+            scored, info = fleet.rewards[reward].score.options(num_returns=2).remote(records)
+            calls.add(
+                info, f"reward actor {reward}", "score samples", lambda _: measure(index, scored)
+            )
+
+        def measure(index: int, scored: Any) -> None:
+            calls.add(
+                fleet.learner.score.remote(scored),
+                "the learner",
+                "score samples",
+                lambda log_q: calls.add(
+                    scored,
+                    "the object store",
+                    "hand over samples",
+                    lambda wires: results.__setitem__(index, (wires, log_q)),
+                ),
+            )
+
+        for sampler in range(len(fleet.samplers)):
             start(sampler)
-            score(index, records)
+        calls.run_all()
+        return results
 
-        calls.add(info, f"sampler {sampler}", "sample held-out queries", sampled)
+    def _sample_metrics(self, samples: list[QuerySamples]) -> dict[str, float]:
+        rewards = [np.mean([t.final_log_reward for t in one.trajectories]) for one in samples]
+        texts = [self._task.text_metrics(one.query, one.trajectories, one.texts) for one in samples]
+        return {"log_reward_mean": float(np.mean(rewards)), **_mean(texts)}
 
-    def score(index: int, records: Any) -> None:
-        reward = index % len(fleet.rewards)
-        scored, info = fleet.rewards[reward].score.options(num_returns=2).remote(records)
-        calls.add(info, f"reward actor {reward}", "score samples", lambda _: measure(index, scored))
+    def _reference_metrics(self) -> dict[str, float]:
+        """Mean log q of the known good z of held-out queries, where any is in the support."""
+        references = reference_trajectories(self._data.held_out, self._data.support)
+        if not references:
+            return {}
+        scores = self._score(references, "the references")
+        return {"log_pf_reference": float(np.mean(scores["log_q"]))}
 
-    def measure(index: int, scored: Any) -> None:
-        calls.add(
-            fleet.learner.score.remote(scored),
-            "the learner",
-            "score samples",
-            lambda log_q: calls.add(
-                scored,
-                "the object store",
-                "hand over samples",
-                lambda wires: results.__setitem__(index, (wires, log_q)),
-            ),
+    def _exact(self, one: Enumeration) -> ExactPosterior:
+        """The policy beside the posterior, on every outcome of an enumeration."""
+        support = self._data.support
+        outcomes = [known_trajectory(one.query_id, tokens, support) for tokens in one.outcomes]
+        scores = self._score(outcomes, "every outcome")
+        log_target = one.log_reward / self._config.reward.temperature_end + scores["log_reference"]
+        return ExactPosterior(
+            one.target, log_target - np.logaddexp.reduce(log_target), scores["log_q"]
         )
 
-    for sampler in range(len(fleet.samplers)):
-        start(sampler)
-    calls.run_all()
-    return results
+    def _score(self, trajectories: list[Trajectory], what: str) -> Wire:
+        """The learner's view of whole trajectories."""
+        calls = self._calls()
+        scores: list[Wire] = []
+        calls.add(
+            self._fleet.learner.score.remote([t.to_wire() for t in trajectories]),
+            "the learner",
+            f"score {what}",
+            scores.append,
+        )
+        calls.run_all()
+        return scores[0]
+
+    def _calls(self) -> PendingCalls:
+        return PendingCalls(self._config.runtime.call_timeout_s, "runtime.call_timeout_s")
 
 
-def _metrics(config: JobConfig, task: Task, samples: list[QuerySamples]) -> dict[str, float]:
-    temperature = config.reward.temperature_end
-    ratios, rewards, texts = [], [], []
-    for one in samples:
-        log_reward = np.array([t.final_log_reward for t in one.trajectories])
-        ratios.append(log_reward / temperature - one.log_q)
-        rewards.append(log_reward.mean())
-        texts.append(task.text_metrics(one.query, one.trajectories, one.texts))
-    averaged = {name: float(np.mean([m[name] for m in texts])) for name in texts[0]}
-    return {
-        **posterior_metrics(ratios),
-        "log_reward_mean": float(np.mean(rewards)),
-        **averaged,
-    }
-
-
-def _reference_log_q(config: JobConfig, data: TaskData, fleet: Fleet) -> float | None:
-    """Mean log q of the known good z of held-out queries; None where none is in the support."""
-    references = reference_trajectories(data, data.held_out)
-    if not references:
-        return None
-    calls = PendingCalls(config.runtime.call_timeout_s, "runtime.call_timeout_s")
-    values: list[float] = []
-    calls.add(
-        fleet.learner.score.remote([t.to_wire() for t in references]),
-        "the learner",
-        "score the references",
-        lambda scores: values.append(float(np.mean(scores["log_q"]))),
-    )
-    calls.run_all()
-    return values[0]
-
-
-def _batches(queries: list[Query], size: int) -> list[list[Query]]:
-    return [queries[start : start + size] for start in range(0, len(queries), size)]
+def _mean(found: list[dict[str, float]]) -> dict[str, float]:
+    """Each metric's mean over queries; nothing where there are none."""
+    return {name: float(np.mean([one[name] for one in found])) for name in (found or [{}])[0]}

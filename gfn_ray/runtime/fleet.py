@@ -46,7 +46,10 @@ class Fleet:
         replay = ray.remote(actors.ReplayActor).options(num_cpus=0, runtime_env=_environment(1))
         fleet = Fleet(
             [sampler.remote(config, device, support, queries) for _ in range(config.samplers)],
-            [reward.remote(config, device, queries) for _ in range(config.reward_actors)],
+            [
+                reward.remote(config, device, data.reward, queries)
+                for _ in range(config.reward_actors)
+            ],
             replay.remote(config),
             learner.remote(config, device, support, queries),
         )

@@ -112,6 +112,10 @@ class RunDir:
         return self.path / "samples.jsonl"
 
     @property
+    def diagnostics_file(self) -> Path:
+        return self.path / "diagnostics.jsonl"
+
+    @property
     def summary_file(self) -> Path:
         return self.path / "summary.json"
 
@@ -123,6 +127,9 @@ class RunDir:
 
     def append_metrics(self, metrics: Mapping[str, Any]) -> None:
         _append(self.metrics_file, [metrics])
+
+    def append_diagnostics(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        _append(self.diagnostics_file, rows)
 
     def append_samples(self, samples: Iterable[Mapping[str, Any]]) -> None:
         _append(self.samples_file, samples)

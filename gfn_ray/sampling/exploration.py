@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gfn_ray.config import SamplerConfig
+from gfn_ray.config import EvalConfig, SamplerConfig
 from gfn_ray.trajectory import Proposal
 
 
@@ -28,6 +28,17 @@ class ProposalPlan:
 def on_policy_plan(count: int, rng: np.random.Generator) -> list[ProposalPlan]:
     """Plans for exact samples of q."""
     return [ProposalPlan("policy", 1.0, 0.0, _seed(rng)) for _ in range(count)]
+
+
+def evaluation_plan(config: EvalConfig, rng: np.random.Generator) -> list[ProposalPlan]:
+    """Plans for one held-out query: exact samples of q, then tempered ones."""
+    return [
+        *on_policy_plan(config.samples, rng),
+        *(
+            ProposalPlan("tempered", config.temperature, 0.0, _seed(rng))
+            for _ in range(config.tempered_samples)
+        ),
+    ]
 
 
 def exploration_plan(config: SamplerConfig, rng: np.random.Generator) -> list[ProposalPlan]:

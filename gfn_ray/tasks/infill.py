@@ -7,6 +7,7 @@ frozen LM, in natural story order. Source: Hu et al. 2024, section 4.2.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,11 @@ import numpy as np
 from gfn_ray.config import InfillJob
 from gfn_ray.data.stories import Story, load_stories, split
 from gfn_ray.errors import UserError
+from gfn_ray.evaluation.result import Evaluation
 from gfn_ray.evaluation.text import distinct_fraction, is_copy
-from gfn_ray.tasks.task import MetricInfo, TaskData
-from gfn_ray.tasks.vocabulary import Vocabulary
+from gfn_ray.rewards.likelihood import LikelihoodReward
+from gfn_ray.tasks.task import DIAGNOSTICS, Conclusion, MetricInfo, TaskData
+from gfn_ray.tasks.vocabulary import Vocabulary, continuation_ids
 from gfn_ray.trajectory import IntArray, Query, Support, Trajectory
 
 
@@ -49,7 +52,10 @@ class InfillTask:
                     f"sampler.max_prompt_tokens allows {longest}"
                 )
         return TaskData(
-            queries[0], queries[1], self._support(Vocabulary(tokenizer, vocab_size), tokenizer)
+            queries[0],
+            queries[1],
+            self._support(Vocabulary(tokenizer, vocab_size), tokenizer),
+            LikelihoodReward(self._config.reward.tokens_per_forward),
         )
 
     def text_metrics(
@@ -66,12 +72,13 @@ class InfillTask:
     def around(self, query: Query) -> tuple[str, str]:
         return query.texts["beginning"], query.texts["ending"]
 
+    def conclude(self, before: Evaluation, after: Evaluation, directory: Path) -> Conclusion:
+        return Conclusion()
+
     @property
     def metrics(self) -> dict[str, MetricInfo]:
         return {
-            "log_ratio_var": MetricInfo("lower", "Var(log R/T - log q) within a query; 0: exact"),
-            "log_z_gap": MetricInfo("lower", "importance-weighted log Z - ELBO; 0: exact"),
-            "elbo": MetricInfo("higher", "mean log R/T - log q, a bound on log Z"),
+            **DIAGNOSTICS,
             "log_reward_mean": MetricInfo("higher", "log p(z ending | beginning), frozen LM"),
             "log_pf_reference": MetricInfo("higher", "log q of the true middle sentence"),
             "stopped_fraction": MetricInfo("higher", "samples that stop before max_len"),
@@ -89,7 +96,7 @@ class InfillTask:
             prompt_ids=_ids(tokenizer, prompt),
             context_ids=_ids(tokenizer, text),
             answer_ids=_continuation(tokenizer, f"{text} {middle}", " " + ending),
-            reference_ids=_continuation(tokenizer, text, " " + middle),
+            references=(_continuation(tokenizer, text, " " + middle),),
             texts={
                 "beginning": text,
                 "ending": ending,
@@ -131,11 +138,9 @@ def _ids(tokenizer: Any, text: str) -> IntArray:
 
 
 def _continuation(tokenizer: Any, left: str, text: str) -> IntArray:
-    """Token ids of `text` as it stands after `left`: some tokenizers start a text anew."""
-    before, whole = _ids(tokenizer, left), _ids(tokenizer, left + text)
-    if not np.array_equal(before, whole[: len(before)]):
+    try:
+        return continuation_ids(tokenizer, left, text)
+    except ValueError as error:
         raise UserError(
-            f"the tokenizer of model.name joins {text[:20]!r} with the words before it, so a "
-            "story cannot be cut between sentences; choose another model"
-        )
-    return whole[len(before) :]
+            f"{error}, so a story cannot be cut between sentences; choose another model.name"
+        ) from None

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import numpy as np
 
-from gfn_ray.tasks.task import TaskData
-from gfn_ray.trajectory import Query, Trajectory
+from gfn_ray.trajectory import IntArray, Query, Support, Trajectory
 
 
-def reference_trajectories(data: TaskData, queries: list[Query]) -> list[Trajectory]:
-    """The known good z of each query that has one inside the support, as unscored records."""
+def known_trajectory(query_id: str, token_ids: IntArray, support: Support) -> Trajectory:
+    """A given z as an unscored record; the support must contain it."""
+    return Trajectory(
+        query_id=query_id,
+        token_ids=token_ids,
+        tool_mask=np.zeros(len(token_ids), dtype=np.bool_),
+        terminable=support.terminable(token_ids),
+        policy_version=-1,
+        proposal="seed",
+        temperature=1.0,
+        epsilon=0.0,
+        stopped=len(token_ids) < support.max_len,
+    )
+
+
+def reference_trajectories(queries: list[Query], support: Support) -> list[Trajectory]:
+    """The known good z of each query that lie inside the support."""
     return [
-        Trajectory(
-            query_id=query.query_id,
-            token_ids=query.reference_ids,
-            tool_mask=np.zeros(len(query.reference_ids), dtype=np.bool_),
-            terminable=data.support.terminable(query.reference_ids),
-            policy_version=-1,
-            proposal="seed",
-            temperature=1.0,
-            epsilon=0.0,
-            stopped=len(query.reference_ids) < data.support.max_len,
-        )
+        known_trajectory(query.query_id, tokens, support)
         for query in queries
-        if data.support.contains(query.reference_ids)
+        for tokens in query.references
+        if support.contains(tokens)
     ]

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
+from gfn_ray.evaluation.result import Enumeration, Evaluation
+from gfn_ray.rewards.reward import Reward
 from gfn_ray.trajectory import Query, Support, Trajectory
 
 
 @dataclass(frozen=True)
 class TaskData:
-    """Queries to train on, queries held out for evaluation, and the policy's support."""
+    """Queries to train on, queries held out for evaluation, the policy's support and the target.
+
+    enumerations: held-out queries whose posterior can be listed whole, for exact comparison.
+    """
 
     train: list[Query]
     held_out: list[Query]
     support: Support
+    reward: Reward
+    enumerations: list[Enumeration] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -24,6 +32,26 @@ class MetricInfo:
 
     better: str
     meaning: str
+
+
+# What every task can say of its posterior; see evaluation/posterior.py.
+DIAGNOSTICS = {
+    "log_ratio_var": MetricInfo("lower", "Var(log R/T - log q) within a query; 0: exact"),
+    "log_ratio_var_tempered": MetricInfo("lower", "the same on tempered samples; 0: exact"),
+    "elbo": MetricInfo("higher", "mean log R/T - log q, a bound on log Z"),
+    "log_z": MetricInfo("none", "importance-weighted estimate of log Z"),
+    "log_z_gap": MetricInfo("lower", "log_z - elbo; 0: exact"),
+    "ess_fraction": MetricInfo("higher", "effective share of the samples, by their weights"),
+    "pareto_k": MetricInfo("lower", "tail of those weights; above 0.7 they mislead"),
+}
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """findings: lines for the report. files: plots, for the run directory and MLflow."""
+
+    findings: list[str] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
 
 
 class Task(Protocol):
@@ -46,6 +74,10 @@ class Task(Protocol):
 
     def around(self, query: Query) -> tuple[str, str]:
         """Text shown before and after a sample of this query."""
+        ...
+
+    def conclude(self, before: Evaluation, after: Evaluation, directory: Path) -> Conclusion:
+        """What this task alone can say or draw about a run; files go into the directory."""
         ...
 
     @property

@@ -56,5 +56,22 @@ class Vocabulary:
         found = self._where(lambda text: bool(text) and not text.strip("\n"))
         return np.flatnonzero(found).astype(np.int32)
 
+    def full_stops(self) -> IntArray:
+        """Ids of tokens that are a full stop and nothing else."""
+        return np.flatnonzero(self._where(lambda text: text == ".")).astype(np.int32)
+
     def _where(self, test: Any) -> BoolArray:
         return np.array([test(text) for text in self.texts], dtype=np.bool_)
+
+
+def continuation_ids(tokenizer: Any, left: str, text: str) -> IntArray:
+    """Token ids of `text` as it stands after `left`: some tokenizers start a text anew.
+
+    Raises ValueError where the tokenizer joins the two in one token.
+    """
+    before, whole = (
+        np.array(tokenizer(part)["input_ids"], dtype=np.int32) for part in (left, left + text)
+    )
+    if not np.array_equal(before, whole[: len(before)]):
+        raise ValueError(f"the tokenizer joins {text[:20]!r} with the words before it")
+    return whole[len(before) :]

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from gfn_ray.config import InfillJob, LearnerConfig, PolicyConfig, SamplerConfig
-from gfn_ray.policy.adapter import Adapter
+from gfn_ray.policy.adapter import Adapter, add_adapter
 from gfn_ray.policy.log_q import TrajectoryGroup
 from gfn_ray.policy.trainer import PolicyTrainer
 from gfn_ray.sampling.environment import thread_environment, vllm_environment
@@ -51,7 +51,7 @@ def queries():
 
 @pytest.fixture(scope="module")
 def trainer(tiny_dir, support):
-    return PolicyTrainer(load(tiny_dir), JOB, support)
+    return PolicyTrainer(add_adapter(load(tiny_dir), JOB.policy, JOB.seed), JOB, support)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def policy_of(tiny_dir, support, adapter: Adapter) -> PolicyTrainer:
     """transformers + PEFT with exactly this adapter's weights."""
     from peft import set_peft_model_state_dict
 
-    trainer = PolicyTrainer(load(tiny_dir), JOB, support)
+    trainer = PolicyTrainer(add_adapter(load(tiny_dir), JOB.policy, JOB.seed), JOB, support)
     tensors = {name: torch.from_numpy(a.copy()) for name, a in adapter.tensors.items()}
     set_peft_model_state_dict(trainer.model, tensors)
     return trainer

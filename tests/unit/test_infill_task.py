@@ -25,7 +25,7 @@ def data(tokenizer):
 
 def test_context_z_and_answer_read_as_the_story_in_its_natural_order(data, tokenizer):
     for query in data.train:
-        ids = np.concatenate([query.context_ids, query.reference_ids, query.answer_ids])
+        ids = np.concatenate([query.context_ids, query.references[0], query.answer_ids])
         text = tokenizer.decode(ids, skip_special_tokens=True)
         parts = (query.texts[name] for name in ("beginning", "reference", "ending"))
         assert text == " ".join(parts)
@@ -37,7 +37,7 @@ def test_a_tokenizer_that_marks_words_like_sentencepiece_gives_the_same_texts(st
     data = InfillTask(InfillJob()).load(tokenizer, len(tokenizer))
     assert data.support.opening.sum() > 50
     for query in data.held_out:
-        ids = np.concatenate([query.context_ids, query.reference_ids, query.answer_ids])
+        ids = np.concatenate([query.context_ids, query.references[0], query.answer_ids])
         parts = (query.texts[name] for name in ("beginning", "reference", "ending"))
         assert tokenizer.decode(ids, skip_special_tokens=True) == " ".join(parts)
 

@@ -6,12 +6,19 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from gfn_ray.rewards.likelihood import LikelihoodReward
-from makers import make_support, random_query, random_trajectories
+from gfn_ray.rewards.table import TableReward, table_key
+from makers import make_support, make_trajectory, random_query, random_trajectories
 
 
 @pytest.fixture(scope="module")
 def model(tiny_dir):
     return AutoModelForCausalLM.from_pretrained(tiny_dir, dtype=torch.float32).eval()
+
+
+def loaded(model, budget):
+    reward = LikelihoodReward(budget)
+    reward.load(lambda: model)
+    return reward
 
 
 @torch.no_grad()
@@ -29,7 +36,7 @@ def test_rewards_equal_one_forward_a_prefix(model, budget):
     support = make_support(vocab_size=model.config.vocab_size)
     queries = [random_query(rng, f"q{i}") for i in range(3)]
     pairs = [(q, t) for q in queries for t in random_trajectories(rng, support, q.query_id, 4)]
-    scored = LikelihoodReward(model, budget).score(pairs)
+    scored = loaded(model, budget).score(pairs)
     for (query, trajectory), result in zip(pairs, scored, strict=True):
         assert np.array_equal(~np.isnan(result.log_reward), trajectory.terminable)
         for t in np.flatnonzero(trajectory.terminable):
@@ -42,9 +49,32 @@ def test_order_and_company_do_not_change_a_reward(model):
     support = make_support(vocab_size=model.config.vocab_size)
     query = random_query(rng, "q")
     pairs = [(query, t) for t in random_trajectories(rng, support, "q", 6)]
-    reward = LikelihoodReward(model, 4096)
+    reward = loaded(model, 4096)
     forward = [t.final_log_reward for t in reward.score(pairs)]
     backward = [t.final_log_reward for t in reward.score(pairs[::-1])][::-1]
     alone = [reward.score([pair])[0].final_log_reward for pair in pairs]
     assert np.allclose(forward, backward, atol=1e-4)
     assert np.allclose(forward, alone, atol=1e-4)
+
+
+def test_a_table_gives_listed_texts_their_reward_and_every_other_prefix_the_floor():
+    support = make_support(min_len=1)
+    listed = np.array([12, 15], dtype=np.int32)
+    reward = TableReward({table_key(listed): -1.5}, floor=-20.0)
+    reward.load(lambda: pytest.fail("a table needs no model"))
+    query = random_query(np.random.default_rng(0), "q")
+    longer = make_trajectory(support, "q", np.array([12, 15, 18], dtype=np.int32))
+    (scored,) = reward.score([(query, longer)])
+    expected = np.where(longer.terminable, [-20.0, -20.0, -1.5, -20.0], np.nan)
+    assert np.array_equal(scored.log_reward, expected, equal_nan=True)
+
+
+def test_a_table_is_a_function_of_the_tokens_whatever_their_integer_type():
+    wide, narrow = (np.array([3, 4], dtype=kind) for kind in (np.int64, np.int32))
+    assert table_key(wide) == table_key(narrow)
+
+
+@pytest.mark.parametrize("floor", [-np.inf, np.nan, -1.0])
+def test_a_floor_that_is_not_below_every_listed_reward_is_refused(floor):
+    with pytest.raises(ValueError, match="floor"):
+        TableReward({b"": -2.0}, floor)

@@ -1,9 +1,4 @@
-"""Every setting of a run: typed, documented, one field a setting.
-
-Owns names, types, defaults, bounds and the checks between fields; `cli.py` reads
-them from a TOML file and from flags. Imports no torch, Ray or vLLM, so that
-`--help` and a refused configuration answer at once.
-"""
+"""The groups of settings that every job has, one field a setting."""
 
 from __future__ import annotations
 
@@ -15,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 DType = Literal["float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda"]
+RootFlow = Literal["batch_mean", "learned", "terminable"]
 
 
 class Section(BaseModel):
@@ -59,43 +55,6 @@ class DataConfig(Section):
             raise ValueError(
                 f"data.path ({self.path}) and data.hub ({self.hub}) name two sources; give one"
             )
-        return self
-
-
-class InfillConfig(Section):
-    """The middle sentence of a story, given its beginning and its ending."""
-
-    template: str = Field(
-        "Ending: {ending}\nStory: {beginning}",
-        description="Prompt of the policy; z continues it. {beginning} and {ending} are filled in.",
-    )
-    min_len: int = Field(4, ge=1, description="Shortest z, in tokens.")
-    max_len: int = Field(
-        20, ge=1, description="Longest z, in tokens; only stopping is legal there."
-    )
-    terminable: Literal["sentence", "every"] = Field(
-        "sentence",
-        description="Prefixes that may stop and carry a reward: those that end a sentence, "
-        "or every one from min_len on.",
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> InfillConfig:
-        if self.min_len > self.max_len:
-            raise ValueError(
-                f"task.min_len ({self.min_len}) exceeds task.max_len ({self.max_len}); "
-                "lower the first or raise the second"
-            )
-        for name in ("{beginning}", "{ending}"):
-            if name not in self.template:
-                raise ValueError(f"task.template lacks {name}; got {self.template!r}")
-        try:
-            self.template.format(beginning="", ending="")
-        except (KeyError, IndexError, ValueError) as error:
-            raise ValueError(
-                f"task.template takes {{beginning}} and {{ending}} and doubled braces for literal "
-                f"ones; got {self.template!r} ({error!r})"
-            ) from None
         return self
 
 
@@ -205,14 +164,35 @@ class ReplayConfig(Section):
         1.5, gt=0, description="Trajectories learned from, per trajectory sampled; the rate limit."
     )
     seed_references: bool = Field(
-        False, description="Put the true middle of each training query into replay at the start."
+        False, description="Put the known good z of each training query into replay at the start."
     )
 
 
 class ObjectiveConfig(Section):
+    kind: Literal["subtb", "db", "tb", "vargrad", "ref_tb"] = Field(
+        "subtb",
+        description="Loss: sub-trajectory, detailed or trajectory balance; the variance of "
+        "log R/T - log q within a query; or that variance with log R/T = log p_ref + r/T.",
+    )
+    root_flow: RootFlow = Field(
+        "batch_mean",
+        description="log Z of a query, for subtb, db and tb: the mean of the batch, a learned "
+        "head on the prompt, or the flow of the empty z, where that may stop.",
+    )
     subtb_lambda: float = Field(
         1.0, gt=0, description="Weight of a sub-trajectory falls by this factor per node it skips."
     )
+    log_z_lr: float = Field(1e-2, gt=0, description="Learning rate of the learned log Z.")
+    float64: bool = Field(False, description="Compute the loss in float64, not float32.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ObjectiveConfig:
+        if self.kind in ("vargrad", "ref_tb") and self.root_flow != "batch_mean":
+            raise ValueError(
+                f"objective.root_flow {self.root_flow} is of no use to objective.kind "
+                f"{self.kind}, which compares trajectories with one another; leave it at batch_mean"
+            )
+        return self
 
 
 class LearnerConfig(Section):
@@ -222,6 +202,9 @@ class LearnerConfig(Section):
     )
     lr: float = Field(5e-4, gt=0, description="AdamW's learning rate after warm-up.")
     warmup_steps: int = Field(5, ge=0, description="Updates over which the rate rises linearly.")
+    lr_end: float = Field(
+        1.0, gt=0, le=1, description="Rate of the last update as a share of lr; falls linearly."
+    )
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
     dtype: DType = Field("float32", description="Precision of the base weights; LoRA is float32.")
@@ -236,7 +219,32 @@ class LearnerConfig(Section):
 class EvalConfig(Section):
     queries: int = Field(24, ge=1, description="Held-out queries evaluated before and after.")
     samples: int = Field(8, ge=2, description="On-policy samples of each.")
+    tempered_samples: int = Field(
+        4, ge=2, description="Further samples of each at eval.temperature; they show lost modes."
+    )
+    temperature: float = Field(
+        1.3, gt=0, le=2, description="Sampling temperature of those further samples."
+    )
+    every: int = Field(
+        0, ge=0, description="Updates between two evaluations on the way; 0: only at both ends."
+    )
     shown: int = Field(4, ge=0, description="Held-out queries whose samples the report shows.")
+
+
+class StopConfig(Section):
+    metric: str | None = Field(
+        None, description="Evaluation metric that ends the run early, such as log_ratio_var."
+    )
+    below: float | None = Field(None, description="The run ends once that metric is below this.")
+
+    @model_validator(mode="after")
+    def _whole(self) -> StopConfig:
+        if (self.metric is None) != (self.below is None):
+            raise ValueError(
+                f"stop.metric ({self.metric}) and stop.below ({self.below}) belong together; "
+                "give both or neither"
+            )
+        return self
 
 
 class TrackingConfig(Section):
@@ -265,68 +273,3 @@ class RuntimeConfig(Section):
         300.0, gt=0, description="Longest one remote call may take, in seconds."
     )
     log_every: int = Field(5, ge=1, description="Updates between two plain progress lines.")
-
-
-class JobConfig(Section):
-    """What every job has in common; a task adds its own `task` section."""
-
-    steps: int = Field(100, ge=1, description="Learner updates.")
-    seed: int = Field(0, ge=0, description="Seed of every random choice.")
-    samplers: int = Field(1, ge=1, description="Sampler actors.")
-    reward_actors: int = Field(1, ge=1, description="Reward actors.")
-    max_policy_lag: int = Field(
-        8,
-        ge=0,
-        description="Adapter versions a trajectory may be behind when it reaches replay; "
-        "0 is synchronous.",
-    )
-    run_dir: Path | None = Field(
-        None, description="Directory of this run's outputs; default runs/<task>-<time>."
-    )
-    model: ModelConfig = Field(default_factory=ModelConfig, description="The base language model.")
-    policy: PolicyConfig = Field(default_factory=PolicyConfig, description="The adapter on it.")
-    data: DataConfig = Field(default_factory=DataConfig, description="Where queries come from.")
-    sampler: SamplerConfig = Field(default_factory=SamplerConfig, description="Proposals.")
-    reward: RewardConfig = Field(default_factory=RewardConfig, description="The target.")
-    replay: ReplayConfig = Field(default_factory=ReplayConfig, description="The replay buffer.")
-    objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig, description="The loss.")
-    learner: LearnerConfig = Field(default_factory=LearnerConfig, description="The updates.")
-    eval: EvalConfig = Field(default_factory=EvalConfig, description="Before and after.")
-    tracking: TrackingConfig = Field(default_factory=TrackingConfig, description="MLflow.")
-    checkpoint: CheckpointConfig = Field(
-        default_factory=CheckpointConfig, description="What survives an interrupted run."
-    )
-    runtime: RuntimeConfig = Field(default_factory=RuntimeConfig, description="Ray and devices.")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> JobConfig:
-        learner, replay = self.learner, self.replay
-        if replay.per_query < learner.trajectories_per_query:
-            raise ValueError(
-                f"replay.per_query ({replay.per_query}) is below learner.trajectories_per_query "
-                f"({learner.trajectories_per_query}): no query could fill a group; raise the first"
-            )
-        if replay.capacity < replay.min_replay:
-            raise ValueError(
-                f"replay.capacity ({replay.capacity}) is below replay.min_replay "
-                f"({replay.min_replay}): learning would never start; raise the first"
-            )
-        batch = learner.queries_per_step * learner.trajectories_per_query
-        if replay.min_replay < batch:
-            raise ValueError(
-                f"replay.min_replay ({replay.min_replay}) is below one update's {batch} "
-                "trajectories (learner.queries_per_step * learner.trajectories_per_query); raise it"
-            )
-        if replay.max_times_sampled and replay.samples_per_insert > replay.max_times_sampled:
-            raise ValueError(
-                f"replay.samples_per_insert ({replay.samples_per_insert}) exceeds "
-                f"replay.max_times_sampled ({replay.max_times_sampled}): replay would run dry; "
-                "lower the first or raise the second"
-            )
-        return self
-
-
-class InfillJob(JobConfig):
-    """Story infilling: sample the missing sentence z with p(z | beginning, ending)."""
-
-    task: InfillConfig = Field(default_factory=InfillConfig, description="Story infilling.")

@@ -1,0 +1,52 @@
+"""Every setting of a run: typed, documented, one field a setting.
+
+Owns names, types, defaults, bounds and the checks between fields; `cli.py` reads
+them from a TOML file and from flags. Imports no torch, Ray or vLLM, so that
+`--help` and a refused configuration answer at once.
+"""
+
+from gfn_ray.config.infill import InfillConfig, InfillJob
+from gfn_ray.config.job import JobConfig
+from gfn_ray.config.random_number import RandomNumberConfig, RandomNumberJob
+from gfn_ray.config.sections import (
+    CheckpointConfig,
+    DataConfig,
+    DType,
+    EvalConfig,
+    LearnerConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    PolicyConfig,
+    ReplayConfig,
+    RewardConfig,
+    RootFlow,
+    RuntimeConfig,
+    SamplerConfig,
+    Section,
+    StopConfig,
+    TrackingConfig,
+)
+
+__all__ = [
+    "CheckpointConfig",
+    "DType",
+    "DataConfig",
+    "EvalConfig",
+    "InfillConfig",
+    "InfillJob",
+    "JobConfig",
+    "LearnerConfig",
+    "ModelConfig",
+    "ObjectiveConfig",
+    "PolicyConfig",
+    "RandomNumberConfig",
+    "RandomNumberJob",
+    "ReplayConfig",
+    "RewardConfig",
+    "RootFlow",
+    "RuntimeConfig",
+    "SamplerConfig",
+    "Section",
+    "StopConfig",
+    "TrackingConfig",
+]

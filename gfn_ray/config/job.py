@@ -1,0 +1,89 @@
+"""What every job has in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from gfn_ray.config.sections import (
+    CheckpointConfig,
+    DataConfig,
+    EvalConfig,
+    LearnerConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    PolicyConfig,
+    ReplayConfig,
+    RewardConfig,
+    RuntimeConfig,
+    SamplerConfig,
+    Section,
+    StopConfig,
+    TrackingConfig,
+)
+
+
+class JobConfig(Section):
+    """What every job has in common; a task adds its own `task` section."""
+
+    steps: int = Field(100, ge=1, description="Learner updates.")
+    seed: int = Field(0, ge=0, description="Seed of every random choice.")
+    samplers: int = Field(1, ge=1, description="Sampler actors.")
+    reward_actors: int = Field(1, ge=1, description="Reward actors.")
+    max_policy_lag: int = Field(
+        8,
+        ge=0,
+        description="Adapter versions a trajectory may be behind when it reaches replay; "
+        "0 is synchronous.",
+    )
+    run_dir: Path | None = Field(
+        None, description="Directory of this run's outputs; default runs/<task>-<time>."
+    )
+    model: ModelConfig = Field(default_factory=ModelConfig, description="The base language model.")
+    policy: PolicyConfig = Field(default_factory=PolicyConfig, description="The adapter on it.")
+    data: DataConfig = Field(default_factory=DataConfig, description="Where queries come from.")
+    sampler: SamplerConfig = Field(default_factory=SamplerConfig, description="Proposals.")
+    reward: RewardConfig = Field(default_factory=RewardConfig, description="The target.")
+    replay: ReplayConfig = Field(default_factory=ReplayConfig, description="The replay buffer.")
+    objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig, description="The loss.")
+    learner: LearnerConfig = Field(default_factory=LearnerConfig, description="The updates.")
+    eval: EvalConfig = Field(default_factory=EvalConfig, description="How good the policy is.")
+    stop: StopConfig = Field(default_factory=StopConfig, description="When enough is enough.")
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig, description="MLflow.")
+    checkpoint: CheckpointConfig = Field(
+        default_factory=CheckpointConfig, description="What survives an interrupted run."
+    )
+    runtime: RuntimeConfig = Field(default_factory=RuntimeConfig, description="Ray and devices.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> JobConfig:
+        learner, replay = self.learner, self.replay
+        if replay.per_query < learner.trajectories_per_query:
+            raise ValueError(
+                f"replay.per_query ({replay.per_query}) is below learner.trajectories_per_query "
+                f"({learner.trajectories_per_query}): no query could fill a group; raise the first"
+            )
+        if replay.capacity < replay.min_replay:
+            raise ValueError(
+                f"replay.capacity ({replay.capacity}) is below replay.min_replay "
+                f"({replay.min_replay}): learning would never start; raise the first"
+            )
+        batch = learner.queries_per_step * learner.trajectories_per_query
+        if replay.min_replay < batch:
+            raise ValueError(
+                f"replay.min_replay ({replay.min_replay}) is below one update's {batch} "
+                "trajectories (learner.queries_per_step * learner.trajectories_per_query); raise it"
+            )
+        if self.stop.metric is not None and self.eval.every == 0:
+            raise ValueError(
+                f"stop.metric ({self.stop.metric}) is read at evaluations on the way, and "
+                "eval.every is 0, so there are none; set it to a number of updates"
+            )
+        if replay.max_times_sampled and replay.samples_per_insert > replay.max_times_sampled:
+            raise ValueError(
+                f"replay.samples_per_insert ({replay.samples_per_insert}) exceeds "
+                f"replay.max_times_sampled ({replay.max_times_sampled}): replay would run dry; "
+                "lower the first or raise the second"
+            )
+        return self

@@ -1,0 +1,99 @@
+"""Settings of random numbers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from gfn_ray.config.job import JobConfig
+from gfn_ray.config.sections import (
+    EvalConfig,
+    LearnerConfig,
+    ReplayConfig,
+    RewardConfig,
+    SamplerConfig,
+    Section,
+)
+
+# Enumerated whole at every evaluation, and drawn as one bar each.
+MOST_INTEGERS = 1000
+
+
+class RandomNumberConfig(Section):
+    """An integer from a known distribution, written in digits."""
+
+    low: int = Field(0, description="Smallest integer.")
+    high: int = Field(100, description="Largest integer, itself included.")
+    target: Literal["uniform", "binomial", "geometric", "poisson", "gaussian"] = Field(
+        "uniform", description="Distribution to be sampled from, cut to low..high."
+    )
+    mean: float | None = Field(
+        None, description="Mean of the uncut distribution, other than uniform; default: by target."
+    )
+    std: float | None = Field(
+        None, ge=0.1, description="Standard deviation of gaussian; default: a sixth of the range."
+    )
+    support: Literal["digits", "full"] = Field(
+        "digits",
+        description="Tokens the policy may write: those of the integers, with a full stop or line "
+        "break as the end; or the whole vocabulary, with end-of-sequence as the end.",
+    )
+    prompt: str = Field(
+        "The following is a random integer drawn {how} between {low} and {high}: ",
+        description="What the policy reads; {how} is 'uniformly' or 'from a ... distribution'.",
+    )
+    floor: float = Field(
+        -10.0, lt=0, description="log R of any other text, below the likeliest integer's log R = 0."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RandomNumberConfig:
+        if not self.low < self.high:
+            raise ValueError(f"task.low ({self.low}) must be below task.high ({self.high})")
+        if self.high - self.low >= MOST_INTEGERS:
+            raise ValueError(
+                f"task.low ({self.low}) to task.high ({self.high}) are more than {MOST_INTEGERS} "
+                "integers, each of which is enumerated; narrow the range"
+            )
+        try:
+            self.prompt.format(how="", low=0, high=0)
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(
+                "task.prompt takes {how}, {low} and {high}, and doubled braces for literal ones; "
+                f"got {self.prompt!r} ({error!r})"
+            ) from None
+        return self
+
+
+class RandomNumberJob(JobConfig):
+    """Random numbers: make the model write each integer of a range as often as it should."""
+
+    steps: int = Field(150, ge=1, description="Learner updates.")
+    task: RandomNumberConfig = Field(
+        default_factory=RandomNumberConfig, description="The integers and their distribution."
+    )
+    sampler: SamplerConfig = Field(
+        default_factory=lambda: SamplerConfig(trajectories_per_query=64, queries_per_call=1),
+        description="Proposals.",
+    )
+    reward: RewardConfig = Field(
+        default_factory=lambda: RewardConfig(temperature_start=1.0, temperature_end=1.0),
+        description="The target.",
+    )
+    replay: ReplayConfig = Field(
+        default_factory=lambda: ReplayConfig(per_query=2000, min_replay=64, samples_per_insert=1.0),
+        description="The replay buffer.",
+    )
+    learner: LearnerConfig = Field(
+        default_factory=lambda: LearnerConfig(
+            queries_per_step=1, trajectories_per_query=64, lr=1e-3
+        ),
+        description="The updates.",
+    )
+    eval: EvalConfig = Field(
+        default_factory=lambda: EvalConfig(
+            queries=1, samples=64, tempered_samples=32, shown=0, every=10
+        ),
+        description="How good the policy is.",
+    )

@@ -1,0 +1,56 @@
+"""What an evaluation found: the records that runtime fills and tasks and reports read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gfn_ray.evaluation.posterior import QueryDiagnostics
+from gfn_ray.trajectory import IntArray, Query, Trajectory
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class QuerySamples:
+    """On-policy samples of one held-out query. log_q [S]: whole z, in nats."""
+
+    query: Query
+    trajectories: list[Trajectory]
+    texts: list[str]
+    log_q: Array
+    diagnostics: QueryDiagnostics
+
+
+@dataclass(frozen=True)
+class Enumeration:
+    """Every z of a held-out query that counts. log_reward [N]: their untempered log R.
+    target: the posterior's name, as metrics of it are called."""
+
+    query_id: str
+    target: str
+    outcomes: list[IntArray]
+    log_reward: Array
+
+
+@dataclass(frozen=True)
+class ExactPosterior:
+    """The normalised log-posterior [N] over an enumeration's outcomes, and log q [N] of them."""
+
+    target: str
+    log_target: Array
+    log_q: Array
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """metrics: the task's names, in its order. samples: one entry a held-out query.
+    exact: one entry for each of the task's enumerations.
+    mismatch: mean of (engine's log q - learner's) over samples, content tokens only."""
+
+    metrics: dict[str, float]
+    samples: list[QuerySamples]
+    exact: list[ExactPosterior]
+    mismatch: float

@@ -1,0 +1,146 @@
+"""What every loss reads and gives, and the flow of the root.
+
+Owns the one signature of all objectives, `FlowBatch -> ObjectiveLoss`. The inputs are
+log-probabilities that the learner recomputed under the support and log-rewards that it
+already divided by the reward temperature.
+
+A prefix s_t that may stop gives its own flow, log F(s_t) = log R(s_t) - log q(stop | s_t)
+(Hu et al. 2024, eq. 3), so the residual of two such prefixes i < j of one trajectory,
+
+    Delta_ij = log F(s_i) + sum_{i<k<=j} log q(z_k | s_{k-1}) - log F(s_j) = u_i - u_j,
+
+is a difference of two numbers that each belong to one prefix,
+
+    u_t = log R(s_t) - log q(stop | s_t) - sum_{k<=t} log q(z_k | s_{k-1}).
+
+q is the posterior exactly when every u equals log Z of its query, which is log F(root).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from gfn_ray.config import RootFlow
+
+
+@dataclass(frozen=True)
+class FlowBatch:
+    """Trajectories of several queries, padded; all log-values in nats, in one float dtype.
+
+    log_pf [B, T]: log q(z_k | s_{k-1}), 0 at padding and at tool-written tokens.
+    log_stop [B, T+1]: log q(stop | s_t), read only where terminable.
+    log_reward [B, T+1]: log R(s_t) / T_r, read only where terminable.
+    terminable [B, T+1]: bool, the prefixes that may stop; at least one in every row.
+    group [B]: integer id of each trajectory's query.
+    log_z [B]: a learned log Z of each trajectory's query, for root flow "learned".
+    log_reference [B, T+1]: log p_ref(s_t, stop) of the untrained policy, for "ref_tb".
+    """
+
+    log_pf: Tensor
+    log_stop: Tensor
+    log_reward: Tensor
+    terminable: Tensor
+    group: Tensor
+    log_z: Tensor | None = None
+    log_reference: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not bool(self.terminable.any(dim=1).all()):
+            raise ValueError(
+                "every trajectory needs a terminable prefix; give dead ends a floor reward"
+            )
+
+    def double(self) -> FlowBatch:
+        """The same in float64."""
+        wide = {
+            name: value.double()
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor) and value.is_floating_point()
+        }
+        return replace(self, **wide)
+
+    @property
+    def u(self) -> Tensor:
+        """u_t [B, T+1] as above, 0 where not terminable."""
+        zeros = torch.zeros_like(self.log_pf[:, :1])
+        path = torch.cat([zeros, self.log_pf.cumsum(dim=1)], dim=1)
+        return torch.where(self.terminable, self.log_reward - self.log_stop - path, 0.0)
+
+    @property
+    def ends(self) -> Tensor:
+        """The longest terminable prefix of each row, as a mask [B, T+1]."""
+        later = self.terminable.flip(1).cumsum(dim=1).flip(1)
+        return self.terminable & (later == 1)
+
+
+@dataclass(frozen=True)
+class ObjectiveLoss:
+    """loss: scalar. weight: what it was divided by, so that losses of parts of a batch
+    (whole queries) add up as sum(loss * weight) / sum(weight). per_trajectory [B]: detached
+    mean squared residual of each. log_z [B]: detached log F(root) of its query."""
+
+    loss: Tensor
+    weight: Tensor
+    per_trajectory: Tensor
+    log_z: Tensor
+
+
+Objective = Callable[[FlowBatch], ObjectiveLoss]
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """The nodes of a loss: column 0 is the root, columns 1.. are prefixes 0..T.
+
+    values [B, T+2]: u of each node. is_node [B, T+2]: bool. log_z [B]: detached u of the root.
+    """
+
+    values: Tensor
+    is_node: Tensor
+    log_z: Tensor
+
+
+def nodes_with_root(batch: FlowBatch, chosen: Tensor, root_flow: RootFlow) -> Nodes:
+    """Those prefixes of a batch that a loss compares, and their root.
+
+    chosen [B, T+1]: bool, a part of batch.terminable. root_flow says where log F(root) is from:
+    "batch_mean": the mean of u over the chosen prefixes of a query's trajectories, each
+        trajectory counting once, without gradient; it needs two trajectories of a query.
+    "learned": batch.log_z, which learns by the same loss.
+    "terminable": the empty prefix, which may stop and so gives its own flow.
+    """
+    u = batch.u
+    if root_flow == "terminable":
+        if not bool(batch.terminable[:, 0].all()):
+            raise ValueError(
+                "objective.root_flow terminable needs an empty z that may stop, and this task's "
+                "may not; use batch_mean"
+            )
+        values = torch.cat([torch.zeros_like(u[:, :1]), u], dim=1)
+        chosen = torch.cat([torch.ones_like(chosen[:, :1]), chosen[:, 1:]], dim=1)
+        is_node = torch.cat([torch.zeros_like(chosen[:, :1]), chosen], dim=1)
+        return Nodes(values, is_node, u[:, 0].detach())
+    if root_flow == "learned":
+        if batch.log_z is None:
+            raise ValueError("objective.root_flow learned needs log_z, which this batch lacks")
+        root = batch.log_z
+    else:
+        root = group_mean(u.detach(), chosen, batch.group)
+    is_node = torch.cat([torch.ones_like(chosen[:, :1]), chosen], dim=1)
+    return Nodes(torch.cat([root[:, None], u], dim=1), is_node, root.detach())
+
+
+def group_mean(u: Tensor, chosen: Tensor, group: Tensor) -> Tensor:
+    """Mean of u over a query's trajectories [B], each the mean over its own chosen prefixes."""
+    own = (u * chosen).sum(dim=1) / chosen.sum(dim=1)
+    same = same_group(group).to(u.dtype)
+    return same @ own / same.sum(dim=1)
+
+
+def same_group(group: Tensor) -> Tensor:
+    """Which trajectories share a query [B, B]."""
+    return group[:, None] == group[None, :]

@@ -1,0 +1,80 @@
+"""Losses that compare pairs of nodes along one trajectory: SubTB(lambda), DB and TB.
+
+All are sum_ij w_ij (u_i - u_j)^2 / sum_ij w_ij over pairs of nodes i < j of all
+trajectories of the batch, and differ in which pairs count. `flows` says what u is.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gfn_ray.config import RootFlow
+from gfn_ray.objectives.flows import FlowBatch, Nodes, ObjectiveLoss, nodes_with_root
+
+
+def subtb(
+    batch: FlowBatch, *, root_flow: RootFlow = "batch_mean", subtb_lambda: float = 1.0
+) -> ObjectiveLoss:
+    """Sub-trajectory balance: every pair, w_ij = lambda^(rank_j - rank_i - 1).
+
+    Source: Madan et al. 2023 (SubTB), with the flows of Hu et al. 2024, eq. 3. Ranks count
+    nodes, not tokens: a prefix that may not stop is no state of its own.
+    """
+    nodes = nodes_with_root(batch, batch.terminable, root_flow)
+    return _over_pairs(nodes, _all_pairs(nodes) if subtb_lambda == 1 else None, subtb_lambda)
+
+
+def detailed_balance(batch: FlowBatch, *, root_flow: RootFlow = "batch_mean") -> ObjectiveLoss:
+    """Detailed balance: neighbouring nodes only, the limit of SubTB at lambda = 0.
+
+    Source: Bengio et al. 2023 (GFlowNet foundations), in the form of Deleu et al. 2022 where
+    every state may stop.
+    """
+    nodes = nodes_with_root(batch, batch.terminable, root_flow)
+    return _over_pairs(nodes, None, 0.0)
+
+
+def trajectory_balance(batch: FlowBatch, *, root_flow: RootFlow = "batch_mean") -> ObjectiveLoss:
+    """Trajectory balance: the root against the whole z, (log F(root) - u_T)^2.
+
+    Source: Malkin et al. 2022. With a batch-mean root its gradient is VarGrad's up
+    to a factor (n - 1) / n.
+    """
+    nodes = nodes_with_root(batch, batch.ends, root_flow)
+    return _over_pairs(nodes, _all_pairs(nodes), 1.0)
+
+
+def _over_pairs(
+    nodes: Nodes, sums: tuple[Tensor, Tensor] | None, subtb_lambda: float
+) -> ObjectiveLoss:
+    squares, weights = sums or _decaying_pairs(nodes, subtb_lambda)
+    tiny = torch.finfo(weights.dtype).tiny  # an empty z whose root is itself has no pair
+    per_trajectory = (squares / weights.clamp_min(tiny)).detach()
+    total = weights.sum()
+    return ObjectiveLoss(squares.sum() / total.clamp_min(tiny), total, per_trajectory, nodes.log_z)
+
+
+def _all_pairs(nodes: Nodes) -> tuple[Tensor, Tensor]:
+    """Sum over pairs of squared differences [B], and their number [B], in O(nodes).
+
+    sum_{i<j} (v_i - v_j)^2 = n sum v^2 - (sum v)^2; centring first keeps float32 from
+    cancelling two large numbers.
+    """
+    values, is_node = nodes.values, nodes.is_node
+    count = is_node.sum(dim=1).to(values.dtype)
+    mean = (values * is_node).sum(dim=1, keepdim=True) / count[:, None]
+    centred = torch.where(is_node, values - mean.detach(), 0.0)
+    squares = count * centred.square().sum(dim=1) - centred.sum(dim=1).square()
+    return squares, count * (count - 1) / 2
+
+
+def _decaying_pairs(nodes: Nodes, decay: float) -> tuple[Tensor, Tensor]:
+    """The same with weight decay^(rank_j - rank_i - 1) on a pair; O(nodes^2) memory."""
+    values, is_node = nodes.values, nodes.is_node
+    rank = is_node.cumsum(dim=1)
+    gap = rank[:, None, :] - rank[:, :, None] - 1  # [B, i, j]
+    pair = is_node[:, :, None] & is_node[:, None, :] & (gap >= 0)
+    weight = torch.where(pair, decay ** gap.clamp_min(0).to(values.dtype), 0.0)
+    delta = values[:, :, None] - values[:, None, :]
+    return (weight * delta.square()).sum(dim=(1, 2)), weight.sum(dim=(1, 2))

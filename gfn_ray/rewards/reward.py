@@ -1,0 +1,25 @@
+"""What a reward is to the rest of the system."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from gfn_ray.trajectory import Query, Trajectory
+
+Pair = tuple[Query, Trajectory]
+
+
+class Reward(Protocol):
+    """log R of every terminable prefix: the unnormalised log-posterior of the task.
+
+    Made by the task without any model, sent to the reward actors, and loaded there.
+    """
+
+    def load(self, load_model: Callable[[], Any]) -> None:
+        """Called once before the first score; `load_model` gives the frozen LM, if needed."""
+        ...
+
+    def score(self, pairs: Sequence[Pair]) -> list[Trajectory]:
+        """The trajectories in order, with untempered log R [T+1] in nats attached."""
+        ...

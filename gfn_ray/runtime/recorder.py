@@ -1,0 +1,129 @@
+"""Everything a run writes down while it goes on: to its directory, to MLflow, to the display.
+
+Owns which file and which metric a number goes to. Decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from gfn_ray.evaluation.result import Evaluation
+from gfn_ray.runtime.controller import Controller, StepReport
+from gfn_ray.runtime.display import Display, Progress, Sample
+from gfn_ray.runtime.run_dir import RunDir
+from gfn_ray.tasks.task import Task
+from gfn_ray.tracking import Tracker
+from gfn_ray.trajectory import Query, Trajectory
+
+# Mean difference in nats between the engine's log q and the learner's from which a person
+# should hear of it. float32 stays below 0.001; bfloat16 differs by tenths.
+MISMATCH_ALARM = 0.05
+
+# Fresh samples in one message to the display, and in one entry of samples.jsonl.
+FRESH_SHOWN = 4
+
+
+class Recorder:
+    """One run's records."""
+
+    def __init__(
+        self,
+        task: Task,
+        queries: list[Query],
+        decode: Callable[[Any], str],
+        directory: RunDir,
+        display: Display,
+        tracker: Tracker,
+    ) -> None:
+        self._task = task
+        self._queries = {query.query_id: query for query in queries}
+        self._decode = decode
+        self._directory = directory
+        self._display = display
+        self._tracker = tracker
+
+    def evaluation(self, phase: str, step: int, result: Evaluation) -> None:
+        """One evaluation's metrics, and the diagnostics of each query."""
+        metrics = {f"eval/{name}": value for name, value in result.metrics.items()}
+        metrics["policy/mismatch_kl"] = result.mismatch
+        self._directory.append_metrics({"step": step, "phase": phase, **metrics})
+        self._tracker.metrics(metrics, step)
+        rows = [
+            {
+                "step": step,
+                "phase": phase,
+                "query_id": one.query.query_id,
+                **asdict(one.diagnostics),
+            }
+            for one in result.samples
+        ]
+        self._directory.append_diagnostics(rows)
+        self._tracker.table(f"diagnostics_{phase}", rows)
+        if abs(result.mismatch) > MISMATCH_ALARM:
+            self._display.message(
+                f"sampler and learner disagree on log q by {result.mismatch:.2f} nats a sample; "
+                "with sampler.dtype float32 this means a stale adapter, else rounding"
+            )
+
+    def evaluation_samples(self, phase: str, result: Evaluation) -> None:
+        """Every on-policy sample of an evaluation."""
+        rows = [
+            {"phase": phase, **self._row(one.query, trajectory, text), "log_q": float(log_q)}
+            for one in result.samples
+            for trajectory, text, log_q in zip(one.trajectories, one.texts, one.log_q, strict=True)
+        ]
+        self._directory.append_samples(rows)
+        self._tracker.table(f"samples_{phase}", rows)
+
+    def update(self, controller: Controller, report: StepReport) -> None:
+        """One update's numbers."""
+        metrics = {f"train/{name}": value for name, value in report.metrics.items()}
+        self._directory.append_metrics({"step": report.step, "phase": "train", **metrics})
+        self._tracker.metrics(metrics, report.step)
+        self._display.update(_progress(controller, report))
+
+    def fresh_samples(self, report: StepReport) -> None:
+        """A few of the newest training samples."""
+        fresh = [(self._queries[t.query_id], t) for t in report.fresh[:FRESH_SHOWN]]
+        rows = [self._row(query, t, self._decode(t.token_ids)) for query, t in fresh]
+        self._directory.append_samples([{"phase": "train", "step": report.step, **r} for r in rows])
+        self._display.samples(
+            [Sample(row["left"], row["text"], row["right"], row["log_reward"]) for row in rows]
+        )
+
+    def _row(self, query: Query, trajectory: Trajectory, text: str) -> dict[str, Any]:
+        left, right = self._task.around(query)
+        return {
+            "query_id": query.query_id,
+            "left": left,
+            "text": text,
+            "right": right,
+            "log_reward": trajectory.final_log_reward,
+            "proposal": trajectory.proposal,
+            "policy_version": trajectory.policy_version,
+            "tokens": len(trajectory),
+            "stopped": trajectory.stopped,
+        }
+
+
+def _mean_log_reward(trajectories: list[Trajectory]) -> float | None:
+    rewards = [t.final_log_reward for t in trajectories]
+    return sum(rewards) / len(rewards) if rewards else None
+
+
+def _progress(controller: Controller, report: StepReport) -> Progress:
+    metrics = report.metrics
+    return Progress(
+        step=report.step,
+        trajectories=controller.trajectories,
+        policy_version=controller.version,
+        policy_lag=controller.largest_lag,
+        replay_size=int(metrics["replay_size"]),
+        loss=metrics["loss"],
+        log_reward=_mean_log_reward(report.fresh),
+        log_ratio_var=metrics["log_ratio_var"],
+        reward_temperature=metrics["reward_temperature"],
+        tokens_per_s={stage: meter.rate for stage, meter in controller.meters.items()},
+    )

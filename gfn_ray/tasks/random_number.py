@@ -1,0 +1,171 @@
+"""Random numbers: write the integers low..high with given probabilities.
+
+Target: p(z) in proportion to the wanted mass where z is the canonical form of an integer in
+range, and a floor elsewhere, so that every way to write something else is pushed down. The
+policy is compared with the target exactly, integer by integer. Source: Hu et al. 2024,
+section 4 (random number generation), there with 0..99.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gfn_ray.config import RandomNumberJob
+from gfn_ray.errors import UserError
+from gfn_ray.evaluation.exact import extremes
+from gfn_ray.evaluation.histogram import draw_histogram
+from gfn_ray.evaluation.result import Enumeration, Evaluation
+from gfn_ray.evaluation.text import distinct_fraction
+from gfn_ray.rewards.table import TableReward, table_key
+from gfn_ray.tasks.integer_targets import log_target
+from gfn_ray.tasks.task import DIAGNOSTICS, Conclusion, MetricInfo, TaskData
+from gfn_ray.tasks.vocabulary import Vocabulary, continuation_ids
+from gfn_ray.trajectory import IntArray, Query, Support, Trajectory
+
+EXTREMES_SHOWN = 5
+
+
+class RandomNumberTask:
+    """One query; z is an integer in digits."""
+
+    name = "random_number"
+
+    def __init__(self, config: RandomNumberJob) -> None:
+        self._config = config
+        task = config.task
+        self._integers = list(range(task.low, task.high + 1))
+        self._log_target = log_target(
+            task.target, task.low, task.high, mean=task.mean, std=task.std
+        )
+
+    def load(self, tokenizer: Any, vocab_size: int) -> TaskData:
+        prompt_ids, outcomes = self._written(tokenizer)
+        longest = self._config.sampler.max_prompt_tokens
+        if len(prompt_ids) > longest:
+            raise UserError(
+                f"task.prompt has {len(prompt_ids)} tokens; sampler.max_prompt_tokens allows "
+                f"{longest}"
+            )
+        floor = self._config.task.floor
+        log_reward = np.maximum(self._log_target - self._log_target.max(), floor)
+        listed = {table_key(z): float(r) for z, r in zip(outcomes, log_reward, strict=True)}
+        query = Query(
+            query_id=self.name,
+            prompt_ids=prompt_ids,
+            context_ids=prompt_ids,
+            answer_ids=np.zeros(0, dtype=np.int32),
+            references=tuple(outcomes),
+            texts={"prompt": self._prompt()},
+        )
+        support = self._support(outcomes, tokenizer, vocab_size)
+        exact = Enumeration(self.name, self._config.task.target, outcomes, log_reward)
+        return TaskData([query], [query], support, TableReward(listed, floor), [exact])
+
+    def text_metrics(
+        self, query: Query, trajectories: Sequence[Trajectory], texts: Sequence[str]
+    ) -> dict[str, float]:
+        return {
+            "distinct_fraction": distinct_fraction(texts),
+            "length_mean": float(np.mean([len(t) for t in trajectories])),
+        }
+
+    def around(self, query: Query) -> tuple[str, str]:
+        return query.texts["prompt"], ""
+
+    def conclude(self, before: Evaluation, after: Evaluation, directory: Path) -> Conclusion:
+        q, target = np.exp(after.exact[0].log_q), np.exp(after.exact[0].log_target)
+        over, under = extremes(after.exact[0].log_target, after.exact[0].log_q, EXTREMES_SHOWN)
+        findings = [
+            f"{most} integers, as a share of their target: "
+            + ", ".join(f"{self._integers[i]} (x{q[i] / target[i]:.2f})" for i in chosen)
+            for most, chosen in (("most over-weighted", over), ("most under-weighted", under))
+            if len(chosen)
+        ]
+        tv, valid = (
+            [one.metrics[name] for one in (before, after)] for name in ("tv", "valid_mass")
+        )
+        files = draw_histogram(
+            directory / "histogram",
+            self._integers,
+            target,
+            np.exp(before.exact[0].log_q),
+            q,
+            f"A random integer from {self._integers[0]} to {self._integers[-1]}, "
+            f"{self._config.task.target}: exact distribution of the policy",
+            f"Total variation to the target {tv[0]:.3f} → {tv[1]:.3f}; mass on other texts "
+            f"{1 - valid[0]:.1%} → {1 - valid[1]:.1%}. Every probability is enumerated, none is "
+            "sampled.",
+        )
+        return Conclusion(findings, files)
+
+    @property
+    def metrics(self) -> dict[str, MetricInfo]:
+        target = self._config.task.target
+        return {
+            "tv": MetricInfo("lower", "total variation to the target, other texts included"),
+            f"kl_{target}_q": MetricInfo("lower", "KL(target || q), in nats"),
+            f"kl_q_{target}": MetricInfo("lower", "KL(q || target), q on the integers alone"),
+            "valid_mass": MetricInfo("higher", "probability that an integer in range is written"),
+            **DIAGNOSTICS,
+            "distinct_fraction": MetricInfo("none", "different texts among the samples"),
+            "length_mean": MetricInfo("none", "tokens of z"),
+        }
+
+    def _prompt(self) -> str:
+        task = self._config.task
+        how = "uniformly" if task.target == "uniform" else f"from a {task.target} distribution"
+        return task.prompt.format(how=how, low=task.low, high=task.high)
+
+    def _written(self, tokenizer: Any) -> tuple[IntArray, list[IntArray]]:
+        """Tokens of the prompt and of every integer after it.
+
+        Where a tokenizer joins a number with the space before it, the space belongs to z.
+        """
+        text = self._prompt()
+        stripped = text.rstrip()
+        for left in (text, stripped):
+            gap = text[len(left) :]
+            try:
+                outcomes = [continuation_ids(tokenizer, left, f"{gap}{n}") for n in self._integers]
+            except ValueError:
+                continue
+            prompt_ids = np.array(tokenizer(left)["input_ids"], dtype=np.int32)
+            return prompt_ids, outcomes
+        raise UserError(
+            "the tokenizer of model.name joins the prompt's last word with the number; change "
+            "task.prompt"
+        )
+
+    def _support(self, outcomes: list[IntArray], tokenizer: Any, vocab_size: int) -> Support:
+        vocabulary = Vocabulary(tokenizer, vocab_size)
+        eos = tokenizer.eos_token_id
+        longest = max(len(z) for z in outcomes)
+        if self._config.task.support == "full":
+            if eos is None:
+                raise UserError(
+                    "task.support full ends z at the end-of-sequence token, and the tokenizer of "
+                    "model.name has none; use task.support digits"
+                )
+            content = np.ones(vocab_size, dtype=np.bool_)
+            stops = [int(eos)]
+            content[stops] = False
+            enders, longest = content, longest + 1
+        else:
+            content = np.zeros(vocab_size, dtype=np.bool_)
+            content[np.concatenate(outcomes)] = True
+            stops = [*vocabulary.line_ends().tolist(), *vocabulary.full_stops().tolist()]
+            stops += [] if eos is None else [int(eos)]
+            enders = np.zeros(vocab_size, dtype=np.bool_)
+            enders[[z[-1] for z in outcomes]] = True
+        return Support(
+            content=content,
+            opening=content,
+            enders=enders,
+            stop_ids=np.unique(np.array(stops, dtype=np.int32)),
+            min_len=1,
+            max_len=longest,
+        )

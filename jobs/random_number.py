@@ -1,0 +1,19 @@
+"""Random numbers: python jobs/random_number.py [--config FILE.toml] [--steps 150] ..."""
+
+import sys
+
+from gfn_ray.cli import main, parse
+from gfn_ray.config import RandomNumberJob
+
+
+def random_number() -> int:
+    config = parse(RandomNumberJob, prog="jobs/random_number.py")
+    # Imported once the settings are known to be sound: these bring in torch and Ray.
+    from gfn_ray.runtime.run import run
+    from gfn_ray.tasks.random_number import RandomNumberTask
+
+    return run(config, RandomNumberTask(config))
+
+
+if __name__ == "__main__":
+    sys.exit(main(random_number))

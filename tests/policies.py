@@ -1,0 +1,113 @@
+"""Policies on the tiny model, groups that they learn from, and log q by one forward a prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoModelForCausalLM
+
+from gfn_ray.config import InfillJob, LearnerConfig, ObjectiveConfig, PolicyConfig, RewardConfig
+from gfn_ray.objectives import FlowBatch
+from gfn_ray.policy.adapter import add_adapter
+from gfn_ray.policy.log_q import TrajectoryGroup
+from gfn_ray.policy.trainer import PolicyTrainer
+from gfn_ray.trajectory import IntArray, Support, Trajectory
+from makers import make_trajectory, random_query, random_trajectories
+
+EMPTY = np.zeros(0, dtype=np.int32)
+
+
+def load(directory: Path) -> Any:
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    return model.eval().requires_grad_(False)
+
+
+def job(
+    objective: dict[str, Any] | None = None, temperature: float = 1.0, **learner: Any
+) -> InfillJob:
+    return InfillJob(
+        policy=PolicyConfig(lora_rank=8),
+        objective=ObjectiveConfig(**(objective or {})),
+        learner=LearnerConfig(**{"lr": 1e-2, "warmup_steps": 0, **learner}),
+        reward=RewardConfig(temperature_start=temperature, temperature_end=temperature),
+    )
+
+
+def lora_trainer(base: Any, config: InfillJob, support: Support) -> PolicyTrainer:
+    return PolicyTrainer(add_adapter(base, config.policy, config.seed), config, support)
+
+
+def groups_of(
+    support: Support, count: int = 4, queries: int = 2, seed: int = 0
+) -> list[TrajectoryGroup]:
+    """Random z with random rewards; the empty z among them where the support has it."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for index in range(queries):
+        query = random_query(rng, f"q{index}")
+        own = random_trajectories(rng, support, query.query_id, count)
+        if support.min_len == 0:
+            own[0] = make_trajectory(support, query.query_id, EMPTY)
+        of_empty = rng.normal(-30, 5)  # one state, so one reward
+        scored = [t.scored([of_empty, *rng.normal(-30, 5, len(t))]) for t in own]
+        made.append(TrajectoryGroup(query.prompt_ids, scored))
+    return made
+
+
+@torch.no_grad()
+def naive_log_probs(
+    model: Any, support: Support, prompt: IntArray, trajectory: Trajectory
+) -> tuple[list[float], list[float]]:
+    """log_pf [T] and log_stop [T+1], masked and renormalised; NaN where z may not stop."""
+    tokens, log_pf, log_stop = trajectory.token_ids.tolist(), [], []
+    for t in range(len(tokens) + 1):
+        logits = model(torch.tensor([[*prompt.tolist(), *tokens[:t]]])).logits[0, -1]
+        row = support.mask_row(t, tokens[t - 1] if t else None)
+        logits[torch.from_numpy(~support.masks[row])] = -torch.inf
+        log_probs = torch.log_softmax(logits.double(), dim=-1)
+        stop = torch.logsumexp(log_probs[support.stop_ids.tolist()], dim=0)
+        log_stop.append(float(stop) if trajectory.terminable[t] else float("nan"))
+        if t < len(tokens):
+            log_pf.append(0.0 if trajectory.tool_mask[t] else float(log_probs[tokens[t]]))
+    return log_pf, log_stop
+
+
+def naive_batch(
+    model: Any, support: Support, groups: Sequence[TrajectoryGroup], temperature: float
+) -> FlowBatch:
+    """What a loss should be given, from naive forwards, in float64; NaN where it may not look.
+
+    log_reference is that of the model itself, and log_z one number: the mean of
+    log R/T - log q over all z.
+    """
+    rows: list[tuple[list[float], list[float], list[float]]] = []
+    nodes, group_of, ratios = [], [], []
+    for index, group in enumerate(groups):
+        for trajectory in group.trajectories:
+            log_pf, log_stop = naive_log_probs(model, support, group.prompt_ids, trajectory)
+            rewards = [float(value) / temperature for value in trajectory.log_reward]
+            rows.append((log_pf, log_stop, rewards))
+            nodes.append(torch.from_numpy(trajectory.terminable))
+            group_of.append(index)
+            ratios.append(rewards[-1] - sum(log_pf) - log_stop[-1])
+
+    def padded(column: int, filler: float) -> torch.Tensor:
+        values = [torch.tensor(row[column], dtype=torch.float64) for row in rows]
+        return pad_sequence(values, batch_first=True, padding_value=filler)
+
+    log_pf, log_stop = padded(0, 0.0), padded(1, float("nan"))
+    path = torch.cat([torch.zeros(len(rows), 1), log_pf.cumsum(dim=1)], dim=1)
+    return FlowBatch(
+        log_pf=log_pf,
+        log_stop=log_stop,
+        log_reward=padded(2, float("nan")),
+        terminable=pad_sequence(nodes, batch_first=True, padding_value=False),
+        group=torch.tensor(group_of),
+        log_z=torch.full((len(rows),), float(np.mean(ratios)), dtype=torch.float64),
+        log_reference=path + log_stop,
+    )
