@@ -30,7 +30,7 @@ export RAY_AUTH_MODE
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	  /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: setup
 setup: ## Create .venv, or bring it up to date (PROFILE=cpu|gpu)
@@ -39,6 +39,10 @@ setup: ## Create .venv, or bring it up to date (PROFILE=cpu|gpu)
 .PHONY: infill
 infill: setup ## Train the story infilling policy on this machine (ARGS="--help")
 	@$(PYTHON) jobs/infill.py $(ARGS)
+
+.PHONY: random-number
+random-number: setup ## Train a policy to write random integers uniformly (ARGS="--help")
+	@$(PYTHON) jobs/random_number.py $(ARGS)
 
 ##@ Develop
 
@@ -49,6 +53,14 @@ test: setup ## Run all tests: unit first, then Ray and vLLM (ARGS="-k replay")
 .PHONY: test-unit
 test-unit: setup ## Run the tests that need neither Ray nor vLLM
 	@$(PYTHON) -m pytest tests/unit $(ARGS)
+
+.PHONY: exactness
+exactness: setup ## Train every objective on a posterior that can be listed; half an hour (ARGS="--help")
+	@$(PYTHON) benchmarks/exactness.py $(ARGS)
+
+.PHONY: mutants
+mutants: setup ## Put bugs into a copy, one at a time, and see that a test fails on each
+	@$(PYTHON) scripts/mutation_check.py
 
 .PHONY: lint
 lint: setup ## Check format, style, types and layering

@@ -50,23 +50,28 @@ RUNS: dict[str, tuple[dict[str, Any], float, bool]] = {
 }
 
 
-def job(
-    objective: dict[str, Any], temperature: float, seed: int, updates: int, *, full: bool = False
-) -> JobConfig:
-    """Settings of one run on a toy."""
+def job(name: str, seed: int, updates: int, *, group: int = GROUP) -> JobConfig:
+    """Settings of one of RUNS on a toy."""
+    objective, temperature, full = RUNS[name]
     return JobConfig(
         steps=updates,
         seed=seed,
         policy=PolicyConfig(lora_rank=8),
         sampler=SamplerConfig(
-            trajectories_per_query=GROUP, temperature_low=1.0, temperature_high=2.0
+            trajectories_per_query=group, temperature_low=1.0, temperature_high=2.0
         ),
         reward=RewardConfig(temperature_start=temperature, temperature_end=temperature),
-        replay=ReplayConfig(per_query=5000, min_replay=GROUP, max_times_sampled=None),
+        # The sharper the posterior, the sharper the replay: at T = 0.5, 0.25 ends at TV .07.
+        replay=ReplayConfig(
+            per_query=5000,
+            min_replay=group,
+            max_times_sampled=None,
+            alpha=1.0 if temperature < 1 else 0.25,
+        ),
         objective=ObjectiveConfig(**objective),
         learner=LearnerConfig(
             queries_per_step=1,
-            trajectories_per_query=GROUP,
+            trajectories_per_query=group,
             lr=LR[full],
             lr_end=LR_END,
             tokens_per_forward=4096,
@@ -74,12 +79,15 @@ def job(
     )
 
 
+def shortest(name: str) -> int:
+    """Tokens of the shortest z: a root that may stop is an empty z that counts."""
+    return 0 if RUNS[name][0].get("root_flow") == "terminable" else 1
+
+
 def measure(name: str, seed: int, updates: int) -> dict[str, Any]:
     """One run: its exact total variation after each share of its updates."""
-    objective, temperature, full = RUNS[name]
-    # A root that may stop is an empty z that counts: one outcome more.
-    toy = Toy(min_len=0 if objective.get("root_flow") == "terminable" else 1)
-    run = ToyRun(toy, job(objective, temperature, seed, updates, full=full), full=full)
+    toy = Toy(min_len=shortest(name))
+    run = ToyRun(toy, job(name, seed, updates), full=RUNS[name][2])
     started, measured = time.perf_counter(), {"0": run.metrics()["tv"]}
     for update in range(1, updates + 1):
         run.update()

@@ -1,4 +1,4 @@
-"""Runs the infill job as a user does, on the tiny model."""
+"""Runs jobs as a user does, on the tiny model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-JOB = ROOT / "jobs" / "infill.py"
+JOBS = ROOT / "jobs"
 
 # Longest a job on the tiny model may take, in seconds: some 60 on two quiet cores.
 LIMIT = 400
@@ -42,14 +42,40 @@ def tiny_flags(model: Path, home: Path, **changes: Any) -> list[str]:
     return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
 
 
+def tiny_number_flags(model: Path, home: Path, **changes: Any) -> list[str]:
+    """The same for random numbers from 0 to 9."""
+    settings = {
+        "task.high": 9,
+        "sampler.trajectories-per-query": 16,
+        "sampler.queries-per-call": 1,
+        "sampler.max-batch": 32,
+        "learner.trajectories-per-query": 16,
+        "replay.min-replay": 16,
+        "eval.queries": 1,
+        "eval.samples": 32,
+        "eval.every": 3,
+        **{name.replace("__", ".").replace("_", "-"): value for name, value in changes.items()},
+    }
+    flags = tiny_flags(model, home)
+    at = flags.index("--task.max-len")  # infill's own
+    del flags[at : at + 2]
+    return [
+        *flags,
+        *(part for name, value in settings.items() for part in (f"--{name}", str(value))),
+    ]
+
+
 def start(
-    flags: list[str], home: Path, command: tuple[str, ...] = (sys.executable, str(JOB))
+    flags: list[str], home: Path, job: str = "infill", command: tuple[str, ...] = ()
 ) -> subprocess.Popen[str]:
-    """The job as a process of its own; its output lands in home/out and home/err."""
+    """The job as a process of its own; its output lands in home/out and home/err.
+
+    command: what to run instead of the job's file.
+    """
     environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MAKEFLAGS")}
     with (home / "out").open("w") as out, (home / "err").open("w") as err:
         return subprocess.Popen(
-            [*command, *flags],
+            [*(command or (sys.executable, str(JOBS / f"{job}.py"))), *flags],
             cwd=home,
             env={**environment, "GFN_RAY_HOME": str(home)},
             stdout=out,
@@ -58,15 +84,15 @@ def start(
         )
 
 
-def run_make_infill(flags: list[str], home: Path) -> tuple[int, str, str]:
-    """`make infill` with these flags, as the README has it."""
+def run_make(target: str, flags: list[str], home: Path) -> tuple[int, str, str]:
+    """`make infill` and its like with these flags, as the README has it."""
     arguments = f"ARGS={shlex.join(flags)}"
-    return _finish(start([arguments], home, ("make", "-C", str(ROOT), "infill")), home)
+    return _finish(start([arguments], home, command=("make", "-C", str(ROOT), target)), home)
 
 
-def run(flags: list[str], home: Path) -> tuple[int, str, str]:
+def run(flags: list[str], home: Path, job: str = "infill") -> tuple[int, str, str]:
     """Exit code, standard output and standard error of the finished job."""
-    return _finish(start(flags, home), home)
+    return _finish(start(flags, home, job), home)
 
 
 def _finish(process: subprocess.Popen[str], home: Path) -> tuple[int, str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from gfn_ray.policy.adapter import add_adapter
 from gfn_ray.policy.log_q import TrajectoryGroup
 from gfn_ray.policy.trainer import PolicyTrainer
 from gfn_ray.trajectory import IntArray, Support, Trajectory
-from makers import make_trajectory, random_query, random_trajectories
+from makers import make_trajectory, random_query, random_z
 
 EMPTY = np.zeros(0, dtype=np.int32)
 
@@ -45,16 +46,26 @@ def lora_trainer(base: Any, config: InfillJob, support: Support) -> PolicyTraine
 def groups_of(
     support: Support, count: int = 4, queries: int = 2, seed: int = 0
 ) -> list[TrajectoryGroup]:
-    """Random z with random rewards; the empty z among them where the support has it."""
+    """Random z of several lengths, half of them the start of another, and the empty z where the
+    support has it; a random reward for each different prefix."""
     rng = np.random.default_rng(seed)
     made = []
     for index in range(queries):
         query = random_query(rng, f"q{index}")
-        own = random_trajectories(rng, support, query.query_id, count)
+        texts: list[IntArray] = []
+        while len(texts) < count:
+            z = random_z(rng, support)
+            ends = np.flatnonzero(support.terminable(z))
+            texts += [z, z[: rng.choice(ends[:-1])] if len(ends) > 1 else z]
         if support.min_len == 0:
-            own[0] = make_trajectory(support, query.query_id, EMPTY)
-        of_empty = rng.normal(-30, 5)  # one state, so one reward
-        scored = [t.scored([of_empty, *rng.normal(-30, 5, len(t))]) for t in own]
+            texts[0] = EMPTY
+        rewards: dict[bytes, float] = defaultdict(lambda: rng.normal(-30, 5))
+        scored = [
+            make_trajectory(support, query.query_id, z).scored(
+                [rewards[z[:t].tobytes()] for t in range(len(z) + 1)]
+            )
+            for z in texts[:count]
+        ]
         made.append(TrajectoryGroup(query.prompt_ids, scored))
     return made
 

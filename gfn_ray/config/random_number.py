@@ -43,9 +43,19 @@ class RandomNumberConfig(Section):
         "The following is a random integer drawn {how} between {low} and {high}: ",
         description="What the policy reads; {how} is 'uniformly' or 'from a ... distribution'.",
     )
-    floor: float = Field(
-        -10.0, lt=0, description="log R of any other text, below the likeliest integer's log R = 0."
+    floor: float | None = Field(
+        None,
+        lt=0,
+        description="log R of any other text, below the likeliest integer's 0; under support full "
+        "on top of the frozen LM's log p(z). Default: -10 for digits, -5 for full.",
     )
+
+    @property
+    def floor_or_default(self) -> float:
+        """In nats. Of some 1,000 other texts of digits, -10 leaves 0.05 % of the target."""
+        if self.floor is not None:
+            return self.floor
+        return -10.0 if self.support == "digits" else -5.0
 
     @model_validator(mode="after")
     def _consistent(self) -> RandomNumberConfig:
@@ -82,18 +92,25 @@ class RandomNumberJob(JobConfig):
         description="The target.",
     )
     replay: ReplayConfig = Field(
-        default_factory=lambda: ReplayConfig(per_query=2000, min_replay=64, samples_per_insert=1.0),
+        default_factory=lambda: ReplayConfig(
+            per_query=2000,
+            priority="uniform",
+            recency=0.0,
+            max_times_sampled=None,
+            min_replay=256,
+            samples_per_insert=3.0,
+        ),
         description="The replay buffer.",
     )
     learner: LearnerConfig = Field(
         default_factory=lambda: LearnerConfig(
-            queries_per_step=1, trajectories_per_query=64, lr=1e-3
+            queries_per_step=1, trajectories_per_query=64, lr=1e-3, lr_end=0.05
         ),
         description="The updates.",
     )
     eval: EvalConfig = Field(
         default_factory=lambda: EvalConfig(
-            queries=1, samples=64, tempered_samples=32, shown=0, every=10
+            queries=1, samples=64, tempered_samples=32, shown=0, every=25
         ),
         description="How good the policy is.",
     )

@@ -192,6 +192,11 @@ class ObjectiveConfig(Section):
                 f"objective.root_flow {self.root_flow} is of no use to objective.kind "
                 f"{self.kind}, which compares trajectories with one another; leave it at batch_mean"
             )
+        if self.kind != "subtb" and self.subtb_lambda != 1.0:
+            raise ValueError(
+                f"objective.subtb_lambda ({self.subtb_lambda:g}) is of no use to objective.kind "
+                f"{self.kind}; leave it out, or use subtb"
+            )
         return self
 
 

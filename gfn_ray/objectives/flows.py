@@ -66,7 +66,7 @@ class FlowBatch:
     @property
     def u(self) -> Tensor:
         """u_t [B, T+1] as above, 0 where not terminable."""
-        zeros = torch.zeros_like(self.log_pf[:, :1])
+        zeros = self.log_pf.new_zeros(len(self.log_pf), 1)
         path = torch.cat([zeros, self.log_pf.cumsum(dim=1)], dim=1)
         return torch.where(self.terminable, self.log_reward - self.log_stop - path, 0.0)
 

@@ -57,14 +57,20 @@ class LogQ:
     @property
     def prefix_log_q(self) -> Tensor:
         """log q of each prefix as a whole z, its stop included [B, T+1]; only where terminable."""
-        path = torch.cat([torch.zeros_like(self.log_pf[:, :1]), self.log_pf.cumsum(dim=1)], dim=1)
+        zeros = self.log_pf.new_zeros(len(self.log_pf), 1)
+        path = torch.cat([zeros, self.log_pf.cumsum(dim=1)], dim=1)
         return torch.where(self.terminable, path + self.log_stop, 0.0)
 
     def prefix_matrix(self, values: Sequence[np.ndarray]) -> Tensor:
-        """Pads one [T_i+1] array a trajectory to [B, T+1] with zeros, in log_pf's dtype."""
+        """Pads one [T_i+1] array a trajectory to [B, T+1] with zeros, in log_pf's dtype.
+
+        NaN, which stands where a prefix is not terminable, becomes 0; infinities stay.
+        """
         padded = torch.zeros_like(self.log_stop)
         for row, array in enumerate(values):
-            padded[row, : len(array)] = torch.from_numpy(np.nan_to_num(array)).to(padded)
+            padded[row, : len(array)] = torch.from_numpy(np.where(np.isnan(array), 0.0, array)).to(
+                padded
+            )
         return padded
 
 
@@ -124,13 +130,17 @@ def log_q(model: Any, groups: Sequence[TrajectoryGroup], support: Support, masks
     longest = max(len(path) for path in paths)
     padded = np.full((len(paths), longest), len(forest), dtype=np.int64)
     terminable = np.zeros((len(paths), longest), dtype=np.bool_)
+    # Per trajectory: a token that a tool wrote in one may be the policy's own in another.
+    by_policy = np.zeros((len(paths), longest - 1), dtype=np.bool_)
     for index, (path, (_, trajectory)) in enumerate(zip(paths, flat, strict=True)):
         padded[index, : len(path)] = path
         terminable[index, : len(path)] = trajectory.terminable
+        by_policy[index, : len(trajectory)] = ~trajectory.tool_mask
     nodes = torch.as_tensor(padded, device=masks.device)
     is_node = torch.as_tensor(terminable, device=masks.device)
     zero = probs.log_prob.new_zeros(1)
     log_pf = torch.cat([probs.log_prob, zero])[nodes[:, 1:]]
+    log_pf = log_pf * torch.as_tensor(by_policy, device=masks.device)
     log_stop = torch.cat([probs.log_stop, zero])[nodes] * is_node
     sizes = [len(group.trajectories) for group in groups]
     group_of = torch.repeat_interleave(torch.arange(len(groups)), torch.tensor(sizes))

@@ -1,7 +1,8 @@
 """A learned log Z(x): one linear head on what the untrained model makes of the prompt.
 
-Owns the features and the head. The features are fixed, so that the head learns a function
-of the query and not of a policy that moves under it.
+Owns the features and the head. The features are those of the model without its adapter (where
+it has none, of the model as it is when it first sees a prompt) and stay what they are, so that
+the head learns a function of the query and not of a policy that moves under it.
 """
 
 from __future__ import annotations
@@ -26,17 +27,16 @@ class LogZHead:
         self._head = nn.Linear(width, 1, device=reference.device, dtype=torch.float32)
         nn.init.zeros_(self._head.weight)
         self._known: dict[bytes, Tensor] = {}
-        self._started = False
+        self.started = False
 
     @property
     def parameters(self) -> list[nn.Parameter]:
         return list(self._head.parameters())
 
     def start_at(self, log_z: float) -> None:
-        """Puts the bias at a first estimate, once: log Z may be far from 0, at -60, say."""
-        if not self._started:
-            nn.init.constant_(self._head.bias, log_z)
-            self._started = True
+        """Puts the bias at a first estimate: log Z may be far from 0, at -60, say."""
+        nn.init.constant_(self._head.bias, log_z)
+        self.started = True
 
     def __call__(self, groups: Sequence[TrajectoryGroup]) -> Tensor:
         """log Z of each trajectory's query [B], in the order of the groups."""

@@ -58,6 +58,11 @@ class PolicyTrainer:
         device = next(model.parameters()).device
         self._masks = torch.as_tensor(support.masks, device=device)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
+        if config.objective.kind == "ref_tb" and not hasattr(model, "disable_adapter"):
+            raise ValueError(
+                "objective.kind ref_tb compares the policy with the model below its adapter, and "
+                "this model has no adapter"
+            )
         self._objective = choose(config.objective)
         self._log_z = LogZHead(model) if config.objective.root_flow == "learned" else None
         self._optimizer = torch.optim.AdamW(
@@ -70,6 +75,8 @@ class PolicyTrainer:
         """One update on scored trajectories; raises FloatingPointError on a non-finite loss."""
         started = time.perf_counter()
         temperature = self._config.reward.temperature(self.step_count)
+        if self._log_z is not None and not self._log_z.started:
+            self._log_z.start_at(self._estimated_log_z(groups, temperature))
         pace = self._pace()
         for parameters, full in zip(self._optimizer.param_groups, self._rates(), strict=True):
             parameters["lr"] = pace * full["lr"]
@@ -127,9 +134,14 @@ class PolicyTrainer:
             log_target = log_target + reference.log_q
         log_ratio = (log_target - q.log_q).detach()
         if self._log_z is not None:
-            self._log_z.start_at(float(log_ratio.mean()))
             batch = replace(batch, log_z=self._log_z(groups).to(q.log_pf))
         return batch, log_ratio
+
+    def _estimated_log_z(self, groups: Sequence[TrajectoryGroup], temperature: float) -> float:
+        """Mean of log R/T - log q over whole z, before the first update."""
+        scores = self.score(groups)
+        log_reward = np.array([t.final_log_reward for g in groups for t in g.trajectories])
+        return float(np.mean(log_reward / temperature + scores.log_reference - scores.log_q))
 
     @torch.no_grad()
     def _reference(self, groups: Sequence[TrajectoryGroup]) -> LogQ:
@@ -143,7 +155,8 @@ class PolicyTrainer:
             {"params": self._parameters, "lr": self._config.learner.lr},
         ]
         if self._log_z is not None:
-            groups.append({"params": self._log_z.parameters, "lr": self._config.objective.log_z_lr})
+            rate = self._config.objective.log_z_lr
+            groups.append({"params": self._log_z.parameters, "lr": rate, "weight_decay": 0.0})
         return groups
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""log R from a table of the texts that count, and a floor for all others. Needs no model."""
+"""log R from a table of the texts that count, and a floor for all others."""
 
 from __future__ import annotations
 
@@ -7,38 +7,46 @@ from typing import Any
 
 import numpy as np
 
-from gfn_ray.rewards.reward import Pair
+from gfn_ray.rewards.reward import Pair, Reward
 from gfn_ray.trajectory import IntArray, Trajectory
 
 
 class TableReward:
-    """log R(z) of listed z, by their exact tokens; every other z gets the floor.
+    """log R(z) of listed z, by their exact tokens; every other z gets a floor.
 
     The floor is finite, so that a z outside the table is a node of the loss and its probability
-    is pushed down: a dead end without a node would leak. Stateless.
+    is pushed down: a dead end without a node would leak. It is a constant, or a constant above
+    another reward, `prior`. With log p(z) under the frozen LM as prior, all other z together
+    weigh no more than exp(floor) for each length, however large the vocabulary.
     """
 
-    def __init__(self, log_reward: Mapping[bytes, float], floor: float) -> None:
+    def __init__(
+        self, log_reward: Mapping[bytes, float], floor: float, prior: Reward | None = None
+    ) -> None:
         """log_reward: keyed by `table_key` of z; above the floor, which is finite, in nats."""
         if not np.isfinite(floor) or any(value < floor for value in log_reward.values()):
             raise ValueError(f"the floor {floor} must be finite and below every listed log R")
         self._log_reward = dict(log_reward)
         self._floor = floor
+        self._prior = prior
 
     def load(self, load_model: Callable[[], Any]) -> None:
-        """Nothing to load."""
+        """Loads the prior, where there is one."""
+        if self._prior is not None:
+            self._prior.load(load_model)
 
     def score(self, pairs: Sequence[Pair]) -> list[Trajectory]:
         """The trajectories in order, with log R [T+1] in nats attached."""
-        return [
-            trajectory.scored(
-                [
-                    self._log_reward.get(table_key(trajectory.token_ids[:t]), self._floor)
-                    for t in range(len(trajectory) + 1)
-                ]
-            )
-            for _, trajectory in pairs
-        ]
+        priors = None if self._prior is None else self._prior.score(pairs)
+        scored = []
+        for row, (_, trajectory) in enumerate(pairs):
+            floors = np.full(len(trajectory) + 1, self._floor)
+            if priors is not None:
+                floors = floors + priors[row].log_reward
+            keys = [table_key(trajectory.token_ids[:t]) for t in range(len(trajectory) + 1)]
+            values = [self._log_reward.get(k, f) for k, f in zip(keys, floors, strict=True)]
+            scored.append(trajectory.scored(values))
+        return scored
 
 
 def table_key(token_ids: IntArray) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 
 from gfn_ray.cli import dump_toml
 from gfn_ray.config import JobConfig
-from gfn_ray.errors import EXIT_INTERRUPTED
+from gfn_ray.errors import EXIT_INTERRUPTED, UserError
 from gfn_ray.models.loading import EMBEDDED, load_tokenizer, resolve_model, vocab_size
 from gfn_ray.runtime.cluster import check_resources, choose_device, connected
 from gfn_ray.runtime.display import Display, make_display
@@ -31,6 +31,7 @@ def run(config: JobConfig, task: Task) -> int:
         model = resolve_model(config.model)
         tokenizer = load_tokenizer(model, config.model.trust_remote_code)
         data = task.load(tokenizer, vocab_size(model, config.model.trust_remote_code))
+        _check(config, task, data)
         config = _with_absolute_model(config, model)
         display.phase("starting Ray")
         with connected():
@@ -76,6 +77,20 @@ def _record(
         return EXIT_INTERRUPTED
     finally:
         tracker.end(status)
+
+
+def _check(config: JobConfig, task: Task, data: TaskData) -> None:
+    """Raises UserError where settings ask for what this task does not have."""
+    metric = config.stop.metric
+    if metric is not None and metric not in task.metrics:
+        raise UserError(
+            f"stop.metric got {metric!r}; {task.name} measures {', '.join(task.metrics)}"
+        )
+    if config.objective.root_flow == "terminable" and data.support.min_len > 0:
+        raise UserError(
+            f"objective.root_flow terminable needs an empty z that may stop, and z of {task.name} "
+            f"has at least {data.support.min_len} tokens; use batch_mean or learned"
+        )
 
 
 def _with_absolute_model(config: JobConfig, model: str) -> JobConfig:

@@ -147,13 +147,15 @@ class Session:
 
     def _evaluate_on_the_way(self, evaluator: Evaluator, controller: Controller) -> None:
         result = evaluator.on_the_way(controller.adapter, controller.step)
-        self._recorder.evaluation("on the way", controller.step, result)
+        self._recorder.evaluation("during", controller.step, result)
         self._display.evaluated(result.metrics)
         metric, below = self._config.stop.metric, self._config.stop.below
-        if metric is not None and below is not None and result.metrics[metric] < below:
+        # Some metrics are not always there: no tail of weights can be fitted where they tie.
+        value = result.metrics.get(metric) if metric is not None else None
+        if metric is not None and below is not None and value is not None and value < below:
             self._ended_by = metric
             self._display.message(
-                f"{metric} is {result.metrics[metric]:.3g}, below {below:g}: enough after "
+                f"{metric} is {value:.3g}, below {below:g}: enough after "
                 f"{_count(controller.step, 'update')}"
             )
             controller.end_here()

@@ -20,6 +20,7 @@ from gfn_ray.evaluation.exact import extremes
 from gfn_ray.evaluation.histogram import draw_histogram
 from gfn_ray.evaluation.result import Enumeration, Evaluation
 from gfn_ray.evaluation.text import distinct_fraction
+from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.table import TableReward, table_key
 from gfn_ray.tasks.integer_targets import log_target
 from gfn_ray.tasks.task import DIAGNOSTICS, Conclusion, MetricInfo, TaskData
@@ -50,7 +51,7 @@ class RandomNumberTask:
                 f"task.prompt has {len(prompt_ids)} tokens; sampler.max_prompt_tokens allows "
                 f"{longest}"
             )
-        floor = self._config.task.floor
+        floor = self._config.task.floor_or_default
         log_reward = np.maximum(self._log_target - self._log_target.max(), floor)
         listed = {table_key(z): float(r) for z, r in zip(outcomes, log_reward, strict=True)}
         query = Query(
@@ -63,7 +64,13 @@ class RandomNumberTask:
         )
         support = self._support(outcomes, tokenizer, vocab_size)
         exact = Enumeration(self.name, self._config.task.target, outcomes, log_reward)
-        return TaskData([query], [query], support, TableReward(listed, floor), [exact])
+        # A constant floor under a whole vocabulary would outweigh the target: 49,152 ** 3 texts.
+        prior = (
+            LikelihoodReward(self._config.reward.tokens_per_forward)
+            if self._config.task.support == "full"
+            else None
+        )
+        return TaskData([query], [query], support, TableReward(listed, floor, prior), [exact])
 
     def text_metrics(
         self, query: Query, trajectories: Sequence[Trajectory], texts: Sequence[str]

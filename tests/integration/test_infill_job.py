@@ -12,15 +12,18 @@ import torch
 from gfn_ray.cli import parse
 from gfn_ray.config import InfillJob
 from gfn_ray.runtime.run_dir import newest_complete
-from job_runner import LIMIT, mlflow_run, run, run_make_infill, start, summary, tiny_flags
+from job_runner import LIMIT, mlflow_run, run, run_make, start, summary, tiny_flags
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
 
 METRICS = {
     "log_reward_mean",
     "log_ratio_var",
+    "log_ratio_var_tempered",
     "elbo",
+    "log_z",
     "log_z_gap",
+    "ess_fraction",
     "log_pf_reference",
     "stopped_fraction",
     "distinct_fraction",
@@ -30,9 +33,12 @@ METRICS = {
 SUMMARY = {
     "task",
     "model",
+    "objective",
     "steps",
+    "ended_by",
     "trajectories",
     "wall_seconds",
+    "training_seconds",
     "seconds_per_step",
     "policy_versions",
     "max_policy_lag_seen",
@@ -40,6 +46,7 @@ SUMMARY = {
     "adapter",
     "before",
     "after",
+    "warnings",
 }
 
 
@@ -47,7 +54,7 @@ SUMMARY = {
 def finished(tiny_dir, tmp_path_factory):
     """One finished asynchronous run by `make infill`: its home and what it printed."""
     home = tmp_path_factory.mktemp("finished")
-    code, out, err = run_make_infill(tiny_flags(tiny_dir, home), home)
+    code, out, err = run_make("infill", tiny_flags(tiny_dir, home), home)
     assert code == 0, err
     return home, out
 
@@ -101,7 +108,13 @@ def test_mlflow_has_the_run_with_settings_metrics_and_adapter(finished):
     client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
     assert len(client.get_metric_history(found.info.run_id, "train/loss")) == 6
     artifacts = {file.path for file in client.list_artifacts(found.info.run_id)}
-    assert {"adapter", "config.toml", "summary.json", "samples_after.json"} <= artifacts
+    assert {
+        "adapter",
+        "config.toml",
+        "summary.json",
+        "samples_after.json",
+        "diagnostics_after.json",
+    } <= artifacts
 
 
 def test_the_adapter_loads_as_plain_peft_and_is_not_the_base_model(finished, tiny_dir):

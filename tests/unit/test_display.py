@@ -99,6 +99,7 @@ def test_a_log_gets_phases_messages_and_a_line_every_few_steps() -> None:
     display.phase("evaluating the untrained policy on 24 held-out queries")
     steps(display, 1, 12)
     display.samples(SAMPLES)
+    display.evaluated({"tv": 0.0512, "elbo": -46.4})
     display.message("[bold]as it is[/bold]")
     display.close()
     display.close()
@@ -110,7 +111,7 @@ def test_a_log_gets_phases_messages_and_a_line_every_few_steps() -> None:
         "step 12/12",
     ]
     assert [line.split(" | ")[-1] for line in lines[1:4]] == ["0:07 left", "0:02 left", "0:00 left"]
-    assert lines[4:] == ["[bold]as it is[/bold]"]
+    assert lines[4:] == ["evaluation | tv 0.0512 | elbo -46.4", "[bold]as it is[/bold]"]
 
 
 def test_a_log_has_no_control_codes_whatever_the_environment_asks(
@@ -154,6 +155,7 @@ def test_the_panel_shows_everything_and_fits(width: int) -> None:
     display = live(Terminal())
     display.update(Progress(15, 300, 14, 1, 300))
     display.update(PROGRESS)
+    display.evaluated({"log_ratio_var_tempered": 11.3, "pareto_k": 0.61, "elbo": -46.2})
     display.samples(SAMPLES)
     with display.console.capture() as captured:
         display.console.print(display._render())
@@ -163,6 +165,7 @@ def test_the_panel_shows_everything_and_fits(width: int) -> None:
     shown = "\n".join(lines)
     for expected in (
         *("step 25/100", "7:30 left", "12.3", "-52.1", "9.41", "0.93", "v24, lag 1"),
+        *("evaluation after 25 updates", "log_ratio_var_tempered", "11.3", "0.61", "-46.2"),
         *("512", "480", "312.0", "1,204", "41.0", "Var(log R/T - log q)", "[She baked it.]"),
     ):
         assert expected in shown

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from gfn_ray.config import PolicyConfig
 from gfn_ray.errors import UserError
 from gfn_ray.policy.adapter import Adapter, add_adapter, read_adapter, write_adapter
 from gfn_ray.policy.log_q import TrajectoryGroup, chunks, log_q
@@ -109,7 +110,6 @@ def test_log_q_of_an_empty_z_is_the_log_probability_of_stopping_at_once(base, wi
 
 
 def test_an_empty_z_without_longer_ones_beside_it_is_still_a_node(base, with_empty):
-    group = TrajectoryGroup(EMPTY + 10, [])
     prompt = np.arange(10, 15, dtype=np.int32)
     group = TrajectoryGroup(prompt, [make_trajectory(with_empty, "q", EMPTY)] * 2)
     q = log_q_of(base, [group], with_empty)
@@ -142,3 +142,39 @@ def test_chunks_keep_groups_whole_and_within_the_budget(support):
     assert [len(part) for part in chunks(groups, 1)] == [1] * 7
 
 
+def test_a_single_trajectory_reads_the_same_alone_and_among_others(base, support):
+    group = groups_of(support, count=5, queries=1)[0]
+    together = log_q_of(base, [group], support).log_q
+    for index, trajectory in enumerate(group.trajectories):
+        own = make_trajectory(support, "q0", trajectory.token_ids)
+        alone = log_q_of(base, [TrajectoryGroup(group.prompt_ids, [own])], support).log_q
+        assert alone[0] == pytest.approx(float(together[index]), abs=1e-4)
+
+
+def test_a_written_adapter_loads_as_plain_peft(tiny_dir, support, tmp_path):
+    from peft import PeftModel
+
+    trainer = lora_trainer(load(tiny_dir), job(), support)
+    trainer.step(groups_of(support))
+    write_adapter(trainer.publish(), tmp_path)
+    again = PeftModel.from_pretrained(load(tiny_dir), tmp_path)
+    ids = torch.arange(10, 20)[None]
+    with torch.no_grad():
+        assert torch.allclose(again(ids).logits, trainer.model(ids).logits, atol=1e-5)
+
+
+def test_an_adapter_survives_the_wire(base):
+    adapter = read_adapter(add_adapter(base, PolicyConfig(lora_rank=8), seed=0), version=3)
+    again = Adapter.from_wire(adapter.to_wire())
+    assert again.version == 3
+    assert all(np.array_equal(adapter.tensors[n], again.tensors[n]) for n in adapter.tensors)
+
+
+def test_the_same_seed_gives_the_same_adapter(tiny_dir):
+    made = [read_adapter(add_adapter(load(tiny_dir), PolicyConfig(), seed=4), 0) for _ in range(2)]
+    assert all(np.array_equal(made[0].tensors[n], made[1].tensors[n]) for n in made[0].tensors)
+
+
+def test_a_layer_that_the_model_lacks_is_named(base):
+    with pytest.raises(UserError, match=r"policy\.lora_targets names 'c_attn'"):
+        add_adapter(base, PolicyConfig(lora_targets=("c_attn",)), seed=0)

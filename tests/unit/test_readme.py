@@ -6,12 +6,18 @@ from pathlib import Path
 import pytest
 
 from gfn_ray.cli import parse
-from gfn_ray.config import InfillJob
+from gfn_ray.config import InfillJob, RandomNumberJob
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-OURS = [line for line in README.splitlines() if "infill.py" in line or "make infill" in line]
+JOBS = {"infill": InfillJob, "random_number": RandomNumberJob}
+OURS = [
+    (job, line)
+    for job in JOBS
+    for line in README.splitlines()
+    if f"{job}.py" in line or f"make {job.replace('_', '-')}" in line
+]
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"`?make ([a-z-]+)", README)) - {"a"}))
@@ -19,16 +25,18 @@ def test_every_make_target_it_names_exists(target):
     assert target in TARGETS
 
 
-@pytest.mark.parametrize("line", [line for line in OURS if re.search(r" --[a-z]", line)])
-def test_every_setting_it_shows_is_one(line, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("job", "line"), [(job, line) for job, line in OURS if re.search(r" --[a-z]", line)]
+)
+def test_every_setting_it_shows_is_one(job, line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("my.toml").write_text("steps = 3\n")
-    given = line.split("infill.py", 1)[-1] if "python" in line else line
+    given = line.split(f"{job}.py", 1)[-1] if "python" in line else line
     quoted = re.search(r'ARGS="([^"]*)"', line)
     flags = (quoted.group(1) if quoted else given.split("#")[0].strip(" `")).split()
     if flags == ["--help"]:
         return  # run by test_cli, in a process of its own
-    assert isinstance(parse(InfillJob, flags), InfillJob)
+    assert isinstance(parse(JOBS[job], flags), JOBS[job])
 
 
 @pytest.mark.parametrize(

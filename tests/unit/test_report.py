@@ -122,6 +122,19 @@ def test_numbers_that_are_missing_or_undefined_get_no_verdict(
     assert cells(shown, "extra") == ["extra", "-", "2.00", "-", "", ""]
 
 
+def test_findings_and_warnings_stand_between_the_table_and_the_examples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    stream = io.StringIO()
+    summary = {**SUMMARY, "warnings": ["do not trust log_z"]}
+    report = final_report(summary, DIRECTIONS, [EXAMPLE], PATHS, ["most over-weighted: 7"])
+    make_console(stream).print(report, crop=False)
+    shown = stream.getvalue()
+    places = ["log_ratio_var", "most over-weighted: 7", "do not trust log_z", EXAMPLE.truth]
+    assert sorted(places, key=shown.index) == places
+
+
 def test_the_story_the_truth_and_the_samples_stand_together(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -78,3 +78,18 @@ def test_a_table_is_a_function_of_the_tokens_whatever_their_integer_type():
 def test_a_floor_that_is_not_below_every_listed_reward_is_refused(floor):
     with pytest.raises(ValueError, match="floor"):
         TableReward({b"": -2.0}, floor)
+
+
+def test_a_prior_lifts_the_floor_by_its_own_log_reward_and_leaves_the_table_alone(model):
+    rng = np.random.default_rng(3)
+    support = make_support(min_len=1, vocab_size=model.config.vocab_size)
+    query = random_query(rng, "q")
+    trajectories = random_trajectories(rng, support, "q", 4)
+    listed = trajectories[0].token_ids
+    reward = TableReward({table_key(listed): -0.5}, -5.0, LikelihoodReward(1024))
+    reward.load(lambda: model)
+    scored = reward.score([(query, t) for t in trajectories])
+    assert scored[0].final_log_reward == pytest.approx(-0.5)
+    for trajectory in scored[1:]:
+        expected = -5.0 + naive_reward(model, query, trajectory.token_ids)
+        assert trajectory.final_log_reward == pytest.approx(expected, abs=1e-3)

@@ -44,7 +44,7 @@ def walk(support: Support, choices: list[int]) -> tuple[list[int], bool]:
 
 
 @given(
-    st.integers(1, 4).flatmap(lambda low: st.tuples(st.just(low), st.integers(low, 6))),
+    st.integers(0, 4).flatmap(lambda low: st.tuples(st.just(low), st.integers(max(low, 1), 6))),
     st.lists(st.integers(0, 100), min_size=8, max_size=8),
 )
 def test_every_legal_walk_ends_in_a_z_that_the_support_contains(lengths, choices):
@@ -86,6 +86,21 @@ def test_what_the_policy_cannot_produce_is_outside_the_support(tokens):
     assert not make_support().contains(tokens)
 
 
+def test_an_empty_z_is_in_the_support_and_may_stop_where_min_len_is_zero():
+    support = make_support(min_len=0)
+    assert support.contains([])
+    assert support.terminable([]).tolist() == [True]
+    assert support.terminable([6, 1, 8]).tolist() == [True, True, False, True]
+    assert legal_after(support, []) == {0, 2, 4, 6, 8, 10, 11}
+
+
+def test_a_min_len_of_zero_changes_what_the_empty_prefix_may_do_and_nothing_else():
+    zero, one = make_support(min_len=0), make_support(min_len=1)
+    assert np.array_equal(zero.masks, one.masks)
+    assert zero.mask_rows([0, 6, 1]).tolist()[1:] == one.mask_rows([0, 6, 1]).tolist()[1:]
+    assert not zero.contains([0]) and zero.contains([6])
+
+
 def test_the_wire_form_is_json_and_restores_the_same_legality():
     support = make_support()
     restored = Support.from_wire(json.loads(json.dumps(support.to_wire())))
@@ -93,11 +108,18 @@ def test_the_wire_form_is_json_and_restores_the_same_legality():
     assert (restored.min_len, restored.max_len) == (2, 4)
 
 
+def test_an_empty_z_survives_the_wire():
+    restored = Support.from_wire(json.loads(json.dumps(make_support(min_len=0).to_wire())))
+    assert restored.contains([]) and restored.min_len == 0
+    z = Trajectory.from_wire(unscored([], make_support(min_len=0)).scored([-1.5]).to_wire())
+    assert len(z) == 0 and z.terminable.tolist() == [True] and z.final_log_reward == -1.5
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"min_len": 5}, "min_len <= max_len"),
-        ({"min_len": 0}, "1 <= min_len"),
+        ({"min_len": -1}, "0 <= min_len"),
         ({"stop_ids": np.array([], dtype=np.int32)}, "non-empty"),
         ({"stop_ids": np.array([3], dtype=np.int32)}, "outside the content"),
         ({"opening": np.zeros(VOCAB, dtype=np.bool_)}, "left in opening"),
@@ -118,12 +140,12 @@ def test_records_survive_the_wire():
     assert np.array_equal(Trajectory.from_wire(z.to_wire()).token_ids, [0, 6])
 
 
-def unscored(tokens: list[int]) -> Trajectory:
+def unscored(tokens: list[int], support: Support | None = None) -> Trajectory:
     return Trajectory(
         query_id="q",
         token_ids=np.array(tokens, dtype=np.int32),
         tool_mask=np.zeros(len(tokens), dtype=np.bool_),
-        terminable=make_support().terminable(tokens),
+        terminable=(support or make_support()).terminable(tokens),
         policy_version=0,
         proposal="policy",
         temperature=1.0,

@@ -1,0 +1,96 @@
+"""The random number job, end to end on real parts: exact metrics, plots and early stopping."""
+
+import json
+
+import pytest
+
+from job_runner import mlflow_run, run, run_make, summary, tiny_number_flags
+
+pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
+
+EXACT = {"tv", "kl_uniform_q", "kl_q_uniform", "valid_mass"}
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_dir, tmp_path_factory):
+    """One finished run by `make random-number`: its home and what it printed."""
+    home = tmp_path_factory.mktemp("finished")
+    flags = tiny_number_flags(tiny_dir, home, steps=40, learner__lr="1e-2", eval__every=10)
+    code, out, err = run_make("random-number", flags, home)
+    assert code == 0, err
+    return home, out
+
+
+def test_the_policy_comes_close_to_the_uniform_distribution(finished):
+    """Ten digits and a 2-layer model: TV falls from .5 and more to below .1 in 40 updates."""
+    home, _ = finished
+    written = summary(home)
+    assert written["before"]["tv"] > 0.4
+    assert written["after"]["tv"] < 0.2
+    assert written["after"]["valid_mass"] > 0.9
+    assert written["ended_by"] == "steps"
+
+
+def test_the_summary_and_mlflow_have_the_exact_metrics(finished):
+    home, _ = finished
+    assert set(summary(home)["after"]) >= EXACT | {"log_ratio_var_tempered", "ess_fraction"}
+    assert set(mlflow_run(home).data.metrics) >= {f"eval/{name}" for name in EXACT}
+
+
+def test_evaluations_on_the_way_are_recorded_and_shown(finished):
+    home, out = finished
+    lines = [json.loads(line) for line in (home / "run" / "metrics.jsonl").open()]
+    assert [line["step"] for line in lines if line["phase"] == "during"] == [10, 20, 30]
+    assert out.count("evaluation | tv ") == 3
+    rows = [json.loads(line) for line in (home / "run" / "diagnostics.jsonl").open()]
+    assert {row["phase"] for row in rows} == {"before", "during", "after"}
+    assert all(row["samples"] == 32 for row in rows)
+
+
+def test_the_histogram_is_in_the_run_directory_and_in_mlflow(finished):
+    from mlflow import MlflowClient
+
+    home, out = finished
+    client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    artifacts = {file.path for file in client.list_artifacts(summary(home)["mlflow_run_id"])}
+    assert {"histogram.png", "histogram.svg"} <= artifacts
+    assert (home / "run" / "histogram.png").stat().st_size > 10_000
+    assert "most under-weighted integers" in out
+
+
+def test_a_run_ends_once_its_metric_is_low_enough(tiny_dir, tmp_path):
+    flags = tiny_number_flags(
+        tiny_dir,
+        tmp_path,
+        steps=100_000,
+        learner__lr="1e-2",
+        learner__publish_every=2,  # the learner is ahead of the samplers at odd steps
+        stop__metric="tv",
+        stop__below=0.3,
+        objective__kind="tb",
+        objective__root_flow="learned",
+        task__support="full",
+        replay__seed_references="true",
+    )
+    code, out, err = run(flags, tmp_path, "random_number")
+    assert code == 0, err
+    written = summary(tmp_path)
+    assert written["ended_by"] == "tv"
+    assert written["steps"] < 100_000
+    assert "below 0.3: enough after" in out
+
+
+def test_a_metric_that_the_task_does_not_measure_cannot_stop_it(tiny_dir, tmp_path):
+    flags = tiny_number_flags(tiny_dir, tmp_path, stop__metric="accuracy", stop__below=0.3)
+    code, _, err = run(flags, tmp_path, "random_number")
+    assert code == 2
+    assert "stop.metric got 'accuracy'" in err
+    assert "tv" in err
+
+
+def test_a_root_that_may_not_stop_is_refused_before_anything_starts(tiny_dir, tmp_path):
+    flags = tiny_number_flags(tiny_dir, tmp_path, objective__root_flow="terminable")
+    code, _, err = run(flags, tmp_path, "random_number")
+    assert code == 2
+    assert "objective.root_flow" in err
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,144 @@
+"""Random numbers: the target, the support, and what a run concludes."""
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from gfn_ray.config import RandomNumberConfig, RandomNumberJob
+from gfn_ray.errors import UserError
+from gfn_ray.evaluation.result import Evaluation, ExactPosterior
+from gfn_ray.tasks.random_number import RandomNumberTask
+from gfn_ray.tasks.references import known_trajectory
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_dir):
+    return AutoTokenizer.from_pretrained(tiny_dir)
+
+
+def load(tokenizer, **task):
+    job = RandomNumberJob(task=RandomNumberConfig(**task))
+    return RandomNumberTask(job).load(tokenizer, len(tokenizer))
+
+
+def text_of(tokenizer, query, tokens):
+    return tokenizer.decode([*query.prompt_ids, *tokens])
+
+
+def scored(data, tokens):
+    z = known_trajectory(data.train[0].query_id, np.array(tokens, dtype=np.int32), data.support)
+    return data.reward.score([(data.train[0], z)])[0]
+
+
+@pytest.mark.parametrize("support", ["digits", "full"])
+@pytest.mark.parametrize(("low", "high"), [(0, 100), (-12, 7), (990, 1010)])
+def test_every_integer_of_the_range_can_be_written_and_reads_as_itself(
+    tokenizer, low, high, support
+):
+    data = load(tokenizer, low=low, high=high, support=support)
+    (exact,) = data.enumerations
+    prompt = tokenizer.decode(data.train[0].prompt_ids).rstrip()
+    assert len(exact.outcomes) == high - low + 1
+    for n, tokens in zip(range(low, high + 1), exact.outcomes, strict=True):
+        assert data.support.contains(tokens)
+        assert text_of(tokenizer, data.train[0], tokens).removeprefix(prompt).strip() == str(n)
+
+
+def test_the_prompt_names_range_and_distribution(tokenizer):
+    data = load(tokenizer, low=3, high=9, target="poisson")
+    assert "from a poisson distribution between 3 and 9" in data.train[0].texts["prompt"]
+    assert "drawn uniformly between 0 and 100" in load(tokenizer).train[0].texts["prompt"]
+
+
+def test_the_digits_support_holds_nothing_but_what_integers_are_made_of(tokenizer):
+    support = load(tokenizer).support
+    texts = [tokenizer.decode([token]).strip() for token in np.flatnonzero(support.content)]
+    assert all(text.isdigit() for text in texts)
+
+
+def test_the_full_support_is_every_token_and_ends_at_the_end_of_sequence(tokenizer):
+    support = load(tokenizer, support="full").support
+    assert support.stop_ids.tolist() == [tokenizer.eos_token_id]
+    assert support.content.sum() == len(tokenizer) - 1
+
+
+@pytest.mark.parametrize("target", ["uniform", "binomial", "geometric", "poisson", "gaussian"])
+def test_the_reward_is_the_target_up_to_a_constant_and_the_floor(tokenizer, target):
+    data = load(tokenizer, low=0, high=20, target=target, floor=-8.0)
+    (exact,) = data.enumerations
+    for tokens, log_reward in zip(exact.outcomes, exact.log_reward, strict=True):
+        assert scored(data, tokens).final_log_reward == pytest.approx(log_reward, abs=1e-5)
+    assert exact.log_reward.max() == 0
+    assert exact.log_reward.min() >= -8
+
+
+def test_an_integer_out_of_range_and_a_leading_zero_get_the_floor(tokenizer):
+    data = load(tokenizer, floor=-8.0)
+    one, zero = (data.enumerations[0].outcomes[n] for n in (1, 0))
+    for tokens in ([*one, *one, *one], [*zero, *one]):
+        assert scored(data, tokens).final_log_reward == -8.0
+
+
+def test_what_is_seeded_is_the_whole_range(tokenizer):
+    data = load(tokenizer)
+    outcomes = data.enumerations[0].outcomes
+    assert all(
+        np.array_equal(a, b) for a, b in zip(data.train[0].references, outcomes, strict=True)
+    )
+
+
+def evaluation(data, tv, valid, log_q):
+    log_target = data.enumerations[0].log_reward
+    exact = ExactPosterior("uniform", log_target - np.logaddexp.reduce(log_target), log_q)
+    return Evaluation({"tv": tv, "valid_mass": valid}, [], [exact], 0.0)
+
+
+def test_a_run_concludes_with_the_extremes_and_a_histogram(tokenizer, tmp_path):
+    task = RandomNumberTask(RandomNumberJob(task=RandomNumberConfig(high=9)))
+    data = task.load(tokenizer, len(tokenizer))
+    log_q = np.full(10, np.log(0.1))
+    before = evaluation(data, 0.5, 0.6, log_q - 0.5)
+    log_q[3], log_q[7] = np.log(0.15), np.log(0.05)
+    conclusion = task.conclude(before, evaluation(data, 0.05, 1.0, log_q), tmp_path)
+    assert [line.split(": ")[1] for line in conclusion.findings] == ["3 (x1.50)", "7 (x0.50)"]
+    assert {file.name for file in conclusion.files} == {"histogram.png", "histogram.svg"}
+    assert "0.500 → 0.050" in (tmp_path / "histogram.svg").read_text()
+
+
+def test_every_exact_metric_has_a_meaning_under_its_targets_name(tokenizer):
+    task = RandomNumberTask(RandomNumberJob(task=RandomNumberConfig(target="gaussian")))
+    assert {"tv", "kl_gaussian_q", "kl_q_gaussian", "valid_mass"} <= set(task.metrics)
+
+
+def test_a_prompt_too_long_for_the_engine_is_refused(tokenizer):
+    with pytest.raises(UserError, match="max_prompt_tokens"):
+        load(tokenizer, prompt="so " * 300 + "{how}")
+
+
+def test_full_support_without_an_end_of_sequence_is_refused(tokenizer):
+    class Endless:
+        eos_token_id = None
+
+        def __getattr__(self, name):
+            return getattr(tokenizer, name)
+
+        def __call__(self, *texts, **options):
+            return tokenizer(*texts, **options)
+
+        def __len__(self):
+            return len(tokenizer)
+
+    with pytest.raises(UserError, match=r"task\.support digits"):
+        load(Endless(), support="full")
+
+
+def test_settings_that_contradict_each_other_are_refused():
+    for task, message in [
+        ({"low": 5, "high": 5}, "must be below"),
+        ({"high": 5000}, "narrow the range"),
+        ({"prompt": "{which}"}, "task.prompt takes"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            RandomNumberConfig(**task)
+    job = RandomNumberJob()
+    assert job.replay.per_query >= job.learner.trajectories_per_query
