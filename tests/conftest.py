@@ -1,8 +1,13 @@
 """Fixtures shared by unit and integration tests."""
 
 import pytest
+from hypothesis import settings
 
 from tiny import tiny_model
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 
 @pytest.fixture(scope="session")

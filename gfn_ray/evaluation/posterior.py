@@ -94,7 +94,7 @@ def posterior_metrics(
     """Averages over queries of what `query_diagnostics` says of each; every value is finite.
 
     log_ratios, tempered: w [S] and w [M] of each query, in nats; tempered may be empty as a
-    whole, and log_ratio_var_tempered is then absent. pareto_k is no average: it is one fit to the
+    whole, and tempered_ratio_var is then absent. pareto_k is no average: it is one fit to the
     weights of all queries, each divided by its query's own mean, because one query alone
     seldom has enough samples for a tail. It is absent where it cannot be fitted.
     """
@@ -102,9 +102,7 @@ def posterior_metrics(
     each = [query_diagnostics(w, other) for w, other in zip(log_ratios, hot, strict=True)]
     metrics = {"log_ratio_var": float(np.mean([one.log_ratio_var for one in each]))}
     if tempered:
-        metrics["log_ratio_var_tempered"] = float(
-            np.mean([one.tempered_log_ratio_var for one in each])
-        )
+        metrics["tempered_ratio_var"] = float(np.mean([one.tempered_log_ratio_var for one in each]))
     for name in ("elbo", "log_z", "log_z_gap", "ess_fraction"):
         metrics[name] = float(np.mean([getattr(one, name) for one in each]))
     pooled = pareto_k(
@@ -155,9 +153,9 @@ def warning(metrics: Mapping[str, float]) -> str | None:
     k = metrics.get("pareto_k")
     if k is None or k <= PARETO_K_ALARM:
         return None
-    look = "look at log_ratio_var_tempered instead"
-    if "log_ratio_var_tempered" not in metrics:
-        look = "set eval.tempered_samples and look at log_ratio_var_tempered instead"
+    look = "look at tempered_ratio_var instead"
+    if "tempered_ratio_var" not in metrics:
+        look = "set eval.tempered_samples and look at tempered_ratio_var instead"
     return (
         f"log_z, log_z_gap and ess_fraction cannot be trusted: the importance weights are "
         f"heavy-tailed (Pareto k-hat {k:.2f}, limit {PARETO_K_ALARM}), so a few samples carry the "

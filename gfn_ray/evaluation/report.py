@@ -89,9 +89,10 @@ class FinalReport:
         yield self._metrics(plain, wide)
         if not wide:
             yield self._legend()
-        for line in (*self.findings, *self.summary.get("warnings", ())):
+        lines = [*self.findings, *self.summary.get("warnings", ())]
+        if lines:
             yield Text()
-            yield Text(line)
+            yield from map(Text, lines)
         for example in self.examples:
             yield Text()
             yield _story(example)

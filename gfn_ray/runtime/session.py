@@ -119,7 +119,7 @@ class Session:
             self._task.metrics,
             self._examples(before, after),
             paths,
-            [*conclusion.findings, *(f"drew {file}" for file in conclusion.files)],
+            [*conclusion.findings, *(f"drawn: {file}" for file in conclusion.files)],
         )
 
     def _final_evaluation(

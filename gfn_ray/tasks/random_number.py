@@ -104,7 +104,7 @@ class RandomNumberTask:
             f"A random integer from {self._integers[0]} to {self._integers[-1]}, "
             f"{self._config.task.target}: exact distribution of the policy",
             f"Total variation to the target {tv[0]:.3f} → {tv[1]:.3f}; mass on other texts "
-            f"{1 - valid[0]:.1%} → {1 - valid[1]:.1%}. Every probability is enumerated, none is "
+            f"{1 - valid[0]:.2%} → {1 - valid[1]:.2%}. Every probability is enumerated, none is "
             "sampled.",
         )
         return Conclusion(findings, files)

@@ -37,7 +37,7 @@ class MetricInfo:
 # What every task can say of its posterior; see evaluation/posterior.py.
 DIAGNOSTICS = {
     "log_ratio_var": MetricInfo("lower", "Var(log R/T - log q) within a query; 0: exact"),
-    "log_ratio_var_tempered": MetricInfo("lower", "the same on tempered samples; 0: exact"),
+    "tempered_ratio_var": MetricInfo("lower", "the same on tempered samples; 0: exact"),
     "elbo": MetricInfo("higher", "mean log R/T - log q, a bound on log Z"),
     "log_z": MetricInfo("none", "importance-weighted estimate of log Z"),
     "log_z_gap": MetricInfo("lower", "log_z - elbo; 0: exact"),

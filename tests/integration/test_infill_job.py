@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
 METRICS = {
     "log_reward_mean",
     "log_ratio_var",
-    "log_ratio_var_tempered",
+    "tempered_ratio_var",
     "elbo",
     "log_z",
     "log_z_gap",

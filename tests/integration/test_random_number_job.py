@@ -33,7 +33,7 @@ def test_the_policy_comes_close_to_the_uniform_distribution(finished):
 
 def test_the_summary_and_mlflow_have_the_exact_metrics(finished):
     home, _ = finished
-    assert set(summary(home)["after"]) >= EXACT | {"log_ratio_var_tempered", "ess_fraction"}
+    assert set(summary(home)["after"]) >= EXACT | {"tempered_ratio_var", "ess_fraction"}
     assert set(mlflow_run(home).data.metrics) >= {f"eval/{name}" for name in EXACT}
 
 

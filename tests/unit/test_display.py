@@ -155,7 +155,7 @@ def test_the_panel_shows_everything_and_fits(width: int) -> None:
     display = live(Terminal())
     display.update(Progress(15, 300, 14, 1, 300))
     display.update(PROGRESS)
-    display.evaluated({"log_ratio_var_tempered": 11.3, "pareto_k": 0.61, "elbo": -46.2})
+    display.evaluated({"tempered_ratio_var": 11.3, "pareto_k": 0.61, "elbo": -46.2})
     display.samples(SAMPLES)
     with display.console.capture() as captured:
         display.console.print(display._render())
@@ -165,7 +165,7 @@ def test_the_panel_shows_everything_and_fits(width: int) -> None:
     shown = "\n".join(lines)
     for expected in (
         *("step 25/100", "7:30 left", "12.3", "-52.1", "9.41", "0.93", "v24, lag 1"),
-        *("evaluation after 25 updates", "log_ratio_var_tempered", "11.3", "0.61", "-46.2"),
+        *("evaluation after 25 updates", "tempered_ratio_var", "11.3", "0.61", "-46.2"),
         *("512", "480", "312.0", "1,204", "41.0", "Var(log R/T - log q)", "[She baked it.]"),
     ):
         assert expected in shown

@@ -74,7 +74,7 @@ def test_metrics_are_means_over_queries():
     assert metrics == pytest.approx(
         {
             "log_ratio_var": np.log(3) ** 2 / 4,
-            "log_ratio_var_tempered": 1.0,
+            "tempered_ratio_var": 1.0,
             "elbo": (-42.5 + elbo) / 2,
             "log_z": (-42.5 + log_z) / 2,
             "log_z_gap": (log_z - elbo) / 2,
@@ -143,7 +143,7 @@ def test_a_dropped_mode_shows_in_the_tempered_variance_alone():
 
 
 def test_without_tempered_samples_there_is_no_tempered_variance():
-    assert "log_ratio_var_tempered" not in posterior_metrics([np.zeros(4)])
+    assert "tempered_ratio_var" not in posterior_metrics([np.zeros(4)])
     assert np.isnan(query_diagnostics(np.zeros(4)).tempered_log_ratio_var)
     assert np.isnan(query_diagnostics(np.zeros(4), np.zeros(0)).tempered_log_ratio_var)
 
@@ -167,8 +167,8 @@ def test_only_heavy_tails_raise_the_alarm(shape, alarmed):
 
 
 def test_the_warning_says_what_not_to_trust_and_what_to_do():
-    bad = {"pareto_k": 0.94, "log_ratio_var_tempered": 3.0}
-    for words in ("log_z_gap", "0.94", "look at log_ratio_var_tempered", "raise eval.samples"):
+    bad = {"pareto_k": 0.94, "tempered_ratio_var": 3.0}
+    for words in ("log_z_gap", "0.94", "look at tempered_ratio_var", "raise eval.samples"):
         assert words in warning(bad)
     assert "set eval.tempered_samples" in warning({"pareto_k": 0.94})
     assert warning({"pareto_k": PARETO_K_ALARM}) is None
