@@ -67,10 +67,6 @@ def test_a_run_ends_once_its_metric_is_low_enough(tiny_dir, tmp_path):
         learner__publish_every=2,  # the learner is ahead of the samplers at odd steps
         stop__metric="tv",
         stop__below=0.3,
-        objective__kind="tb",
-        objective__root_flow="learned",
-        task__support="full",
-        replay__seed_references="true",
     )
     code, out, err = run(flags, tmp_path, "random_number")
     assert code == 0, err
@@ -78,6 +74,21 @@ def test_a_run_ends_once_its_metric_is_low_enough(tiny_dir, tmp_path):
     assert written["ended_by"] == "tv"
     assert written["steps"] < 100_000
     assert "below 0.3: enough after" in out
+
+
+def test_the_whole_vocabulary_a_learned_log_z_and_seeded_integers_go_together(tiny_dir, tmp_path):
+    flags = tiny_number_flags(
+        tiny_dir,
+        tmp_path,
+        task__support="full",
+        objective__kind="tb",
+        objective__root_flow="learned",
+        replay__seed_references="true",
+    )
+    code, out, err = run(flags, tmp_path, "random_number")
+    assert code == 0, err
+    assert "seeding replay with 10 references" in out
+    assert summary(tmp_path)["after"]["tv"] <= 1
 
 
 def test_a_metric_that_the_task_does_not_measure_cannot_stop_it(tiny_dir, tmp_path):
