@@ -20,7 +20,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from gfn_ray.config import JobConfig
-from gfn_ray.evaluation.exact import exact_metrics
+from gfn_ray.evaluation.exact import ExactComparison
 from gfn_ray.policy.adapter import add_adapter
 from gfn_ray.policy.log_q import TrajectoryGroup
 from gfn_ray.policy.trainer import PolicyTrainer
@@ -150,7 +150,7 @@ class ToyRun:
         flat = [t for group in groups for t in group.trajectories]
         log_reward = np.array([t.final_log_reward for t in flat], dtype=np.float64)
         log_target = log_reward / self._config.reward.temperature_end + scores.log_reference
-        return exact_metrics(log_target - np.logaddexp.reduce(log_target), scores.log_q)
+        return ExactComparison.unnormalised(log_target, scores.log_q).metrics()
 
     @torch.no_grad()
     def _draw(self, temperatures: Array) -> list[IntArray]:

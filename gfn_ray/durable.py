@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -13,3 +15,16 @@ def fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def atomic_file(file: Path) -> Iterator[Path]:
+    """Yields a path to write to; it becomes `file`, whole and on the disk, or nothing changes."""
+    temp = file.with_name(f".{file.name}.tmp")
+    try:
+        yield temp
+        fsync(temp)
+        temp.replace(file)
+    finally:
+        temp.unlink(missing_ok=True)
+    fsync(file.parent)

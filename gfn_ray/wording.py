@@ -26,6 +26,13 @@ def number(value: float | None) -> str:
     return f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 0.1 else f"{value:.3g}"
 
 
+def count(amount: int, noun: str) -> str:
+    """A number with its noun: 1 update, 2,000 updates, 3 queries."""
+    if amount == 1:
+        return f"1 {noun}"
+    return f"{amount:,} {noun[:-1]}ies" if noun.endswith("y") else f"{amount:,} {noun}s"
+
+
 def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -22,6 +23,11 @@ CASES: list[dict[str, Any]] = [
     {"kind": "vargrad"},
     {"kind": "ref_tb"},
 ]
+
+
+each_objective = pytest.mark.parametrize(
+    "case", CASES, ids=lambda case: "-".join(map(str, case.values()))
+)
 
 
 def random_batch(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from gfn_ray.tasks.references import known_trajectory
 from gfn_ray.trajectory import IntArray, Query, Support, Trajectory
 
 VOCAB = 300
@@ -48,17 +51,8 @@ def random_z(rng: np.random.Generator, support: Support) -> IntArray:
 
 
 def make_trajectory(support: Support, query_id: str, tokens: IntArray) -> Trajectory:
-    return Trajectory(
-        query_id=query_id,
-        token_ids=tokens,
-        tool_mask=np.zeros(len(tokens), dtype=np.bool_),
-        terminable=support.terminable(tokens),
-        policy_version=0,
-        proposal="policy",
-        temperature=1.0,
-        epsilon=0.0,
-        stopped=len(tokens) < support.max_len,
-    )
+    known = known_trajectory(query_id, tokens, support)
+    return replace(known, policy_version=0, proposal="policy")
 
 
 def random_trajectories(

@@ -7,7 +7,7 @@ them from a TOML file and from flags. Imports no torch, Ray or vLLM, so that
 
 from gfn_ray.config.infill import InfillConfig, InfillJob
 from gfn_ray.config.job import JobConfig
-from gfn_ray.config.random_number import RandomNumberConfig, RandomNumberJob
+from gfn_ray.config.random_number import RandomNumberConfig, RandomNumberJob, TargetKind
 from gfn_ray.config.sections import (
     CheckpointConfig,
     DataConfig,
@@ -48,5 +48,6 @@ __all__ = [
     "SamplerConfig",
     "Section",
     "StopConfig",
+    "TargetKind",
     "TrackingConfig",
 ]

@@ -16,6 +16,8 @@ from gfn_ray.config.sections import (
     Section,
 )
 
+TargetKind = Literal["uniform", "binomial", "geometric", "poisson", "gaussian"]
+
 # Enumerated whole at every evaluation, and drawn as one bar each.
 MOST_INTEGERS = 1000
 
@@ -25,7 +27,7 @@ class RandomNumberConfig(Section):
 
     low: int = Field(0, description="Smallest integer.")
     high: int = Field(100, description="Largest integer, itself included.")
-    target: Literal["uniform", "binomial", "geometric", "poisson", "gaussian"] = Field(
+    target: TargetKind = Field(
         "uniform", description="Distribution to be sampled from, cut to low..high."
     )
     mean: float | None = Field(

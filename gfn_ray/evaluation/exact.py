@@ -22,6 +22,7 @@ POLICY_TOLERANCE = 1e-4  # log q is summed from a float32 model's log-softmax ov
 class ExactComparison:
     """A normalised target p and a policy q on the same N outcomes; logarithms in nats.
 
+    target: what metrics call the target, as in kl_uniform_q.
     log_target [N]: log p, -inf where the target has no mass. log_q [N]: log q of the same
     outcomes. They may sum to less than 1: what is missing, and what q puts where p = 0, lies
     outside the target's support and is the policy's invalid mass. Both are kept renormalised
@@ -30,6 +31,12 @@ class ExactComparison:
 
     log_target: Array
     log_q: Array
+    target: str = "target"
+
+    @staticmethod
+    def unnormalised(log_weights: Array, log_q: Array, target: str = "target") -> ExactComparison:
+        """The same from log_weights [N], the target's log-probabilities up to a constant."""
+        return ExactComparison(log_weights - np.logaddexp.reduce(log_weights), log_q, target)
 
     def __post_init__(self) -> None:
         log_p = np.asarray(self.log_target, dtype=np.float64)
@@ -86,11 +93,12 @@ class ExactComparison:
         log_q = log_q - np.log(np.exp(log_q).sum())
         return max(0.0, float(np.sum(np.exp(log_q) * (log_q - log_p))))
 
-    def metrics(self, target: str = "target") -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
+        """Every distance by name."""
         return {
             "tv": self.tv,
-            f"kl_{target}_q": self.kl_target_q,
-            f"kl_q_{target}": self.kl_q_target,
+            f"kl_{self.target}_q": self.kl_target_q,
+            f"kl_q_{self.target}": self.kl_q_target,
             "valid_mass": self.valid_mass,
         }
 
@@ -113,16 +121,3 @@ class ExactComparison:
         """log p and log q on the target's support."""
         support = self.log_target > -np.inf
         return self.log_target[support], self.log_q[support]
-
-
-def exact_metrics(log_target: Array, log_q: Array, target: str = "target") -> dict[str, float]:
-    """tv, kl_target_q, kl_q_target and valid_mass of a policy; see `ExactComparison`.
-
-    target: what the metrics call the target, as in kl_uniform_q.
-    """
-    return ExactComparison(log_target, log_q).metrics(target)
-
-
-def extremes(log_target: Array, log_q: Array, count: int) -> tuple[IntArray, IntArray]:
-    """The most over- and the most under-weighted outcomes; see `ExactComparison.extremes`."""
-    return ExactComparison(log_target, log_q).extremes(count)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gfn_ray.durable import fsync
+from gfn_ray.durable import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,9 +80,11 @@ def draw_histogram(
         png = path_stem.with_name(path_stem.name + ".png")
         svg = path_stem.with_name(path_stem.name + ".svg")
         FigureCanvasAgg(figure)
-        _save(figure, png, format="png", dpi=_DPI, metadata={"Software": None})
+        with atomic_file(png) as temp:
+            figure.savefig(temp, format="png", dpi=_DPI, metadata={"Software": None})
         FigureCanvasSVG(figure)
-        _save(figure, svg, format="svg", metadata={"Date": None, "Title": title})
+        with atomic_file(svg) as temp:
+            figure.savefig(temp, format="svg", metadata={"Date": None, "Title": title})
     return [png, svg]
 
 
@@ -237,14 +238,3 @@ def _halo() -> list[Any]:
     from matplotlib.patheffects import withStroke
 
     return [withStroke(linewidth=2.5, foreground="white")]
-
-
-def _save(figure: Figure, file: Path, **options: Any) -> None:
-    temp = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(temp, **options)
-        fsync(temp)
-        temp.replace(file)
-    finally:
-        temp.unlink(missing_ok=True)
-    fsync(file.parent)

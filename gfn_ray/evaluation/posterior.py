@@ -31,16 +31,26 @@ PARETO_K_MIN_SAMPLES = 25
 FLAT_TAIL_NATS = 0.01
 # Two samples of one z differ by float32 rounding in log q, not by more.
 TIE_NATS = 1e-4
+AVERAGED = (
+    "log_ratio_var",
+    "tempered_ratio_var",
+    "elbo",
+    "log_z",
+    "log_z_gap",
+    "ess_fraction",
+)
+"""Diagnostics whose mean over queries says something."""
+
 # exp() of a wider span would underflow in float64, whose limit is 745.
 WIDEST_SPAN_NATS = 600.0
 
 
 @dataclass(frozen=True)
 class QueryDiagnostics:
-    """One query's samples; logarithms in nats. All but tempered_log_ratio_var are on-policy.
+    """One query's samples; logarithms in nats. All but tempered_ratio_var are on-policy.
 
-    log_ratio_var: variance of w, 0 at the posterior. tempered_log_ratio_var: the same over
-    samples at a higher temperature; NaN without any. elbo: mean w, a lower bound of log Z.
+    log_ratio_var: variance of w, 0 at the posterior. tempered_ratio_var: the same over
+    samples at a higher temperature. elbo: mean w, a lower bound of log Z.
     log_z: log mean exp(w), the importance-weighted estimate of log Z (Burda et al. 2016).
     log_z_gap: log_z - elbo >= 0, 0 at the posterior. ess: effective sample size
     (sum exp w)^2 / sum exp(w)^2 (Kong 1992), from 1 to samples. ess_fraction: ess / samples.
@@ -49,7 +59,7 @@ class QueryDiagnostics:
 
     samples: int
     log_ratio_var: float
-    tempered_log_ratio_var: float
+    tempered_ratio_var: float
     elbo: float
     log_z: float
     log_z_gap: float
@@ -64,13 +74,12 @@ def log_mean_exp(values: Array) -> float:
     return float(top + np.log(np.mean(np.exp(values - top))))
 
 
-def query_diagnostics(log_ratios: Array, tempered: Array | None = None) -> QueryDiagnostics:
+def query_diagnostics(log_ratios: Array, tempered: Array) -> QueryDiagnostics:
     """Diagnostics of one query from w [S] on-policy and w [M] at a higher temperature, in nats.
 
-    Both w have the same q, the policy's at temperature 1; M = 0 counts as no such samples.
+    Both w have the same q, the policy's at temperature 1.
     """
     w = np.asarray(log_ratios, dtype=np.float64)
-    hot = np.asarray([] if tempered is None else tempered, dtype=np.float64)
     log_ratio_var = _variance(w, "eval.samples")
     elbo, log_z = float(np.mean(w)), log_mean_exp(w)
     weights = np.exp(w - w.max())
@@ -78,7 +87,7 @@ def query_diagnostics(log_ratios: Array, tempered: Array | None = None) -> Query
     return QueryDiagnostics(
         samples=len(w),
         log_ratio_var=log_ratio_var,
-        tempered_log_ratio_var=_variance(hot, "eval.tempered_samples") if len(hot) else np.nan,
+        tempered_ratio_var=_variance(np.asarray(tempered, np.float64), "eval.tempered_samples"),
         elbo=elbo,
         log_z=log_z,
         log_z_gap=log_z - elbo,
@@ -89,22 +98,15 @@ def query_diagnostics(log_ratios: Array, tempered: Array | None = None) -> Query
 
 
 def posterior_metrics(
-    log_ratios: Sequence[Array], tempered: Sequence[Array] = ()
+    each: Sequence[QueryDiagnostics], log_ratios: Sequence[Array]
 ) -> dict[str, float]:
-    """Averages over queries of what `query_diagnostics` says of each; every value is finite.
+    """Averages over queries of their diagnostics; every value is finite.
 
-    log_ratios, tempered: w [S] and w [M] of each query, in nats; tempered may be empty as a
-    whole, and tempered_ratio_var is then absent. pareto_k is no average: it is one fit to the
-    weights of all queries, each divided by its query's own mean, because one query alone
+    log_ratios: w [S] of each query on-policy, in nats. pareto_k is no average: it is one fit to
+    the weights of all queries, each divided by its query's own mean, because one query alone
     seldom has enough samples for a tail. It is absent where it cannot be fitted.
     """
-    hot: Sequence[Array | None] = tempered or [None] * len(log_ratios)
-    each = [query_diagnostics(w, other) for w, other in zip(log_ratios, hot, strict=True)]
-    metrics = {"log_ratio_var": float(np.mean([one.log_ratio_var for one in each]))}
-    if tempered:
-        metrics["tempered_ratio_var"] = float(np.mean([one.tempered_log_ratio_var for one in each]))
-    for name in ("elbo", "log_z", "log_z_gap", "ess_fraction"):
-        metrics[name] = float(np.mean([getattr(one, name) for one in each]))
+    metrics = {name: float(np.mean([getattr(one, name) for one in each])) for name in AVERAGED}
     pooled = pareto_k(
         np.concatenate([w - one.log_z for w, one in zip(log_ratios, each, strict=True)])
     )
@@ -153,14 +155,11 @@ def warning(metrics: Mapping[str, float]) -> str | None:
     k = metrics.get("pareto_k")
     if k is None or k <= PARETO_K_ALARM:
         return None
-    look = "look at tempered_ratio_var instead"
-    if "tempered_ratio_var" not in metrics:
-        look = "set eval.tempered_samples and look at tempered_ratio_var instead"
     return (
         f"log_z, log_z_gap and ess_fraction cannot be trusted: the importance weights are "
         f"heavy-tailed (Pareto k-hat {k:.2f}, limit {PARETO_K_ALARM}), so a few samples carry the "
-        f"estimate and the true gap is probably larger than log_z_gap; {look}, and train longer "
-        f"or raise eval.samples"
+        f"estimate and the true gap is probably larger than log_z_gap; look at "
+        f"tempered_ratio_var instead, and train longer or raise eval.samples"
     )
 
 

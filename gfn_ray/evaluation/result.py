@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from gfn_ray.evaluation.exact import ExactComparison
 from gfn_ray.evaluation.posterior import QueryDiagnostics
 from gfn_ray.trajectory import IntArray, Query, Trajectory
 
@@ -36,15 +37,6 @@ class Enumeration:
 
 
 @dataclass(frozen=True)
-class ExactPosterior:
-    """The normalised log-posterior [N] over an enumeration's outcomes, and log q [N] of them."""
-
-    target: str
-    log_target: Array
-    log_q: Array
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """metrics: the task's names, in its order. samples: one entry a held-out query.
     exact: one entry for each of the task's enumerations.
@@ -52,5 +44,5 @@ class Evaluation:
 
     metrics: dict[str, float]
     samples: list[QuerySamples]
-    exact: list[ExactPosterior]
+    exact: list[ExactComparison]
     mismatch: float

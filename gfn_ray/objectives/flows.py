@@ -27,6 +27,11 @@ from torch import Tensor
 from gfn_ray.config import RootFlow
 
 
+def path_log_pf(log_pf: Tensor) -> Tensor:
+    """log q of the way to each prefix [B, T+1], its stop left out, from log_pf [B, T]."""
+    return torch.cat([log_pf.new_zeros(len(log_pf), 1), log_pf.cumsum(dim=1)], dim=1)
+
+
 @dataclass(frozen=True)
 class FlowBatch:
     """Trajectories of several queries, padded; all log-values in nats, in one float dtype.
@@ -66,8 +71,7 @@ class FlowBatch:
     @property
     def u(self) -> Tensor:
         """u_t [B, T+1] as above, 0 where not terminable."""
-        zeros = self.log_pf.new_zeros(len(self.log_pf), 1)
-        path = torch.cat([zeros, self.log_pf.cumsum(dim=1)], dim=1)
+        path = path_log_pf(self.log_pf)
         return torch.where(self.terminable, self.log_reward - self.log_stop - path, 0.0)
 
     @property
@@ -120,11 +124,10 @@ def nodes_with_root(batch: FlowBatch, chosen: Tensor, root_flow: RootFlow) -> No
                 "objective.root_flow terminable needs an empty z that may stop, and this task's "
                 "may not; use batch_mean"
             )
-        values = torch.cat([torch.zeros_like(u[:, :1]), u], dim=1)
-        chosen = torch.cat([torch.ones_like(chosen[:, :1]), chosen[:, 1:]], dim=1)
-        is_node = torch.cat([torch.zeros_like(chosen[:, :1]), chosen], dim=1)
-        return Nodes(values, is_node, u[:, 0].detach())
-    if root_flow == "learned":
+        root = u[:, 0]
+        # The empty prefix is the root itself, so it is no further node beside it.
+        chosen = chosen & (torch.arange(chosen.shape[1], device=chosen.device) > 0)
+    elif root_flow == "learned":
         if batch.log_z is None:
             raise ValueError("objective.root_flow learned needs log_z, which this batch lacks")
         root = batch.log_z

@@ -22,7 +22,8 @@ def subtb(
     nodes, not tokens: a prefix that may not stop is no state of its own.
     """
     nodes = nodes_with_root(batch, batch.terminable, root_flow)
-    return _over_pairs(nodes, _all_pairs(nodes) if subtb_lambda == 1 else None, subtb_lambda)
+    pairs = _all_pairs(nodes) if subtb_lambda == 1 else _decaying_pairs(nodes, subtb_lambda)
+    return _mean(nodes, *pairs)
 
 
 def detailed_balance(batch: FlowBatch, *, root_flow: RootFlow = "batch_mean") -> ObjectiveLoss:
@@ -32,7 +33,7 @@ def detailed_balance(batch: FlowBatch, *, root_flow: RootFlow = "batch_mean") ->
     every state may stop.
     """
     nodes = nodes_with_root(batch, batch.terminable, root_flow)
-    return _over_pairs(nodes, None, 0.0)
+    return _mean(nodes, *_decaying_pairs(nodes, 0.0))
 
 
 def trajectory_balance(batch: FlowBatch, *, root_flow: RootFlow = "batch_mean") -> ObjectiveLoss:
@@ -42,13 +43,11 @@ def trajectory_balance(batch: FlowBatch, *, root_flow: RootFlow = "batch_mean") 
     to a factor (n - 1) / n.
     """
     nodes = nodes_with_root(batch, batch.ends, root_flow)
-    return _over_pairs(nodes, _all_pairs(nodes), 1.0)
+    return _mean(nodes, *_all_pairs(nodes))
 
 
-def _over_pairs(
-    nodes: Nodes, sums: tuple[Tensor, Tensor] | None, subtb_lambda: float
-) -> ObjectiveLoss:
-    squares, weights = sums or _decaying_pairs(nodes, subtb_lambda)
+def _mean(nodes: Nodes, squares: Tensor, weights: Tensor) -> ObjectiveLoss:
+    """The loss from weighted squares [B] and sums of weights [B] of each trajectory's pairs."""
     tiny = torch.finfo(weights.dtype).tiny  # an empty z whose root is itself has no pair
     per_trajectory = (squares / weights.clamp_min(tiny)).detach()
     total = weights.sum()

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gfn_ray.objectives.flows import path_log_pf
 from gfn_ray.packing.forest import TokenForest
 from gfn_ray.packing.forward import LegalTokens, forest_log_probs
 from gfn_ray.trajectory import IntArray, Support, Trajectory
@@ -57,9 +58,7 @@ class LogQ:
     @property
     def prefix_log_q(self) -> Tensor:
         """log q of each prefix as a whole z, its stop included [B, T+1]; only where terminable."""
-        zeros = self.log_pf.new_zeros(len(self.log_pf), 1)
-        path = torch.cat([zeros, self.log_pf.cumsum(dim=1)], dim=1)
-        return torch.where(self.terminable, path + self.log_stop, 0.0)
+        return torch.where(self.terminable, path_log_pf(self.log_pf) + self.log_stop, 0.0)
 
     def prefix_matrix(self, values: Sequence[np.ndarray]) -> Tensor:
         """Pads one [T_i+1] array a trajectory to [B, T+1] with zeros, in log_pf's dtype.

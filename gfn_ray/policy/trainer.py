@@ -66,8 +66,14 @@ class PolicyTrainer:
         self._objective = choose(config.objective)
         self._log_z = LogZHead(model) if config.objective.root_flow == "learned" else None
         self._optimizer = torch.optim.AdamW(
-            self._rates(), lr=config.learner.lr, weight_decay=config.learner.weight_decay
+            self._parameters, lr=config.learner.lr, weight_decay=config.learner.weight_decay
         )
+        if self._log_z is not None:
+            rate = config.objective.log_z_lr
+            self._optimizer.add_param_group(
+                {"params": self._log_z.parameters, "lr": rate, "weight_decay": 0.0}
+            )
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, self._pace)
         self.step_count = 0
         self.version = 0
 
@@ -77,10 +83,6 @@ class PolicyTrainer:
         temperature = self._config.reward.temperature(self.step_count)
         if self._log_z is not None and not self._log_z.started:
             self._log_z.start_at(self._estimated_log_z(groups, temperature))
-        pace = self._pace()
-        for parameters, full in zip(self._optimizer.param_groups, self._rates(), strict=True):
-            parameters["lr"] = pace * full["lr"]
-
         self._optimizer.zero_grad(set_to_none=True)
         total_loss = total_weight = 0.0
         losses, log_z, log_ratios = [], [], []
@@ -104,13 +106,15 @@ class PolicyTrainer:
         grad_norm = torch.nn.utils.clip_grad_norm_(
             self._parameters, self._config.learner.max_grad_norm, error_if_nonfinite=True
         )
+        rate = float(self._schedule.get_last_lr()[0])
         self._optimizer.step()
+        self._schedule.step()
         self.step_count += 1
 
         metrics = {
             "loss": total_loss / max(total_weight, 1.0),
             "grad_norm": float(grad_norm),
-            "lr": pace * self._config.learner.lr,
+            "lr": rate,
             "reward_temperature": temperature,
             "log_z": float(torch.cat(log_z).mean()),
             "policy_version": float(self.version - 1),
@@ -149,16 +153,6 @@ class PolicyTrainer:
         with self.model.disable_adapter():
             return log_q(self.model, groups, self._support, self._masks)
 
-    def _rates(self) -> list[dict[str, Any]]:
-        """Parameter groups with their full learning rates."""
-        groups: list[dict[str, Any]] = [
-            {"params": self._parameters, "lr": self._config.learner.lr},
-        ]
-        if self._log_z is not None:
-            rate = self._config.objective.log_z_lr
-            groups.append({"params": self._log_z.parameters, "lr": rate, "weight_decay": 0.0})
-        return groups
-
     @torch.no_grad()
     def score(self, groups: Sequence[TrajectoryGroup]) -> PolicyScores:
         """log q under the current weights, for evaluation."""
@@ -179,11 +173,11 @@ class PolicyTrainer:
         self.version += 1
         return adapter
 
-    def _pace(self) -> float:
-        """Learning rates of the next update as a share of their full size."""
+    def _pace(self, step: int) -> float:
+        """Learning rates of an update (0-based) as a share of their full size."""
         learner, updates = self._config.learner, self._config.steps
-        warm_up = min(1.0, (self.step_count + 1) / (learner.warmup_steps + 1))
-        done = min(1.0, self.step_count / max(1, updates - 1))
+        warm_up = min(1.0, (step + 1) / (learner.warmup_steps + 1))
+        done = min(1.0, step / max(1, updates - 1))
         return warm_up * (1.0 - done * (1.0 - learner.lr_end))
 
 

@@ -1,7 +1,7 @@
-"""The policy on held-out queries, before, on the way and after.
+"""The policy on held-out queries, before, during and after training.
 
 Runs through the same actors as training and waits for each stage in turn. The evaluations
-before and after draw with the same seeds; those on the way with others, so that a run that
+before and after draw with the same seeds; those during it with others, so that a run that
 stops at a good number is not reported by that very number.
 """
 
@@ -13,15 +13,9 @@ from typing import Any
 import numpy as np
 
 from gfn_ray.config import JobConfig
-from gfn_ray.evaluation.exact import exact_metrics
+from gfn_ray.evaluation.exact import ExactComparison
 from gfn_ray.evaluation.posterior import posterior_metrics, query_diagnostics
-from gfn_ray.evaluation.result import (
-    Array,
-    Enumeration,
-    Evaluation,
-    ExactPosterior,
-    QuerySamples,
-)
+from gfn_ray.evaluation.result import Array, Enumeration, Evaluation, QuerySamples
 from gfn_ray.runtime.calls import PendingCalls
 from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.tasks.references import known_trajectory, reference_trajectories
@@ -30,7 +24,10 @@ from gfn_ray.trajectory import Query, Trajectory
 
 # First entry of a sampling call's seed; training uses stream 0.
 FINAL_STREAM = 1
-ON_THE_WAY_STREAM = 2
+DURING_STREAM = 2
+
+REFERENCE_METRIC = "log_pf_reference"
+"""The one metric that costs a forward of its own; a task lists it or goes without."""
 
 Wire = dict[str, Any]
 
@@ -56,16 +53,16 @@ class Evaluator:
         """Before or after training, with the seeds that both share."""
         return self._evaluate(adapter, [self._config.seed, FINAL_STREAM])
 
-    def on_the_way(self, adapter: Any, step: int) -> Evaluation:
+    def during(self, adapter: Any, step: int) -> Evaluation:
         """After an update."""
-        return self._evaluate(adapter, [self._config.seed, ON_THE_WAY_STREAM, step])
+        return self._evaluate(adapter, [self._config.seed, DURING_STREAM, step])
 
     def _evaluate(self, adapter: Any, seed: list[int]) -> Evaluation:
         size = self._config.sampler.queries_per_call
         held_out = self._data.held_out
         batches = [held_out[start : start + size] for start in range(0, len(held_out), size)]
         results = self._sample_and_score(adapter, batches, seed)
-        samples, ratios, tempered_ratios, mismatches = [], [], [], []
+        samples, ratios, mismatches = [], [], []
         for index, batch in enumerate(batches):
             wires, scores = results[index]
             trajectories = [Trajectory.from_wire(wire) for wire in wires]
@@ -78,7 +75,6 @@ class Evaluator:
                 on_policy = slice(start, start + self._config.eval.samples)
                 tempered = slice(on_policy.stop, start + each)
                 ratios.append(ratio[on_policy])
-                tempered_ratios.append(ratio[tempered])
                 texts = [self._decode(t.token_ids) for t in trajectories[on_policy]]
                 diagnostics = query_diagnostics(ratio[on_policy], ratio[tempered])
                 samples.append(
@@ -92,10 +88,10 @@ class Evaluator:
                 )
         exact = [self._exact(one) for one in self._data.enumerations]
         metrics = {
-            **posterior_metrics(ratios, tempered_ratios),
+            **posterior_metrics([one.diagnostics for one in samples], ratios),
             **self._sample_metrics(samples),
             **self._reference_metrics(),
-            **_mean([exact_metrics(one.log_target, one.log_q, one.target) for one in exact]),
+            **_mean([one.metrics() for one in exact]),
         }
         ordered = {name: metrics[name] for name in self._task.metrics if name in metrics}
         # The engine's log-probabilities of tempered samples are of another policy: NaN.
@@ -166,22 +162,22 @@ class Evaluator:
         return {"log_reward_mean": float(np.mean(rewards)), **_mean(texts)}
 
     def _reference_metrics(self) -> dict[str, float]:
-        """Mean log q of the known good z of held-out queries, where any is in the support."""
+        """Mean log q of the known good z of held-out queries, where the task asks for it."""
+        if REFERENCE_METRIC not in self._task.metrics:
+            return {}
         references = reference_trajectories(self._data.held_out, self._data.support)
         if not references:
             return {}
         scores = self._score(references, "the references")
-        return {"log_pf_reference": float(np.mean(scores["log_q"]))}
+        return {REFERENCE_METRIC: float(np.mean(scores["log_q"]))}
 
-    def _exact(self, one: Enumeration) -> ExactPosterior:
+    def _exact(self, one: Enumeration) -> ExactComparison:
         """The policy beside the posterior, on every outcome of an enumeration."""
         support = self._data.support
         outcomes = [known_trajectory(one.query_id, tokens, support) for tokens in one.outcomes]
         scores = self._score(outcomes, "every outcome")
         log_target = one.log_reward / self._config.reward.temperature_end + scores["log_reference"]
-        return ExactPosterior(
-            one.target, log_target - np.logaddexp.reduce(log_target), scores["log_q"]
-        )
+        return ExactComparison.unnormalised(log_target, scores["log_q"], one.target)
 
     def _score(self, trajectories: list[Trajectory], what: str) -> Wire:
         """The learner's view of whole trajectories."""

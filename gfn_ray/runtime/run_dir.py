@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from gfn_ray.config import JobConfig
-from gfn_ray.durable import fsync
+from gfn_ray.durable import atomic_file, fsync
 from gfn_ray.errors import UserError
 
 COMPLETE = "COMPLETE"
@@ -224,11 +224,8 @@ def _append(file: Path, records: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _write_atomically(file: Path, text: str) -> None:
-    temp = file.with_name(f".{file.name}.tmp")
-    temp.write_text(text, encoding="utf-8")
-    fsync(temp)
-    temp.replace(file)
-    fsync(file.parent)
+    with atomic_file(file) as temp:
+        temp.write_text(text, encoding="utf-8")
 
 
 def _plain(value: Any) -> Any:

@@ -24,6 +24,7 @@ from gfn_ray.runtime.run_dir import RunDir, newest_complete, prune, publish_dire
 from gfn_ray.tasks.references import reference_trajectories
 from gfn_ray.tasks.task import Task, TaskData
 from gfn_ray.tracking import Tracker
+from gfn_ray.wording import count
 
 
 class Session:
@@ -69,7 +70,7 @@ class Session:
         return f"interrupted: {left}; the run is in {self._directory.path}"
 
     def _phases(self, fleet: Fleet) -> FinalReport:
-        config, held_out = self._config, _count(len(self._data.held_out), "held-out query")
+        config, held_out = self._config, count(len(self._data.held_out), "held-out query")
         controller = self._controller = Controller(config, self._data, fleet)
         evaluator = Evaluator(config, self._task, self._data, fleet, self._decode)
         controller.publish_first()
@@ -77,10 +78,9 @@ class Session:
         before = self._final_evaluation(evaluator, controller, "before")
         if config.replay.seed_references:
             seeds = reference_trajectories(self._data.train, self._data.support)
-            self._display.phase(f"seeding replay with {_count(len(seeds), 'reference')}")
+            self._display.phase(f"seeding replay with {count(len(seeds), 'reference')}")
             controller.seed_replay(seeds)
-        training = f"training for {_count(config.steps, 'update')}"
-        self._display.phase(training)
+        self._display.phase(f"training for {count(config.steps, 'update')}")
         training_started = time.monotonic()
         controller.train(lambda report: self._after_update(evaluator, controller, report))
         training_seconds = time.monotonic() - training_started
@@ -90,6 +90,7 @@ class Session:
         adapter = self._adapter(controller)
         with publish_directory(self._directory.adapter_dir) as directory:
             write_adapter(adapter, directory)
+        alarm = warning(after.metrics)
         conclusion = self._task.conclude(before, after, self._directory.path)
         summary = {
             "task": self._task.name,
@@ -107,7 +108,7 @@ class Session:
             "adapter": str(self._directory.adapter_dir),
             "before": before.metrics,
             "after": after.metrics,
-            "warnings": [text for text in [warning(after.metrics)] if text],
+            "warnings": [alarm] if alarm else [],
         }
         self._directory.write_summary(summary)
         self._tracker.artifact(self._directory.adapter_dir, "adapter")
@@ -143,10 +144,10 @@ class Session:
         published = controller.published_step == report.step < self._config.steps
         if every and report.step - self._evaluated_step >= every and published:
             self._evaluated_step = report.step
-            self._evaluate_on_the_way(evaluator, controller)
+            self._evaluate_during(evaluator, controller)
 
-    def _evaluate_on_the_way(self, evaluator: Evaluator, controller: Controller) -> None:
-        result = evaluator.on_the_way(controller.adapter, controller.step)
+    def _evaluate_during(self, evaluator: Evaluator, controller: Controller) -> None:
+        result = evaluator.during(controller.adapter, controller.step)
         self._recorder.evaluation("during", controller.step, result)
         self._display.evaluated(result.metrics)
         metric, below = self._config.stop.metric, self._config.stop.below
@@ -156,7 +157,7 @@ class Session:
             self._ended_by = metric
             self._display.message(
                 f"{metric} is {value:.3g}, below {below:g}: enough after "
-                f"{_count(controller.step, 'update')}"
+                f"{count(controller.step, 'update')}"
             )
             controller.end_here()
 
@@ -193,10 +194,3 @@ class Session:
             )
             for one, other in list(pairs)[: self._config.eval.shown]
         ]
-
-
-def _count(number: int, noun: str) -> str:
-    """A number with its noun: 1 update, 2 updates, 3 queries."""
-    if number == 1:
-        return f"1 {noun}"
-    return f"{number:,} {noun[:-1]}ies" if noun.endswith("y") else f"{number:,} {noun}s"

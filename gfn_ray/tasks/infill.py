@@ -18,7 +18,13 @@ from gfn_ray.errors import UserError
 from gfn_ray.evaluation.result import Evaluation
 from gfn_ray.evaluation.text import distinct_fraction, is_copy
 from gfn_ray.rewards.likelihood import LikelihoodReward
-from gfn_ray.tasks.task import DIAGNOSTICS, Conclusion, MetricInfo, TaskData
+from gfn_ray.tasks.task import (
+    DIAGNOSTICS,
+    Conclusion,
+    MetricInfo,
+    TaskData,
+    check_prompt_lengths,
+)
 from gfn_ray.tasks.vocabulary import Vocabulary, continuation_ids
 from gfn_ray.trajectory import IntArray, Query, Support, Trajectory
 
@@ -43,14 +49,8 @@ class InfillTask:
             raise UserError(
                 f"none of the {len(held_out)} stories falls into the training split; give more"
             )
-        longest = self._config.sampler.max_prompt_tokens
         queries = [[self._query(s, tokenizer) for s in part] for part in (splits.train, held_out)]
-        for query in (q for part in queries for q in part):
-            if len(query.prompt_ids) > longest:
-                raise UserError(
-                    f"the prompt of story {query.query_id!r} has {len(query.prompt_ids)} tokens; "
-                    f"sampler.max_prompt_tokens allows {longest}"
-                )
+        check_prompt_lengths("story", [q for part in queries for q in part], self._config.sampler)
         return TaskData(
             queries[0],
             queries[1],

@@ -10,15 +10,14 @@ distribution before truncation: a geometric target with its mean near `high` has
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from gfn_ray.config import TargetKind
 from gfn_ray.errors import UserError
 
 Array = npt.NDArray[np.float64]
-TargetKind = Literal["uniform", "binomial", "geometric", "poisson", "gaussian"]
 
 # At it the integer at the mean already has all but 1e-21 of the mass: nothing is left to sample.
 SMALLEST_STD = 0.1

@@ -16,14 +16,19 @@ import numpy as np
 
 from gfn_ray.config import RandomNumberJob
 from gfn_ray.errors import UserError
-from gfn_ray.evaluation.exact import extremes
 from gfn_ray.evaluation.histogram import draw_histogram
 from gfn_ray.evaluation.result import Enumeration, Evaluation
 from gfn_ray.evaluation.text import distinct_fraction
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.table import TableReward, table_key
 from gfn_ray.tasks.integer_targets import log_target
-from gfn_ray.tasks.task import DIAGNOSTICS, Conclusion, MetricInfo, TaskData
+from gfn_ray.tasks.task import (
+    DIAGNOSTICS,
+    Conclusion,
+    MetricInfo,
+    TaskData,
+    check_prompt_lengths,
+)
 from gfn_ray.tasks.vocabulary import Vocabulary, continuation_ids
 from gfn_ray.trajectory import IntArray, Query, Support, Trajectory
 
@@ -45,12 +50,6 @@ class RandomNumberTask:
 
     def load(self, tokenizer: Any, vocab_size: int) -> TaskData:
         prompt_ids, outcomes = self._written(tokenizer)
-        longest = self._config.sampler.max_prompt_tokens
-        if len(prompt_ids) > longest:
-            raise UserError(
-                f"task.prompt has {len(prompt_ids)} tokens; sampler.max_prompt_tokens allows "
-                f"{longest}"
-            )
         floor = self._config.task.floor_or_default
         log_reward = np.maximum(self._log_target - self._log_target.max(), floor)
         listed = {table_key(z): float(r) for z, r in zip(outcomes, log_reward, strict=True)}
@@ -62,9 +61,10 @@ class RandomNumberTask:
             references=tuple(outcomes),
             texts={"prompt": self._prompt()},
         )
+        check_prompt_lengths("task", [query], self._config.sampler)
         support = self._support(outcomes, tokenizer, vocab_size)
         exact = Enumeration(self.name, self._config.task.target, outcomes, log_reward)
-        # A constant floor under a whole vocabulary would outweigh the target: 49,152 ** 3 texts.
+        # A constant floor under a whole vocabulary would outweigh the target: 49,152 ** 4 texts.
         prior = (
             LikelihoodReward(self._config.reward.tokens_per_forward)
             if self._config.task.support == "full"
@@ -84,28 +84,27 @@ class RandomNumberTask:
         return query.texts["prompt"], ""
 
     def conclude(self, before: Evaluation, after: Evaluation, directory: Path) -> Conclusion:
-        q, target = np.exp(after.exact[0].log_q), np.exp(after.exact[0].log_target)
-        over, under = extremes(after.exact[0].log_target, after.exact[0].log_q, EXTREMES_SHOWN)
+        exact = after.exact[0]
+        q, target = np.exp(exact.log_q), np.exp(exact.log_target)
+        over, under = exact.extremes(EXTREMES_SHOWN)
         findings = [
             f"{most} integers, as a share of their target: "
             + ", ".join(f"{self._integers[i]} (x{q[i] / target[i]:.2f})" for i in chosen)
             for most, chosen in (("most over-weighted", over), ("most under-weighted", under))
             if len(chosen)
         ]
-        tv, valid = (
-            [one.metrics[name] for one in (before, after)] for name in ("tv", "valid_mass")
-        )
+        untrained = before.exact[0]
+        other = [f"{1 - one.valid_mass:.2%}" for one in (untrained, exact)]
         files = draw_histogram(
             directory / "histogram",
             self._integers,
             target,
-            np.exp(before.exact[0].log_q),
+            np.exp(untrained.log_q),
             q,
             f"A random integer from {self._integers[0]} to {self._integers[-1]}, "
             f"{self._config.task.target}: exact distribution of the policy",
-            f"Total variation to the target {tv[0]:.3f} → {tv[1]:.3f}; mass on other texts "
-            f"{1 - valid[0]:.2%} → {1 - valid[1]:.2%}. Every probability is enumerated, none is "
-            "sampled.",
+            f"Total variation to the target {untrained.tv:.3f} → {exact.tv:.3f}; mass on other "
+            f"texts {other[0]} → {other[1]}. Every probability is enumerated, none is sampled.",
         )
         return Conclusion(findings, files)
 
@@ -148,7 +147,6 @@ class RandomNumberTask:
         )
 
     def _support(self, outcomes: list[IntArray], tokenizer: Any, vocab_size: int) -> Support:
-        vocabulary = Vocabulary(tokenizer, vocab_size)
         eos = tokenizer.eos_token_id
         longest = max(len(z) for z in outcomes)
         if self._config.task.support == "full":
@@ -162,6 +160,7 @@ class RandomNumberTask:
             content[stops] = False
             enders, longest = content, longest + 1
         else:
+            vocabulary = Vocabulary(tokenizer, vocab_size)
             content = np.zeros(vocab_size, dtype=np.bool_)
             content[np.concatenate(outcomes)] = True
             stops = [*vocabulary.line_ends().tolist(), *vocabulary.full_stops().tolist()]

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from gfn_ray.config import SamplerConfig
+from gfn_ray.errors import UserError
 from gfn_ray.evaluation.result import Enumeration, Evaluation
 from gfn_ray.rewards.reward import Reward
 from gfn_ray.trajectory import Query, Support, Trajectory
@@ -52,6 +54,19 @@ class Conclusion:
 
     findings: list[str] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
+
+
+def check_prompt_lengths(what: str, queries: Sequence[Query], sampler: SamplerConfig) -> None:
+    """Raises UserError for a prompt that the sampling engine has no room for.
+
+    what: what a query of this task is called, as in "the prompt of story 'x'".
+    """
+    for query in queries:
+        if len(query.prompt_ids) > sampler.max_prompt_tokens:
+            raise UserError(
+                f"the prompt of {what} {query.query_id!r} has {len(query.prompt_ids)} tokens; "
+                f"sampler.max_prompt_tokens allows {sampler.max_prompt_tokens}"
+            )
 
 
 class Task(Protocol):

@@ -23,7 +23,7 @@ from gfn_ray.runtime.display import (
     make_display,
     plain_line,
 )
-from gfn_ray.wording import duration, head, number, one_line, tail
+from gfn_ray.wording import count, duration, head, number, one_line, tail
 
 PROGRESS = Progress(
     step=25,
@@ -265,6 +265,19 @@ def test_numbers(value: float | None, shown: str) -> None:
 )
 def test_durations(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("amount", "noun", "shown"),
+    [
+        (1, "query", "1 query"),
+        (24, "query", "24 queries"),
+        (0, "update", "0 updates"),
+        (2000, "update", "2,000 updates"),
+    ],
+)
+def test_counts(amount: int, noun: str, shown: str) -> None:
+    assert count(amount, noun) == shown
 
 
 def test_cutting_counts_cells_not_characters() -> None:

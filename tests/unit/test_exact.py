@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gfn_ray.evaluation.exact import ExactComparison, exact_metrics, extremes
+from gfn_ray.evaluation.exact import ExactComparison
 
 WEIGHTS = st.lists(
     st.tuples(st.floats(1e-6, 1.0), st.floats(1e-6, 1.0)), min_size=1, max_size=12
@@ -17,6 +17,14 @@ WEIGHTS = st.lists(
 def logs(*probabilities):
     with np.errstate(divide="ignore"):
         return np.log(np.array(probabilities, dtype=np.float64))
+
+
+def exact_metrics(log_target, log_q):
+    return ExactComparison(log_target, log_q).metrics()
+
+
+def extremes(log_target, log_q, count):
+    return ExactComparison(log_target, log_q).extremes(count)
 
 
 def normalised(weights):
@@ -144,3 +152,12 @@ def test_extremes_are_ordered_by_ratio_and_skip_what_is_right_or_unsupported():
     assert [len(part) for part in extremes(p, p, 3)] == [0, 0]
     with pytest.raises(ValueError, match="count"):
         extremes(p, q, -1)
+
+
+@given(WEIGHTS, st.floats(-500, 500))
+def test_a_target_may_be_known_up_to_a_constant(weights, constant):
+    p, q = normalised(weights[0]), normalised(weights[1])
+    found = ExactComparison.unnormalised(np.log(p) + constant, np.log(q), "uniform").metrics()
+    expected = ExactComparison(np.log(p), np.log(q), "uniform").metrics()
+    assert set(found) == {"tv", "kl_uniform_q", "kl_q_uniform", "valid_mass"}
+    assert found == pytest.approx(expected, abs=1e-9)

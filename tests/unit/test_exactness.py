@@ -1,5 +1,10 @@
 """The real learner, reward and replay reach a posterior that can be listed."""
 
+import json
+import subprocess
+import sys
+
+import exactness
 import numpy as np
 import pytest
 import torch
@@ -83,3 +88,15 @@ def test_the_table_has_a_row_for_each_objective_and_a_mean_over_seeds():
         for seed, tv in enumerate((0.1, 0.3))
     ]
     assert table(results).splitlines()[-1] == "| tb | 0.5000 | 0.2000 | 0.1000, 0.3000 |"
+
+
+def test_the_benchmark_runs_from_the_command_line_and_keeps_its_runs(tmp_path):
+    out = tmp_path / "runs.jsonl"
+    command = [sys.executable, exactness.__file__, "--seeds", "1", "--updates", "4"]
+    done = subprocess.run(
+        [*command, "--only", "tb", "--out", str(out)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    (kept,) = [json.loads(line) for line in out.open()]
+    assert list(kept["tv_after"]) == ["0", "256", "512", "1024"]
+    assert f"| tb | {kept['tv_after']['0']:.4f} |" in done.stdout

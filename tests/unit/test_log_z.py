@@ -6,18 +6,7 @@ import torch
 
 from gfn_ray.policy.log_q import TrajectoryGroup
 from gfn_ray.policy.log_z import LogZHead
-from makers import make_support
 from policies import groups_of, job, load, lora_trainer
-
-
-@pytest.fixture
-def base(tiny_dir):
-    return load(tiny_dir)
-
-
-@pytest.fixture
-def support(base):
-    return make_support(vocab_size=base.config.vocab_size)
 
 
 def shifted(group, log_r):

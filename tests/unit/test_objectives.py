@@ -8,13 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from flow_oracles import CASES, random_batch, reference_loss, solved_batch
+from flow_oracles import each_objective, random_batch, reference_loss, solved_batch
 from gfn_ray.config import ObjectiveConfig
 from gfn_ray.objectives import FlowBatch, choose
-
-each_objective = pytest.mark.parametrize(
-    "case", CASES, ids=lambda case: "-".join(map(str, case.values()))
-)
 
 
 def loss_of(case, batch):

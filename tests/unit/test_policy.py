@@ -13,16 +13,6 @@ from policies import EMPTY, groups_of, job, load, lora_trainer, naive_log_probs
 
 
 @pytest.fixture
-def base(tiny_dir):
-    return load(tiny_dir)
-
-
-@pytest.fixture
-def support(base):
-    return make_support(vocab_size=base.config.vocab_size)
-
-
-@pytest.fixture
 def with_empty(base):
     """A support whose z may be empty."""
     return make_support(min_len=0, vocab_size=base.config.vocab_size)

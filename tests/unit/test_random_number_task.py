@@ -6,7 +6,8 @@ from transformers import AutoTokenizer
 
 from gfn_ray.config import RandomNumberConfig, RandomNumberJob
 from gfn_ray.errors import UserError
-from gfn_ray.evaluation.result import Evaluation, ExactPosterior
+from gfn_ray.evaluation.exact import ExactComparison
+from gfn_ray.evaluation.result import Evaluation
 from gfn_ray.tasks.random_number import RandomNumberTask
 from gfn_ray.tasks.references import known_trajectory
 
@@ -87,22 +88,22 @@ def test_what_is_seeded_is_the_whole_range(tokenizer):
     )
 
 
-def evaluation(data, tv, valid, log_q):
-    log_target = data.enumerations[0].log_reward
-    exact = ExactPosterior("uniform", log_target - np.logaddexp.reduce(log_target), log_q)
-    return Evaluation({"tv": tv, "valid_mass": valid}, [], [exact], 0.0)
+def evaluation(data, log_q):
+    exact = ExactComparison.unnormalised(data.enumerations[0].log_reward, log_q, "uniform")
+    return Evaluation({}, [], [exact], 0.0)
 
 
 def test_a_run_concludes_with_the_extremes_and_a_histogram(tokenizer, tmp_path):
     task = RandomNumberTask(RandomNumberJob(task=RandomNumberConfig(high=9)))
     data = task.load(tokenizer, len(tokenizer))
     log_q = np.full(10, np.log(0.1))
-    before = evaluation(data, 0.5, 0.6, log_q - 0.5)
+    before = evaluation(data, log_q - 0.5)
     log_q[3], log_q[7] = np.log(0.15), np.log(0.05)
-    conclusion = task.conclude(before, evaluation(data, 0.05, 1.0, log_q), tmp_path)
+    conclusion = task.conclude(before, evaluation(data, log_q), tmp_path)
     assert [line.split(": ")[1] for line in conclusion.findings] == ["3 (x1.50)", "7 (x0.50)"]
     assert {file.name for file in conclusion.files} == {"histogram.png", "histogram.svg"}
-    assert "0.500 → 0.050" in (tmp_path / "histogram.svg").read_text()
+    drawn = (tmp_path / "histogram.svg").read_text()
+    assert "0.393 → 0.050; mass on other texts 39.35% → 0.00%" in drawn
 
 
 def test_every_exact_metric_has_a_meaning_under_its_targets_name(tokenizer):

@@ -4,26 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from flow_oracles import CASES, reference_loss
+from flow_oracles import each_objective, reference_loss
 from gfn_ray.policy.log_q import TrajectoryGroup, log_q
 from gfn_ray.policy.trainer import PolicyTrainer
 from makers import make_support
 from policies import groups_of, job, load, lora_trainer, naive_batch
 
-each_objective = pytest.mark.parametrize(
-    "case", CASES, ids=lambda case: "-".join(map(str, case.values()))
-)
 each_other_kind = pytest.mark.parametrize("kind", ["subtb", "db", "tb", "vargrad"])
-
-
-@pytest.fixture
-def base(tiny_dir):
-    return load(tiny_dir)
-
-
-@pytest.fixture
-def support(base):
-    return make_support(vocab_size=base.config.vocab_size)
 
 
 @pytest.fixture(scope="module")
