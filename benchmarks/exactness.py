@@ -29,7 +29,7 @@ from gfn_ray.config import (
 )
 
 GROUP = 256  # trajectories drawn, and learned from, in one update
-LR = {False: 3e-3, True: 1e-3}  # of an adapter, of all weights: the best of 1e-3, 3e-3 and 1e-2
+LR = {False: 3e-3, True: 1e-3}  # of an adapter, where it beat 1e-2, and of all weights
 LR_END = 0.05
 SHARES = (0.25, 0.5, 1.0)  # of the updates, after which the policy is measured
 
