@@ -44,7 +44,8 @@ DIAGNOSTICS = {
     "log_z": MetricInfo("none", "importance-weighted estimate of log Z"),
     "log_z_gap": MetricInfo("lower", "log_z - elbo; 0: exact"),
     "ess_fraction": MetricInfo("higher", "effective share of the samples, by their weights"),
-    "pareto_k": MetricInfo("lower", "tail of those weights; above 0.7 they mislead"),
+    # No verdict: below the alarm a smaller k is no better policy.
+    "pareto_k": MetricInfo("none", "tail of those weights; above 0.7 they mislead"),
 }
 
 
