@@ -26,8 +26,9 @@ from gfn_ray.policy.log_q import TrajectoryGroup
 from gfn_ray.policy.trainer import PolicyTrainer
 from gfn_ray.replay.buffer import ReplayBuffer
 from gfn_ray.rewards.likelihood import LikelihoodReward
+from gfn_ray.support import BoundedSupport, Support
 from gfn_ray.tasks.references import known_trajectory
-from gfn_ray.trajectory import IntArray, Query, Support, Trajectory
+from gfn_ray.trajectory import IntArray, Query, Trajectory
 
 BOS, STOP, FIRST = 0, 1, 2  # tokens; content tokens follow
 Array = npt.NDArray[np.float64]
@@ -68,7 +69,7 @@ class Toy:
     def support(self) -> Support:
         ids = np.arange(FIRST + self.tokens)
         content = ids >= FIRST
-        return Support(
+        return BoundedSupport(
             content=content,
             opening=content,
             enders=content,

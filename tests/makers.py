@@ -6,17 +6,18 @@ from dataclasses import replace
 
 import numpy as np
 
+from gfn_ray.support import BoundedSupport, Support
 from gfn_ray.tasks.references import known_trajectory
-from gfn_ray.trajectory import IntArray, Query, Support, Trajectory
+from gfn_ray.trajectory import IntArray, Query, Trajectory
 
 VOCAB = 300
 
 
-def make_support(min_len: int = 2, max_len: int = 6, vocab_size: int = VOCAB) -> Support:
+def make_support(min_len: int = 2, max_len: int = 6, vocab_size: int = VOCAB) -> BoundedSupport:
     """Content 10.. (a third of it enders), openings even; stop tokens 2 and 3."""
     ids = np.arange(vocab_size)
     content = ids >= 10
-    return Support(
+    return BoundedSupport(
         content=content,
         opening=content & (ids % 2 == 0),
         enders=content & (ids % 3 == 0),
@@ -39,7 +40,7 @@ def random_query(rng: np.random.Generator, name: str, prompt_length: int = 11) -
     )
 
 
-def random_z(rng: np.random.Generator, support: Support) -> IntArray:
+def random_z(rng: np.random.Generator, support: BoundedSupport) -> IntArray:
     """A z of uniformly drawn legal tokens."""
     tokens: list[int] = []
     while True:

@@ -17,7 +17,8 @@ from gfn_ray.objectives import FlowBatch
 from gfn_ray.policy.adapter import add_adapter
 from gfn_ray.policy.log_q import TrajectoryGroup
 from gfn_ray.policy.trainer import PolicyTrainer
-from gfn_ray.trajectory import IntArray, Support, Trajectory
+from gfn_ray.support import Support
+from gfn_ray.trajectory import IntArray, Trajectory
 from makers import make_trajectory, random_query, random_z
 
 EMPTY = np.zeros(0, dtype=np.int32)

@@ -17,7 +17,8 @@ from torch import Tensor
 from gfn_ray.objectives.flows import path_log_pf
 from gfn_ray.packing.forest import TokenForest
 from gfn_ray.packing.forward import LegalTokens, forest_log_probs
-from gfn_ray.trajectory import IntArray, Support, Trajectory
+from gfn_ray.support import Support
+from gfn_ray.trajectory import IntArray, Trajectory
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from gfn_ray.objectives import FlowBatch, choose
 from gfn_ray.policy.adapter import Adapter, read_adapter
 from gfn_ray.policy.log_q import LogQ, TrajectoryGroup, chunks, log_q
 from gfn_ray.policy.log_z import LogZHead
-from gfn_ray.trajectory import Support, Trajectory
+from gfn_ray.support import Support
+from gfn_ray.trajectory import Trajectory
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ import numpy as np
 
 from gfn_ray.config import JobConfig
 from gfn_ray.rewards.reward import Reward
-from gfn_ray.trajectory import Query, Support, Trajectory
+from gfn_ray.support import support_from_wire
+from gfn_ray.trajectory import Query, Trajectory
 
 Wire = dict[str, Any]
 
@@ -40,7 +41,7 @@ class SamplerActor:
     def __init__(self, config: JobConfig, device: str, support: Wire, queries: list[Wire]) -> None:
         self._config = config
         self._device = device
-        self._support = Support.from_wire(support)
+        self._support = support_from_wire(support)
         self._queries = _queries(queries)
 
     def load(self) -> None:
@@ -155,7 +156,7 @@ class LearnerActor:
     def __init__(self, config: JobConfig, device: str, support: Wire, queries: list[Wire]) -> None:
         self._config = config
         self._device = device
-        self._support = Support.from_wire(support)
+        self._support = support_from_wire(support)
         self._queries = _queries(queries)
 
     def load(self) -> None:

@@ -86,10 +86,10 @@ def _check(config: JobConfig, task: Task, data: TaskData) -> None:
         raise UserError(
             f"stop.metric got {metric!r}; {task.name} measures {', '.join(task.metrics)}"
         )
-    if config.objective.root_flow == "terminable" and data.support.min_len > 0:
+    if config.objective.root_flow == "terminable" and not data.support.may_be_empty:
         raise UserError(
             f"objective.root_flow terminable needs an empty z that may stop, and z of {task.name} "
-            f"has at least {data.support.min_len} tokens; use batch_mean or learned"
+            "is never empty; use batch_mean or learned"
         )
 
 

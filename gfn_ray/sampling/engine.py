@@ -20,7 +20,8 @@ from gfn_ray.sampling import cpu_lora
 from gfn_ray.sampling.adapter_swap import EXTENSION, AdapterSwap
 from gfn_ray.sampling.exploration import ProposalPlan
 from gfn_ray.sampling.support_processor import CONFIG_KEY, SupportProcessor
-from gfn_ray.trajectory import Query, Support, Trajectory
+from gfn_ray.support import Support
+from gfn_ray.trajectory import Query, Trajectory
 
 # vLLM's CPU attention takes multiples of 32; smaller blocks share more of a prompt.
 CPU_BLOCK_SIZE = 32

@@ -18,7 +18,7 @@ from vllm.v1.sample.logits_processor import (
     MoveDirectionality,
 )
 
-from gfn_ray.trajectory import Support
+from gfn_ray.support import support_from_wire
 
 CONFIG_KEY = "gfn_ray_support"
 """Entry of vLLM's additional_config that carries Support.to_wire()."""
@@ -26,9 +26,12 @@ CONFIG_KEY = "gfn_ray_support"
 
 @dataclass
 class _Row:
-    """One running request. output is vLLM's own list: it grows as tokens are sampled."""
+    """One running request. output is vLLM's own list: it grows as tokens are sampled. seen: how
+    many of them the cursor has passed."""
 
     output: list[int]
+    cursor: Cursor
+    seen: int
     epsilon: float
     seed: int
 
@@ -37,7 +40,7 @@ class SupportProcessor(LogitsProcessor):
     """Masks each row's logits to the tokens that are legal after its prefix."""
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
-        self._support = Support.from_wire(vllm_config.additional_config[CONFIG_KEY])
+        self._support = support_from_wire(vllm_config.additional_config[CONFIG_KEY])
         self._illegal = torch.as_tensor(~self._support.masks, device=device)
         self._rows: dict[int, _Row] = {}
 
@@ -50,7 +53,7 @@ class SupportProcessor(LogitsProcessor):
         for index in batch_update.removed:
             self._rows.pop(index, None)
         for index, params, _, output in batch_update.added:
-            self._rows[index] = _row(params, output)
+            self._rows[index] = self._row(params, output)
         for source, target, direction in batch_update.moved:
             moved = self._rows.pop(source, None)
             displaced = self._rows.pop(target, None)
@@ -64,7 +67,10 @@ class SupportProcessor(LogitsProcessor):
         for index in range(len(logits)):
             row = self._rows[index]
             length = len(row.output)
-            kinds.append(self._support.mask_row(length, row.output[-1] if length else None))
+            for token in row.output[row.seen :]:
+                row.cursor.advance(token)
+            row.seen = length
+            kinds.append(row.cursor.row)
             # Seeded by request and position: the same alone, batched or re-issued.
             if row.epsilon and random.Random(f"{row.seed}/{length}").random() < row.epsilon:
                 uniform.append(index)
@@ -72,7 +78,7 @@ class SupportProcessor(LogitsProcessor):
             logits[uniform] = 0.0
         return logits.masked_fill_(self._illegal[kinds], float("-inf"))
 
-
-def _row(params: SamplingParams, output: list[int]) -> _Row:
-    extra = params.extra_args or {}
-    return _Row(output, float(extra.get("epsilon", 0.0)), int(extra.get("epsilon_seed", 0)))
+    def _row(self, params: SamplingParams, output: list[int]) -> _Row:
+        extra = params.extra_args or {}
+        epsilon, seed = float(extra.get("epsilon", 0.0)), int(extra.get("epsilon_seed", 0))
+        return _Row(output, self._support.cursor(), 0, epsilon, seed)

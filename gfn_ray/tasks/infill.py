@@ -18,6 +18,7 @@ from gfn_ray.errors import UserError
 from gfn_ray.evaluation.result import Evaluation
 from gfn_ray.evaluation.text import distinct_fraction, is_copy
 from gfn_ray.rewards.likelihood import LikelihoodReward
+from gfn_ray.support import BoundedSupport, Support
 from gfn_ray.tasks.task import (
     DIAGNOSTICS,
     Conclusion,
@@ -26,7 +27,7 @@ from gfn_ray.tasks.task import (
     check_prompt_lengths,
 )
 from gfn_ray.tasks.vocabulary import Vocabulary, continuation_ids
-from gfn_ray.trajectory import IntArray, Query, Support, Trajectory
+from gfn_ray.trajectory import IntArray, Query, Trajectory
 
 
 class InfillTask:
@@ -118,7 +119,7 @@ class InfillTask:
         content = vocabulary.plain
         ends = vocabulary.sentence_end if task.terminable == "sentence" else content
         try:
-            return Support(
+            return BoundedSupport(
                 content=content,
                 opening=content & vocabulary.word_start,
                 enders=content & ends,

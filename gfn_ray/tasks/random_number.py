@@ -21,6 +21,7 @@ from gfn_ray.evaluation.result import Enumeration, Evaluation
 from gfn_ray.evaluation.text import distinct_fraction
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.table import TableReward, table_key
+from gfn_ray.support import BoundedSupport, Support
 from gfn_ray.tasks.integer_targets import log_target
 from gfn_ray.tasks.task import (
     DIAGNOSTICS,
@@ -30,7 +31,7 @@ from gfn_ray.tasks.task import (
     check_prompt_lengths,
 )
 from gfn_ray.tasks.vocabulary import Vocabulary, continuation_ids
-from gfn_ray.trajectory import IntArray, Query, Support, Trajectory
+from gfn_ray.trajectory import IntArray, Query, Trajectory
 
 EXTREMES_SHOWN = 5
 
@@ -167,7 +168,7 @@ class RandomNumberTask:
             stops += [] if eos is None else [int(eos)]
             enders = np.zeros(vocab_size, dtype=np.bool_)
             enders[[z[-1] for z in outcomes]] = True
-        return Support(
+        return BoundedSupport(
             content=content,
             opening=content,
             enders=enders,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from gfn_ray.trajectory import IntArray, Query, Support, Trajectory
+from gfn_ray.support import Support
+from gfn_ray.trajectory import IntArray, Query, Trajectory
 
 
 def known_trajectory(query_id: str, token_ids: IntArray, support: Support) -> Trajectory:
@@ -12,7 +11,7 @@ def known_trajectory(query_id: str, token_ids: IntArray, support: Support) -> Tr
     return Trajectory(
         query_id=query_id,
         token_ids=token_ids,
-        tool_mask=np.zeros(len(token_ids), dtype=np.bool_),
+        tool_mask=support.tool_mask(token_ids),
         terminable=support.terminable(token_ids),
         policy_version=-1,
         proposal="seed",

@@ -11,7 +11,8 @@ from gfn_ray.config import SamplerConfig
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.result import Enumeration, Evaluation
 from gfn_ray.rewards.reward import Reward
-from gfn_ray.trajectory import Query, Support, Trajectory
+from gfn_ray.support import Support
+from gfn_ray.trajectory import Query, Trajectory
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gfn_ray.trajectory import Query, Support, Trajectory
+from gfn_ray.support import BoundedSupport, Support, support_from_wire
+from gfn_ray.trajectory import Query, Trajectory
 
 VOCAB = 12
 IDS = np.arange(VOCAB)
@@ -16,7 +17,7 @@ IDS = np.arange(VOCAB)
 def make_support(min_len: int = 2, max_len: int = 4) -> Support:
     """Content 0-8, openings even, enders 6-8, stop tokens 10 and 11; 9 is never legal."""
     content = IDS < 9
-    return Support(
+    return BoundedSupport(
         content=content,
         opening=content & (IDS % 2 == 0),
         enders=(IDS >= 6) & content,
@@ -103,13 +104,13 @@ def test_a_min_len_of_zero_changes_what_the_empty_prefix_may_do_and_nothing_else
 
 def test_the_wire_form_is_json_and_restores_the_same_legality():
     support = make_support()
-    restored = Support.from_wire(json.loads(json.dumps(support.to_wire())))
+    restored = support_from_wire(json.loads(json.dumps(support.to_wire())))
     assert np.array_equal(restored.masks, support.masks)
     assert (restored.min_len, restored.max_len) == (2, 4)
 
 
 def test_an_empty_z_survives_the_wire():
-    restored = Support.from_wire(json.loads(json.dumps(make_support(min_len=0).to_wire())))
+    restored = support_from_wire(json.loads(json.dumps(make_support(min_len=0).to_wire())))
     assert restored.contains([]) and restored.min_len == 0
     z = Trajectory.from_wire(unscored([], make_support(min_len=0)).scored([-1.5]).to_wire())
     assert len(z) == 0 and z.terminable.tolist() == [True] and z.final_log_reward == -1.5
@@ -130,7 +131,7 @@ def test_a_support_without_a_way_out_is_refused(changes, message):
     support = make_support()
     fields = {name: getattr(support, name) for name in support.__dataclass_fields__}
     with pytest.raises(ValueError, match=message):
-        Support(**{**fields, **changes})
+        BoundedSupport(**{**fields, **changes})
 
 
 def test_records_survive_the_wire():
