@@ -18,7 +18,7 @@ from vllm.v1.sample.logits_processor import (
     MoveDirectionality,
 )
 
-from gfn_ray.support import support_from_wire
+from gfn_ray.support import Cursor, support_from_wire
 
 CONFIG_KEY = "gfn_ray_support"
 """Entry of vLLM's additional_config that carries Support.to_wire()."""
