@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,3 +47,8 @@ class Evaluation:
     samples: list[QuerySamples]
     exact: list[ExactComparison]
     mismatch: float
+
+
+def mean_metrics(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each metric over queries; nothing where there are none."""
+    return {name: float(np.mean([one[name] for one in found])) for name in (found or [{}])[0]}

@@ -15,7 +15,13 @@ import numpy as np
 from gfn_ray.config import JobConfig
 from gfn_ray.evaluation.exact import ExactComparison
 from gfn_ray.evaluation.posterior import posterior_metrics, query_diagnostics
-from gfn_ray.evaluation.result import Array, Enumeration, Evaluation, QuerySamples
+from gfn_ray.evaluation.result import (
+    Array,
+    Enumeration,
+    Evaluation,
+    QuerySamples,
+    mean_metrics,
+)
 from gfn_ray.runtime.calls import PendingCalls
 from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.tasks.references import known_trajectory, reference_trajectories
@@ -91,7 +97,7 @@ class Evaluator:
             **posterior_metrics([one.diagnostics for one in samples], ratios),
             **self._sample_metrics(samples),
             **self._reference_metrics(),
-            **_mean([one.metrics() for one in exact]),
+            **mean_metrics([one.metrics() for one in exact]),
         }
         ordered = {name: metrics[name] for name in self._task.metrics if name in metrics}
         # The engine's log-probabilities of tempered samples are of another policy: NaN.
@@ -158,8 +164,10 @@ class Evaluator:
 
     def _sample_metrics(self, samples: list[QuerySamples]) -> dict[str, float]:
         rewards = [np.mean([t.final_log_reward for t in one.trajectories]) for one in samples]
-        texts = [self._task.text_metrics(one.query, one.trajectories, one.texts) for one in samples]
-        return {"log_reward_mean": float(np.mean(rewards)), **_mean(texts)}
+        return {
+            "log_reward_mean": float(np.mean(rewards)),
+            **self._task.sample_metrics(samples),
+        }
 
     def _reference_metrics(self) -> dict[str, float]:
         """Mean log q of the known good z of held-out queries, where the task asks for it."""
@@ -194,8 +202,3 @@ class Evaluator:
 
     def _calls(self) -> PendingCalls:
         return PendingCalls(self._config.runtime.call_timeout_s, "runtime.call_timeout_s")
-
-
-def _mean(found: list[dict[str, float]]) -> dict[str, float]:
-    """Each metric's mean over queries; nothing where there are none."""
-    return {name: float(np.mean([one[name] for one in found])) for name in (found or [{}])[0]}

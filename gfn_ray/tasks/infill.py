@@ -15,7 +15,7 @@ import numpy as np
 from gfn_ray.config import InfillJob
 from gfn_ray.data.stories import Story, load_stories, split
 from gfn_ray.errors import UserError
-from gfn_ray.evaluation.result import Evaluation
+from gfn_ray.evaluation.result import Evaluation, QuerySamples, mean_metrics
 from gfn_ray.evaluation.text import distinct_fraction, is_copy
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.support import BoundedSupport, Support
@@ -27,7 +27,7 @@ from gfn_ray.tasks.task import (
     check_prompt_lengths,
 )
 from gfn_ray.tasks.vocabulary import Vocabulary, continuation_ids
-from gfn_ray.trajectory import IntArray, Query, Trajectory
+from gfn_ray.trajectory import IntArray, Query
 
 
 class InfillTask:
@@ -59,15 +59,16 @@ class InfillTask:
             LikelihoodReward(self._config.reward.tokens_per_forward),
         )
 
-    def text_metrics(
-        self, query: Query, trajectories: Sequence[Trajectory], texts: Sequence[str]
-    ) -> dict[str, float]:
-        given = query.texts["given"].split("\n")
+    def sample_metrics(self, samples: Sequence[QuerySamples]) -> dict[str, float]:
+        return mean_metrics([self._metrics_of(one) for one in samples])
+
+    def _metrics_of(self, one: QuerySamples) -> dict[str, float]:
+        given = one.query.texts["given"].split("\n")
         return {
-            "stopped_fraction": float(np.mean([t.stopped for t in trajectories])),
-            "distinct_fraction": distinct_fraction(texts),
-            "copy_fraction": float(np.mean([is_copy(text, given) for text in texts])),
-            "length_mean": float(np.mean([len(t) for t in trajectories])),
+            "stopped_fraction": float(np.mean([t.stopped for t in one.trajectories])),
+            "distinct_fraction": distinct_fraction(one.texts),
+            "copy_fraction": float(np.mean([is_copy(text, given) for text in one.texts])),
+            "length_mean": float(np.mean([len(t) for t in one.trajectories])),
         }
 
     def around(self, query: Query) -> tuple[str, str]:

@@ -17,7 +17,7 @@ import numpy as np
 from gfn_ray.config import RandomNumberJob
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.histogram import draw_histogram
-from gfn_ray.evaluation.result import Enumeration, Evaluation
+from gfn_ray.evaluation.result import Enumeration, Evaluation, QuerySamples, mean_metrics
 from gfn_ray.evaluation.text import distinct_fraction
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.table import TableReward, table_key
@@ -31,7 +31,7 @@ from gfn_ray.tasks.task import (
     check_prompt_lengths,
 )
 from gfn_ray.tasks.vocabulary import Vocabulary, continuation_ids
-from gfn_ray.trajectory import IntArray, Query, Trajectory
+from gfn_ray.trajectory import IntArray, Query
 
 EXTREMES_SHOWN = 5
 
@@ -73,13 +73,15 @@ class RandomNumberTask:
         )
         return TaskData([query], [query], support, TableReward(listed, floor, prior), [exact])
 
-    def text_metrics(
-        self, query: Query, trajectories: Sequence[Trajectory], texts: Sequence[str]
-    ) -> dict[str, float]:
-        return {
-            "distinct_fraction": distinct_fraction(texts),
-            "length_mean": float(np.mean([len(t) for t in trajectories])),
-        }
+    def sample_metrics(self, samples: Sequence[QuerySamples]) -> dict[str, float]:
+        found = [
+            {
+                "distinct_fraction": distinct_fraction(one.texts),
+                "length_mean": float(np.mean([len(t) for t in one.trajectories])),
+            }
+            for one in samples
+        ]
+        return mean_metrics(found)
 
     def around(self, query: Query) -> tuple[str, str]:
         return query.texts["prompt"], ""

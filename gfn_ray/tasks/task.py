@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 from gfn_ray.config import SamplerConfig
 from gfn_ray.errors import UserError
-from gfn_ray.evaluation.result import Enumeration, Evaluation
+from gfn_ray.evaluation.result import Enumeration, Evaluation, QuerySamples
 from gfn_ray.rewards.reward import Reward
 from gfn_ray.support import Support
-from gfn_ray.trajectory import Query, Trajectory
+from gfn_ray.trajectory import Query
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,8 @@ class Task(Protocol):
         """
         ...
 
-    def text_metrics(
-        self, query: Query, trajectories: Sequence[Trajectory], texts: Sequence[str]
-    ) -> dict[str, float]:
-        """Metrics of one query's decoded samples; the caller averages over queries."""
+    def sample_metrics(self, samples: Sequence[QuerySamples]) -> dict[str, float]:
+        """Metrics of this task's own on decoded samples, one entry a held-out query."""
         ...
 
     def around(self, query: Query) -> tuple[str, str]:
