@@ -5,6 +5,12 @@ them from a TOML file and from flags. Imports no torch, Ray or vLLM, so that
 `--help` and a refused configuration answer at once.
 """
 
+from gfn_ray.config.continuation import (
+    BaselineKind,
+    ContinuationConfig,
+    ContinuationJob,
+    PromptDataConfig,
+)
 from gfn_ray.config.infill import InfillConfig, InfillJob
 from gfn_ray.config.job import JobConfig
 from gfn_ray.config.random_number import RandomNumberConfig, RandomNumberJob, TargetKind
@@ -30,7 +36,10 @@ from gfn_ray.config.sections import (
 )
 
 __all__ = [
+    "BaselineKind",
     "CheckpointConfig",
+    "ContinuationConfig",
+    "ContinuationJob",
     "DType",
     "DataConfig",
     "EncoderConfig",
@@ -42,6 +51,7 @@ __all__ = [
     "ModelConfig",
     "ObjectiveConfig",
     "PolicyConfig",
+    "PromptDataConfig",
     "RandomNumberConfig",
     "RandomNumberJob",
     "ReplayConfig",

@@ -6,7 +6,7 @@ frozen LM, in natural story order. Source: Hu et al. 2024, section 4.2.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from gfn_ray.config import InfillJob
 from gfn_ray.data.stories import Story, load_stories, split
 from gfn_ray.errors import UserError
-from gfn_ray.evaluation.result import Evaluation, QuerySamples, mean_metrics
+from gfn_ray.evaluation.result import Baseline, Evaluation, QueryTexts, mean_metrics
 from gfn_ray.evaluation.text import distinct_fraction, is_copy
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.support import BoundedSupport, Support
@@ -59,10 +59,10 @@ class InfillTask:
             LikelihoodReward(self._config.reward.tokens_per_forward),
         )
 
-    def sample_metrics(self, samples: Sequence[QuerySamples]) -> dict[str, float]:
+    def sample_metrics(self, samples: Sequence[QueryTexts]) -> dict[str, float]:
         return mean_metrics([self._metrics_of(one) for one in samples])
 
-    def _metrics_of(self, one: QuerySamples) -> dict[str, float]:
+    def _metrics_of(self, one: QueryTexts) -> dict[str, float]:
         given = one.query.texts["given"].split("\n")
         return {
             "stopped_fraction": float(np.mean([t.stopped for t in one.trajectories])),
@@ -74,7 +74,13 @@ class InfillTask:
     def around(self, query: Query) -> tuple[str, str]:
         return query.texts["beginning"], query.texts["ending"]
 
-    def conclude(self, before: Evaluation, after: Evaluation, directory: Path) -> Conclusion:
+    def conclude(
+        self,
+        before: Evaluation,
+        after: Evaluation,
+        directory: Path,
+        baselines: Mapping[str, Baseline],
+    ) -> Conclusion:
         return Conclusion()
 
     @property

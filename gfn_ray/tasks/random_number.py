@@ -8,7 +8,7 @@ section 4 (random number generation), there with 0..99.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from gfn_ray.config import RandomNumberJob
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.histogram import draw_histogram
-from gfn_ray.evaluation.result import Enumeration, Evaluation, QuerySamples, mean_metrics
+from gfn_ray.evaluation.result import Baseline, Enumeration, Evaluation, QueryTexts, mean_metrics
 from gfn_ray.evaluation.text import distinct_fraction
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.table import TableReward, table_key
@@ -73,7 +73,7 @@ class RandomNumberTask:
         )
         return TaskData([query], [query], support, TableReward(listed, floor, prior), [exact])
 
-    def sample_metrics(self, samples: Sequence[QuerySamples]) -> dict[str, float]:
+    def sample_metrics(self, samples: Sequence[QueryTexts]) -> dict[str, float]:
         found = [
             {
                 "distinct_fraction": distinct_fraction(one.texts),
@@ -86,7 +86,13 @@ class RandomNumberTask:
     def around(self, query: Query) -> tuple[str, str]:
         return query.texts["prompt"], ""
 
-    def conclude(self, before: Evaluation, after: Evaluation, directory: Path) -> Conclusion:
+    def conclude(
+        self,
+        before: Evaluation,
+        after: Evaluation,
+        directory: Path,
+        baselines: Mapping[str, Baseline],
+    ) -> Conclusion:
         exact = after.exact[0]
         q, target = np.exp(exact.log_q), np.exp(exact.log_target)
         over, under = exact.extremes(EXTREMES_SHOWN)

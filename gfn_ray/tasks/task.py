@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from gfn_ray.config import SamplerConfig
+from gfn_ray.decoding.decoder import Decoder
 from gfn_ray.errors import UserError
-from gfn_ray.evaluation.result import Enumeration, Evaluation, QuerySamples
+from gfn_ray.evaluation.result import Baseline, Enumeration, Evaluation, QueryTexts
 from gfn_ray.rewards.reward import Reward
 from gfn_ray.support import Support
 from gfn_ray.trajectory import Query
@@ -20,6 +21,7 @@ class TaskData:
     """Queries to train on, queries held out for evaluation, the policy's support and the target.
 
     enumerations: held-out queries whose posterior can be listed whole, for exact comparison.
+    decoders: what else is asked of the frozen LM on the held-out queries, for comparison.
     """
 
     train: list[Query]
@@ -27,6 +29,7 @@ class TaskData:
     support: Support
     reward: Reward
     enumerations: list[Enumeration] = field(default_factory=list)
+    decoders: list[Decoder] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -83,16 +86,28 @@ class Task(Protocol):
         """
         ...
 
-    def sample_metrics(self, samples: Sequence[QuerySamples]) -> dict[str, float]:
-        """Metrics of this task's own on decoded samples, one entry a held-out query."""
+    def sample_metrics(self, samples: Sequence[QueryTexts]) -> dict[str, float]:
+        """Metrics of this task's own on decoded samples, one entry a held-out query.
+
+        The samples are the policy's, or those of one of the task's decoders.
+        """
         ...
 
     def around(self, query: Query) -> tuple[str, str]:
         """Text shown before and after a sample of this query."""
         ...
 
-    def conclude(self, before: Evaluation, after: Evaluation, directory: Path) -> Conclusion:
-        """What this task alone can say or draw about a run; files go into the directory."""
+    def conclude(
+        self,
+        before: Evaluation,
+        after: Evaluation,
+        directory: Path,
+        baselines: Mapping[str, Baseline],
+    ) -> Conclusion:
+        """What this task alone can say or draw about a run; files go into the directory.
+
+        baselines: one entry for each of the task's decoders, by name.
+        """
         ...
 
     @property
