@@ -25,10 +25,6 @@ _STEMS = (
 # Why a token is outside the support, and the texts of which that is true.
 OUTSIDE: dict[str, str] = {
     "it ends a sentence, or carries a full stop: abbreviations, decimals, domains, dots": r"[.!?…]",
-    "it is the stem of an abbreviation, which a full stop follows inside a sentence": (
-        rf"^ (?:{'|'.join(_STEMS.split())})$"
-    ),
-    "it is an initial, as in U. S.": r"^ (?:[B-HJ-Z]|[b-z])$",
     "it opens or closes a quotation; the apostrophes of 's and n't stay": (
         r"[\"“”„«»`´‘]|\s['’]|['’](?![A-Za-z])"
     ),
@@ -37,16 +33,23 @@ OUTSIDE: dict[str, str] = {
     "it is markup": r"[<>{}\[\]|_^~*#=]",
 }
 
-# After a comma, a dash or an opening bracket no sentence ends.
-_ENDS_A_WORD = re.compile(r"[^\W_][)%]?$")
-_OUTSIDE = [re.compile(pattern) for pattern in OUTSIDE.values()]
+# Why z may hold a token but not stop after it: a full stop there would end no sentence.
+NOT_LAST: dict[str, str] = {
+    "it is the stem of an abbreviation": rf"^ (?:{'|'.join(_STEMS.split())})$",
+    "it is an initial, as in U. S.": r"^ (?:[B-HJ-Z]|[b-z])$",
+    "it ends in a comma, a dash, an opening bracket or the like": r"(?:[^\w)%]|_|^)$",
+}
+
+_OUTSIDE, _NOT_LAST = (
+    [re.compile(pattern) for pattern in table.values()] for table in (OUTSIDE, NOT_LAST)
+)
 
 
 def sentence_support(vocabulary: Vocabulary, min_len: int, max_len: int) -> BoundedSupport:
     """One sentence without its full stop, which is the terminator, as any token that is one.
 
     z opens with a word after one space. It may stop after any token that ends in a letter or
-    digit; whether a word is complete there is for log p(full stop) to say.
+    digit, NOT_LAST aside; whether a word is complete there is for log p(full stop) to say.
     Raises UserError where the tokenizer cannot serve.
     """
     stops = vocabulary.full_stops()
@@ -55,12 +58,12 @@ def sentence_support(vocabulary: Vocabulary, min_len: int, max_len: int) -> Boun
             "the tokenizer of model.name has no token for a full stop, so z could never end; "
             "choose another model"
         )
-    content = vocabulary.plain & ~_matching(vocabulary, *_OUTSIDE)
+    content = vocabulary.plain & ~_matching(vocabulary, _OUTSIDE)
     try:
         return BoundedSupport(
             content=content,
             opening=content & vocabulary.word_start,
-            enders=content & _matching(vocabulary, _ENDS_A_WORD),
+            enders=content & ~_matching(vocabulary, _NOT_LAST),
             stop_ids=stops,
             min_len=min_len,
             max_len=max_len,
@@ -72,7 +75,7 @@ def sentence_support(vocabulary: Vocabulary, min_len: int, max_len: int) -> Boun
         ) from None
 
 
-def _matching(vocabulary: Vocabulary, *patterns: re.Pattern[str]) -> BoolArray:
+def _matching(vocabulary: Vocabulary, patterns: list[re.Pattern[str]]) -> BoolArray:
     return np.array(
         [any(pattern.search(text) for pattern in patterns) for text in vocabulary.texts],
         dtype=np.bool_,
