@@ -95,8 +95,8 @@ def _figure(
             zorder=3,
             gid=f"point-{index}",
         )
-    axes.set_xlabel("mean log-likelihood of a sample under the frozen model, nats", color=INK)
-    axes.set_ylabel("diversity: 1 \N{MINUS SIGN} mean cosine between samples", color=INK)
+    axes.set_xlabel("mean log-likelihood of a sample under the frozen model, nats", size=9, color=INK)
+    axes.set_ylabel("diversity: 1 \N{MINUS SIGN} mean cosine between samples", size=9, color=INK)
     axes.grid(color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
     for side, spine in axes.spines.items():
@@ -109,6 +109,7 @@ def _figure(
 
 def _name(axes: Axes, marks: Sequence[Mark]) -> None:
     """Writes each mark's name at the first place around it that is free, the policies' first."""
+    axes.autoscale_view()  # or places would be those of the unit square
     points = 72 / axes.figure.dpi
     centres = [axes.transData.transform((m.log_p, m.diversity)) * points for m in marks]
     radius = _POINT_SIZE / 2
