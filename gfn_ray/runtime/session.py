@@ -104,6 +104,7 @@ class Session:
         summary = {
             "task": self._task.name,
             "model": config.model.name,
+            "base_adapter": config.base_adapter,
             "objective": config.objective.kind,
             "steps": controller.step,
             "warm_start_steps": config.warm_start.steps,
