@@ -37,8 +37,8 @@ class InfillConfig(Section):
         ge=0,
         description="Nats taken off log R of a z that nearly repeats a given sentence; 0: none.",
     )
-    length_prior: Literal["none", "training"] = Field(
-        "none",
+    length_prior: Literal["training"] | None = Field(
+        None,
         description="Factor on R by the length of z: training is a normal density in tokens, with "
         "mean and deviation of the true middles of the training stories.",
     )

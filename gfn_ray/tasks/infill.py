@@ -114,7 +114,7 @@ class InfillTask:
     def _target_in_words(self) -> str:
         task = self._config.task
         terms = [" - copy penalty"] if task.copy_penalty else []
-        terms += [" + length prior"] if task.length_prior != "none" else []
+        terms += [" + length prior"] if task.length_prior else []
         return f"log p(z ending | beginning), frozen LM{''.join(terms)}"
 
     def _encoder(self) -> SentenceEncoder:

@@ -62,7 +62,7 @@ class LengthPrior:
         return LengthPrior(float(np.mean(lengths)), float(np.std(lengths, ddof=1)))
 
     def __call__(self, query: Query, trajectory: Trajectory) -> Array:
-        away = (np.arange(len(trajectory) + 1) - self.mean) / self.std
+        away = (np.arange(len(trajectory) + 1, dtype=np.float64) - self.mean) / self.std
         log_density: Array = -0.5 * away**2 - math.log(self.std * math.sqrt(2 * math.pi))
         return log_density
 
@@ -83,7 +83,10 @@ class AdjustedReward:
         scored = self._reward.score(pairs)
         adjusted = []
         for (query, _), trajectory in zip(pairs, scored, strict=True):
-            terms = [term(query, trajectory) for term in self._terms]
-            assert trajectory.log_reward is not None
-            adjusted.append(trajectory.scored(np.sum([trajectory.log_reward, *terms], axis=0)))
+            if trajectory.log_reward is None:
+                raise ValueError(f"a trajectory of query {query.query_id!r} came back unscored")
+            log_reward = trajectory.log_reward.astype(np.float64)
+            for term in self._terms:
+                log_reward = log_reward + term(query, trajectory)
+            adjusted.append(trajectory.scored(log_reward))
         return adjusted
