@@ -9,7 +9,13 @@ from typing import Any
 from gfn_ray.cli import dump_toml
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import EXIT_INTERRUPTED, UserError
-from gfn_ray.models.loading import EMBEDDED, load_tokenizer, resolve_model, vocab_size
+from gfn_ray.models.loading import (
+    EMBEDDED,
+    hide_loading_bars,
+    load_tokenizer,
+    resolve_model,
+    vocab_size,
+)
 from gfn_ray.models.merged import merged_model_dir
 from gfn_ray.runtime.cluster import check_resources, choose_device, connected
 from gfn_ray.runtime.display import Display, make_display
@@ -31,6 +37,7 @@ def run(config: JobConfig, task: Task) -> int:
     try:
         display.phase("preparing model and data")
         model = resolve_model(config.model)
+        hide_loading_bars(model)
         tokenizer = load_tokenizer(model, config.model.trust_remote_code)
         data = task.load(tokenizer, vocab_size(model, config.model.trust_remote_code))
         _check(config, task, data)

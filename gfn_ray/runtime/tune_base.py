@@ -18,7 +18,7 @@ from gfn_ray.config import TuneBaseJob
 from gfn_ray.data.stories import Story, load_stories, split
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.report import FinalReport, ReportPaths, final_report
-from gfn_ray.models.loading import load_causal_lm, load_tokenizer, resolve_model
+from gfn_ray.models.loading import hide_loading_bars, load_causal_lm, load_tokenizer, resolve_model
 from gfn_ray.policy.adapter import add_adapter, read_adapter, write_adapter
 from gfn_ray.policy.text_tuning import TextTuner, perplexity
 from gfn_ray.runtime.display import Display, make_display
@@ -34,7 +34,7 @@ from gfn_ray.tracking import RunStatus, Tracker
 from gfn_ray.trajectory import IntArray
 from gfn_ray.wording import count, number
 
-METRICS = {"perplexity": MetricInfo("lower", "of a token, on validation stories")}
+METRICS = {"perplexity": MetricInfo("lower", "per token, on validation stories")}
 
 
 def tune_base(config: TuneBaseJob) -> int:
@@ -44,6 +44,7 @@ def tune_base(config: TuneBaseJob) -> int:
     try:
         display.phase("preparing model and data")
         path = resolve_model(config.model)
+        hide_loading_bars(path)
         tokenizer = load_tokenizer(path, config.model.trust_remote_code)
         train, held_out = _texts(config, tokenizer)
         device = config.device
@@ -88,7 +89,7 @@ def _tuned(
     started = time.monotonic()
 
     def measured(phase: str, step: int) -> dict[str, float]:
-        display.phase(f"perplexity of {count(len(held_out), 'validation text')} {phase} tuning")
+        display.phase(f"perplexity of {count(len(held_out), 'validation story')} {phase} tuning")
         found = {"perplexity": perplexity(model, held_out, config.batch)}
         named = {f"eval/{name}": value for name, value in found.items()}
         directory.append_metrics({"step": step, "phase": phase, **named})

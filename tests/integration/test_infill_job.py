@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import time
 
 import numpy as np
@@ -14,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from gfn_ray.cli import parse
 from gfn_ray.config import InfillJob
 from gfn_ray.runtime.run_dir import newest_complete
-from job_runner import LIMIT, ROOT, mlflow_run, run, run_make, start, summary, tiny_flags
+from job_runner import LIMIT, mlflow_run, run, run_make, start, summary, tiny_flags
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
 
@@ -108,16 +107,14 @@ def test_the_metrics_of_each_held_out_query_average_to_those_of_the_run(finished
     assert "BERTScore F1 (all-minilm-l6-v2)" in out
 
 
-def test_a_finished_run_compares_with_itself_by_make(finished):
+def test_a_finished_run_compares_with_itself(finished, tmp_path):
     home, _ = finished
-    runs = f"RUNS={home / 'run'} {home / 'run'}"
-    made = subprocess.run(
-        ["make", "-C", str(ROOT), "compare", runs], capture_output=True, text=True, timeout=LIMIT
-    )
-    assert made.returncode == 0, made.stderr
-    (line,) = [line for line in made.stdout.splitlines() if "bert_score" in line]
-    assert line.split("|")[1:3] == [" bert_score                 ", " 3 "]
-    assert line.rstrip(" |").endswith("0 [0, 0]")
+    code, out, err = run(["--runs", f"{home / 'run'},{home / 'run'}"], tmp_path, "compare")
+    assert code == 0, err
+    (line,) = [line for line in out.splitlines() if "| bert_score" in line]
+    cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+    assert cells[1] == "3"
+    assert cells[-1] == "0 [0, 0]"
 
 
 def test_samples_name_their_query_their_proposal_and_their_policy_version(finished):
