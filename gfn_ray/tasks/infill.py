@@ -101,7 +101,9 @@ class InfillTask:
             **DIAGNOSTICS,
             "log_reward_mean": MetricInfo("higher", self._target_in_words()),
             "log_pf_reference": MetricInfo("higher", "log q of the true middle sentence"),
-            "log_pf_reference_per_token": MetricInfo("higher", "the same a token, its stop one"),
+            "log_pf_reference_per_token": MetricInfo(
+                "higher", "the same per token, the stop one of them"
+            ),
             "bert_score": MetricInfo("higher", f"BERTScore F1 ({self._config.encoder.name})"),
             "bleu4": MetricInfo("higher", "BLEU-4 to the true middle, of single sentences"),
             "gleu4": MetricInfo("higher", "GLEU-4 to the true middle, of single sentences"),
