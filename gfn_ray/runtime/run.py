@@ -6,7 +6,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from gfn_ray.cli import dump_toml
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import EXIT_INTERRUPTED, UserError
 from gfn_ray.models.loading import EMBEDDED, load_tokenizer, resolve_model, vocab_size
@@ -15,8 +14,9 @@ from gfn_ray.runtime.display import Display, make_display
 from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.runtime.run_dir import RunDir, output_root, resolve_tracking_uri
 from gfn_ray.runtime.session import Session
-from gfn_ray.tasks.task import Task, TaskData
-from gfn_ray.tracking import RunStatus, Tracker, redact_uri
+from gfn_ray.serving.description import settings_text
+from gfn_ray.tasks.task import Task, TaskData, check_data
+from gfn_ray.tracking import RunStatus, Tracker
 
 
 def run(config: JobConfig, task: Task) -> int:
@@ -30,7 +30,9 @@ def run(config: JobConfig, task: Task) -> int:
         display.phase("preparing model and data")
         model = resolve_model(config.model)
         tokenizer = load_tokenizer(model, config.model.trust_remote_code)
-        data = task.load(tokenizer, vocab_size(model, config.model.trust_remote_code))
+        size = vocab_size(model, config.model.trust_remote_code)
+        data = task.load(tokenizer, size)
+        check_data(task.name, data, config.sampler, size)
         _check(config, task, data)
         config = _with_absolute_model(config, model)
         display.phase("starting Ray")
@@ -52,7 +54,7 @@ def _record(
 ) -> int:
     """Opens the run directory and MLflow, trains, and closes MLflow with the right status."""
     directory = RunDir.create(config, task.name)
-    directory.write_config(dump_toml(_redacted(config)))
+    directory.write_config(settings_text(config))
     display.phase("opening MLflow")
     tracker = Tracker.start(
         resolve_tracking_uri(config.tracking.uri),
@@ -98,9 +100,3 @@ def _with_absolute_model(config: JobConfig, model: str) -> JobConfig:
     if config.model.name == EMBEDDED or not Path(model).is_dir():
         return config
     return config.model_copy(update={"model": config.model.model_copy(update={"name": model})})
-
-
-def _redacted(config: JobConfig) -> JobConfig:
-    """The settings as they may be stored: without a password in the tracking URI."""
-    uri = redact_uri(config.tracking.uri)
-    return config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": uri})})

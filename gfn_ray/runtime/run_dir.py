@@ -22,11 +22,8 @@ from typing import Any
 import numpy as np
 
 from gfn_ray.config import JobConfig
-from gfn_ray.durable import atomic_file, fsync
+from gfn_ray.durable import COMPLETE, atomic_file, fsync
 from gfn_ray.errors import UserError
-
-COMPLETE = "COMPLETE"
-"""Marker file of a published directory; it is written last, so a torn one has none."""
 
 _log = logging.getLogger(__name__)
 _SQLITE = "sqlite:///"

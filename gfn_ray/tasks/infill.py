@@ -6,8 +6,7 @@ frozen LM, in natural story order. Source: Hu et al. 2024, section 4.2.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,13 @@ import numpy as np
 from gfn_ray.config import InfillJob
 from gfn_ray.data.stories import Story, load_stories, split
 from gfn_ray.errors import UserError
-from gfn_ray.evaluation.result import Evaluation, QuerySamples, mean_metrics
+from gfn_ray.evaluation.result import QuerySamples, mean_metrics
 from gfn_ray.evaluation.text import distinct_fraction, is_copy
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.support import BoundedSupport, Support
+from gfn_ray.tasks.base import BaseTask
 from gfn_ray.tasks.task import (
     DIAGNOSTICS,
-    Conclusion,
     MetricInfo,
     TaskData,
     check_prompt_lengths,
@@ -30,13 +29,12 @@ from gfn_ray.tasks.vocabulary import Vocabulary, continuation_ids
 from gfn_ray.trajectory import IntArray, Query
 
 
-class InfillTask:
+class InfillTask(BaseTask[InfillJob]):
     """Sentences 1-3 and 5 are given; z is the fourth, as " text" with its leading space."""
 
     name = "infill"
-
-    def __init__(self, config: InfillJob) -> None:
-        self._config = config
+    job = InfillJob
+    fields = ("beginning", "ending")
 
     def load(self, tokenizer: Any, vocab_size: int) -> TaskData:
         splits = split(load_stories(self._config.data))
@@ -55,7 +53,7 @@ class InfillTask:
         return TaskData(
             queries[0],
             queries[1],
-            self._support(Vocabulary(tokenizer, vocab_size), tokenizer),
+            self.support(tokenizer, vocab_size),
             LikelihoodReward(self._config.reward.tokens_per_forward),
         )
 
@@ -74,9 +72,6 @@ class InfillTask:
     def around(self, query: Query) -> tuple[str, str]:
         return query.texts["beginning"], query.texts["ending"]
 
-    def conclude(self, before: Evaluation, after: Evaluation, directory: Path) -> Conclusion:
-        return Conclusion()
-
     @property
     def metrics(self) -> dict[str, MetricInfo]:
         return {
@@ -89,13 +84,22 @@ class InfillTask:
             "length_mean": MetricInfo("none", "tokens of z"),
         }
 
+    def query(self, fields: Mapping[str, str], tokenizer: Any) -> Query:
+        beginning, ending = fields["beginning"].strip(), fields["ending"].strip()
+        return Query(
+            query_id=self.name,
+            prompt_ids=self._prompt_ids(beginning, ending, tokenizer),
+            context_ids=_ids(tokenizer, beginning),
+            answer_ids=_continuation(tokenizer, beginning, " " + ending),
+            texts={"beginning": beginning, "ending": ending, "given": f"{beginning}\n{ending}"},
+        )
+
     def _query(self, story: Story, tokenizer: Any) -> Query:
         beginning, middle, ending = story.sentences[:3], story.sentences[3], story.sentences[4]
         text = " ".join(beginning)
-        prompt = self._config.task.template.format(beginning=text, ending=ending)
         return Query(
             query_id=story.story_id,
-            prompt_ids=_ids(tokenizer, prompt),
+            prompt_ids=self._prompt_ids(text, ending, tokenizer),
             context_ids=_ids(tokenizer, text),
             answer_ids=_continuation(tokenizer, f"{text} {middle}", " " + ending),
             references=(_continuation(tokenizer, text, " " + middle),),
@@ -107,8 +111,13 @@ class InfillTask:
             },
         )
 
-    def _support(self, vocabulary: Vocabulary, tokenizer: Any) -> Support:
+    def _prompt_ids(self, beginning: str, ending: str, tokenizer: Any) -> IntArray:
+        template = self._config.task.template
+        return _ids(tokenizer, template.format(beginning=beginning, ending=ending))
+
+    def support(self, tokenizer: Any, vocab_size: int) -> Support:
         task = self._config.task
+        vocabulary = Vocabulary(tokenizer, vocab_size)
         stops = set(vocabulary.line_ends().tolist())
         if tokenizer.eos_token_id is not None:
             stops.add(int(tokenizer.eos_token_id))
