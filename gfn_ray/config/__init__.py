@@ -12,6 +12,7 @@ from gfn_ray.config.sections import (
     CheckpointConfig,
     DataConfig,
     DType,
+    EncoderConfig,
     EvalConfig,
     LearnerConfig,
     ModelConfig,
@@ -25,12 +26,14 @@ from gfn_ray.config.sections import (
     Section,
     StopConfig,
     TrackingConfig,
+    WarmStartConfig,
 )
 
 __all__ = [
     "CheckpointConfig",
     "DType",
     "DataConfig",
+    "EncoderConfig",
     "EvalConfig",
     "InfillConfig",
     "InfillJob",
@@ -50,4 +53,5 @@ __all__ = [
     "StopConfig",
     "TargetKind",
     "TrackingConfig",
+    "WarmStartConfig",
 ]

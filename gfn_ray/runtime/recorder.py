@@ -77,6 +77,12 @@ class Recorder:
         self._directory.append_samples(rows)
         self._tracker.table(f"samples_{phase}", rows)
 
+    def warm_update(self, step: int, metrics: dict[str, float]) -> None:
+        """One likelihood update's numbers, counted apart from the objective's."""
+        named = {f"warm_start/{name}": value for name, value in metrics.items()}
+        self._directory.append_metrics({"step": step, "phase": "warm start", **named})
+        self._tracker.metrics(named, step)
+
     def update(self, controller: Controller, report: StepReport) -> None:
         """One update's numbers."""
         metrics = {f"train/{name}": value for name, value in report.metrics.items()}

@@ -14,6 +14,7 @@ from gfn_ray.runtime.display import Display, make_display
 from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.runtime.run_dir import RunDir, output_root, resolve_tracking_uri
 from gfn_ray.runtime.session import Session
+from gfn_ray.runtime.warm_start import warm_start_references
 from gfn_ray.serving.description import settings_text
 from gfn_ray.tasks.task import Task, TaskData, check_data
 from gfn_ray.tracking import RunStatus, Tracker
@@ -88,6 +89,7 @@ def _check(config: JobConfig, task: Task, data: TaskData) -> None:
         raise UserError(
             f"stop.metric got {metric!r}; {task.name} measures {', '.join(task.metrics)}"
         )
+    warm_start_references(config, data)
     if config.objective.root_flow == "terminable" and not data.support.may_be_empty:
         raise UserError(
             f"objective.root_flow terminable needs an empty z that may stop, and z of {task.name} "
