@@ -105,6 +105,7 @@ class Session:
         summary = {
             "task": self._task.name,
             "model": config.model.name,
+            "base_adapter": config.base_adapter,
             "objective": config.objective.kind,
             "steps": controller.step,
             "warm_start_steps": config.warm_start.steps,
@@ -188,7 +189,8 @@ class Session:
         """An adapter directory that PEFT and vLLM load, and `gfn_ray.open` serves."""
         with publish_directory(target) as directory:
             write_adapter(adapter, directory)
-            write_description(directory, self._task.name, self._config)
+            settings = self._directory.config_file.read_text(encoding="utf-8")
+            write_description(directory, self._task.name, settings)
 
     def _adapter(self, controller: Controller) -> Adapter:
         wire = fetch(

@@ -1,7 +1,7 @@
 """gfn_ray.toml: what an adapter directory says of itself, beside its PEFT files.
 
 Owns the format: its version, the task's name and the resolved settings of the run, the base
-model among them, without credentials. PEFT and vLLM pass the file over.
+model among them. PEFT and vLLM pass the file over.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gfn_ray.cli import dump_toml, read_stored
+from gfn_ray.cli import read_stored
 from gfn_ray.config import JobConfig
 from gfn_ray.durable import COMPLETE, atomic_file
 from gfn_ray.errors import UserError
 from gfn_ray.tasks.catalog import BUILT_IN
 from gfn_ray.tasks.task import Task
-from gfn_ray.tracking import redact_uri
 
 FILE = "gfn_ray.toml"
 FORMAT = 1
@@ -63,18 +62,14 @@ class Description:
         return BUILT_IN[self.task]()
 
 
-def settings_text(config: JobConfig) -> str:
-    """The settings as they may be stored: TOML, without a password in the tracking URI."""
-    uri = redact_uri(config.tracking.uri)
-    tracking = config.tracking.model_copy(update={"uri": uri})
-    return dump_toml(config.model_copy(update={"tracking": tracking}))
+def write_description(directory: Path, task: str, settings: str) -> None:
+    """Writes the file into an adapter directory.
 
-
-def write_description(directory: Path, task: str, config: JobConfig) -> None:
-    """Writes the file into an adapter directory."""
+    settings: the run's own config.toml, which `dump_toml` made and which holds no credentials.
+    """
     import tomli_w
 
-    tree = {"format": FORMAT, "task": task, "settings": tomllib.loads(settings_text(config))}
+    tree = {"format": FORMAT, "task": task, "settings": tomllib.loads(settings)}
     with atomic_file(directory / FILE) as temp:
         temp.write_text(tomli_w.dumps(tree), encoding="utf-8")
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from gfn_ray.errors import UserError
 from gfn_ray.models.loading import load_tokenizer, resolve_model, vocab_size
+from gfn_ray.models.merged import merged_model_dir
 from gfn_ray.policy.adapter import load_adapter
 from gfn_ray.sampling.environment import vllm_environment
 from gfn_ray.serving.description import read_description
@@ -79,6 +80,9 @@ class ServedPolicy:
             self._model = resolve_model(setting)
             self._tokenizer = load_tokenizer(self._model, trust_remote_code)
             size = vocab_size(self._model, trust_remote_code)
+            if self._config.base_adapter is not None:
+                base = self._config.base_adapter
+                self._model = merged_model_dir(self._model, base, trust_remote_code)
         except UserError as error:
             raise UserError(
                 f"{error} (the base model of {self._directory}; `model` names it anew)"

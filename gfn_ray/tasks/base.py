@@ -13,7 +13,7 @@ import numpy as np
 
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import UserError
-from gfn_ray.evaluation.result import Evaluation, QuerySamples, mean_metrics
+from gfn_ray.evaluation.result import Evaluation, QuerySamples
 from gfn_ray.evaluation.text import distinct_fraction
 from gfn_ray.support import Support
 from gfn_ray.tasks.task import DIAGNOSTICS, Conclusion, MetricInfo, TaskData
@@ -52,15 +52,18 @@ class BaseTask(Generic[ConfigT]):
         )
 
     def metrics_of(self, one: QuerySamples) -> dict[str, float]:
-        """Metrics of one held-out query's samples; `sample_metrics` averages them."""
+        """Metrics of one held-out query's samples; a run reports their means."""
         return {
             "stopped_fraction": float(np.mean([t.stopped for t in one.trajectories])),
             "distinct_fraction": distinct_fraction(one.texts),
             "length_mean": float(np.mean([len(t) for t in one.trajectories])),
         }
 
+    def query_metrics(self, samples: Sequence[QuerySamples]) -> list[dict[str, float]]:
+        return [self.metrics_of(one) for one in samples]
+
     def sample_metrics(self, samples: Sequence[QuerySamples]) -> dict[str, float]:
-        return mean_metrics([self.metrics_of(one) for one in samples])
+        return {}
 
     @property
     def metrics(self) -> dict[str, MetricInfo]:

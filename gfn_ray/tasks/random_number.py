@@ -8,7 +8,7 @@ section 4 (random number generation), there with 0..99.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,7 @@ import numpy as np
 from gfn_ray.config import RandomNumberJob
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.histogram import draw_histogram
-from gfn_ray.evaluation.result import Enumeration, Evaluation, QuerySamples, mean_metrics
-from gfn_ray.evaluation.text import distinct_fraction
+from gfn_ray.evaluation.result import Enumeration, Evaluation
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.table import TableReward, table_key
 from gfn_ray.support import BoundedSupport, Support
@@ -75,16 +74,6 @@ class RandomNumberTask(BaseTask[RandomNumberJob]):
         """The integer, in the one form that counts."""
         number = text.strip()
         return number if number in map(str, self._integers) else None
-
-    def sample_metrics(self, samples: Sequence[QuerySamples]) -> dict[str, float]:
-        found = [
-            {
-                "distinct_fraction": distinct_fraction(one.texts),
-                "length_mean": float(np.mean([len(t) for t in one.trajectories])),
-            }
-            for one in samples
-        ]
-        return mean_metrics(found)
 
     def around(self, query: Query) -> tuple[str, str]:
         return query.texts["prompt"], ""
