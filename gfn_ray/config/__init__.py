@@ -5,6 +5,7 @@ them from a TOML file and from flags. Imports no torch, Ray or vLLM, so that
 `--help` and a refused configuration answer at once.
 """
 
+from gfn_ray.config.compare import CompareJob
 from gfn_ray.config.continuation import (
     BaselineKind,
     ContinuationConfig,
@@ -34,10 +35,12 @@ from gfn_ray.config.sections import (
     TrackingConfig,
     WarmStartConfig,
 )
+from gfn_ray.config.tune_base import TuneBaseJob
 
 __all__ = [
     "BaselineKind",
     "CheckpointConfig",
+    "CompareJob",
     "ContinuationConfig",
     "ContinuationJob",
     "DType",
@@ -63,5 +66,6 @@ __all__ = [
     "StopConfig",
     "TargetKind",
     "TrackingConfig",
+    "TuneBaseJob",
     "WarmStartConfig",
 ]

@@ -60,6 +60,11 @@ class JobConfig(Section):
     )
     runtime: RuntimeConfig = Field(default_factory=RuntimeConfig, description="Ray and devices.")
 
+    @property
+    def base_adapter(self) -> Path | None:
+        """PEFT adapter to merge into the base model before all else, where a task has one."""
+        return None
+
     @model_validator(mode="after")
     def _consistent(self) -> JobConfig:
         learner, replay = self.learner, self.replay

@@ -95,7 +95,9 @@ def _figure(
             zorder=3,
             gid=f"point-{index}",
         )
-    axes.set_xlabel("mean log-likelihood of a sample under the frozen model, nats", size=9, color=INK)
+    axes.set_xlabel(
+        "mean log-likelihood of a sample under the frozen model, nats", size=9, color=INK
+    )
     axes.set_ylabel("diversity: 1 \N{MINUS SIGN} mean cosine between samples", size=9, color=INK)
     axes.grid(color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)

@@ -28,9 +28,7 @@ class SentenceEncoder:
     def __init__(self, name: str = EMBEDDED) -> None:
         """name: 'all-minilm-l6-v2' (embedded, offline), a local directory or a hub id."""
         from transformers import AutoModel, AutoTokenizer
-        from transformers.utils import logging
 
-        logging.disable_progress_bar()  # a second's work would draw over the run's display
         path = str(_embedded_dir()) if name == EMBEDDED else name
         local = Path(path).is_dir()
         try:

@@ -14,10 +14,10 @@ import numpy as np
 
 from gfn_ray.config import JobConfig
 from gfn_ray.decoding.decoder import Decoder
-from gfn_ray.evaluation.result import Baseline, QueryTexts
+from gfn_ray.evaluation.result import Baseline, QueryTexts, mean_metrics
 from gfn_ray.runtime.calls import PendingCalls
 from gfn_ray.runtime.fleet import Fleet
-from gfn_ray.tasks.task import Task, TaskData
+from gfn_ray.tasks.task import MeasuresQueries, Task, TaskData
 from gfn_ray.trajectory import Trajectory
 
 # First entry of a decoder's seed; see controller.py, evaluate.py and warm_start.py for the others.
@@ -45,7 +45,12 @@ def measure_decoder(
         for found in [by_query[query.query_id]]
     ]
     rewards = [np.mean([t.final_log_reward for t in one.trajectories]) for one in texts]
-    metrics = {"log_reward_mean": float(np.mean(rewards)), **task.sample_metrics(texts)}
+    own = task.query_metrics(texts) if isinstance(task, MeasuresQueries) else []
+    metrics = {
+        "log_reward_mean": float(np.mean(rewards)),
+        **mean_metrics(own),
+        **task.sample_metrics(texts),
+    }
     return Baseline({name: metrics[name] for name in task.metrics if name in metrics}, texts)
 
 

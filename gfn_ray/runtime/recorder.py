@@ -45,7 +45,7 @@ class Recorder:
         self._tracker = tracker
 
     def evaluation(self, phase: str, step: int, result: Evaluation) -> None:
-        """One evaluation's metrics, and the diagnostics of each query."""
+        """One evaluation's metrics, and what is known of each query alone."""
         metrics = {f"eval/{name}": value for name, value in result.metrics.items()}
         metrics["policy/mismatch_kl"] = result.mismatch
         self._directory.append_metrics({"step": step, "phase": phase, **metrics})
@@ -61,6 +61,10 @@ class Recorder:
         ]
         self._directory.append_diagnostics(rows)
         self._tracker.table(f"diagnostics_{phase}", rows)
+        self._directory.append_queries(
+            {"step": step, "phase": phase, "query_id": query_id, **values}
+            for query_id, values in result.per_query.items()
+        )
         if abs(result.mismatch) > MISMATCH_ALARM:
             self._display.message(
                 f"sampler and learner disagree on log q by {result.mismatch:.2f} nats a sample; "

@@ -18,10 +18,12 @@ from gfn_ray.data.prompts import Prompt, load_prompts
 from gfn_ray.decoding.decoder import Decoder
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.plane import Mark, draw_plane
-from gfn_ray.evaluation.result import Baseline, Evaluation, QueryTexts, mean_metrics
+from gfn_ray.evaluation.result import Baseline, Evaluation, QueryTexts
 from gfn_ray.evaluation.text import distinct_fraction
 from gfn_ray.models.sentence_encoder import SentenceEncoder, mean_pairwise_distance
 from gfn_ray.rewards.likelihood import LikelihoodReward
+from gfn_ray.support import Support
+from gfn_ray.tasks.base import BaseTask
 from gfn_ray.tasks.sentence_support import sentence_support
 from gfn_ray.tasks.task import (
     DIAGNOSTICS,
@@ -36,18 +38,19 @@ from gfn_ray.trajectory import IntArray, Query
 FULL_STOP = "."
 
 
-class ContinuationTask:
+class ContinuationTask(BaseTask[ContinuationJob]):
     """The prompt is given; z is the next sentence, as " text" without its full stop."""
 
     name = "continuation"
+    job = ContinuationJob
+    fields = ("prompt",)
 
     def __init__(self, config: ContinuationJob) -> None:
-        self._config = config
-        self._encoder: SentenceEncoder | None = None
+        super().__init__(config)
+        self._loaded_encoder: SentenceEncoder | None = None
 
     def load(self, tokenizer: Any, vocab_size: int) -> TaskData:
-        # Before anything is written: its name may be wrong.
-        self._encoder = SentenceEncoder(self._config.encoder.name)
+        self._encoder()  # refused now, if at all, rather than at the first evaluation
         train, held_out = load_prompts(self._config.data)
         if len(held_out) < self._config.eval.queries:
             raise UserError(
@@ -61,18 +64,23 @@ class ContinuationTask:
         held_out = held_out[: self._config.eval.queries]
         queries = [[self._query(one, tokenizer) for one in part] for part in (train, held_out)]
         check_prompt_lengths("text", [q for part in queries for q in part], self._config.sampler)
-        task = self._config.task
         return TaskData(
             queries[0],
             queries[1],
-            sentence_support(Vocabulary(tokenizer, vocab_size), task.min_len, task.max_len),
+            self.support(tokenizer, vocab_size),
             LikelihoodReward(self._config.reward.tokens_per_forward),
             decoders=self._decoders(),
         )
 
-    def sample_metrics(self, samples: Sequence[QueryTexts]) -> dict[str, float]:
-        assert self._encoder is not None, "load() comes first"
-        vectors = self._encoder.embed([text.strip() for one in samples for text in one.texts])
+    def support(self, tokenizer: Any, vocab_size: int) -> Support:
+        task = self._config.task
+        return sentence_support(Vocabulary(tokenizer, vocab_size), task.min_len, task.max_len)
+
+    def query(self, fields: Mapping[str, str], tokenizer: Any) -> Query:
+        return self._query(Prompt(self.name, fields["prompt"].strip()), tokenizer)
+
+    def query_metrics(self, samples: Sequence[QueryTexts]) -> list[dict[str, float]]:
+        vectors = self._encoder().embed([text.strip() for one in samples for text in one.texts])
         ends = np.cumsum([len(one.texts) for one in samples])[:-1]
         found = []
         for one, of_query in zip(samples, np.split(vectors, ends), strict=True):
@@ -87,7 +95,7 @@ class ContinuationTask:
                     "stopped_fraction": float(np.mean([t.stopped for t in one.trajectories])),
                 }
             )
-        return mean_metrics(found)
+        return found
 
     def around(self, query: Query) -> tuple[str, str]:
         return query.texts["prompt"], ""
@@ -130,6 +138,11 @@ class ContinuationTask:
             "stopped_fraction": MetricInfo("higher", "samples that stop before max_len"),
             **DIAGNOSTICS,
         }
+
+    def _encoder(self) -> SentenceEncoder:
+        if self._loaded_encoder is None:
+            self._loaded_encoder = SentenceEncoder(self._config.encoder.name)
+        return self._loaded_encoder
 
     def _decoders(self) -> list[Decoder]:
         task, samples = self._config.task, self._config.eval.samples

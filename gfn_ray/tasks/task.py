@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from gfn_ray.config import SamplerConfig
+from gfn_ray.config import JobConfig, SamplerConfig
 from gfn_ray.decoding.decoder import Decoder
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.result import Baseline, Enumeration, Evaluation, QueryTexts
@@ -74,10 +74,42 @@ def check_prompt_lengths(what: str, queries: Sequence[Query], sampler: SamplerCo
             )
 
 
+def check_data(name: str, data: TaskData, sampler: SamplerConfig, vocab_size: int) -> None:
+    """Raises UserError where a task's data cannot carry a run.
+
+    vocab_size: length of the model's logits, as `Task.load` was told.
+    """
+    for what, queries in (("training", data.train), ("held-out", data.held_out)):
+        if not queries:
+            raise UserError(f"load() of task {name} gave no {what} queries; it needs at least one")
+        ids = [query.query_id for query in queries]
+        if twice := {one for one in ids if ids.count(one) > 1}:
+            raise UserError(
+                f"load() of task {name} gave two {what} queries the id {min(twice)!r}; samples "
+                "are kept by id, so each needs its own"
+            )
+        check_prompt_lengths("query", queries, sampler)
+    if data.support.vocab_size != vocab_size:
+        raise UserError(
+            f"the support of task {name} covers {data.support.vocab_size} tokens, the model's "
+            f"logits {vocab_size}; build its masks with the vocab_size that load() is given"
+        )
+
+
 class Task(Protocol):
-    """A family of posteriors p(z | query)."""
+    """A family of posteriors p(z | query). `tasks.base` has defaults to inherit."""
 
     name: str
+
+    @property
+    def job(self) -> type[JobConfig]:
+        """The settings that the task is made of."""
+        ...
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The named texts that `query` takes."""
+        ...
 
     def load(self, tokenizer: Any, vocab_size: int) -> TaskData:
         """Reads the data and says which tokens are legal where.
@@ -86,11 +118,23 @@ class Task(Protocol):
         """
         ...
 
-    def sample_metrics(self, samples: Sequence[QueryTexts]) -> dict[str, float]:
-        """Metrics of this task's own on decoded samples, one entry a held-out query.
+    def support(self, tokenizer: Any, vocab_size: int) -> Support:
+        """The support of `load`, for a trained policy that is served where the data are not."""
+        ...
 
-        The samples are the policy's, or those of one of the task's decoders.
+    def query(self, fields: Mapping[str, str], tokenizer: Any) -> Query:
+        """A query of a person's own; `fields` has a text for each name in self.fields."""
+        ...
+
+    def answer(self, query: Query, text: str) -> str | None:
+        """The answer that a sample stands for; None where this one gives none.
+
+        Raises UserError where z of this task is no answer at all.
         """
+        ...
+
+    def sample_metrics(self, samples: Sequence[QueryTexts]) -> dict[str, float]:
+        """Metrics of this task's own on decoded samples, one entry a held-out query."""
         ...
 
     def around(self, query: Query) -> tuple[str, str]:
@@ -113,4 +157,16 @@ class Task(Protocol):
     @property
     def metrics(self) -> dict[str, MetricInfo]:
         """Every metric of summary.json, in the order people read them."""
+        ...
+
+
+@runtime_checkable
+class MeasuresQueries(Protocol):
+    """A task with metrics of single queries: a run stores each query's, and compares by them."""
+
+    def query_metrics(self, samples: Sequence[QueryTexts]) -> list[dict[str, float]]:
+        """Metrics of this task's own, one entry a held-out query; reported as their means.
+
+        Whatever is no such mean is left to `sample_metrics`.
+        """
         ...

@@ -2,17 +2,28 @@
 
 import json
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
 import psutil
 import pytest
 import torch
+from peft import set_peft_model_state_dict
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import gfn_ray
 from gfn_ray.cli import parse
 from gfn_ray.config import InfillJob
+from gfn_ray.policy.adapter import load_adapter
+from gfn_ray.policy.log_q import TrajectoryGroup
 from gfn_ray.runtime.run_dir import newest_complete
+from gfn_ray.serving.description import read_description
+from gfn_ray.tasks.infill import InfillTask
+from gfn_ray.tasks.references import known_trajectory
 from job_runner import LIMIT, mlflow_run, run, run_make, start, summary, tiny_flags
+from policies import load, lora_trainer
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
 
@@ -25,6 +36,10 @@ METRICS = {
     "log_z_gap",
     "ess_fraction",
     "log_pf_reference",
+    "log_pf_reference_per_token",
+    "bert_score",
+    "bleu4",
+    "gleu4",
     "stopped_fraction",
     "distinct_fraction",
     "copy_fraction",
@@ -33,8 +48,10 @@ METRICS = {
 SUMMARY = {
     "task",
     "model",
+    "base_adapter",
     "objective",
     "steps",
+    "warm_start_steps",
     "ended_by",
     "trajectories",
     "wall_seconds",
@@ -87,6 +104,29 @@ def test_every_update_and_both_evaluations_are_in_the_metrics_file(finished):
             assert abs(line["policy/mismatch_kl"]) < 1e-3
 
 
+def test_the_metrics_of_each_held_out_query_average_to_those_of_the_run(finished):
+    home, out = finished
+    rows = [json.loads(line) for line in (home / "run" / "queries.jsonl").open()]
+    for phase in ("before", "after"):
+        found = [row for row in rows if row["phase"] == phase]
+        assert len(found) == 3
+        written = summary(home)[phase]
+        for name in METRICS & found[0].keys():
+            assert written[name] == pytest.approx(np.mean([row[name] for row in found]))
+        assert {"bert_score", "log_pf_reference_per_token", "log_reward_mean"} <= found[0].keys()
+    assert "BERTScore F1 (all-minilm-l6-v2)" in out
+
+
+def test_a_finished_run_compares_with_itself(finished, tmp_path):
+    home, _ = finished
+    code, out, err = run(["--runs", f"{home / 'run'},{home / 'run'}"], tmp_path, "compare")
+    assert code == 0, err
+    (line,) = [line for line in out.splitlines() if "| bert_score" in line]
+    cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+    assert cells[1] == "3"
+    assert cells[-1] == "0 [0, 0]"
+
+
 def test_samples_name_their_query_their_proposal_and_their_policy_version(finished):
     home, _ = finished
     rows = [json.loads(line) for line in (home / "run" / "samples.jsonl").open()]
@@ -119,7 +159,6 @@ def test_mlflow_has_the_run_with_settings_metrics_and_adapter(finished):
 
 def test_the_adapter_loads_as_plain_peft_and_is_not_the_base_model(finished, tiny_dir):
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM
 
     home, _ = finished
     ids = torch.arange(10, 30)[None]
@@ -128,6 +167,57 @@ def test_the_adapter_loads_as_plain_peft_and_is_not_the_base_model(finished, tin
         before = base(ids).logits
         after = PeftModel.from_pretrained(base, summary(home)["adapter"])(ids).logits
     assert not torch.allclose(before, after, atol=1e-4)
+
+
+STORY = {
+    "beginning": "Anna lost her key. She looked for it everywhere. It was getting late.",
+    "ending": "She went home with a smile.",
+}
+
+
+def test_the_adapter_is_served_with_the_learners_log_q_inside_the_support(finished, tiny_dir):
+    home, _ = finished
+    with gfn_ray.open(home / "run" / "adapter") as policy:
+        samples = policy.sample(STORY, n=12, seed=1)
+        again = policy.sample(STORY, n=12, seed=1)
+    assert [one.token_ids for one in again] == [one.token_ids for one in samples]
+
+    config = parse(InfillJob, tiny_flags(tiny_dir, home))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_dir)
+    task = InfillTask(config)
+    support, query = task.support(tokenizer, len(tokenizer)), task.query(STORY, tokenizer)
+    assert all(support.contains(one.token_ids) for one in samples)
+    trainer = lora_trainer(load(tiny_dir), config, support)
+    adapter = load_adapter(home / "run" / "adapter")
+    weights = {name: torch.from_numpy(array) for name, array in adapter.tensors.items()}
+    set_peft_model_state_dict(trainer.model, weights)
+    z = [np.array(one.token_ids, dtype=np.int32) for one in samples]
+    known = [known_trajectory(query.query_id, tokens, support) for tokens in z]
+    scores = trainer.score([TrajectoryGroup(query.prompt_ids, known)])
+    assert scores.log_q == pytest.approx([one.log_q for one in samples], abs=1e-3)
+
+
+def test_the_shell_form_draws_the_same_samples_as_python(finished):
+    home, _ = finished
+    adapter = str(home / "run" / "adapter")
+    fields = [part for name, text in STORY.items() for part in (f"--{name}", text)]
+    result = subprocess.run(
+        [sys.executable, "-m", "gfn_ray", "sample", adapter, *fields, "--n", "3", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert result.returncode == 0, result.stderr
+    printed = [json.loads(line) for line in result.stdout.splitlines()]
+    drawn = gfn_ray.sample(adapter, STORY, n=3)
+    assert [line["text"] for line in printed] == [one.text for one in drawn]
+    assert [line["log_q"] for line in printed] == pytest.approx([one.log_q for one in drawn])
+
+
+def test_a_checkpoint_is_served_like_the_adapter(finished):
+    home, _ = finished
+    checkpoint = newest_complete(home / "run" / "checkpoints")
+    assert read_description(checkpoint).make_task(None)[1].steps == 6
 
 
 def test_the_newest_checkpoint_is_the_last_one_and_old_ones_are_gone(finished):
@@ -145,10 +235,23 @@ def test_a_run_without_a_terminal_prints_plain_lines_and_a_report(finished):
     assert "\x1b" not in out
 
 
-def test_a_synchronous_seeded_run_with_two_of_each_never_lags(tiny_dir, tmp_path):
+def test_a_synchronous_run_on_a_tuned_base_with_two_of_each_never_lags(
+    tiny_dir, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("GFN_RAY_CACHE", str(tmp_path / "cache"))
+    code, out, err = run(tuning_flags(tiny_dir, tmp_path), tmp_path, "tune_base")
+    assert code == 0, err
+    assert "update 10/10 | loss" in out
+    tuned = json.loads((tmp_path / "tuned" / "summary.json").read_text())
+    assert tuned["after"]["perplexity"] < 0.8 * tuned["before"]["perplexity"]
+
     flags = tiny_flags(
         tiny_dir,
         tmp_path,
+        task__base_adapter=tuned["adapter"],
+        task__copy_penalty=5,
+        task__length_prior="training",
+        warm_start__steps=2,
         max_policy_lag=0,
         samplers=2,
         reward_actors=2,
@@ -163,7 +266,30 @@ def test_a_synchronous_seeded_run_with_two_of_each_never_lags(tiny_dir, tmp_path
     assert code == 0, err
     written = summary(tmp_path)
     assert written["max_policy_lag_seen"] == 0
-    assert written["policy_versions"] == 3
+    assert written["policy_versions"] == 4  # one of them after the warm start
+    assert written["base_adapter"] == tuned["adapter"]
+    assert written["model"].startswith(str(tmp_path / "cache"))
+    ids = torch.arange(10, 30)[None]
+    with torch.no_grad():
+        base, merged = (
+            AutoModelForCausalLM.from_pretrained(path)(ids).logits
+            for path in (tiny_dir, written["model"])
+        )
+    assert not torch.allclose(base, merged, atol=1e-2)
+    stored = parse(InfillJob, ["--config", str(tmp_path / "run" / "config.toml")])
+    assert stored == parse(InfillJob, flags)
+
+
+def tuning_flags(model, home):
+    settings = {
+        "model.name": model,
+        "run-dir": home / "tuned",
+        "tracking.uri": f"sqlite:///{home / 'mlflow.db'}",
+        "steps": 10,
+        "lr": "1e-2",
+        "policy.lora-rank": 8,
+    }
+    return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
 
 
 def await_line(home, process, text):

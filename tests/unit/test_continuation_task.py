@@ -15,7 +15,7 @@ from gfn_ray.config import (
     RewardConfig,
 )
 from gfn_ray.errors import UserError
-from gfn_ray.evaluation.result import Baseline, Evaluation, QueryTexts
+from gfn_ray.evaluation.result import Baseline, Evaluation, QueryTexts, mean_metrics
 from gfn_ray.tasks.continuation import ContinuationTask
 from gfn_ray.tasks.references import reference_trajectories
 from gfn_ray.tasks.sentence_support import NOT_LAST, OUTSIDE, sentence_support
@@ -150,14 +150,16 @@ def test_metrics_are_means_over_queries_of_each_querys_samples(task, data):
     same = texts_of(data, [" He slept", " He slept"], [-10.0, -20.0])
     different = texts_of(data, [" He slept", " The price of gold rose again"], [-2.0, -4.0])
     alone = texts_of(data, [" He slept"], [-6.0])
-    metrics = task.sample_metrics([same, alone])
+    metrics = mean_metrics(task.query_metrics([same, alone]))
     assert metrics["log_p_mean"] == pytest.approx((-15 - 6) / 2)
     assert metrics["log_p_max"] == pytest.approx((-10 - 6) / 2)
     assert metrics["diversity"] == pytest.approx(0, abs=1e-5)
     assert metrics["distinct_fraction"] == pytest.approx(0.75)
     assert metrics["length_mean"] == len(data.held_out[0].references[0])
-    spread = task.sample_metrics([different, same])["diversity"]
-    assert 0.3 < task.sample_metrics([different])["diversity"] == pytest.approx(2 * spread)
+    apart, alike = (one["diversity"] for one in task.query_metrics([different, same]))
+    assert alike == pytest.approx(0, abs=1e-5)
+    assert apart == pytest.approx(task.query_metrics([different])[0]["diversity"], abs=1e-4)
+    assert apart > 0.3
     assert set(metrics) <= set(task.metrics)
 
 
@@ -223,6 +225,14 @@ def test_an_encoder_that_is_not_there_is_refused_at_once(tokenizer, tmp_path):
     job = ContinuationJob(encoder=EncoderConfig(name=str(tmp_path)))
     with pytest.raises(UserError, match=r"--encoder\.name"):
         ContinuationTask(job).load(tokenizer, len(tokenizer))
+
+
+def test_a_prompt_of_a_persons_own_is_a_query_like_those_of_the_data(task, data, tokenizer):
+    known = data.held_out[0]
+    own = task.query({"prompt": known.texts["prompt"] + " "}, tokenizer)
+    assert np.array_equal(own.prompt_ids, known.prompt_ids)
+    assert np.array_equal(own.answer_ids, known.answer_ids)
+    assert task.support(tokenizer, len(tokenizer)).to_wire() == data.support.to_wire()
 
 
 def test_the_settings_of_a_job_are_plain_values():
