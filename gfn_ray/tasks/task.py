@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,10 +83,10 @@ def check_data(name: str, data: TaskData, sampler: SamplerConfig, vocab_size: in
     for what, queries in (("training", data.train), ("held-out", data.held_out)):
         if not queries:
             raise UserError(f"load() of task {name} gave no {what} queries; it needs at least one")
-        ids = [query.query_id for query in queries]
-        if twice := {one for one in ids if ids.count(one) > 1}:
+        ids = Counter(query.query_id for query in queries)
+        if twice := [one for one, times in ids.items() if times > 1]:
             raise UserError(
-                f"load() of task {name} gave two {what} queries the id {min(twice)!r}; samples "
+                f"load() of task {name} gave two {what} queries the id {twice[0]!r}; samples "
                 "are kept by id, so each needs its own"
             )
         check_prompt_lengths("query", queries, sampler)
