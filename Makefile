@@ -4,12 +4,16 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
+comma := ,
+space := $(subst ,, )
+
 BIN := .venv/bin
 PYTHON := $(BIN)/python
 
 # Options of single targets, set on the command line: make submit JOB=jobs/infill.py ARGS="..."
 ARGS ?=
 JOB ?=
+RUNS ?=
 ADDRESS ?= http://127.0.0.1:8265
 MLFLOW_PORT ?= 5000
 
@@ -43,6 +47,15 @@ infill: setup ## Train the story infilling policy on this machine (ARGS="--help"
 .PHONY: random-number
 random-number: setup ## Train a policy to write random integers uniformly (ARGS="--help")
 	@$(PYTHON) jobs/random_number.py $(ARGS)
+
+.PHONY: tune-base
+tune-base: setup ## Tune the base model on stories, for infilling's --task.base-adapter (ARGS="--help")
+	@$(PYTHON) jobs/tune_base.py $(ARGS)
+
+.PHONY: compare
+compare: setup ## Compare finished runs on the same held-out queries (RUNS="runs/a runs/b")
+	@test -n "$(RUNS)" || { echo 'compare: say which runs, as in: make compare RUNS="runs/a runs/b"' >&2; exit 2; }
+	@$(PYTHON) jobs/compare.py --runs "$(subst $(space),$(comma),$(strip $(RUNS)))" $(ARGS)
 
 ##@ Develop
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from gfn_ray.config import InfillJob, LearnerConfig, ObjectiveConfig, PolicyConfig, RewardConfig
 from gfn_ray.objectives import FlowBatch
-from gfn_ray.policy.adapter import add_adapter
+from gfn_ray.policy.adapter import add_adapter, read_adapter, write_adapter
 from gfn_ray.policy.log_q import TrajectoryGroup
 from gfn_ray.policy.trainer import PolicyTrainer
 from gfn_ray.support import Support
@@ -42,6 +42,21 @@ def job(
 
 def lora_trainer(base: Any, config: InfillJob, support: Support) -> PolicyTrainer:
     return PolicyTrainer(add_adapter(base, config.policy, config.seed), config, support)
+
+
+def write_random_adapter(
+    base: Path, directory: Path, seed: int = 0, policy: PolicyConfig | None = None
+) -> Path:
+    """A trained-looking adapter of the model in `base`, as files: its B are random, not 0."""
+    settings = policy or PolicyConfig(lora_rank=8)
+    model = add_adapter(load(base), settings, seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    directory.mkdir()
+    write_adapter(read_adapter(model, 1), directory)
+    return directory
 
 
 def groups_of(

@@ -22,17 +22,20 @@ VOCABULARY = 1000  # tokens aimed at; fewer where the text has too few pairs to 
 SPECIAL_TOKENS = ("<|bos|>", "<|eos|>", "<|pad|>")
 
 
-def tiny_model(directory: Path, seed: int = 0) -> Path:
-    """Build the model of this seed and save it with its tokenizer into the directory."""
+def tiny_model(directory: Path, seed: int = 0, **changes: int) -> Path:
+    """Build the model of this seed and save it with its tokenizer into the directory.
+
+    changes: of its configuration, such as num_hidden_layers.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = _tokenizer()
+    shape = {"hidden_size": 64, "num_hidden_layers": 2, **changes}
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=64,
         intermediate_size=128,
-        num_hidden_layers=2,
+        **shape,
         num_attention_heads=4,
         num_key_value_heads=2,  # grouped, as in SmolLM2
         head_dim=32,

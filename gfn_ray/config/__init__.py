@@ -5,6 +5,7 @@ them from a TOML file and from flags. Imports no torch, Ray or vLLM, so that
 `--help` and a refused configuration answer at once.
 """
 
+from gfn_ray.config.compare import CompareJob
 from gfn_ray.config.infill import InfillConfig, InfillJob
 from gfn_ray.config.job import JobConfig
 from gfn_ray.config.random_number import RandomNumberConfig, RandomNumberJob, TargetKind
@@ -12,6 +13,7 @@ from gfn_ray.config.sections import (
     CheckpointConfig,
     DataConfig,
     DType,
+    EncoderConfig,
     EvalConfig,
     LearnerConfig,
     ModelConfig,
@@ -25,12 +27,16 @@ from gfn_ray.config.sections import (
     Section,
     StopConfig,
     TrackingConfig,
+    WarmStartConfig,
 )
+from gfn_ray.config.tune_base import TuneBaseJob
 
 __all__ = [
     "CheckpointConfig",
+    "CompareJob",
     "DType",
     "DataConfig",
+    "EncoderConfig",
     "EvalConfig",
     "InfillConfig",
     "InfillJob",
@@ -50,4 +56,6 @@ __all__ = [
     "StopConfig",
     "TargetKind",
     "TrackingConfig",
+    "TuneBaseJob",
+    "WarmStartConfig",
 ]

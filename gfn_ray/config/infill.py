@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from gfn_ray.config.job import JobConfig
-from gfn_ray.config.sections import Section
+from gfn_ray.config.sections import EncoderConfig, Section
 
 
 class InfillConfig(Section):
@@ -25,6 +26,21 @@ class InfillConfig(Section):
         "sentence",
         description="Prefixes that may stop and carry a reward: those that end a sentence, "
         "or every one from min_len on.",
+    )
+    base_adapter: Path | None = Field(
+        None,
+        description="PEFT adapter to merge into the base model first, as jobs/tune_base.py makes "
+        "one: policy and frozen reward both start from the tuned model.",
+    )
+    copy_penalty: float = Field(
+        0.0,
+        ge=0,
+        description="Nats taken off log R of a z that nearly repeats a given sentence; 0: none.",
+    )
+    length_prior: Literal["training"] | None = Field(
+        None,
+        description="Factor on R by the length of z: training is a normal density in tokens, with "
+        "mean and deviation of the true middles of the training stories.",
     )
 
     @model_validator(mode="after")
@@ -51,3 +67,10 @@ class InfillJob(JobConfig):
     """Story infilling: sample the missing sentence z with p(z | beginning, ending)."""
 
     task: InfillConfig = Field(default_factory=InfillConfig, description="Story infilling.")
+    encoder: EncoderConfig = Field(
+        default_factory=EncoderConfig, description="The measure of meaning."
+    )
+
+    @property
+    def base_adapter(self) -> Path | None:
+        return self.task.base_adapter

@@ -21,13 +21,14 @@ from gfn_ray.config.sections import (
     Section,
     StopConfig,
     TrackingConfig,
+    WarmStartConfig,
 )
 
 
 class JobConfig(Section):
     """What every job has in common; a task adds its own `task` section."""
 
-    steps: int = Field(100, ge=1, description="Learner updates.")
+    steps: int = Field(100, ge=0, description="Learner updates by the objective.")
     seed: int = Field(0, ge=0, description="Seed of every random choice.")
     samplers: int = Field(1, ge=1, description="Sampler actors.")
     reward_actors: int = Field(1, ge=1, description="Reward actors.")
@@ -46,6 +47,9 @@ class JobConfig(Section):
     sampler: SamplerConfig = Field(default_factory=SamplerConfig, description="Proposals.")
     reward: RewardConfig = Field(default_factory=RewardConfig, description="The target.")
     replay: ReplayConfig = Field(default_factory=ReplayConfig, description="The replay buffer.")
+    warm_start: WarmStartConfig = Field(
+        default_factory=WarmStartConfig, description="Likelihood first."
+    )
     objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig, description="The loss.")
     learner: LearnerConfig = Field(default_factory=LearnerConfig, description="The updates.")
     eval: EvalConfig = Field(default_factory=EvalConfig, description="How good the policy is.")
@@ -55,6 +59,11 @@ class JobConfig(Section):
         default_factory=CheckpointConfig, description="What survives an interrupted run."
     )
     runtime: RuntimeConfig = Field(default_factory=RuntimeConfig, description="Ray and devices.")
+
+    @property
+    def base_adapter(self) -> Path | None:
+        """PEFT adapter to merge into the base model before all else, where a task has one."""
+        return None
 
     @model_validator(mode="after")
     def _consistent(self) -> JobConfig:

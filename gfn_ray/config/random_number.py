@@ -81,7 +81,7 @@ class RandomNumberConfig(Section):
 class RandomNumberJob(JobConfig):
     """Random numbers: make the model write each integer of a range as often as it should."""
 
-    steps: int = Field(150, ge=1, description="Learner updates.")
+    steps: int = Field(150, ge=0, description="Learner updates by the objective.")
     task: RandomNumberConfig = Field(
         default_factory=RandomNumberConfig, description="The integers and their distribution."
     )

@@ -221,6 +221,25 @@ class LearnerConfig(Section):
     publish_every: int = Field(1, ge=1, description="Updates between two published adapters.")
 
 
+class WarmStartConfig(Section):
+    steps: int = Field(
+        0,
+        ge=0,
+        description="Likelihood updates on the known good z of training queries, before the "
+        "objective's. With --steps 0 they are the whole run: the likelihood-tuned baseline.",
+    )
+    batch: int = Field(8, ge=1, description="Known good z in one such update.")
+    lr: float = Field(5e-4, gt=0, description="AdamW's learning rate in them, constant.")
+
+
+class EncoderConfig(Section):
+    name: str = Field(
+        "all-minilm-l6-v2",
+        description="Sentence encoder of text metrics: 'all-minilm-l6-v2' (embedded, offline), a "
+        "local directory, or a Hugging Face id.",
+    )
+
+
 class EvalConfig(Section):
     queries: int = Field(24, ge=1, description="Held-out queries evaluated before and after.")
     samples: int = Field(8, ge=2, description="On-policy samples of each.")

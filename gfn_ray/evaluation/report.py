@@ -159,7 +159,9 @@ def _mlflow() -> str:
 
 def _headline(summary: Mapping[str, Any]) -> str:
     parts = [f"{summary.get('task', 'run')} on {summary.get('model', 'a model')}"]
-    if "steps" in summary:
+    if summary.get("warm_start_steps"):
+        parts.append(f"{summary['warm_start_steps']:,} likelihood updates")
+    if summary.get("steps"):
         parts.append(f"{summary['steps']:,} updates")
     if "trajectories" in summary:
         parts.append(f"{summary['trajectories']:,} trajectories")

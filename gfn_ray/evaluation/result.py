@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -41,14 +41,20 @@ class Enumeration:
 class Evaluation:
     """metrics: the task's names, in its order. samples: one entry a held-out query.
     exact: one entry for each of the task's enumerations.
-    mismatch: mean of (engine's log q - learner's) over samples, content tokens only."""
+    mismatch: mean of (engine's log q - learner's) over samples, content tokens only.
+    per_query: by query id, the metrics that have a value for a single query."""
 
     metrics: dict[str, float]
     samples: list[QuerySamples]
     exact: list[ExactComparison]
     mismatch: float
+    per_query: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
-def mean_metrics(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of each metric over queries; nothing where there are none."""
-    return {name: float(np.mean([one[name] for one in found])) for name in (found or [{}])[0]}
+def mean_metrics(found: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each metric over the queries that have it; nothing where there are none."""
+    values: dict[str, list[float]] = {}
+    for one in found:
+        for name, value in one.items():
+            values.setdefault(name, []).append(value)
+    return {name: float(np.mean(each)) for name, each in values.items()}

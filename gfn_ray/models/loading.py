@@ -45,6 +45,15 @@ def resolve_model(config: ModelConfig) -> str:
     return name
 
 
+def hide_loading_bars(path: str) -> None:
+    """Keeps transformers' progress bars off the display where a resolved model is local, and
+    loads in a second. A download keeps its bar."""
+    if Path(path).is_dir():
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+
+
 def load_tokenizer(path: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     """The tokenizer of a resolved model."""
     from transformers import AutoTokenizer

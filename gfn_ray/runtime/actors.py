@@ -161,12 +161,20 @@ class LearnerActor:
 
     def load(self) -> None:
         from gfn_ray.policy.adapter import add_adapter
+        from gfn_ray.policy.likelihood import LikelihoodTrainer
         from gfn_ray.policy.trainer import PolicyTrainer
 
         config, learner = self._config, self._config.learner
         base = _load_model(config, learner.dtype, learner.threads, self._device)
         model = add_adapter(base, config.policy, config.seed)
         self._trainer = PolicyTrainer(model, config, self._support)
+        self._likelihood = LikelihoodTrainer(
+            model,
+            self._support,
+            lr=config.warm_start.lr,
+            max_grad_norm=learner.max_grad_norm,
+            tokens_per_forward=learner.tokens_per_forward,
+        )
 
     def publish(self) -> tuple[Wire, Wire]:
         """The current weights as the next version."""
@@ -177,6 +185,10 @@ class LearnerActor:
         """One update. Returns its metrics and the loss of each trajectory [B]."""
         update = self._trainer.step(self._groups(wires))
         return update.metrics, update.losses
+
+    def fit(self, wires: list[Wire]) -> dict[str, float]:
+        """One likelihood update on unscored trajectories; returns its metrics."""
+        return self._likelihood.step(self._groups(wires))
 
     def score(self, wires: list[Wire]) -> Wire:
         """log q of whole trajectories, of their content tokens only, and log p_ref or 0 [B]."""

@@ -115,8 +115,11 @@ class Controller:
         """Most versions that any trajectory was behind when it reached replay."""
         return self._gate.largest_seen
 
-    def publish_first(self) -> None:
-        """Makes version 0, the untrained policy, available to samplers and evaluation."""
+    def publish_now(self) -> None:
+        """Makes the learner's weights available to samplers and evaluation, between updates.
+
+        The first time, these are version 0, the untrained policy.
+        """
         self._publish()
         self._calls.run_all()
 

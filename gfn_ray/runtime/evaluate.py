@@ -25,15 +25,15 @@ from gfn_ray.evaluation.result import (
 from gfn_ray.runtime.calls import PendingCalls
 from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.tasks.references import known_trajectory, reference_trajectories
-from gfn_ray.tasks.task import Task, TaskData
+from gfn_ray.tasks.task import MeasuresQueries, Task, TaskData
 from gfn_ray.trajectory import Query, Trajectory
 
 # First entry of a sampling call's seed; training uses stream 0.
 FINAL_STREAM = 1
 DURING_STREAM = 2
 
-REFERENCE_METRIC = "log_pf_reference"
-"""The one metric that costs a forward of its own; a task lists it or goes without."""
+REFERENCE_METRICS = {"log_pf_reference", "log_pf_reference_per_token"}
+"""These cost a forward of their own; a task lists one of them or goes without."""
 
 Wire = dict[str, Any]
 
@@ -93,16 +93,17 @@ class Evaluator:
                     )
                 )
         exact = [self._exact(one) for one in self._data.enumerations]
+        per_query = self._per_query(samples)
         metrics = {
             **posterior_metrics([one.diagnostics for one in samples], ratios),
-            **self._sample_metrics(samples),
-            **self._reference_metrics(),
+            **mean_metrics(per_query.values()),
+            **self._task.sample_metrics(samples),
             **mean_metrics([one.metrics() for one in exact]),
         }
         ordered = {name: metrics[name] for name in self._task.metrics if name in metrics}
         # The engine's log-probabilities of tempered samples are of another policy: NaN.
         mismatch = float(np.nanmean(np.concatenate(mismatches)))
-        return Evaluation(ordered, samples, exact, mismatch)
+        return Evaluation(ordered, samples, exact, mismatch, per_query)
 
     def _log_ratio(self, trajectories: list[Trajectory], scores: Wire) -> Array:
         """log R/T - log q of whole trajectories [S]; R includes what the objective adds."""
@@ -162,22 +163,42 @@ class Evaluator:
         calls.run_all()
         return results
 
-    def _sample_metrics(self, samples: list[QuerySamples]) -> dict[str, float]:
-        rewards = [np.mean([t.final_log_reward for t in one.trajectories]) for one in samples]
-        return {
-            "log_reward_mean": float(np.mean(rewards)),
-            **self._task.sample_metrics(samples),
-        }
+    def _per_query(self, samples: list[QuerySamples]) -> dict[str, dict[str, float]]:
+        """Metrics of each held-out query, by its id; the task's, and those of every task."""
+        references = self._reference_metrics()
+        each = (
+            self._task.query_metrics(samples)
+            if isinstance(self._task, MeasuresQueries)
+            else [{} for _ in samples]
+        )
+        found = {}
+        for one, own in zip(samples, each, strict=True):
+            query_id = one.query.query_id
+            reward = float(np.mean([t.final_log_reward for t in one.trajectories]))
+            values = {"log_reward_mean": reward, **references.get(query_id, {}), **own}
+            found[query_id] = {name: values[name] for name in self._task.metrics if name in values}
+        return found
 
-    def _reference_metrics(self) -> dict[str, float]:
-        """Mean log q of the known good z of held-out queries, where the task asks for it."""
-        if REFERENCE_METRIC not in self._task.metrics:
+    def _reference_metrics(self) -> dict[str, dict[str, float]]:
+        """log q of the known good z of held-out queries, where the task asks for it.
+
+        By query id, the mean over a query's references inside the support. Per token, it is
+        divided by the tokens of z and one for the stop.
+        """
+        if not REFERENCE_METRICS & self._task.metrics.keys():
             return {}
         references = reference_trajectories(self._data.held_out, self._data.support)
         if not references:
             return {}
         scores = self._score(references, "the references")
-        return {REFERENCE_METRIC: float(np.mean(scores["log_q"]))}
+        found: dict[str, list[dict[str, float]]] = {}
+        for one, log_q in zip(references, scores["log_q"], strict=True):
+            values = {
+                "log_pf_reference": float(log_q),
+                "log_pf_reference_per_token": float(log_q) / (len(one) + 1),
+            }
+            found.setdefault(one.query_id, []).append(values)
+        return {query_id: mean_metrics(each) for query_id, each in found.items()}
 
     def _exact(self, one: Enumeration) -> ExactComparison:
         """The policy beside the posterior, on every outcome of an enumeration."""

@@ -45,7 +45,7 @@ class Recorder:
         self._tracker = tracker
 
     def evaluation(self, phase: str, step: int, result: Evaluation) -> None:
-        """One evaluation's metrics, and the diagnostics of each query."""
+        """One evaluation's metrics, and what is known of each query alone."""
         metrics = {f"eval/{name}": value for name, value in result.metrics.items()}
         metrics["policy/mismatch_kl"] = result.mismatch
         self._directory.append_metrics({"step": step, "phase": phase, **metrics})
@@ -61,6 +61,10 @@ class Recorder:
         ]
         self._directory.append_diagnostics(rows)
         self._tracker.table(f"diagnostics_{phase}", rows)
+        self._directory.append_queries(
+            {"step": step, "phase": phase, "query_id": query_id, **values}
+            for query_id, values in result.per_query.items()
+        )
         if abs(result.mismatch) > MISMATCH_ALARM:
             self._display.message(
                 f"sampler and learner disagree on log q by {result.mismatch:.2f} nats a sample; "
@@ -76,6 +80,12 @@ class Recorder:
         ]
         self._directory.append_samples(rows)
         self._tracker.table(f"samples_{phase}", rows)
+
+    def warm_update(self, step: int, metrics: dict[str, float]) -> None:
+        """One likelihood update's numbers, counted apart from the objective's."""
+        named = {f"warm_start/{name}": value for name, value in metrics.items()}
+        self._directory.append_metrics({"step": step, "phase": "warm start", **named})
+        self._tracker.metrics(named, step)
 
     def update(self, controller: Controller, report: StepReport) -> None:
         """One update's numbers."""

@@ -9,14 +9,22 @@ from typing import Any
 from gfn_ray.cli import dump_toml
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import EXIT_INTERRUPTED, UserError
-from gfn_ray.models.loading import EMBEDDED, load_tokenizer, resolve_model, vocab_size
+from gfn_ray.models.loading import (
+    EMBEDDED,
+    hide_loading_bars,
+    load_tokenizer,
+    resolve_model,
+    vocab_size,
+)
+from gfn_ray.models.merged import merged_model_dir
 from gfn_ray.runtime.cluster import check_resources, choose_device, connected
 from gfn_ray.runtime.display import Display, make_display
 from gfn_ray.runtime.fleet import Fleet
-from gfn_ray.runtime.run_dir import RunDir, output_root, resolve_tracking_uri
+from gfn_ray.runtime.run_dir import RunDir, output_root, redacted, resolve_tracking_uri
 from gfn_ray.runtime.session import Session
+from gfn_ray.runtime.warm_start import warm_start_references
 from gfn_ray.tasks.task import Task, TaskData
-from gfn_ray.tracking import RunStatus, Tracker, redact_uri
+from gfn_ray.tracking import RunStatus, Tracker
 
 
 def run(config: JobConfig, task: Task) -> int:
@@ -29,10 +37,12 @@ def run(config: JobConfig, task: Task) -> int:
     try:
         display.phase("preparing model and data")
         model = resolve_model(config.model)
+        hide_loading_bars(model)
         tokenizer = load_tokenizer(model, config.model.trust_remote_code)
         data = task.load(tokenizer, vocab_size(model, config.model.trust_remote_code))
         _check(config, task, data)
         config = _with_absolute_model(config, model)
+        running = _on_merged_base(config, model, display)
         display.phase("starting Ray")
         with connected():
             # `ray job stop` and process managers say SIGTERM, scripts that start a job in the
@@ -42,23 +52,33 @@ def run(config: JobConfig, task: Task) -> int:
                 signal.signal(stop, signal.default_int_handler)
             device = choose_device(config)
             check_resources(config, device)
-            return _record(config, task, data, tokenizer, device, display)
+            return _record(config, running, task, data, tokenizer, device, display)
     finally:
         display.close()
 
 
 def _record(
-    config: JobConfig, task: Task, data: TaskData, tokenizer: Any, device: str, display: Display
+    given: JobConfig,
+    config: JobConfig,
+    task: Task,
+    data: TaskData,
+    tokenizer: Any,
+    device: str,
+    display: Display,
 ) -> int:
-    """Opens the run directory and MLflow, trains, and closes MLflow with the right status."""
-    directory = RunDir.create(config, task.name)
-    directory.write_config(dump_toml(_redacted(config)))
+    """Opens the run directory and MLflow, trains, and closes MLflow with the right status.
+
+    given: the settings to be written down, which make the same run again. config: the same
+    with the model that the actors load.
+    """
+    directory = RunDir.create(given, task.name)
+    directory.write_config(dump_toml(redacted(given)))
     display.phase("opening MLflow")
     tracker = Tracker.start(
         resolve_tracking_uri(config.tracking.uri),
         config.tracking.experiment,
         directory.path.name,
-        config.model_dump(mode="json"),
+        given.model_dump(mode="json"),
         artifact_root=output_root() / "mlruns",
     )
     status: RunStatus = "FAILED"
@@ -86,6 +106,7 @@ def _check(config: JobConfig, task: Task, data: TaskData) -> None:
         raise UserError(
             f"stop.metric got {metric!r}; {task.name} measures {', '.join(task.metrics)}"
         )
+    warm_start_references(config, data)
     if config.objective.root_flow == "terminable" and not data.support.may_be_empty:
         raise UserError(
             f"objective.root_flow terminable needs an empty z that may stop, and z of {task.name} "
@@ -97,10 +118,18 @@ def _with_absolute_model(config: JobConfig, model: str) -> JobConfig:
     """A local directory by its full path: actors may run in another working directory."""
     if config.model.name == EMBEDDED or not Path(model).is_dir():
         return config
-    return config.model_copy(update={"model": config.model.model_copy(update={"name": model})})
+    return _with_model(config, model)
 
 
-def _redacted(config: JobConfig) -> JobConfig:
-    """The settings as they may be stored: without a password in the tracking URI."""
-    uri = redact_uri(config.tracking.uri)
-    return config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": uri})})
+def _on_merged_base(config: JobConfig, model: str, display: Display) -> JobConfig:
+    """The settings with the model that sampler, reward and learner load: the base, or the base
+    with its adapter merged in. A Ray cluster of several machines must share its directory."""
+    if config.base_adapter is None:
+        return config
+    display.phase(f"base adapter {config.base_adapter}: merging it, unless that is done already")
+    merged = merged_model_dir(model, config.base_adapter, config.model.trust_remote_code)
+    return _with_model(config, merged)
+
+
+def _with_model(config: JobConfig, name: str) -> JobConfig:
+    return config.model_copy(update={"model": config.model.model_copy(update={"name": name})})

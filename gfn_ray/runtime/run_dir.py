@@ -17,16 +17,19 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from gfn_ray.config import JobConfig
+from gfn_ray.config import JobConfig, TuneBaseJob
 from gfn_ray.durable import atomic_file, fsync
 from gfn_ray.errors import UserError
+from gfn_ray.tracking import redact_uri
 
 COMPLETE = "COMPLETE"
 """Marker file of a published directory; it is written last, so a torn one has none."""
+
+ConfigT = TypeVar("ConfigT", JobConfig, TuneBaseJob)
 
 _log = logging.getLogger(__name__)
 _SQLITE = "sqlite:///"
@@ -54,6 +57,12 @@ def resolve_tracking_uri(uri: str) -> str:
     return f"{_SQLITE}{output_root() / path}{question}{query}"
 
 
+def redacted(config: ConfigT) -> ConfigT:
+    """The settings as they may be stored: without a password in the tracking URI."""
+    uri = redact_uri(config.tracking.uri)
+    return config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": uri})})
+
+
 class RunDir:
     """One run's directory: config.toml, *.jsonl, summary.json, adapter/, checkpoints/."""
 
@@ -61,7 +70,7 @@ class RunDir:
         self.path = path
 
     @staticmethod
-    def create(config: JobConfig, task: str) -> RunDir:
+    def create(config: JobConfig | TuneBaseJob, task: str) -> RunDir:
         """A new directory, runs/<task>-<time> unless the config names one, ready to write to."""
         runs = output_root() / "runs"
         given = config.run_dir
@@ -116,6 +125,10 @@ class RunDir:
         return self.path / "diagnostics.jsonl"
 
     @property
+    def queries_file(self) -> Path:
+        return self.path / "queries.jsonl"
+
+    @property
     def summary_file(self) -> Path:
         return self.path / "summary.json"
 
@@ -130,6 +143,9 @@ class RunDir:
 
     def append_diagnostics(self, rows: Iterable[Mapping[str, Any]]) -> None:
         _append(self.diagnostics_file, rows)
+
+    def append_queries(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        _append(self.queries_file, rows)
 
     def append_samples(self, samples: Iterable[Mapping[str, Any]]) -> None:
         _append(self.samples_file, samples)

@@ -21,10 +21,11 @@ from gfn_ray.runtime.evaluate import Evaluator
 from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.runtime.recorder import Recorder
 from gfn_ray.runtime.run_dir import RunDir, newest_complete, prune, publish_directory
+from gfn_ray.runtime.warm_start import warm_start, warm_start_references
 from gfn_ray.tasks.references import reference_trajectories
 from gfn_ray.tasks.task import Task, TaskData
 from gfn_ray.tracking import Tracker
-from gfn_ray.wording import count
+from gfn_ray.wording import count, number
 
 
 class Session:
@@ -47,6 +48,7 @@ class Session:
         self._directory = directory
         self._display = display
         self._tracker = tracker
+        self._warm_start_references = warm_start_references(config, data)
         queries = [*data.train, *data.held_out]
         self._recorder = Recorder(task, queries, self._decode, directory, display, tracker)
         self._controller: Controller | None = None
@@ -73,14 +75,21 @@ class Session:
         config, held_out = self._config, count(len(self._data.held_out), "held-out query")
         controller = self._controller = Controller(config, self._data, fleet)
         evaluator = Evaluator(config, self._task, self._data, fleet, self._decode)
-        controller.publish_first()
+        controller.publish_now()
         self._display.phase(f"evaluating the untrained policy on {held_out}")
         before = self._final_evaluation(evaluator, controller, "before")
-        if config.replay.seed_references:
+        if self._warm_start_references:
+            warm = count(config.warm_start.steps, "likelihood update")
+            known = count(len(self._warm_start_references), "reference")
+            self._display.phase(f"warm start: {warm} on {known}")
+            warm_start(config, self._warm_start_references, fleet, self._after_warm_update)
+            controller.publish_now()
+        if config.replay.seed_references and config.steps:
             seeds = reference_trajectories(self._data.train, self._data.support)
             self._display.phase(f"seeding replay with {count(len(seeds), 'reference')}")
             controller.seed_replay(seeds)
-        self._display.phase(f"training for {count(config.steps, 'update')}")
+        if config.steps:
+            self._display.phase(f"training for {count(config.steps, 'update')}")
         training_started = time.monotonic()
         controller.train(lambda report: self._after_update(evaluator, controller, report))
         training_seconds = time.monotonic() - training_started
@@ -95,13 +104,15 @@ class Session:
         summary = {
             "task": self._task.name,
             "model": config.model.name,
+            "base_adapter": config.base_adapter,
             "objective": config.objective.kind,
             "steps": controller.step,
+            "warm_start_steps": config.warm_start.steps,
             "ended_by": self._ended_by,
             "trajectories": controller.trajectories,
             "wall_seconds": time.monotonic() - self._started,
             "training_seconds": training_seconds,
-            "seconds_per_step": training_seconds / controller.step,
+            "seconds_per_step": training_seconds / max(1, controller.step),
             "policy_versions": adapter.version + 1,
             "max_policy_lag_seen": controller.largest_lag,
             "mlflow_run_id": self._tracker.run_id,
@@ -130,6 +141,12 @@ class Session:
         self._recorder.evaluation(phase, controller.step, result)
         self._recorder.evaluation_samples(phase, result)
         return result
+
+    def _after_warm_update(self, step: int, metrics: dict[str, float]) -> None:
+        self._recorder.warm_update(step, metrics)
+        if step % self._config.runtime.log_every == 0:
+            steps, loss = self._config.warm_start.steps, number(metrics["loss"])
+            self._display.phase(f"warm start {step}/{steps} | loss {loss}")
 
     def _after_update(
         self, evaluator: Evaluator, controller: Controller, report: StepReport

@@ -15,10 +15,15 @@ import numpy as np
 from gfn_ray.config import InfillJob
 from gfn_ray.data.stories import Story, load_stories, split
 from gfn_ray.errors import UserError
-from gfn_ray.evaluation.result import Evaluation, QuerySamples, mean_metrics
+from gfn_ray.evaluation.bert_score import bert_score
+from gfn_ray.evaluation.overlap import bleu4, gleu4
+from gfn_ray.evaluation.result import Evaluation, QuerySamples
 from gfn_ray.evaluation.text import distinct_fraction, is_copy
+from gfn_ray.models.sentence_encoder import SentenceEncoder
 from gfn_ray.rewards.likelihood import LikelihoodReward
+from gfn_ray.rewards.reward import Reward
 from gfn_ray.support import BoundedSupport, Support
+from gfn_ray.tasks.infill_target import AdjustedReward, CopyPenalty, LengthPrior, Term
 from gfn_ray.tasks.task import (
     DIAGNOSTICS,
     Conclusion,
@@ -28,6 +33,7 @@ from gfn_ray.tasks.task import (
 )
 from gfn_ray.tasks.vocabulary import Vocabulary, continuation_ids
 from gfn_ray.trajectory import IntArray, Query
+from gfn_ray.wording import count
 
 
 class InfillTask:
@@ -37,6 +43,7 @@ class InfillTask:
 
     def __init__(self, config: InfillJob) -> None:
         self._config = config
+        self._loaded_encoder: SentenceEncoder | None = None
 
     def load(self, tokenizer: Any, vocab_size: int) -> TaskData:
         splits = split(load_stories(self._config.data))
@@ -52,19 +59,30 @@ class InfillTask:
             )
         queries = [[self._query(s, tokenizer) for s in part] for part in (splits.train, held_out)]
         check_prompt_lengths("story", [q for part in queries for q in part], self._config.sampler)
+        vocabulary = Vocabulary(tokenizer, vocab_size)
+        self._encoder()  # refused now, if at all, rather than at the first evaluation
         return TaskData(
             queries[0],
             queries[1],
-            self._support(Vocabulary(tokenizer, vocab_size), tokenizer),
-            LikelihoodReward(self._config.reward.tokens_per_forward),
+            self._support(vocabulary, tokenizer),
+            self._reward(vocabulary, queries[0]),
         )
 
     def sample_metrics(self, samples: Sequence[QuerySamples]) -> dict[str, float]:
-        return mean_metrics([self._metrics_of(one) for one in samples])
+        return {}
 
-    def _metrics_of(self, one: QuerySamples) -> dict[str, float]:
-        given = one.query.texts["given"].split("\n")
+    def query_metrics(self, samples: Sequence[QuerySamples]) -> list[dict[str, float]]:
+        encoder = self._encoder()
+        return [self._metrics_of(one, encoder) for one in samples]
+
+    def _metrics_of(self, one: QuerySamples, encoder: SentenceEncoder) -> dict[str, float]:
+        given, true = one.query.texts["given"].split("\n"), one.query.texts["reference"]
+        texts = [text.strip() for text in one.texts]
+        true_tokens, *tokens = encoder.token_embeddings([true, *texts])
         return {
+            "bert_score": float(np.mean([bert_score(each, true_tokens).f1 for each in tokens])),
+            "bleu4": float(np.mean([bleu4(text, true) for text in texts])),
+            "gleu4": float(np.mean([gleu4(text, true) for text in texts])),
             "stopped_fraction": float(np.mean([t.stopped for t in one.trajectories])),
             "distinct_fraction": distinct_fraction(one.texts),
             "copy_fraction": float(np.mean([is_copy(text, given) for text in one.texts])),
@@ -81,13 +99,44 @@ class InfillTask:
     def metrics(self) -> dict[str, MetricInfo]:
         return {
             **DIAGNOSTICS,
-            "log_reward_mean": MetricInfo("higher", "log p(z ending | beginning), frozen LM"),
+            "log_reward_mean": MetricInfo("higher", self._target_in_words()),
             "log_pf_reference": MetricInfo("higher", "log q of the true middle sentence"),
+            "log_pf_reference_per_token": MetricInfo("higher", "the same a token, its stop one"),
+            "bert_score": MetricInfo("higher", f"BERTScore F1 ({self._config.encoder.name})"),
+            "bleu4": MetricInfo("higher", "BLEU-4 to the true middle, of single sentences"),
+            "gleu4": MetricInfo("higher", "GLEU-4 to the true middle, of single sentences"),
             "stopped_fraction": MetricInfo("higher", "samples that stop before max_len"),
             "distinct_fraction": MetricInfo("higher", "different texts among a story's samples"),
             "copy_fraction": MetricInfo("lower", "near-copies of a given sentence"),
             "length_mean": MetricInfo("none", "tokens of z"),
         }
+
+    def _target_in_words(self) -> str:
+        task = self._config.task
+        terms = [" - copy penalty"] if task.copy_penalty else []
+        terms += [" + length prior"] if task.length_prior else []
+        return f"log p(z ending | beginning), frozen LM{''.join(terms)}"
+
+    def _encoder(self) -> SentenceEncoder:
+        if self._loaded_encoder is None:
+            self._loaded_encoder = SentenceEncoder(self._config.encoder.name)
+        return self._loaded_encoder
+
+    def _reward(self, vocabulary: Vocabulary, train: Sequence[Query]) -> Reward:
+        task = self._config.task
+        terms: list[Term] = []
+        if task.copy_penalty:
+            terms.append(CopyPenalty(task.copy_penalty, vocabulary.texts))
+        if task.length_prior == "training":
+            lengths = [len(z) for query in train for z in query.references]
+            if len(set(lengths)) < 2:
+                raise UserError(
+                    "task.length_prior training needs true middles of different lengths, and those "
+                    f"of the {count(len(train), 'training story')} have one; use none"
+                )
+            terms.append(LengthPrior.of(lengths))
+        reward = LikelihoodReward(self._config.reward.tokens_per_forward)
+        return AdjustedReward(reward, terms) if terms else reward
 
     def _query(self, story: Story, tokenizer: Any) -> Query:
         beginning, middle, ending = story.sentences[:3], story.sentences[3], story.sentences[4]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from gfn_ray.config import SamplerConfig
 from gfn_ray.errors import UserError
@@ -98,4 +98,16 @@ class Task(Protocol):
     @property
     def metrics(self) -> dict[str, MetricInfo]:
         """Every metric of summary.json, in the order people read them."""
+        ...
+
+
+@runtime_checkable
+class MeasuresQueries(Protocol):
+    """A task with metrics of single queries: a run stores each query's, and compares by them."""
+
+    def query_metrics(self, samples: Sequence[QuerySamples]) -> list[dict[str, float]]:
+        """Metrics of this task's own, one entry a held-out query; reported as their means.
+
+        Whatever is no such mean is left to `sample_metrics`.
+        """
         ...

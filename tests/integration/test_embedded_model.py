@@ -18,6 +18,7 @@ import torch
 from gfn_ray.config import ModelConfig
 from gfn_ray.errors import UserError
 from gfn_ray.models import embedded
+from gfn_ray.models.cache import MARKER, is_complete
 from gfn_ray.models.loading import load_causal_lm, load_tokenizer, resolve_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -118,11 +119,11 @@ def test_its_tokenizer_is_the_one_it_was_trained_with(directory):
 def test_a_foreign_directory_is_not_taken_for_the_model(directory, tmp_path):
     foreign = tmp_path / directory.name
     foreign.mkdir()
-    assert not embedded._is_complete(foreign)
+    assert not is_complete(foreign)
     (foreign / "config.json").write_text("{}")
     for marker in ("", "[]", "{}", '{"directory": "other", "bytes": {}}'):
-        (foreign / embedded.MARKER).write_text(marker)
-        assert not embedded._is_complete(foreign)
+        (foreign / MARKER).write_text(marker)
+        assert not is_complete(foreign)
 
 
 def test_a_torn_directory_is_built_again(directory):

@@ -8,6 +8,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from gfn_ray.cli import parse
 from gfn_ray.config import InfillJob
@@ -25,6 +26,10 @@ METRICS = {
     "log_z_gap",
     "ess_fraction",
     "log_pf_reference",
+    "log_pf_reference_per_token",
+    "bert_score",
+    "bleu4",
+    "gleu4",
     "stopped_fraction",
     "distinct_fraction",
     "copy_fraction",
@@ -33,8 +38,10 @@ METRICS = {
 SUMMARY = {
     "task",
     "model",
+    "base_adapter",
     "objective",
     "steps",
+    "warm_start_steps",
     "ended_by",
     "trajectories",
     "wall_seconds",
@@ -87,6 +94,29 @@ def test_every_update_and_both_evaluations_are_in_the_metrics_file(finished):
             assert abs(line["policy/mismatch_kl"]) < 1e-3
 
 
+def test_the_metrics_of_each_held_out_query_average_to_those_of_the_run(finished):
+    home, out = finished
+    rows = [json.loads(line) for line in (home / "run" / "queries.jsonl").open()]
+    for phase in ("before", "after"):
+        found = [row for row in rows if row["phase"] == phase]
+        assert len(found) == 3
+        written = summary(home)[phase]
+        for name in METRICS & found[0].keys():
+            assert written[name] == pytest.approx(np.mean([row[name] for row in found]))
+        assert {"bert_score", "log_pf_reference_per_token", "log_reward_mean"} <= found[0].keys()
+    assert "BERTScore F1 (all-minilm-l6-v2)" in out
+
+
+def test_a_finished_run_compares_with_itself(finished, tmp_path):
+    home, _ = finished
+    code, out, err = run(["--runs", f"{home / 'run'},{home / 'run'}"], tmp_path, "compare")
+    assert code == 0, err
+    (line,) = [line for line in out.splitlines() if "| bert_score" in line]
+    cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+    assert cells[1] == "3"
+    assert cells[-1] == "0 [0, 0]"
+
+
 def test_samples_name_their_query_their_proposal_and_their_policy_version(finished):
     home, _ = finished
     rows = [json.loads(line) for line in (home / "run" / "samples.jsonl").open()]
@@ -119,7 +149,6 @@ def test_mlflow_has_the_run_with_settings_metrics_and_adapter(finished):
 
 def test_the_adapter_loads_as_plain_peft_and_is_not_the_base_model(finished, tiny_dir):
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM
 
     home, _ = finished
     ids = torch.arange(10, 30)[None]
@@ -145,10 +174,23 @@ def test_a_run_without_a_terminal_prints_plain_lines_and_a_report(finished):
     assert "\x1b" not in out
 
 
-def test_a_synchronous_seeded_run_with_two_of_each_never_lags(tiny_dir, tmp_path):
+def test_a_synchronous_run_on_a_tuned_base_with_two_of_each_never_lags(
+    tiny_dir, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("GFN_RAY_CACHE", str(tmp_path / "cache"))
+    code, out, err = run(tuning_flags(tiny_dir, tmp_path), tmp_path, "tune_base")
+    assert code == 0, err
+    assert "update 10/10 | loss" in out
+    tuned = json.loads((tmp_path / "tuned" / "summary.json").read_text())
+    assert tuned["after"]["perplexity"] < 0.8 * tuned["before"]["perplexity"]
+
     flags = tiny_flags(
         tiny_dir,
         tmp_path,
+        task__base_adapter=tuned["adapter"],
+        task__copy_penalty=5,
+        task__length_prior="training",
+        warm_start__steps=2,
         max_policy_lag=0,
         samplers=2,
         reward_actors=2,
@@ -163,7 +205,30 @@ def test_a_synchronous_seeded_run_with_two_of_each_never_lags(tiny_dir, tmp_path
     assert code == 0, err
     written = summary(tmp_path)
     assert written["max_policy_lag_seen"] == 0
-    assert written["policy_versions"] == 3
+    assert written["policy_versions"] == 4  # one of them after the warm start
+    assert written["base_adapter"] == tuned["adapter"]
+    assert written["model"].startswith(str(tmp_path / "cache"))
+    ids = torch.arange(10, 30)[None]
+    with torch.no_grad():
+        base, merged = (
+            AutoModelForCausalLM.from_pretrained(path)(ids).logits
+            for path in (tiny_dir, written["model"])
+        )
+    assert not torch.allclose(base, merged, atol=1e-2)
+    stored = parse(InfillJob, ["--config", str(tmp_path / "run" / "config.toml")])
+    assert stored == parse(InfillJob, flags)
+
+
+def tuning_flags(model, home):
+    settings = {
+        "model.name": model,
+        "run-dir": home / "tuned",
+        "tracking.uri": f"sqlite:///{home / 'mlflow.db'}",
+        "steps": 10,
+        "lr": "1e-2",
+        "policy.lora-rank": 8,
+    }
+    return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
 
 
 def await_line(home, process, text):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from job_runner import mlflow_run, run, run_make, summary, tiny_number_flags
+from job_runner import mlflow_run, run, run_make, summary, tiny_flags, tiny_number_flags
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
 
@@ -105,3 +105,27 @@ def test_a_root_that_may_not_stop_is_refused_before_anything_starts(tiny_dir, tm
     assert code == 2
     assert "objective.root_flow" in err
     assert not (tmp_path / "run").exists()
+
+
+def test_likelihood_updates_alone_are_a_whole_run(tiny_dir, tmp_path):
+    """All ten integers are known: likelihood on them is as good a teacher as the objective."""
+    flags = tiny_number_flags(tiny_dir, tmp_path, warm_start__steps=30, warm_start__lr="1e-2")
+    flags[flags.index("--steps") + 1] = "0"
+    code, out, err = run(flags, tmp_path, "random_number")
+    assert code == 0, err
+    written = summary(tmp_path)
+    assert (written["warm_start_steps"], written["steps"], written["trajectories"]) == (30, 0, 0)
+    assert written["after"]["tv"] < 0.5 * written["before"]["tv"]
+    assert "warm start 30/30 | loss" in out and "30 likelihood updates" in out
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    assert sum(line["phase"] == "warm start" for line in lines) == 30
+
+
+def test_a_warm_start_without_known_z_is_the_users_mistake(tiny_dir, tmp_path):
+    story = "storyid,storytitle,sentence1,sentence2,sentence3,sentence4,sentence5\n"
+    rows = "".join(f"{i},t,A b.,C d.,E f.,{'G ' * 60}h.,I j.\n" for i in range(60))
+    (tmp_path / "stories.csv").write_text(story + rows)
+    flags = tiny_flags(tiny_dir, tmp_path, warm_start__steps=3, data__path=tmp_path / "stories.csv")
+    code, _, err = run(flags, tmp_path)
+    assert code == 2
+    assert err.startswith("error: warm_start.steps asks for 3 updates on known good z, and no")

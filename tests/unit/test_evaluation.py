@@ -17,6 +17,7 @@ from gfn_ray.evaluation.posterior import (
     query_diagnostics,
     warning,
 )
+from gfn_ray.evaluation.result import mean_metrics
 from gfn_ray.evaluation.text import distinct_fraction, is_copy
 
 RATIOS = arrays(np.float64, st.integers(2, 12), elements=st.floats(-300, 300))
@@ -250,3 +251,8 @@ def test_texts_that_differ_only_in_case_and_spacing_are_one():
 )
 def test_near_copies_of_a_given_sentence_are_found(text, expected):
     assert is_copy(text, ["It rained.", "He caught the bus."]) is expected
+
+
+def test_a_metric_is_averaged_over_the_queries_that_have_it():
+    assert mean_metrics([{"a": 1.0, "b": 2.0}, {"a": 3.0}]) == {"a": 2.0, "b": 2.0}
+    assert mean_metrics([]) == {}

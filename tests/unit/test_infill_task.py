@@ -7,10 +7,15 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from gfn_ray.config import DataConfig, EvalConfig, InfillConfig, InfillJob, SamplerConfig
+from gfn_ray.config.sections import EncoderConfig
 from gfn_ray.data.stories import load_stories, split
 from gfn_ray.errors import UserError
+from gfn_ray.evaluation.posterior import query_diagnostics
+from gfn_ray.evaluation.result import QuerySamples
 from gfn_ray.tasks.infill import InfillTask
-from gfn_ray.tasks.vocabulary import Vocabulary
+from gfn_ray.tasks.references import known_trajectory
+from gfn_ray.tasks.task import MeasuresQueries
+from gfn_ray.tasks.vocabulary import Vocabulary, continuation_ids
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +139,59 @@ def test_a_prompt_that_is_too_long_is_refused_by_story_and_setting(tokenizer):
 def test_more_held_out_queries_than_there_are_is_refused(tokenizer):
     with pytest.raises(UserError, match=r"eval\.queries asks for 10000"):
         InfillTask(InfillJob(eval=EvalConfig(queries=10_000))).load(tokenizer, len(tokenizer))
+
+
+def samples_of(data, tokenizer, query, texts):
+    tokens = [continuation_ids(tokenizer, query.texts["beginning"], f" {text}") for text in texts]
+    trajectories = [known_trajectory(query.query_id, z, data.support) for z in tokens]
+    diagnostics = query_diagnostics(np.zeros(2), np.zeros(2))
+    decoded = [tokenizer.decode(z) for z in tokens]
+    return QuerySamples(query, trajectories, decoded, np.zeros(len(texts)), diagnostics)
+
+
+def test_each_query_is_measured_against_its_own_true_middle(data, tokenizer):
+    task = InfillTask(InfillJob())
+    assert isinstance(task, MeasuresQueries)
+    first, second = data.held_out[:2]
+    own = samples_of(data, tokenizer, first, [first.texts["reference"]] * 2)
+    other = samples_of(data, tokenizer, second, [first.texts["reference"]] * 2)
+    right, wrong = task.query_metrics([own, other])
+    for name in ("bert_score", "bleu4", "gleu4"):
+        assert right[name] == pytest.approx(1, abs=1e-5)
+        assert wrong[name] < 0.8
+    assert right["distinct_fraction"] == 0.5
+    assert set(right) <= set(task.metrics)
+
+
+def test_a_metric_is_the_mean_over_a_querys_samples(data, tokenizer):
+    task, query = InfillTask(InfillJob()), data.held_out[0]
+    given = query.texts["given"].split("\n")[0]
+    texts = [query.texts["reference"], given]
+    (both,) = task.query_metrics([samples_of(data, tokenizer, query, texts)])
+    apart = task.query_metrics([samples_of(data, tokenizer, query, [text]) for text in texts])
+    for name in ("bert_score", "bleu4", "gleu4", "copy_fraction", "length_mean"):
+        assert both[name] == pytest.approx(np.mean([one[name] for one in apart]), abs=1e-5)
+    assert both["copy_fraction"] == 0.5
+
+
+def test_the_encoder_is_named_with_its_score_and_refused_before_anything_runs(tokenizer, tmp_path):
+    job = InfillJob(encoder=EncoderConfig(name=str(tmp_path)))
+    assert InfillTask(job).metrics["bert_score"].meaning == f"BERTScore F1 ({tmp_path})"
+    with pytest.raises(UserError, match=r"--encoder\.name"):
+        InfillTask(job).load(tokenizer, len(tokenizer))
+
+
+def test_a_length_prior_of_middles_of_one_length_is_refused(tokenizer, tmp_path):
+    stories = load_stories(DataConfig())
+    kept = [split(stories).train[0], split(stories).test[0]]
+    file = tmp_path / "two.csv"
+    columns = "storyid,storytitle," + ",".join(f"sentence{k}" for k in range(1, 6))
+    lines = [",".join(f'"{c}"' for c in (s.story_id, "", *s.sentences)) for s in kept]
+    file.write_text("\n".join([columns, *lines]))
+    job = InfillJob(
+        data=DataConfig(path=file),
+        eval=EvalConfig(queries=1),
+        task=InfillConfig(length_prior="training"),
+    )
+    with pytest.raises(UserError, match=r"task\.length_prior.*1 training story"):
+        InfillTask(job).load(tokenizer, len(tokenizer))

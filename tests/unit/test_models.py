@@ -13,6 +13,7 @@ import torch
 from gfn_ray.config import ModelConfig
 from gfn_ray.errors import UserError
 from gfn_ray.models import embedded
+from gfn_ray.models.cache import cache_root
 from gfn_ray.models.loading import load_causal_lm, load_tokenizer, resolve_model
 from tiny import SPECIAL_TOKENS, tiny_model
 
@@ -123,13 +124,13 @@ def test_the_cache_is_chosen_by_the_environment(gfn, xdg, root, monkeypatch):
     monkeypatch.setenv("GFN_RAY_CACHE", gfn)
     monkeypatch.setenv("XDG_CACHE_HOME", xdg)
     monkeypatch.setenv("HOME", "/home/me")
-    assert embedded.cache_root() == Path(root)
+    assert cache_root() == Path(root)
 
 
 def test_a_relative_cache_is_refused(monkeypatch):
     monkeypatch.setenv("GFN_RAY_CACHE", "cache")
     with pytest.raises(UserError, match=r"\$GFN_RAY_CACHE must be an absolute path"):
-        embedded.cache_root()
+        cache_root()
 
 
 # --- Loading ---

@@ -1,0 +1,40 @@
+"""Settings of tuning a base model on whole stories."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from gfn_ray.config.sections import (
+    DataConfig,
+    Device,
+    ModelConfig,
+    PolicyConfig,
+    Section,
+    TrackingConfig,
+)
+
+
+class TuneBaseJob(Section):
+    """Likelihood tuning of an adapter on whole stories, for --task.base-adapter of infilling.
+
+    Training stories are those of infilling; perplexity is measured on its validation stories,
+    and its test stories are never seen.
+    """
+
+    steps: int = Field(60, ge=1, description="Updates.")
+    batch: int = Field(8, ge=1, description="Stories in one update.")
+    lr: float = Field(3e-4, gt=0, description="AdamW's learning rate, constant.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
+    seed: int = Field(0, ge=0, description="Seed of the adapter and of the stories' order.")
+    threads: int = Field(2, ge=1, description="CPU threads.")
+    device: Device = Field("auto", description="Where it runs: auto takes CUDA where there is.")
+    log_every: int = Field(5, ge=1, description="Updates between two progress lines.")
+    run_dir: Path | None = Field(
+        None, description="Directory of this run's outputs; default runs/tune-base-<time>."
+    )
+    model: ModelConfig = Field(default_factory=ModelConfig, description="The base language model.")
+    policy: PolicyConfig = Field(default_factory=PolicyConfig, description="The adapter on it.")
+    data: DataConfig = Field(default_factory=DataConfig, description="Where stories come from.")
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig, description="MLflow.")

@@ -1,0 +1,153 @@
+"""Runs beside one another on the same held-out queries: means, and how sure their differences are.
+
+Owns the pairing by query, the bootstrap and the table. Where the numbers come from is the
+caller's business. The interval is over queries, as if they were drawn anew: it says nothing
+of other seeds of training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from rich import box
+from rich.table import Table
+
+from gfn_ray.errors import UserError
+from gfn_ray.wording import DOTS, count, number
+
+Array = npt.NDArray[np.float64]
+PerQuery = Mapping[str, Mapping[str, float]]
+"""Metrics of each query, by its id."""
+
+COVERAGE = 95.0
+NAMES_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run: its name, and its held-out queries before and after training."""
+
+    name: str
+    before: PerQuery
+    after: PerQuery
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of paired differences, with the ends of its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval leaves out zero."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric over the queries that have it everywhere.
+
+    untrained: the first run's mean before training. means: of each run after it. differences:
+    the first run minus untrained, then minus each other run.
+    """
+
+    metric: str
+    queries: int
+    untrained: float
+    means: list[float]
+    differences: list[Difference]
+
+
+def paired_bootstrap(first: Array, second: Array, resamples: int, seed: int) -> Difference:
+    """first - second, both [N] with a query in each place, resampled by query.
+
+    The percentile interval of Efron and Tibshirani 1993, chapter 13. The order of the queries
+    does not matter.
+    """
+    differences = np.sort(np.asarray(first, np.float64) - np.asarray(second, np.float64))
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(len(differences), size=(resamples, len(differences)), dtype=np.int32)
+    tail = (100 - COVERAGE) / 2
+    low, high = np.percentile(differences[drawn].mean(axis=1), [tail, 100 - tail])
+    return Difference(float(differences.mean()), float(low), float(high))
+
+
+def compare(runs: Sequence[Run], resamples: int, seed: int) -> list[Row]:
+    """Every metric that all runs share, in the first run's order.
+
+    Raises UserError where the runs were not measured on the same two or more queries.
+    """
+    first = runs[0]
+    for run in runs:
+        if run.after.keys() != first.after.keys():
+            raise UserError(_how_queries_differ(first, run))
+    if len(first.after) < 2:
+        raise UserError(
+            f"{first.name} has {count(len(first.after), 'held-out query')}, from which nothing can "
+            "be said of others; raise eval.queries"
+        )
+    sides = [first.before, *(run.after for run in runs)]
+    rows = []
+    for metric in dict.fromkeys(name for one in first.after.values() for name in one):
+        shared = [q for q in sorted(first.after) if all(metric in s.get(q, {}) for s in sides)]
+        if not shared:
+            continue
+        untrained, judged, *others = (np.array([side[q][metric] for q in shared]) for side in sides)
+        rows.append(
+            Row(
+                metric,
+                len(shared),
+                float(untrained.mean()),
+                [float(values.mean()) for values in (judged, *others)],
+                [
+                    paired_bootstrap(judged, other, resamples, seed)
+                    for other in (untrained, *others)
+                ],
+            )
+        )
+    return rows
+
+
+def comparison_table(rows: Sequence[Row], runs: int) -> Table:
+    """The rows as Markdown; runs are lettered A, B, ... in their order."""
+    letters = [chr(ord("A") + index) for index in range(runs)]
+    table = Table(box=box.MARKDOWN, safe_box=True)
+    table.add_column("metric", no_wrap=True)
+    headings = ["n", "untrained", *letters, "A - untrained"]
+    for heading in (*headings, *(f"A - {letter}" for letter in letters[1:])):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        values = (number(value) for value in (row.untrained, *row.means))
+        table.add_row(row.metric, str(row.queries), *values, *map(_shown, row.differences))
+    return table
+
+
+def _shown(one: Difference) -> str:
+    mark = "*" if one.is_clear else " "
+    return f"{_signed(one.mean)} [{_signed(one.low)}, {_signed(one.high)}]{mark}"
+
+
+def _signed(value: float) -> str:
+    return f"{'+' if value > 0 else ''}{number(value)}"
+
+
+def _how_queries_differ(first: Run, second: Run) -> str:
+    lacking = [
+        f"{count(len(only), 'query')} only in {one.name} ({_some(only)})"
+        for one, other in ((first, second), (second, first))
+        if (only := sorted(one.after.keys() - other.after.keys()))
+    ]
+    return (
+        f"the runs were evaluated on different held-out queries: {' and '.join(lacking)}; compare "
+        "runs with the same data and eval.queries"
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMES_SHOWN]) + (DOTS if len(names) > NAMES_SHOWN else "")

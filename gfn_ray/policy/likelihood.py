@@ -1,0 +1,57 @@
+"""Likelihood tuning of the policy on known good z: a warm start, and the baseline beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from gfn_ray.policy.log_q import TrajectoryGroup, chunks, log_q
+from gfn_ray.support import Support
+
+
+class LikelihoodTrainer:
+    """Maximises log q(z) of given z, under the support, with an optimizer of its own.
+
+    model: a causal LM whose trainable parameters are the policy's. Tokens that a tool wrote
+    are given, not learned.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        support: Support,
+        *,
+        lr: float,
+        max_grad_norm: float,
+        tokens_per_forward: int,
+    ) -> None:
+        self._model = model.eval()
+        self._support = support
+        self._masks = torch.as_tensor(support.masks, device=next(model.parameters()).device)
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._optimizer = torch.optim.AdamW(self._parameters, lr=lr, weight_decay=0.0)
+        self._max_grad_norm = max_grad_norm
+        self._budget = tokens_per_forward
+
+    def step(self, groups: Sequence[TrajectoryGroup]) -> dict[str, float]:
+        """One update. Its loss is the mean of -log q over the policy's tokens, stops included.
+
+        Raises FloatingPointError on a loss that is not finite.
+        """
+        self._optimizer.zero_grad(set_to_none=True)
+        tokens = sum(int((~t.tool_mask).sum()) + 1 for g in groups for t in g.trajectories)
+        total = 0.0
+        for chunk in chunks(groups, self._budget):
+            loss = -log_q(self._model, chunk, self._support, self._masks).log_q.sum() / tokens
+            loss.backward()
+            total += float(loss.detach())
+        if not math.isfinite(total):
+            raise FloatingPointError(f"the loss of a likelihood update is {total}")
+        norm = torch.nn.utils.clip_grad_norm_(
+            self._parameters, self._max_grad_norm, error_if_nonfinite=True
+        )
+        self._optimizer.step()
+        return {"loss": total, "grad_norm": float(norm), "tokens": float(tokens)}

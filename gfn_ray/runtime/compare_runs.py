@@ -1,0 +1,67 @@
+"""Compares finished runs by what their directories hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from gfn_ray.config import CompareJob
+from gfn_ray.errors import UserError
+from gfn_ray.evaluation.compare import PerQuery, Run, compare, comparison_table
+from gfn_ray.evaluation.posterior import AVERAGED
+from gfn_ray.runtime.display import make_console
+from gfn_ray.runtime.run_dir import RunDir, output_root
+
+WIDEST = 400  # columns, where no terminal sets a limit: rows are not to be folded in a file
+
+
+def compare_runs(config: CompareJob) -> int:
+    """Prints the comparison and returns the exit code; UserError where there can be none."""
+    runs = [read_run(RunDir(output_root() / path.expanduser())) for path in config.runs]
+    rows = compare(runs, config.resamples, config.seed)
+    console = make_console()
+    if not console.is_terminal:
+        console.width = WIDEST
+    for index, run in enumerate(runs):
+        console.print(f"{chr(ord('A') + index)}  {run.name}")
+    console.print(
+        f"Means over n held-out queries, untrained as A was before. Differences with "
+        f"95 % intervals ({config.resamples:,} resamples of the queries); * leaves out zero."
+    )
+    console.print(comparison_table(rows, len(runs)))
+    return 0
+
+
+def read_run(directory: RunDir) -> Run:
+    """The first evaluation of a run and its last, with the diagnostics that can be averaged."""
+    phases: dict[str, PerQuery] = {}
+    for phase in ("before", "after"):
+        found: dict[str, dict[str, float]] = {}
+        for file, names in ((directory.diagnostics_file, AVERAGED), (directory.queries_file, None)):
+            for row in _rows(file):
+                if row.get("phase") == phase:
+                    values = found.setdefault(row["query_id"], {})
+                    values |= {
+                        name: value
+                        for name, value in row.items()
+                        if isinstance(value, float) and (names is None or name in names)
+                    }
+        if not found:
+            raise UserError(
+                f"{directory.path} has no evaluation {phase} training; it takes the directory of "
+                "a finished run"
+            )
+        phases[phase] = found
+    return Run(str(directory.path), phases["before"], phases["after"])
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    try:
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    except OSError as error:
+        raise UserError(
+            f"cannot read {file} ({error.strerror}); --runs takes directories of finished runs"
+        ) from None
+    except ValueError as error:
+        raise UserError(f"{file} is damaged: {error}") from None

@@ -1,0 +1,158 @@
+"""Tunes a base model on whole stories, in this process: no Ray, no sampling.
+
+What it leaves is a run directory like any other, with the adapter that
+`--task.base-adapter` takes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from gfn_ray.cli import dump_toml
+from gfn_ray.config import TuneBaseJob
+from gfn_ray.data.stories import Story, load_stories, split
+from gfn_ray.errors import UserError
+from gfn_ray.evaluation.report import FinalReport, ReportPaths, final_report
+from gfn_ray.models.loading import hide_loading_bars, load_causal_lm, load_tokenizer, resolve_model
+from gfn_ray.policy.adapter import add_adapter, read_adapter, write_adapter
+from gfn_ray.policy.text_tuning import TextTuner, perplexity
+from gfn_ray.runtime.display import Display, make_display
+from gfn_ray.runtime.run_dir import (
+    RunDir,
+    output_root,
+    publish_directory,
+    redacted,
+    resolve_tracking_uri,
+)
+from gfn_ray.tasks.task import MetricInfo
+from gfn_ray.tracking import RunStatus, Tracker
+from gfn_ray.trajectory import IntArray
+from gfn_ray.wording import count, number
+
+METRICS = {"perplexity": MetricInfo("lower", "per token, on validation stories")}
+
+
+def tune_base(config: TuneBaseJob) -> int:
+    """Tunes one adapter and returns the process's exit code; raises UserError on bad settings."""
+    torch.set_num_threads(config.threads)
+    display = make_display(config.steps, config.log_every)
+    try:
+        display.phase("preparing model and data")
+        path = resolve_model(config.model)
+        hide_loading_bars(path)
+        tokenizer = load_tokenizer(path, config.model.trust_remote_code)
+        train, held_out = _texts(config, tokenizer)
+        device = config.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        base = load_causal_lm(path, "float32", device, config.model.trust_remote_code)
+        model = add_adapter(base, config.policy, config.seed)
+        directory = RunDir.create(config, "tune-base")
+        directory.write_config(dump_toml(redacted(config)))
+        display.phase("opening MLflow")
+        tracker = Tracker.start(
+            resolve_tracking_uri(config.tracking.uri),
+            config.tracking.experiment,
+            directory.path.name,
+            config.model_dump(mode="json"),
+            artifact_root=output_root() / "mlruns",
+        )
+        status: RunStatus = "FAILED"
+        try:
+            display.show(_tuned(config, model, train, held_out, directory, display, tracker))
+            status = "FINISHED"
+            return 0
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            tracker.end(status)
+    finally:
+        display.close()
+
+
+def _tuned(
+    config: TuneBaseJob,
+    model: Any,
+    train: list[IntArray],
+    held_out: list[IntArray],
+    directory: RunDir,
+    display: Display,
+    tracker: Tracker,
+) -> FinalReport:
+    """Measures, tunes, measures again, and writes down what came of it."""
+    started = time.monotonic()
+
+    def measured(phase: str, step: int) -> dict[str, float]:
+        display.phase(f"perplexity of {count(len(held_out), 'validation story')} {phase} tuning")
+        found = {"perplexity": perplexity(model, held_out, config.batch)}
+        named = {f"eval/{name}": value for name, value in found.items()}
+        directory.append_metrics({"step": step, "phase": phase, **named})
+        tracker.metrics(named, step)
+        return found
+
+    before = measured("before", 0)
+    tuner = TextTuner(model, lr=config.lr, max_grad_norm=config.max_grad_norm)
+    batches = _batches(train, config.batch, config.seed)
+    tuning_started = time.monotonic()
+    for step in range(1, config.steps + 1):
+        metrics = {f"train/{name}": value for name, value in tuner.step(next(batches)).items()}
+        directory.append_metrics({"step": step, "phase": "train", **metrics})
+        tracker.metrics(metrics, step)
+        if step % config.log_every == 0:
+            loss = number(metrics["train/loss"])
+            display.phase(f"update {step}/{config.steps} | loss {loss} nats a token")
+    tuning_seconds = time.monotonic() - tuning_started
+    after = measured("after", config.steps)
+    directory.checkpoints_dir.rmdir()  # of use to a run that can be interrupted half-way
+    with publish_directory(directory.adapter_dir) as target:
+        write_adapter(read_adapter(model, 1), target)
+    summary = {
+        "task": "tune-base",
+        "model": config.model.name,
+        "steps": config.steps,
+        "train_stories": len(train),
+        "validation_stories": len(held_out),
+        "wall_seconds": time.monotonic() - started,
+        "seconds_per_step": tuning_seconds / config.steps,
+        "mlflow_run_id": tracker.run_id,
+        "adapter": str(directory.adapter_dir),
+        "before": before,
+        "after": after,
+    }
+    directory.write_summary(summary)
+    tracker.artifact(directory.adapter_dir, "adapter")
+    tracker.artifact(directory.summary_file)
+    paths = ReportPaths(directory.path, directory.adapter_dir, tracker.uri)
+    use = "infilling starts from the tuned model by --task.base-adapter and the adapter below"
+    return final_report(summary, METRICS, [], paths, [use])
+
+
+def _texts(config: TuneBaseJob, tokenizer: Any) -> tuple[list[IntArray], list[IntArray]]:
+    """Token ids of training and validation stories, in their natural order."""
+    splits = split(load_stories(config.data))
+    for name, part in (("training", splits.train), ("validation", splits.validation)):
+        if not part:
+            raise UserError(f"none of the stories falls into the {name} split; give more")
+    return _token_ids(splits.train, tokenizer), _token_ids(splits.validation, tokenizer)
+
+
+def _token_ids(stories: list[Story], tokenizer: Any) -> list[IntArray]:
+    texts = [" ".join(story.sentences) for story in stories]
+    return [np.array(tokenizer(text)["input_ids"], dtype=np.int32) for text in texts]
+
+
+def _batches(texts: list[IntArray], size: int, seed: int) -> Iterator[list[IntArray]]:
+    """Batches from endless shuffled passes."""
+    rng = np.random.default_rng(seed)
+    waiting: list[int] = []
+    while True:
+        while len(waiting) < size:
+            waiting.extend(rng.permutation(len(texts)).tolist())
+        batch, waiting = waiting[:size], waiting[size:]
+        yield [texts[i] for i in batch]

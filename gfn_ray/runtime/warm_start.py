@@ -1,0 +1,65 @@
+"""A warm start: likelihood updates on known good z, before the objective's own.
+
+Runs in the learner, one call an update, while nothing else is under way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+
+from gfn_ray.config import JobConfig
+from gfn_ray.errors import UserError
+from gfn_ray.runtime.calls import PendingCalls
+from gfn_ray.runtime.fleet import Fleet
+from gfn_ray.tasks.references import reference_trajectories
+from gfn_ray.tasks.task import TaskData
+from gfn_ray.trajectory import Trajectory
+
+# First entry of the order's seed; see controller.py and evaluate.py for the other streams.
+WARM_START_STREAM = 3
+
+
+def warm_start_references(config: JobConfig, data: TaskData) -> list[Trajectory]:
+    """The z to be learned from. Raises UserError where a warm start is asked of none."""
+    if not config.warm_start.steps:
+        return []
+    references = reference_trajectories(data.train, data.support)
+    if not references:
+        raise UserError(
+            f"warm_start.steps asks for {config.warm_start.steps} updates on known good z, and no "
+            "training query of this task has one within the support; set it to 0"
+        )
+    return references
+
+
+def warm_start(
+    config: JobConfig,
+    references: list[Trajectory],
+    fleet: Fleet,
+    observe: Callable[[int, dict[str, float]], None],
+) -> None:
+    """Runs `warm_start.steps` updates; `observe` gets each one's number, from 1, and metrics."""
+    batches = _batches(references, config.warm_start.batch, config.seed)
+    for step in range(1, config.warm_start.steps + 1):
+        calls = PendingCalls(config.runtime.call_timeout_s, "runtime.call_timeout_s")
+        calls.add(
+            fleet.learner.fit.remote([t.to_wire() for t in next(batches)]),
+            "the learner",
+            "apply a likelihood update",
+            partial(observe, step),
+        )
+        calls.run_all()
+
+
+def _batches(references: list[Trajectory], size: int, seed: int) -> Iterator[list[Trajectory]]:
+    """Batches from endless shuffled passes, each query's z side by side."""
+    rng = np.random.default_rng([seed, WARM_START_STREAM])
+    waiting: list[int] = []
+    while True:
+        while len(waiting) < size:
+            waiting.extend(rng.permutation(len(references)).tolist())
+        batch, waiting = waiting[:size], waiting[size:]
+        yield sorted((references[i] for i in batch), key=lambda t: t.query_id)
