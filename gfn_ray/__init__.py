@@ -1,3 +1,21 @@
-"""Amortized posterior inference in language models, distributed on Ray."""
+"""Amortized posterior inference in language models, distributed on Ray.
+
+`gfn_ray.sample`, `gfn_ray.predict` and `gfn_ray.open` serve a trained adapter; what they need is
+imported when one of them is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gfn_ray.serving.one_shot import open, predict, sample
 
 __version__ = "0.1.0"
+
+__all__ = ["__version__", "open", "predict", "sample"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("open", "predict", "sample"):
+        return getattr(import_module("gfn_ray.serving.one_shot"), name)
+    raise AttributeError(f"module 'gfn_ray' has no attribute {name!r}")

@@ -75,6 +75,14 @@ def dump_toml(config: BaseModel) -> str:
     return tomli_w.dumps(tree)
 
 
+def read_stored(job: type[ConfigT], tree: Tree, file: Path) -> ConfigT:
+    """The config of a tree of settings that `dump_toml` wrote; `file` names it in errors.
+
+    Raises UserError on an unknown setting or a value that it does not take.
+    """
+    return _resolved(settings_of(job), job, {}, tree, file)
+
+
 def _fail(error: Exception, code: int) -> int:
     print("error: " + " ".join(str(error).splitlines()), file=sys.stderr)
     return code
@@ -83,13 +91,23 @@ def _fail(error: Exception, code: int) -> int:
 def _resolve(job: type[ConfigT], arguments: list[str]) -> ConfigT:
     settings = settings_of(job)
     flags, file = _read_flags(arguments, settings)
+    return _resolved(settings, job, flags, {} if file is None else _read_toml(file), file)
+
+
+def _resolved(
+    settings: Settings,
+    job: type[ConfigT],
+    flags: dict[str, str],
+    stored: Tree,
+    file: Path | None,
+) -> ConfigT:
     tree: Tree = {}
     for setting in settings.values():
         if not setting.required:
             put(tree, setting.name, setting.default)
     origins: dict[str, str] = {}
     if file is not None:
-        for name, value in _flatten(_read_toml(file), settings, file).items():
+        for name, value in _flatten(stored, settings, file).items():
             origins[name] = f"{name} in {file}"
             put(tree, name, _accept(settings[name].from_toml, settings[name], value, origins[name]))
     for name, text in flags.items():

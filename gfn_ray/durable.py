@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+COMPLETE = "COMPLETE"
+"""Marker file of a published directory; it is written last, so a torn one has none."""
+
 
 def fsync(path: Path) -> None:
     """Returns once a file, or a directory's list of names, is on the disk."""

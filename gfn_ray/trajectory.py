@@ -68,6 +68,7 @@ class Trajectory:
     stopped: the policy chose the terminator, rather than meeting max_len.
     sampler_log_pf: the sampler engine's own sum of log q over the content tokens, a
         diagnostic for on-policy samples; NaN where unknown.
+    sampler_log_stop: likewise log q of stopping after them.
     """
 
     query_id: str
@@ -80,6 +81,7 @@ class Trajectory:
     epsilon: float
     stopped: bool
     sampler_log_pf: float = float("nan")
+    sampler_log_stop: float = float("nan")
     log_reward: FloatArray | None = None
 
     def __len__(self) -> int:

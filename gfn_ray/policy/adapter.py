@@ -1,4 +1,4 @@
-"""The LoRA adapter: put on a base model, read out as plain arrays,  saved as PEFT files."""
+"""The LoRA adapter: put on a base model, read out as plain arrays, saved as PEFT files."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ import torch
 
 from gfn_ray.config import PolicyConfig
 from gfn_ray.errors import UserError
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -76,11 +79,30 @@ def read_adapter(peft_model: Any, version: int) -> Adapter:
 
 
 def write_adapter(adapter: Adapter, directory: Path) -> None:
-    """Writes adapter_model.safetensors and adapter_config.json, as PEFT and vLLM load them."""
+    """Writes the two files by the names under which PEFT and vLLM look for them."""
     from safetensors.numpy import save_file
 
-    save_file(adapter.tensors, directory / "adapter_model.safetensors")
-    (directory / "adapter_config.json").write_text(json.dumps(adapter.config, indent=2))
+    save_file(adapter.tensors, directory / WEIGHTS_FILE)
+    (directory / CONFIG_FILE).write_text(json.dumps(adapter.config, indent=2))
+
+
+def load_adapter(directory: Path) -> Adapter:
+    """The adapter that `write_adapter` wrote, as version 0.
+
+    Raises UserError where a file is missing or torn.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        config = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
+        tensors = load_file(directory / WEIGHTS_FILE)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(
+            f"the adapter {directory} cannot be read: {error}; it takes {CONFIG_FILE} and "
+            f"{WEIGHTS_FILE} as a run wrote them"
+        ) from None
+    return Adapter(0, config, tensors)
 
 
 def _plain(value: Any) -> Any:

@@ -23,7 +23,7 @@ from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.runtime.run_dir import RunDir, output_root, redacted, resolve_tracking_uri
 from gfn_ray.runtime.session import Session
 from gfn_ray.runtime.warm_start import warm_start_references
-from gfn_ray.tasks.task import Task, TaskData
+from gfn_ray.tasks.task import Task, TaskData, check_data
 from gfn_ray.tracking import RunStatus, Tracker
 
 
@@ -39,7 +39,9 @@ def run(config: JobConfig, task: Task) -> int:
         model = resolve_model(config.model)
         hide_loading_bars(model)
         tokenizer = load_tokenizer(model, config.model.trust_remote_code)
-        data = task.load(tokenizer, vocab_size(model, config.model.trust_remote_code))
+        size = vocab_size(model, config.model.trust_remote_code)
+        data = task.load(tokenizer, size)
+        check_data(task.name, data, config.sampler, size)
         _check(config, task, data)
         config = _with_absolute_model(config, model)
         running = _on_merged_base(config, model, display)

@@ -22,12 +22,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from gfn_ray.config import JobConfig, TuneBaseJob
-from gfn_ray.durable import atomic_file, fsync
+from gfn_ray.durable import COMPLETE, atomic_file, fsync
 from gfn_ray.errors import UserError
 from gfn_ray.tracking import redact_uri
-
-COMPLETE = "COMPLETE"
-"""Marker file of a published directory; it is written last, so a torn one has none."""
 
 ConfigT = TypeVar("ConfigT", JobConfig, TuneBaseJob)
 

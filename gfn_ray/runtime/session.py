@@ -7,6 +7,7 @@ checkpoints, adapter and summary.
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from gfn_ray.config import JobConfig
@@ -22,6 +23,7 @@ from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.runtime.recorder import Recorder
 from gfn_ray.runtime.run_dir import RunDir, newest_complete, prune, publish_directory
 from gfn_ray.runtime.warm_start import warm_start, warm_start_references
+from gfn_ray.serving.description import write_description
 from gfn_ray.tasks.references import reference_trajectories
 from gfn_ray.tasks.task import Task, TaskData
 from gfn_ray.tracking import Tracker
@@ -97,8 +99,7 @@ class Session:
         after = self._final_evaluation(evaluator, controller, "after")
 
         adapter = self._adapter(controller)
-        with publish_directory(self._directory.adapter_dir) as directory:
-            write_adapter(adapter, directory)
+        self._publish(adapter, self._directory.adapter_dir)
         alarm = warning(after.metrics)
         conclusion = self._task.conclude(before, after, self._directory.path)
         summary = {
@@ -180,11 +181,16 @@ class Session:
 
     def _checkpoint(self, controller: Controller) -> None:
         """Writes the newest published adapter, under the step whose weights it holds."""
-        adapter = self._adapter(controller)
         target = self._directory.checkpoint_dir(controller.published_step)
+        self._publish(self._adapter(controller), target)
+        prune(self._directory.checkpoints_dir, self._config.checkpoint.keep)
+
+    def _publish(self, adapter: Adapter, target: Path) -> None:
+        """An adapter directory that PEFT and vLLM load, and `gfn_ray.open` serves."""
         with publish_directory(target) as directory:
             write_adapter(adapter, directory)
-        prune(self._directory.checkpoints_dir, self._config.checkpoint.keep)
+            settings = self._directory.config_file.read_text(encoding="utf-8")
+            write_description(directory, self._task.name, settings)
 
     def _adapter(self, controller: Controller) -> Adapter:
         wire = fetch(

@@ -89,6 +89,11 @@ class SamplingEngine:
             self._lora = self._swap.load(adapter)
             self.version = adapter.version
 
+    def close(self) -> None:
+        """Frees what the engine holds; nothing can be sampled any more."""
+        self._llm.llm_engine.engine_core.shutdown()
+        del self._llm, self._swap
+
     def sample(self, requests: Sequence[SampleRequest]) -> list[Trajectory]:
         """All trajectories of all requests in one engine call, unscored, in order."""
         if self._lora is None:
@@ -122,12 +127,13 @@ class SamplingEngine:
         stopped = completion.finish_reason == "stop"
         if stopped:
             tokens = tokens[:-1]
-        log_pf = float("nan")
+        log_pf = log_stop = float("nan")
         if plan.proposal == "policy":
-            log_pf = sum(
-                step[token].logprob
-                for step, token in zip(completion.logprobs, tokens.tolist(), strict=False)
-            )
+            steps = zip(completion.logprobs, completion.token_ids, strict=True)
+            each = [step[token].logprob for step, token in steps]
+            # At max_len only stopping is legal, and vLLM does not sample it.
+            log_stop = each.pop() if stopped else 0.0
+            log_pf = sum(each)
         return Trajectory(
             query_id=query.query_id,
             token_ids=tokens,
@@ -139,6 +145,7 @@ class SamplingEngine:
             epsilon=plan.epsilon,
             stopped=stopped,
             sampler_log_pf=log_pf,
+            sampler_log_stop=log_stop,
         )
 
 

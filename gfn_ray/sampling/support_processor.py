@@ -1,7 +1,8 @@
 """The support and epsilon-exploration inside vLLM, as a logits processor.
 
 Runs before vLLM divides by the temperature, on the same legality rows that the learner
-masks with, so log q means the same on both sides.
+masks with, so log q means the same on both sides. To stop is one action, whatever tokens spell
+it: their probability is gathered on the first of them.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class SupportProcessor(LogitsProcessor):
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
         self._support = support_from_wire(vllm_config.additional_config[CONFIG_KEY])
         self._illegal = torch.as_tensor(~self._support.masks, device=device)
+        self._stops = torch.as_tensor(self._support.stop_ids, device=device).long()
         self._rows: dict[int, _Row] = {}
 
     def is_argmax_invariant(self) -> bool:
@@ -76,7 +78,11 @@ class SupportProcessor(LogitsProcessor):
                 uniform.append(index)
         if uniform:
             logits[uniform] = 0.0
-        return logits.masked_fill_(self._illegal[kinds], float("-inf"))
+        logits.masked_fill_(self._illegal[kinds], float("-inf"))
+        stop = torch.logsumexp(logits[:, self._stops], dim=1)
+        logits[:, self._stops] = float("-inf")
+        logits[:, self._stops[0]] = stop
+        return logits
 
     def _row(self, params: SamplingParams, output: list[int]) -> _Row:
         extra = params.extra_args or {}

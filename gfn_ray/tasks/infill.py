@@ -6,8 +6,7 @@ frozen LM, in natural story order. Source: Hu et al. 2024, section 4.2.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,16 +16,16 @@ from gfn_ray.data.stories import Story, load_stories, split
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.bert_score import bert_score
 from gfn_ray.evaluation.overlap import bleu4, gleu4
-from gfn_ray.evaluation.result import Evaluation, QuerySamples
+from gfn_ray.evaluation.result import QuerySamples
 from gfn_ray.evaluation.text import distinct_fraction, is_copy
 from gfn_ray.models.sentence_encoder import SentenceEncoder
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.reward import Reward
 from gfn_ray.support import BoundedSupport, Support
+from gfn_ray.tasks.base import BaseTask
 from gfn_ray.tasks.infill_target import AdjustedReward, CopyPenalty, LengthPrior, Term
 from gfn_ray.tasks.task import (
     DIAGNOSTICS,
-    Conclusion,
     MetricInfo,
     TaskData,
     check_prompt_lengths,
@@ -36,13 +35,15 @@ from gfn_ray.trajectory import IntArray, Query
 from gfn_ray.wording import count
 
 
-class InfillTask:
+class InfillTask(BaseTask[InfillJob]):
     """Sentences 1-3 and 5 are given; z is the fourth, as " text" with its leading space."""
 
     name = "infill"
+    job = InfillJob
+    fields = ("beginning", "ending")
 
     def __init__(self, config: InfillJob) -> None:
-        self._config = config
+        super().__init__(config)
         self._loaded_encoder: SentenceEncoder | None = None
 
     def load(self, tokenizer: Any, vocab_size: int) -> TaskData:
@@ -64,12 +65,9 @@ class InfillTask:
         return TaskData(
             queries[0],
             queries[1],
-            self._support(vocabulary, tokenizer),
+            self.support(tokenizer, vocab_size),
             self._reward(vocabulary, queries[0]),
         )
-
-    def sample_metrics(self, samples: Sequence[QuerySamples]) -> dict[str, float]:
-        return {}
 
     def query_metrics(self, samples: Sequence[QuerySamples]) -> list[dict[str, float]]:
         encoder = self._encoder()
@@ -92,16 +90,15 @@ class InfillTask:
     def around(self, query: Query) -> tuple[str, str]:
         return query.texts["beginning"], query.texts["ending"]
 
-    def conclude(self, before: Evaluation, after: Evaluation, directory: Path) -> Conclusion:
-        return Conclusion()
-
     @property
     def metrics(self) -> dict[str, MetricInfo]:
         return {
             **DIAGNOSTICS,
             "log_reward_mean": MetricInfo("higher", self._target_in_words()),
             "log_pf_reference": MetricInfo("higher", "log q of the true middle sentence"),
-            "log_pf_reference_per_token": MetricInfo("higher", "the same a token, its stop one"),
+            "log_pf_reference_per_token": MetricInfo(
+                "higher", "the same per token, the stop one of them"
+            ),
             "bert_score": MetricInfo("higher", f"BERTScore F1 ({self._config.encoder.name})"),
             "bleu4": MetricInfo("higher", "BLEU-4 to the true middle, of single sentences"),
             "gleu4": MetricInfo("higher", "GLEU-4 to the true middle, of single sentences"),
@@ -110,6 +107,16 @@ class InfillTask:
             "copy_fraction": MetricInfo("lower", "near-copies of a given sentence"),
             "length_mean": MetricInfo("none", "tokens of z"),
         }
+
+    def query(self, fields: Mapping[str, str], tokenizer: Any) -> Query:
+        beginning, ending = fields["beginning"].strip(), fields["ending"].strip()
+        return Query(
+            query_id=self.name,
+            prompt_ids=self._prompt_ids(beginning, ending, tokenizer),
+            context_ids=_ids(tokenizer, beginning),
+            answer_ids=_continuation(tokenizer, beginning, " " + ending),
+            texts={"beginning": beginning, "ending": ending, "given": f"{beginning}\n{ending}"},
+        )
 
     def _target_in_words(self) -> str:
         task = self._config.task
@@ -141,10 +148,9 @@ class InfillTask:
     def _query(self, story: Story, tokenizer: Any) -> Query:
         beginning, middle, ending = story.sentences[:3], story.sentences[3], story.sentences[4]
         text = " ".join(beginning)
-        prompt = self._config.task.template.format(beginning=text, ending=ending)
         return Query(
             query_id=story.story_id,
-            prompt_ids=_ids(tokenizer, prompt),
+            prompt_ids=self._prompt_ids(text, ending, tokenizer),
             context_ids=_ids(tokenizer, text),
             answer_ids=_continuation(tokenizer, f"{text} {middle}", " " + ending),
             references=(_continuation(tokenizer, text, " " + middle),),
@@ -156,8 +162,13 @@ class InfillTask:
             },
         )
 
-    def _support(self, vocabulary: Vocabulary, tokenizer: Any) -> Support:
+    def _prompt_ids(self, beginning: str, ending: str, tokenizer: Any) -> IntArray:
+        template = self._config.task.template
+        return _ids(tokenizer, template.format(beginning=beginning, ending=ending))
+
+    def support(self, tokenizer: Any, vocab_size: int) -> Support:
         task = self._config.task
+        vocabulary = Vocabulary(tokenizer, vocab_size)
         stops = set(vocabulary.line_ends().tolist())
         if tokenizer.eos_token_id is not None:
             stops.add(int(tokenizer.eos_token_id))

@@ -8,7 +8,7 @@ section 4 (random number generation), there with 0..99.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ import numpy as np
 from gfn_ray.config import RandomNumberJob
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.histogram import draw_histogram
-from gfn_ray.evaluation.result import Enumeration, Evaluation, QuerySamples, mean_metrics
-from gfn_ray.evaluation.text import distinct_fraction
+from gfn_ray.evaluation.result import Enumeration, Evaluation
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.table import TableReward, table_key
 from gfn_ray.support import BoundedSupport, Support
+from gfn_ray.tasks.base import BaseTask
 from gfn_ray.tasks.integer_targets import log_target
 from gfn_ray.tasks.task import (
     DIAGNOSTICS,
@@ -36,13 +36,14 @@ from gfn_ray.trajectory import IntArray, Query
 EXTREMES_SHOWN = 5
 
 
-class RandomNumberTask:
+class RandomNumberTask(BaseTask[RandomNumberJob]):
     """One query; z is an integer in digits."""
 
     name = "random_number"
+    job = RandomNumberJob
 
     def __init__(self, config: RandomNumberJob) -> None:
-        self._config = config
+        super().__init__(config)
         task = config.task
         self._integers = list(range(task.low, task.high + 1))
         self._log_target = log_target(
@@ -54,16 +55,9 @@ class RandomNumberTask:
         floor = self._config.task.floor_or_default
         log_reward = np.maximum(self._log_target - self._log_target.max(), floor)
         listed = {table_key(z): float(r) for z, r in zip(outcomes, log_reward, strict=True)}
-        query = Query(
-            query_id=self.name,
-            prompt_ids=prompt_ids,
-            context_ids=prompt_ids,
-            answer_ids=np.zeros(0, dtype=np.int32),
-            references=tuple(outcomes),
-            texts={"prompt": self._prompt()},
-        )
+        query = self._query(prompt_ids, outcomes)
         check_prompt_lengths("task", [query], self._config.sampler)
-        support = self._support(outcomes, tokenizer, vocab_size)
+        support = self.support(tokenizer, vocab_size)
         exact = Enumeration(self.name, self._config.task.target, outcomes, log_reward)
         # A constant floor under a whole vocabulary would outweigh the target: 49,152 ** 4 texts.
         prior = (
@@ -73,15 +67,13 @@ class RandomNumberTask:
         )
         return TaskData([query], [query], support, TableReward(listed, floor, prior), [exact])
 
-    def sample_metrics(self, samples: Sequence[QuerySamples]) -> dict[str, float]:
-        found = [
-            {
-                "distinct_fraction": distinct_fraction(one.texts),
-                "length_mean": float(np.mean([len(t) for t in one.trajectories])),
-            }
-            for one in samples
-        ]
-        return mean_metrics(found)
+    def query(self, fields: Mapping[str, str], tokenizer: Any) -> Query:
+        return self._query(*self._written(tokenizer))
+
+    def answer(self, query: Query, text: str) -> str | None:
+        """The integer, in the one form that counts."""
+        number = text.strip()
+        return number if number in map(str, self._integers) else None
 
     def around(self, query: Query) -> tuple[str, str]:
         return query.texts["prompt"], ""
@@ -124,6 +116,16 @@ class RandomNumberTask:
             "length_mean": MetricInfo("none", "tokens of z"),
         }
 
+    def _query(self, prompt_ids: IntArray, outcomes: list[IntArray]) -> Query:
+        return Query(
+            query_id=self.name,
+            prompt_ids=prompt_ids,
+            context_ids=prompt_ids,
+            answer_ids=np.zeros(0, dtype=np.int32),
+            references=tuple(outcomes),
+            texts={"prompt": self._prompt()},
+        )
+
     def _prompt(self) -> str:
         task = self._config.task
         how = "uniformly" if task.target == "uniform" else f"from a {task.target} distribution"
@@ -149,7 +151,8 @@ class RandomNumberTask:
             "task.prompt"
         )
 
-    def _support(self, outcomes: list[IntArray], tokenizer: Any, vocab_size: int) -> Support:
+    def support(self, tokenizer: Any, vocab_size: int) -> Support:
+        _, outcomes = self._written(tokenizer)
         eos = tokenizer.eos_token_id
         longest = max(len(z) for z in outcomes)
         if self._config.task.support == "full":

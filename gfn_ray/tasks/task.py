@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from gfn_ray.config import SamplerConfig
+from gfn_ray.config import JobConfig, SamplerConfig
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.result import Enumeration, Evaluation, QuerySamples
 from gfn_ray.rewards.reward import Reward
@@ -74,15 +74,62 @@ def check_prompt_lengths(what: str, queries: Sequence[Query], sampler: SamplerCo
             )
 
 
+def check_data(name: str, data: TaskData, sampler: SamplerConfig, vocab_size: int) -> None:
+    """Raises UserError where a task's data cannot carry a run.
+
+    vocab_size: length of the model's logits, as `Task.load` was told.
+    """
+    for what, queries in (("training", data.train), ("held-out", data.held_out)):
+        if not queries:
+            raise UserError(f"load() of task {name} gave no {what} queries; it needs at least one")
+        ids = [query.query_id for query in queries]
+        if twice := {one for one in ids if ids.count(one) > 1}:
+            raise UserError(
+                f"load() of task {name} gave two {what} queries the id {min(twice)!r}; samples "
+                "are kept by id, so each needs its own"
+            )
+        check_prompt_lengths("query", queries, sampler)
+    if data.support.vocab_size != vocab_size:
+        raise UserError(
+            f"the support of task {name} covers {data.support.vocab_size} tokens, the model's "
+            f"logits {vocab_size}; build its masks with the vocab_size that load() is given"
+        )
+
+
 class Task(Protocol):
-    """A family of posteriors p(z | query)."""
+    """A family of posteriors p(z | query). `tasks.base` has defaults to inherit."""
 
     name: str
+
+    @property
+    def job(self) -> type[JobConfig]:
+        """The settings that the task is made of."""
+        ...
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The named texts that `query` takes."""
+        ...
 
     def load(self, tokenizer: Any, vocab_size: int) -> TaskData:
         """Reads the data and says which tokens are legal where.
 
         vocab_size: length of the model's logits, which may exceed the tokenizer's.
+        """
+        ...
+
+    def support(self, tokenizer: Any, vocab_size: int) -> Support:
+        """The support of `load`, for a trained policy that is served where the data are not."""
+        ...
+
+    def query(self, fields: Mapping[str, str], tokenizer: Any) -> Query:
+        """A query of a person's own; `fields` has a text for each name in self.fields."""
+        ...
+
+    def answer(self, query: Query, text: str) -> str | None:
+        """The answer that a sample stands for; None where this one gives none.
+
+        Raises UserError where z of this task is no answer at all.
         """
         ...
 

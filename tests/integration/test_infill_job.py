@@ -2,18 +2,28 @@
 
 import json
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
 import psutil
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from peft import set_peft_model_state_dict
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import gfn_ray
 from gfn_ray.cli import parse
 from gfn_ray.config import InfillJob
+from gfn_ray.policy.adapter import load_adapter
+from gfn_ray.policy.log_q import TrajectoryGroup
 from gfn_ray.runtime.run_dir import newest_complete
+from gfn_ray.serving.description import read_description
+from gfn_ray.tasks.infill import InfillTask
+from gfn_ray.tasks.references import known_trajectory
 from job_runner import LIMIT, mlflow_run, run, run_make, start, summary, tiny_flags
+from policies import load, lora_trainer
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
 
@@ -157,6 +167,57 @@ def test_the_adapter_loads_as_plain_peft_and_is_not_the_base_model(finished, tin
         before = base(ids).logits
         after = PeftModel.from_pretrained(base, summary(home)["adapter"])(ids).logits
     assert not torch.allclose(before, after, atol=1e-4)
+
+
+STORY = {
+    "beginning": "Anna lost her key. She looked for it everywhere. It was getting late.",
+    "ending": "She went home with a smile.",
+}
+
+
+def test_the_adapter_is_served_with_the_learners_log_q_inside_the_support(finished, tiny_dir):
+    home, _ = finished
+    with gfn_ray.open(home / "run" / "adapter") as policy:
+        samples = policy.sample(STORY, n=12, seed=1)
+        again = policy.sample(STORY, n=12, seed=1)
+    assert [one.token_ids for one in again] == [one.token_ids for one in samples]
+
+    config = parse(InfillJob, tiny_flags(tiny_dir, home))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_dir)
+    task = InfillTask(config)
+    support, query = task.support(tokenizer, len(tokenizer)), task.query(STORY, tokenizer)
+    assert all(support.contains(one.token_ids) for one in samples)
+    trainer = lora_trainer(load(tiny_dir), config, support)
+    adapter = load_adapter(home / "run" / "adapter")
+    weights = {name: torch.from_numpy(array) for name, array in adapter.tensors.items()}
+    set_peft_model_state_dict(trainer.model, weights)
+    z = [np.array(one.token_ids, dtype=np.int32) for one in samples]
+    known = [known_trajectory(query.query_id, tokens, support) for tokens in z]
+    scores = trainer.score([TrajectoryGroup(query.prompt_ids, known)])
+    assert scores.log_q == pytest.approx([one.log_q for one in samples], abs=1e-3)
+
+
+def test_the_shell_form_draws_the_same_samples_as_python(finished):
+    home, _ = finished
+    adapter = str(home / "run" / "adapter")
+    fields = [part for name, text in STORY.items() for part in (f"--{name}", text)]
+    result = subprocess.run(
+        [sys.executable, "-m", "gfn_ray", "sample", adapter, *fields, "--n", "3", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert result.returncode == 0, result.stderr
+    printed = [json.loads(line) for line in result.stdout.splitlines()]
+    drawn = gfn_ray.sample(adapter, STORY, n=3)
+    assert [line["text"] for line in printed] == [one.text for one in drawn]
+    assert [line["log_q"] for line in printed] == pytest.approx([one.log_q for one in drawn])
+
+
+def test_a_checkpoint_is_served_like_the_adapter(finished):
+    home, _ = finished
+    checkpoint = newest_complete(home / "run" / "checkpoints")
+    assert read_description(checkpoint).make_task(None)[1].steps == 6
 
 
 def test_the_newest_checkpoint_is_the_last_one_and_old_ones_are_gone(finished):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+import gfn_ray
 from job_runner import mlflow_run, run, run_make, summary, tiny_flags, tiny_number_flags
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
@@ -56,6 +57,20 @@ def test_the_histogram_is_in_the_run_directory_and_in_mlflow(finished):
     assert {"histogram.png", "histogram.svg"} <= artifacts
     assert (home / "run" / "histogram.png").stat().st_size > 10_000
     assert "most under-weighted integers" in out
+
+
+def test_predictions_are_shares_of_the_samples_and_follow_the_trained_policy(finished):
+    """TV below .2 exactly, so the shares of 256 samples are not far from a tenth each."""
+    home, _ = finished
+    found = gfn_ray.predict(home / "run" / "adapter", n=256)
+    assert len(found.samples) == 256
+    weights = dict(found.answers)
+    assert set(weights) <= set("0123456789")
+    assert sum(weights.values()) + found.unanswered == pytest.approx(1)
+    texts = [one.text for one in found.samples]
+    assert all(weights[digit] == texts.count(digit) / 256 for digit in weights)
+    assert list(weights.values()) == sorted(weights.values(), reverse=True)
+    assert 0.5 * sum(abs(weights.get(d, 0) - 0.1) for d in "0123456789") < 0.3
 
 
 def test_a_run_ends_once_its_metric_is_low_enough(tiny_dir, tmp_path):

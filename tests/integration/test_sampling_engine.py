@@ -95,12 +95,16 @@ def policy_of(tiny_dir, support, adapter: Adapter) -> PolicyTrainer:
 
 
 def mismatch(trajectories, queries, policy: PolicyTrainer) -> float:
-    """Largest difference between the engine's log q and the learner's, in nats."""
+    """Largest difference between the engine's log q and the learner's, in nats: of the content
+    tokens, and of the whole z with its stop, which two tokens spell here."""
     worst = 0.0
     for query in queries:
         own = [t for t in trajectories if t.query_id == query.query_id]
         scores = policy.score([TrajectoryGroup(query.prompt_ids, own)])
-        worst = max(worst, float(np.abs(scores.log_pf - [t.sampler_log_pf for t in own]).max()))
+        content = np.array([t.sampler_log_pf for t in own])
+        whole = content + [t.sampler_log_stop for t in own]
+        for engine, learner in ((content, scores.log_pf), (whole, scores.log_q)):
+            worst = max(worst, float(np.abs(engine - learner).max()))
     return worst
 
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from gfn_ray.config import JobConfig
+from gfn_ray.durable import COMPLETE
 from gfn_ray.errors import UserError
 from gfn_ray.runtime.run_dir import (
-    COMPLETE,
     RunDir,
     newest_complete,
     output_root,

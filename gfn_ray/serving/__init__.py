@@ -1,0 +1,1 @@
+"""A trained adapter at work: from its directory to samples and answers, without Ray."""

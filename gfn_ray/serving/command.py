@@ -1,0 +1,118 @@
+"""The shell form of serving: python -m gfn_ray sample|predict ADAPTER --FIELD TEXT ...
+
+Owns its flags and what it prints. Imports nothing heavy before the words make sense.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from gfn_ray import __version__
+from gfn_ray.errors import UserError
+
+HELP = """\
+usage: python -m gfn_ray sample ADAPTER [--FIELD TEXT] ... [--OPTION VALUE] ...
+       python -m gfn_ray predict ADAPTER ...
+
+sample   draws z from the policy of a trained adapter, with log q of each in nats
+predict  averages the answers of such samples: each answer with the share that gives it
+
+ADAPTER is a directory that a run left, such as runs/infill-latest/adapter. A query's texts are
+flags by the names its task gives them, --beginning and --ending for infill.
+
+  --n N         samples [default 8 for sample, 16 for predict]
+  --seed N      the same seed gives the same samples [default 0]
+  --model NAME  the base model, where it is not where the run had it
+  --json        one JSON object a line
+  --help, -h
+  --version
+
+A task of your own is served from Python: gfn_ray.sample(adapter, query, n, task=MyTask)."""
+
+_SAMPLES = {"sample": 8, "predict": 16}
+
+
+@dataclass
+class Words:
+    """What a person asked for."""
+
+    verb: str
+    adapter: str
+    n: int
+    seed: int = 0
+    model: str | None = None
+    as_json: bool = False
+    query: dict[str, str] = field(default_factory=dict)
+
+
+def command(arguments: Sequence[str]) -> int:
+    """Runs one command and returns the exit code; UserError where a word is at fault."""
+    if not arguments or "--help" in arguments or "-h" in arguments:
+        print(HELP)
+        return 0
+    if "--version" in arguments:
+        print(f"gfn_ray {__version__}")
+        return 0
+    words = read_words(arguments)
+    from gfn_ray.serving.one_shot import predict, sample
+
+    if words.verb == "sample":
+        drawn = sample(words.adapter, words.query, words.n, seed=words.seed, model=words.model)
+        for one in drawn:
+            record = {**vars(one), "token_ids": list(one.token_ids)}
+            _print(record, f"{one.log_q:9.3f}  {one.text}", words.as_json)
+        return 0
+    found = predict(words.adapter, words.query, words.n, seed=words.seed, model=words.model)
+    for answer, weight in found.answers:
+        _print({"answer": answer, "weight": weight}, f"{weight:6.3f}  {answer}", words.as_json)
+    if found.unanswered:
+        share = found.unanswered
+        _print({"answer": None, "weight": share}, f"{share:6.3f}  (no answer)", words.as_json)
+    return 0
+
+
+def read_words(arguments: Sequence[str]) -> Words:
+    """The words of a command line; UserError names the one at fault."""
+    verb, *rest = arguments
+    if verb not in _SAMPLES:
+        raise UserError(f"the command is sample or predict, got {verb!r}; see --help")
+    if not rest or rest[0].startswith("--"):
+        raise UserError(f"{verb} needs an adapter directory, such as runs/infill-latest/adapter")
+    words = Words(verb, rest[0], _SAMPLES[verb])
+    left = rest[:0:-1]
+    while left:
+        word = left.pop()
+        if not word.startswith("--"):
+            raise UserError(f"unexpected word {word!r}; a query's texts are written --name TEXT")
+        if word == "--json":
+            words.as_json = True
+            continue
+        flag, equals, text = word.partition("=")
+        if not equals:
+            if not left:
+                raise UserError(f"{flag} got no text")
+            text = left.pop()
+        name = flag[2:].replace("-", "_")
+        if name == "n":
+            words.n = _whole(flag, text)
+        elif name == "seed":
+            words.seed = _whole(flag, text)
+        elif name == "model":
+            words.model = text
+        else:
+            words.query[name] = text
+    return words
+
+
+def _whole(flag: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise UserError(f"{flag} got {text!r}; it takes a whole number") from None
+
+
+def _print(record: dict[str, object], line: str, as_json: bool) -> None:
+    text = json.dumps(record, ensure_ascii=False) if as_json else " ".join(line.split("\n"))
+    print(text)

@@ -1,0 +1,109 @@
+"""gfn_ray.toml: what an adapter directory says of itself, beside its PEFT files.
+
+Owns the format: its version, the task's name and the resolved settings of the run, the base
+model among them. PEFT and vLLM pass the file over.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gfn_ray.cli import read_stored
+from gfn_ray.config import JobConfig
+from gfn_ray.durable import COMPLETE, atomic_file
+from gfn_ray.errors import UserError
+from gfn_ray.tasks.catalog import BUILT_IN
+from gfn_ray.tasks.task import Task
+
+FILE = "gfn_ray.toml"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Description:
+    """settings: the tree that `dump_toml` wrote, not yet checked."""
+
+    file: Path
+    task: str
+    settings: dict[str, Any]
+
+    def make_task(self, given: type[Any] | None) -> tuple[Task, JobConfig]:
+        """The task that the adapter was trained on, of the settings it had then.
+
+        given: the task's class, for one that is not built in. Raises UserError where there is
+        none of that name.
+        """
+        task = given or self._built_in()
+        job, name = getattr(task, "job", None), getattr(task, "name", None)
+        if not (isinstance(job, type) and issubclass(job, JobConfig) and isinstance(name, str)):
+            raise UserError(
+                f"task got {task!r}; it takes a task's class, with its settings (a JobConfig "
+                "class) as `job` and its name as `name`"
+            )
+        if name != self.task:
+            raise UserError(
+                f"task got {task.__name__}, whose name is {name!r}, and {self.file} was written "
+                f"by a run of task {self.task!r}; give the class of that one"
+            )
+        config = read_stored(job, self.settings, self.file)
+        made: Task = task(config)
+        return made, config
+
+    def _built_in(self) -> type[Any]:
+        if self.task not in BUILT_IN:
+            raise UserError(
+                f"{self.file} was written by a run of task {self.task!r}, which is not built in; "
+                "give its class, as in gfn_ray.sample(adapter, query, task=MyTask) "
+                f"(built in: {', '.join(BUILT_IN)})"
+            )
+        return BUILT_IN[self.task]()
+
+
+def write_description(directory: Path, task: str, settings: str) -> None:
+    """Writes the file into an adapter directory.
+
+    settings: the run's own config.toml, which `dump_toml` made and which holds no credentials.
+    """
+    import tomli_w
+
+    tree = {"format": FORMAT, "task": task, "settings": tomllib.loads(settings)}
+    with atomic_file(directory / FILE) as temp:
+        temp.write_text(tomli_w.dumps(tree), encoding="utf-8")
+
+
+def read_description(directory: Path) -> Description:
+    """What an adapter directory says of itself; UserError where it is none, or torn."""
+    file = directory / FILE
+    if not directory.is_dir():
+        raise UserError(
+            f"there is no adapter directory {directory}; a finished run leaves one at "
+            "runs/<task>-latest/adapter"
+        )
+    if not file.is_file():
+        if (directory / "adapter" / FILE).is_file():
+            raise UserError(f"{directory} is a run's directory; its adapter is {directory}/adapter")
+        raise UserError(
+            f"{directory} has no file {FILE}, so its task and settings are unknown; it takes a "
+            "directory that a run of gfn_ray wrote, such as runs/<task>-latest/adapter"
+        )
+    if not (directory / COMPLETE).is_file():
+        raise UserError(
+            f"the adapter {directory} is torn (it has no file {COMPLETE}); take a whole one, such "
+            "as the newest of the run's checkpoints"
+        )
+    try:
+        tree = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read: {error}; take a whole adapter") from None
+    if tree.get("format") != FORMAT:
+        raise UserError(
+            f"{file} has format {tree.get('format')!r}, and this gfn_ray reads {FORMAT}; serve it "
+            "with the gfn_ray that wrote it"
+        )
+    task, settings = tree.get("task"), tree.get("settings")
+    if not isinstance(task, str) or not isinstance(settings, dict):
+        raise UserError(f"{file} lacks its task or its [settings]; take a whole adapter")
+    return Description(file, task, settings)

@@ -1,0 +1,215 @@
+"""A trained policy that answers queries: the run's own engine and support, in this process.
+
+Owns the way from an adapter directory to samples. Knows no Ray. Files and fields are checked
+first; the engine, which takes seconds, starts with the first sample.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gfn_ray.errors import UserError
+from gfn_ray.models.loading import load_tokenizer, resolve_model, vocab_size
+from gfn_ray.models.merged import merged_model_dir
+from gfn_ray.policy.adapter import load_adapter
+from gfn_ray.sampling.environment import vllm_environment
+from gfn_ray.serving.description import read_description
+from gfn_ray.trajectory import Query
+from gfn_ray.wording import count
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One z. token_ids: its content tokens. stopped: it chose to stop, before max_len.
+
+    log_q: log-probability in nats, under the policy and its support, of the whole z with its
+    stop, as the engine computed it: in float32 on a CPU, bfloat16 on CUDA unless set otherwise.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    log_q: float
+    stopped: bool
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Answers averaged over the policy's samples.
+
+    answers: (answer, weight), the heaviest first. A weight is the share of samples that give
+    the answer: a Monte Carlo estimate of its posterior probability, sum over z of
+    q(z | query) [z gives it], since z comes with the posterior's weights already. Its standard
+    error is at most .5 / sqrt(n). Weights and `unanswered`, the share of samples that give
+    none, sum to 1.
+    """
+
+    answers: list[tuple[str, float]]
+    unanswered: float
+    samples: list[Sample]
+
+
+class ServedPolicy:
+    """The policy of one adapter directory. Not for several threads at once."""
+
+    def __init__(
+        self,
+        adapter: str | Path,
+        *,
+        task: type[Any] | None = None,
+        model: str | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
+        self._directory = Path(adapter).expanduser()
+        description = read_description(self._directory)
+        self._adapter = load_adapter(self._directory)
+        self._task, config = description.make_task(task)
+        # From the caller alone: an adapter may come from a stranger.
+        setting = config.model.model_copy(update={"trust_remote_code": trust_remote_code})
+        if model is not None:
+            setting = setting.model_copy(update={"name": model})
+        self._config = config.model_copy(update={"model": setting})
+        try:
+            self._model = resolve_model(setting)
+            self._tokenizer = load_tokenizer(self._model, trust_remote_code)
+            size = vocab_size(self._model, trust_remote_code)
+            if self._config.base_adapter is not None:
+                base = self._config.base_adapter
+                self._model = merged_model_dir(self._model, base, trust_remote_code)
+        except UserError as error:
+            raise UserError(
+                f"{error} (the base model of {self._directory}; `model` names it anew)"
+            ) from None
+        self._support = self._task.support(self._tokenizer, size)
+        self._engine: Any = None
+        self._closed = False
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the texts that a query has."""
+        return self._task.fields
+
+    def sample(
+        self, query: Mapping[str, str] | None = None, n: int = 8, *, seed: int = 0
+    ) -> list[Sample]:
+        """n independent samples of q(z | query). The same seed gives the same samples.
+
+        query: a text for each of `fields`. Raises UserError where it has others, or where the
+        prompt is longer than any of the run could be.
+        """
+        return self._sample(self._query(query or {}), n, seed)
+
+    def predict(
+        self, query: Mapping[str, str] | None = None, n: int = 16, *, seed: int = 0
+    ) -> Prediction:
+        """Answers with the share of n samples that give them; see `Prediction`.
+
+        Raises UserError where z of the task is no answer.
+        """
+        asked = self._query(query or {})
+        samples = self._sample(asked, n, seed)
+        answers = Counter(self._task.answer(asked, one.text) for one in samples)
+        unanswered = answers.pop(None, 0) / n
+        weighted = [(answer, votes / n) for answer, votes in answers.most_common() if answer]
+        return Prediction(weighted, unanswered, samples)
+
+    def close(self) -> None:
+        """Frees the engine; the policy cannot be sampled any more."""
+        self._closed = True
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    def __enter__(self) -> ServedPolicy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _query(self, texts: Mapping[str, str]) -> Query:
+        name, expected = self._task.name, self.fields
+        takes = ", ".join(expected) or "none"
+        for field in expected:
+            text = texts.get(field)
+            if not isinstance(text, str) or not text.strip():
+                got = "nothing" if text is None else repr(text)
+                raise UserError(f"the query's {field} got {got}; {name} takes texts for {takes}")
+        if unknown := [field for field in texts if field not in expected]:
+            raise UserError(f"the query has a field {unknown[0]!r}; {name} takes {takes}")
+        query = self._task.query(texts, self._tokenizer)
+        most = self._config.sampler.max_prompt_tokens
+        if len(query.prompt_ids) > most:
+            raise UserError(
+                f"the prompt of this query has {len(query.prompt_ids)} tokens, and the run had "
+                f"sampler.max_prompt_tokens {most}; shorten {takes}"
+            )
+        return query
+
+    def _sample(self, query: Query, n: int, seed: int) -> list[Sample]:
+        if self._closed:
+            raise UserError("the policy is closed; open it again with gfn_ray.open")
+        for name, number, least in (("n", n, 1), ("seed", seed, 0)):
+            if number < least:
+                raise UserError(f"{name} got {number}; it takes a whole number, at least {least}")
+        if self._engine is None:
+            self._engine = self._start()
+        from gfn_ray.sampling.engine import SampleRequest
+        from gfn_ray.sampling.exploration import on_policy_plan
+
+        plans = on_policy_plan(n, np.random.default_rng(seed))
+        return [
+            Sample(
+                text=self._tokenizer.decode(t.token_ids),
+                token_ids=tuple(t.token_ids.tolist()),
+                log_q=t.sampler_log_pf + t.sampler_log_stop,
+                stopped=t.stopped,
+            )
+            for t in self._engine.sample([SampleRequest(query, plans)])
+        ]
+
+    def _start(self) -> Any:
+        """The engine that sampled for the run, with the adapter live."""
+        device = _device(self._config.runtime.device)
+        _prepare_environment(device)
+        from gfn_ray.sampling.engine import SamplingEngine
+
+        engine = SamplingEngine(
+            self._model,
+            self._support,
+            self._config.sampler,
+            self._config.policy,
+            device=device,
+            seed=self._config.seed,
+            trust_remote_code=self._config.model.trust_remote_code,
+        )
+        engine.load(self._adapter)
+        return engine
+
+
+def _device(setting: str) -> str:
+    import torch
+
+    if setting == "cpu" or not torch.cuda.is_available():
+        # A run on another machine may have had a GPU; its adapter is served on what is here.
+        return "cpu"
+    return "cuda"
+
+
+def _prepare_environment(device: str) -> None:
+    """Sets what vLLM reads while it is imported; UserError where that has been already."""
+    wanted = vllm_environment(device)
+    missing = {name: value for name, value in wanted.items() if os.environ.get(name) != value}
+    if missing and "vllm" in sys.modules:
+        setting = " ".join(f"{name}={value}" for name, value in missing.items())
+        raise UserError(
+            f"vllm was imported before gfn_ray could set {count(len(missing), 'variable')} that "
+            f"it reads; sample first, or start Python with {setting}"
+        )
+    os.environ.update(missing)

@@ -1,0 +1,82 @@
+"""What most tasks have in common, as a class to inherit from.
+
+Owns defaults for the optional parts of `Task`. A task need not inherit: the protocol counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from gfn_ray.config import JobConfig
+from gfn_ray.errors import UserError
+from gfn_ray.evaluation.result import Evaluation, QuerySamples
+from gfn_ray.evaluation.text import distinct_fraction
+from gfn_ray.support import Support
+from gfn_ray.tasks.task import DIAGNOSTICS, Conclusion, MetricInfo, TaskData
+from gfn_ray.trajectory import Query
+
+ConfigT = TypeVar("ConfigT", bound=JobConfig)
+
+
+class BaseTask(Generic[ConfigT]):
+    """A subclass gives `name`, `job` and `load`; `fields` and `query` too, to be served."""
+
+    name: str
+    job: type[ConfigT]
+    fields: tuple[str, ...] = ()
+
+    def __init__(self, config: ConfigT) -> None:
+        self._config = config
+
+    def load(self, tokenizer: Any, vocab_size: int) -> TaskData:
+        raise NotImplementedError(f"{type(self).__name__} has no load()")
+
+    def support(self, tokenizer: Any, vocab_size: int) -> Support:
+        """That of `load`, data and all; a task whose data may be gone gives it alone."""
+        return self.load(tokenizer, vocab_size).support
+
+    def query(self, fields: Mapping[str, str], tokenizer: Any) -> Query:
+        raise UserError(
+            f"task {self.name} takes no queries from outside: {type(self).__name__} has no "
+            "query(fields, tokenizer)"
+        )
+
+    def answer(self, query: Query, text: str) -> str | None:
+        raise UserError(
+            f"z of task {self.name} is no answer that could be averaged, since "
+            f"{type(self).__name__} has no answer(query, text); use gfn_ray.sample"
+        )
+
+    def metrics_of(self, one: QuerySamples) -> dict[str, float]:
+        """Metrics of one held-out query's samples; a run reports their means."""
+        return {
+            "stopped_fraction": float(np.mean([t.stopped for t in one.trajectories])),
+            "distinct_fraction": distinct_fraction(one.texts),
+            "length_mean": float(np.mean([len(t) for t in one.trajectories])),
+        }
+
+    def query_metrics(self, samples: Sequence[QuerySamples]) -> list[dict[str, float]]:
+        return [self.metrics_of(one) for one in samples]
+
+    def sample_metrics(self, samples: Sequence[QuerySamples]) -> dict[str, float]:
+        return {}
+
+    @property
+    def metrics(self) -> dict[str, MetricInfo]:
+        return {
+            **DIAGNOSTICS,
+            "log_reward_mean": MetricInfo("higher", "untempered log R of the samples"),
+            "stopped_fraction": MetricInfo("higher", "samples that stop before max_len"),
+            "distinct_fraction": MetricInfo("higher", "different texts among a query's samples"),
+            "length_mean": MetricInfo("none", "tokens of z"),
+        }
+
+    def around(self, query: Query) -> tuple[str, str]:
+        return "\n".join(query.texts.values()), ""
+
+    def conclude(self, before: Evaluation, after: Evaluation, directory: Path) -> Conclusion:
+        return Conclusion()

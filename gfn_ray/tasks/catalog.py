@@ -1,0 +1,29 @@
+"""The built-in tasks by name, for adapters that name the task they were trained on.
+
+Owns the list. A stored name is only ever looked up here: no file can have code imported by
+naming it. A task's module is imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+def _infill() -> type[Any]:
+    from gfn_ray.tasks.infill import InfillTask
+
+    return InfillTask
+
+
+def _random_number() -> type[Any]:
+    from gfn_ray.tasks.random_number import RandomNumberTask
+
+    return RandomNumberTask
+
+
+BUILT_IN: dict[str, Callable[[], type[Any]]] = {
+    "infill": _infill,
+    "random_number": _random_number,
+}
+"""Task name to a function that imports its class; a class names its settings as `job`."""

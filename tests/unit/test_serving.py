@@ -1,0 +1,255 @@
+"""Serving without an engine: what an adapter says of itself, and every mistake on the way."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gfn_ray
+from gfn_ray.cli import dump_toml, main
+from gfn_ray.config import InfillJob, ModelConfig, RandomNumberJob
+from gfn_ray.durable import COMPLETE
+from gfn_ray.errors import UserError
+from gfn_ray.policy.adapter import Adapter, load_adapter, write_adapter
+from gfn_ray.serving.command import command, read_words
+from gfn_ray.serving.description import FILE, read_description, write_description
+from gfn_ray.tasks.catalog import BUILT_IN
+from gfn_ray.tasks.infill import InfillTask
+
+ROOT = Path(__file__).resolve().parents[2]
+STORY = {"beginning": "Tom had a dog. It ran away.", "ending": "He was happy."}
+
+
+def adapter_dir(home, task="infill", config=None):
+    directory = home / "adapter"
+    directory.mkdir()
+    write_adapter(Adapter(3, {"r": 16}, {"a.weight": np.ones((2, 3), np.float32)}), directory)
+    write_description(directory, task, dump_toml(config or InfillJob()))
+    (directory / COMPLETE).touch()
+    return directory
+
+
+# An adapter describes itself
+
+
+def test_task_and_settings_come_back_as_they_were(tmp_path):
+    config = InfillJob(steps=7, model=ModelConfig(name="/models/x"), seed=3)
+    task, read = read_description(adapter_dir(tmp_path, config=config)).make_task(None)
+    assert isinstance(task, InfillTask)
+    assert read == config
+
+
+def test_weights_come_back_as_they_were(tmp_path):
+    loaded = load_adapter(adapter_dir(tmp_path))
+    assert loaded.config == {"r": 16}
+    assert np.array_equal(loaded.tensors["a.weight"], np.ones((2, 3)))
+
+
+def test_the_catalogue_has_every_job_that_trains_a_task():
+    jobs = {file.stem: file.read_text() for file in (ROOT / "jobs").glob("*.py")}
+    training = {
+        name for name, text in jobs.items() if "from gfn_ray.runtime.run import run" in text
+    }
+    assert training == set(BUILT_IN)
+
+
+def test_each_task_of_the_catalogue_names_itself_and_its_settings():
+    for name, import_class in BUILT_IN.items():
+        task = import_class()
+        assert task.name == name
+        assert task(task.job()).job is task.job
+
+
+# What is no adapter is refused
+
+
+def refuse(directory):
+    with pytest.raises(UserError) as refused:
+        gfn_ray.sample(directory, STORY)
+    return str(refused.value)
+
+
+def test_a_directory_that_is_not_there_is_named(tmp_path):
+    assert str(tmp_path / "none") in refuse(tmp_path / "none")
+
+
+def test_a_runs_directory_is_told_from_its_adapters(tmp_path):
+    assert refuse(tmp_path) != refuse(adapter_dir(tmp_path).parent)
+    assert f"its adapter is {tmp_path}/adapter" in refuse(tmp_path)
+
+
+def test_an_adapter_of_unknown_origin_is_refused(tmp_path):
+    directory = adapter_dir(tmp_path)
+    (directory / FILE).unlink()
+    assert "its task and settings are unknown" in refuse(directory)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        (FILE, "format = ", "cannot be read"),
+        (FILE, 'task = "infill"', "has format None"),
+        (FILE, 'format = 2\ntask = "infill"', "reads 1"),
+        (FILE, "format = 1", "lacks its task"),
+        (FILE, 'format = 1\ntask = "infill"\n[settings]\nspeed = 9', "unknown setting speed"),
+        (FILE, 'format = 1\ntask = "infill"\n[settings]\nsteps = "x"', "it takes a whole number"),
+        ("adapter_model.safetensors", "", "cannot be read"),
+        ("adapter_config.json", "{", "cannot be read"),
+    ],
+)
+def test_a_torn_or_foreign_file_is_refused(tmp_path, file, content, message):
+    directory = adapter_dir(tmp_path)
+    (directory / file).write_text(content)
+    assert message in refuse(directory)
+    assert str(directory) in refuse(directory)
+
+
+def test_a_directory_without_its_marker_is_torn(tmp_path):
+    directory = adapter_dir(tmp_path)
+    (directory / COMPLETE).unlink()
+    assert "torn" in refuse(directory)
+
+
+def test_a_task_that_is_not_built_in_asks_for_its_class(tmp_path):
+    message = refuse(adapter_dir(tmp_path, "os.system"))
+    assert "task=MyTask" in message and "infill" in message
+
+
+@pytest.mark.parametrize(("task", "message"), [(str, "as `job`"), (InfillTask, "whose name is")])
+def test_a_class_that_is_not_the_adapters_task_is_refused(tmp_path, task, message):
+    with pytest.raises(UserError, match=message):
+        gfn_ray.open(adapter_dir(tmp_path, "haiku"), task=task)
+
+
+def test_a_base_model_that_is_gone_asks_for_a_new_name(tmp_path):
+    config = InfillJob(model=ModelConfig(name="/no/such/model"))
+    assert "`model` names it anew" in refuse(adapter_dir(tmp_path, config=config))
+
+
+def test_an_adapter_cannot_have_remote_code_run(tmp_path, tiny_dir):
+    model = ModelConfig(name=str(tiny_dir), trust_remote_code=True)
+    policy = gfn_ray.open(adapter_dir(tmp_path, config=InfillJob(model=model)))
+    assert policy._config.model.trust_remote_code is False
+
+
+# Queries of a person's own; none of these starts an engine
+
+
+@pytest.fixture
+def policy(tmp_path, tiny_dir):
+    config = InfillJob(model=ModelConfig(name=str(tiny_dir)))
+    with gfn_ray.open(adapter_dir(tmp_path, config=config)) as opened:
+        yield opened
+        assert opened._engine is None
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        (None, "beginning got nothing; infill takes texts for beginning, ending"),
+        ({"beginning": "Tom sat."}, "ending got nothing"),
+        ({**STORY, "ending": " "}, "ending got ' '"),
+        ({**STORY, "ending": 3}, "ending got 3"),
+        ({**STORY, "title": "Dogs"}, "'title'; infill takes beginning, ending"),
+        ({**STORY, "beginning": "Tom ran. " * 200}, "sampler.max_prompt_tokens 235"),
+    ],
+)
+def test_a_query_with_other_fields_is_refused(policy, query, message):
+    with pytest.raises(UserError, match=message):
+        policy.sample(query)
+
+
+@pytest.mark.parametrize("wrong", [{"n": 0}, {"seed": -1}])
+def test_a_number_out_of_bounds_is_refused(policy, wrong):
+    with pytest.raises(UserError, match=r"it takes a whole number, at least"):
+        policy.sample(STORY, **wrong)
+
+
+def test_a_closed_policy_says_so(policy):
+    policy.close()
+    with pytest.raises(UserError, match=r"closed"):
+        policy.sample(STORY)
+
+
+def test_a_story_of_a_persons_own_reads_like_one_of_the_data(policy):
+    """The same prompt and support as in training, the middle apart."""
+    task, tokenizer = policy._task, policy._tokenizer
+    data = task.load(tokenizer, len(tokenizer))
+    assert data.support.to_wire() == policy._support.to_wire()
+    for known in data.held_out[:5]:
+        asked = policy._query({name: known.texts[name] for name in policy.fields})
+        assert np.array_equal(asked.prompt_ids, known.prompt_ids)
+        assert np.array_equal(asked.context_ids, known.context_ids)
+        assert task.around(asked) == task.around(known)
+
+
+def test_a_random_number_answers_in_its_one_form_or_not_at_all():
+    task = BUILT_IN["random_number"]()(RandomNumberJob())
+    answers = [task.answer(None, text) for text in ("7", " 100", "101", "007", "-1", "x")]
+    assert answers == ["7", "100", None, None, None, None]
+
+
+def test_a_task_without_answers_says_so():
+    with pytest.raises(UserError, match=r"task infill is no answer.*gfn_ray\.sample"):
+        InfillTask(InfillJob()).answer(None, " He ran.")
+
+
+def test_an_engine_imported_too_early_is_explained():
+    script = (
+        "import sys, types\n"
+        "sys.modules['vllm'] = types.ModuleType('vllm')\n"
+        "from gfn_ray.serving.policy import _prepare_environment\n"
+        "_prepare_environment('cpu')\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("VLLM_")}
+    result = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert "VLLM_ENABLE_V1_MULTIPROCESSING=0" in result.stderr
+    assert "vllm was imported before" in result.stderr
+
+
+# The shell form
+
+
+def test_words_become_a_query_and_options():
+    given = ["sample", "a/b", "--beginning", "Tom sat.", "--ending=He ran.", "--n", "3", "--json"]
+    words = read_words(given)
+    assert words.query == {"beginning": "Tom sat.", "ending": "He ran."}
+    assert (words.adapter, words.n, words.seed, words.as_json) == ("a/b", 3, 0, True)
+    assert read_words(["predict", "a"]).n == 16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train"], "sample or predict, got 'train'"),
+        (["sample"], "needs an adapter directory"),
+        (["sample", "a", "b"], "unexpected word 'b'"),
+        (["sample", "a", "--ending"], "--ending got no text"),
+        (["sample", "a", "--n", "many"], "--n got 'many'; it takes a whole number"),
+        (["sample", "no/adapter"], "there is no adapter directory no/adapter"),
+    ],
+)
+def test_a_mistake_in_the_shell_is_one_line_and_code_2(arguments, message, capsys):
+    assert main(lambda: command(arguments)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_help_and_the_package_load_nothing_heavy():
+    script = (
+        "import sys, gfn_ray\n"
+        "from gfn_ray.serving.command import command\n"
+        "command(['--help'])\n"
+        "heavy = {'torch', 'vllm', 'ray', 'transformers', 'mlflow'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "python -m gfn_ray sample" in done.stdout
