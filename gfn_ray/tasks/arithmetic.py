@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gfn_ray.config import ArithmeticJob
-from gfn_ray.data.arithmetic import Problem, generate, load_demonstrations
+from gfn_ray.data.arithmetic import Problem, Splits, generate, load_demonstrations, parse
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.accuracy_plot import LengthAccuracy, draw_accuracy
 from gfn_ray.evaluation.proportion import wilson_interval
@@ -27,6 +27,7 @@ from gfn_ray.sampling.calculator import Calculator
 from gfn_ray.support import Support
 from gfn_ray.support.characters import lift
 from gfn_ray.tasks.arithmetic_grammar import ArithmeticGrammar
+from gfn_ray.tasks.base import BaseTask
 from gfn_ray.tasks.task import (
     DIAGNOSTICS,
     Conclusion,
@@ -40,7 +41,7 @@ from gfn_ray.trajectory import IntArray, Query
 _VALUE = re.compile(r"= ?(-?\d+)$")
 
 
-class ArithmeticTask:
+class ArithmeticTask(BaseTask[ArithmeticJob]):
     """One query a problem; z is " 6 - 0 = 6, 6 - 4 = 2" and its like.
 
     The answer that a z gives is the value of its last equation; that of a query is the one that
@@ -48,29 +49,14 @@ class ArithmeticTask:
     """
 
     name = "arithmetic"
-
-    def __init__(self, config: ArithmeticJob) -> None:
-        self._config = config
+    job = ArithmeticJob
+    fields = ("question",)
 
     def load(self, tokenizer: Any, vocab_size: int) -> TaskData:
         config, task = self._config, self._config.task
-        path = config.data.path
-        known = load_demonstrations(path)[: task.demonstrations] if path else None
-        if known is not None and len(known) < task.demonstrations:
-            raise UserError(
-                f"task.demonstrations asks for {task.demonstrations}, and data.path {path} has "
-                f"{len(known)}; lower it"
-            )
-        splits = generate(
-            task.data_seed,
-            demonstrations=task.demonstrations if known is None else known,
-            problems=task.problems,
-            train_operands=task.train_operands,
-            held_out=task.held_out,
-            held_out_operands=task.eval_operands,
-        )
+        splits = self._splits()
         held_out = self._spread(getattr(splits, task.eval_split))
-        support = self._support(Vocabulary(tokenizer, vocab_size), tokenizer)
+        support = self.support(tokenizer, vocab_size)
         shown = splits.demonstrations
         train = [
             *(self._query(p, shown, tokenizer, known=True) for p in splits.demonstrations),
@@ -90,8 +76,35 @@ class ArithmeticTask:
             evaluated,
             support,
             LikelihoodReward(config.reward.tokens_per_forward),
-            tool=Calculator() if task.calculator else None,
+            tool=self.tool,
         )
+
+    def support(self, tokenizer: Any, vocab_size: int) -> Support:
+        """z may end by a full stop, which is how a rationale goes on, or by the end of the line."""
+        task, vocabulary = self._config.task, Vocabulary(tokenizer, vocab_size)
+        stops = {*vocabulary.full_stops().tolist(), *vocabulary.line_ends().tolist()}
+        if tokenizer.eos_token_id is not None:
+            stops.add(int(tokenizer.eos_token_id))
+        grammar = ArithmeticGrammar(task.max_equations, task.max_digits, task.calculator)
+        try:
+            return lift(grammar, vocabulary.texts, sorted(stops))
+        except ValueError as error:
+            raise UserError(
+                f"the tokenizer of model.name {self._config.model.name!r} cannot serve "
+                f"arithmetic: {error}; choose another model"
+            ) from None
+
+    @property
+    def tool(self) -> Calculator | None:
+        return Calculator() if self._config.task.calculator else None
+
+    def query(self, fields: Mapping[str, str], tokenizer: Any) -> Query:
+        """A question such as "3 + 4 - 2", which may have more operands than those of training."""
+        try:
+            problem = parse(fields["question"])
+        except ValueError as error:
+            raise UserError(f"question: {error}; it takes one such as '3 + 4 - 2'") from None
+        return self._query(problem, self._splits().demonstrations, tokenizer, known=False)
 
     def sample_metrics(self, samples: Sequence[QuerySamples]) -> dict[str, float]:
         return {}
@@ -160,6 +173,23 @@ class ArithmeticTask:
             "length_mean": MetricInfo("none", "tokens of z, the calculator's included"),
         }
 
+    def _splits(self) -> Splits:
+        task, path = self._config.task, self._config.data.path
+        known = load_demonstrations(path)[: task.demonstrations] if path else None
+        if known is not None and len(known) < task.demonstrations:
+            raise UserError(
+                f"task.demonstrations asks for {task.demonstrations}, and data.path {path} has "
+                f"{len(known)}; lower it"
+            )
+        return generate(
+            task.data_seed,
+            demonstrations=task.demonstrations if known is None else known,
+            problems=task.problems,
+            train_operands=task.train_operands,
+            held_out=task.held_out,
+            held_out_operands=task.eval_operands,
+        )
+
     def _spread(self, held_out: dict[int, list[Problem]]) -> list[Problem]:
         """eval.queries problems, as evenly over the numbers of operands as can be."""
         queries, counts = self._config.eval.queries, sorted(held_out)
@@ -200,21 +230,6 @@ class ArithmeticTask:
                 "operands": str(len(problem.operands)),
             },
         )
-
-    def _support(self, vocabulary: Vocabulary, tokenizer: Any) -> Support:
-        """z may end by a full stop, which is how a rationale goes on, or by the end of the line."""
-        task = self._config.task
-        stops = {*vocabulary.full_stops().tolist(), *vocabulary.line_ends().tolist()}
-        if tokenizer.eos_token_id is not None:
-            stops.add(int(tokenizer.eos_token_id))
-        grammar = ArithmeticGrammar(task.max_equations, task.max_digits, task.calculator)
-        try:
-            return lift(grammar, vocabulary.texts, sorted(stops))
-        except ValueError as error:
-            raise UserError(
-                f"the tokenizer of model.name {self._config.model.name!r} cannot serve "
-                f"arithmetic: {error}; choose another model"
-            ) from None
 
     def _by_length(self, result: Evaluation) -> list[LengthAccuracy]:
         right: dict[int, list[float]] = {}

@@ -198,8 +198,22 @@ def test_settings_that_contradict_one_another_are_refused(flags, message, capsys
     assert message in capsys.readouterr().err
 
 
-def test_a_tokenizer_without_the_signs_is_refused(tokenizer):
-    vocabulary = Vocabulary(tokenizer, len(tokenizer))
-    vocabulary.texts = [text.replace("=", "") for text in vocabulary.texts]
+def test_a_tokenizer_without_the_signs_is_refused(tokenizer, monkeypatch):
+    def texts_without_equals(self):
+        return [text.replace("=", "") for text in known]
+
+    known = Vocabulary(tokenizer, len(tokenizer)).texts
+    monkeypatch.setattr(
+        Vocabulary, "texts", property(texts_without_equals, lambda *_: None), raising=False
+    )
     with pytest.raises(UserError, match="cannot serve arithmetic"):
-        ArithmeticTask(job())._support(vocabulary, tokenizer)
+        ArithmeticTask(job()).support(tokenizer, len(tokenizer))
+
+
+def test_a_persons_own_question_may_be_longer_than_those_of_training(tokenizer):
+    task = ArithmeticTask(job())
+    query = task.query({"question": "9 - 8 + 7 - 6 + 5 - 4 + 3"}, tokenizer)
+    assert query.texts["solution"] == "6"
+    assert task.answer(query, query.texts["rationale"]) == "6"
+    with pytest.raises(UserError, match="question: '3 times 4' is no sum"):
+        task.query({"question": "3 times 4"}, tokenizer)
