@@ -8,9 +8,16 @@ the beginning of another, "10".
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from gfn_ray.sampling.tools import ToolError
+import numpy as np
+
+from gfn_ray.sampling.tools import ToolError, ToolLoop
+from gfn_ray.support import GrammarSupport, lift
+from gfn_ray.tasks.vocabulary import Vocabulary
+from gfn_ray.trajectory import IntArray
 
 DIGITS = "015"
 SUMS = ("0", "1", "2", "5", "6", "10")
@@ -71,3 +78,26 @@ class Adder:
         if total > self._limit:
             raise ToolError(f"{total} is above {self._limit}")
         return str(total)
+
+
+def sum_support(tokenizer: Any, vocab_size: int, most: int = 2) -> GrammarSupport:
+    """Every spelling of the language by the tokenizer; z ends at a line break or at eos."""
+    vocabulary = Vocabulary(tokenizer, vocab_size)
+    stops = [*vocabulary.line_ends().tolist(), tokenizer.eos_token_id]
+    return lift(SumGrammar(most), vocabulary.texts, stops)
+
+
+def whole_language(
+    support: GrammarSupport, loop: ToolLoop, prompt_ids: IntArray, z: tuple[int, ...] = ()
+) -> Iterator[IntArray]:
+    """Every z that the policy can produce after the prompt, the tool's answers being its own."""
+    tokens = np.array(z, dtype=np.int32)
+    legal = support.masks[support.mask_rows(tokens)[-1]]
+    if legal[support.stop_ids].any():
+        yield tokens
+    for token in np.setdiff1d(np.flatnonzero(legal), support.stop_ids).tolist():
+        longer = (*z, token)
+        if token in loop.trigger_ids:
+            answer = loop.answer_ids(prompt_ids, np.array(longer, dtype=np.int32))
+            longer = (*longer, *answer.token_ids.tolist())
+        yield from whole_language(support, loop, prompt_ids, longer)

@@ -126,6 +126,11 @@ class Task(Protocol):
         """The support of `load`, for a trained policy that is served where the data are not."""
         ...
 
+    @property
+    def tool(self) -> Tool | None:
+        """The tool of `load`, likewise."""
+        ...
+
     def query(self, fields: Mapping[str, str], tokenizer: Any) -> Query:
         """A query of a person's own; `fields` has a text for each name in self.fields."""
         ...
