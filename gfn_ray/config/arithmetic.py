@@ -61,6 +61,12 @@ class ArithmeticConfig(Section):
     reward_shots: int = Field(
         3, ge=0, description="Demonstrations before the question when the frozen LM scores z."
     )
+    wrong_answer_penalty: float = Field(
+        0.0,
+        ge=0,
+        description="Nats by which log R of a chain falls that does not end at the answer, beside "
+        "what the frozen LM thinks of it; 0 leaves the judgement to the LM, as the paper does.",
+    )
     max_equations: int = Field(8, ge=1, description="Most equations in z.")
     max_digits: int = Field(2, ge=1, le=9, description="Most digits of an operand in z.")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from gfn_ray.evaluation.proportion import wilson_interval
 from gfn_ray.evaluation.result import Baseline, Evaluation, QueryTexts
 from gfn_ray.models.spelling import continuation_ids
 from gfn_ray.rewards.likelihood import LikelihoodReward
+from gfn_ray.rewards.reward import Reward
+from gfn_ray.rewards.verifier import VerifierReward
 from gfn_ray.sampling.calculator import Calculator
 from gfn_ray.support import Support
 from gfn_ray.support.characters import lift
@@ -75,7 +78,7 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
             train,
             evaluated,
             support,
-            LikelihoodReward(config.reward.tokens_per_forward),
+            self._reward(tokenizer),
             tool=self.tool,
         )
 
@@ -179,6 +182,11 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
             "length_mean": MetricInfo("none", "tokens of z, the calculator's included"),
         }
 
+    def _reward(self, tokenizer: Any) -> Reward:
+        reward = LikelihoodReward(self._config.reward.tokens_per_forward)
+        penalty = self._config.task.wrong_answer_penalty
+        return VerifierReward(reward, AnswerCheck(penalty), tokenizer) if penalty else reward
+
     def _splits(self) -> Splits:
         task, path = self._config.task, self._config.data.path
         known = load_demonstrations(path)[: task.demonstrations] if path else None
@@ -247,6 +255,16 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
             LengthAccuracy(count, len(each), sum(each) / len(each), *_interval(each))
             for count, each in sorted(right.items())
         ]
+
+
+@dataclass(frozen=True)
+class AnswerCheck:
+    """-nats for a chain that does not end at the solution."""
+
+    nats: float
+
+    def __call__(self, query: Query, text: str) -> float:
+        return 0.0 if answer_of(text) == query.texts["solution"] else -self.nats
 
 
 def answer_of(text: str) -> str | None:

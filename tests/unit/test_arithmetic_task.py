@@ -14,7 +14,7 @@ from gfn_ray.data.arithmetic import Problem
 from gfn_ray.errors import UserError
 from gfn_ray.models.spelling import continuation_ids
 from gfn_ray.sampling.calculator import Calculator
-from gfn_ray.tasks.arithmetic import ArithmeticTask, answer_of, majority_share
+from gfn_ray.tasks.arithmetic import AnswerCheck, ArithmeticTask, answer_of, majority_share
 from gfn_ray.tasks.arithmetic_grammar import ArithmeticGrammar
 from gfn_ray.tasks.vocabulary import Vocabulary
 
@@ -158,6 +158,13 @@ def test_a_rationale_answers_with_its_last_value(text, answer):
 )
 def test_a_tie_is_won_as_often_as_a_fair_draw_wins_it(answers, share):
     assert majority_share(answers, "2") == pytest.approx(share)
+
+
+def test_a_chain_that_misses_the_answer_is_penalised(data):
+    query = data.train[0]
+    check = AnswerCheck(7.0)
+    assert check(query, query.texts["rationale"]) == 0.0
+    assert check(query, " 1 + 1 = 999") == -7.0
 
 
 def test_metrics_of_a_length_are_means_over_its_problems(data):
