@@ -5,6 +5,7 @@ them from a TOML file and from flags. Imports no torch, Ray or vLLM, so that
 `--help` and a refused configuration answer at once.
 """
 
+from gfn_ray.config.arithmetic import ArithmeticConfig, ArithmeticJob
 from gfn_ray.config.compare import CompareJob
 from gfn_ray.config.infill import InfillConfig, InfillJob
 from gfn_ray.config.job import JobConfig
@@ -32,6 +33,8 @@ from gfn_ray.config.sections import (
 from gfn_ray.config.tune_base import TuneBaseJob
 
 __all__ = [
+    "ArithmeticConfig",
+    "ArithmeticJob",
     "CheckpointConfig",
     "CompareJob",
     "DType",

@@ -11,6 +11,7 @@ from gfn_ray.config import JobConfig, SamplerConfig
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.result import Enumeration, Evaluation, QuerySamples
 from gfn_ray.rewards.reward import Reward
+from gfn_ray.sampling.tools import Tool
 from gfn_ray.support import Support
 from gfn_ray.trajectory import Query
 
@@ -20,6 +21,7 @@ class TaskData:
     """Queries to train on, queries held out for evaluation, the policy's support and the target.
 
     enumerations: held-out queries whose posterior can be listed whole, for exact comparison.
+    tool: what writes part of z, where the support leaves room for one.
     """
 
     train: list[Query]
@@ -27,6 +29,7 @@ class TaskData:
     support: Support
     reward: Reward
     enumerations: list[Enumeration] = field(default_factory=list)
+    tool: Tool | None = None
 
 
 @dataclass(frozen=True)
