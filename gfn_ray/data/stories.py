@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import NoReturn, Protocol
 
 from gfn_ray.config import DataConfig
+from gfn_ray.data.parts import place_of
 from gfn_ray.errors import UserError
 
 SENTENCES = 5
@@ -84,18 +84,16 @@ def load_stories(config: DataConfig) -> list[Story]:
 def split(stories: Iterable[Story], fractions: Sequence[float] = (0.7, 0.1, 0.2)) -> Splits:
     """Train, validation and test, each in the order given.
 
-    A story's part follows from its id alone: SHA-256 of the id, read as a number in [0, 1),
-    falls below the first fraction (train), below the first two (validation), or above
-    (test). So it is the same on every machine, in every run, and whatever else the file
-    holds; the fractions are met on average.
+    A story's part follows from its id alone: `place_of` the id falls below the first fraction
+    (train), below the first two (validation), or above (test). So it is the same in every
+    run, whatever else the file holds; the fractions are met on average.
     """
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-9:
         raise ValueError(f"fractions must be three shares that sum to 1, got {tuple(fractions)}")
     train, validation, _ = fractions
     parts = Splits([], [], [])
     for story in stories:
-        digest = hashlib.sha256(story.story_id.encode("utf-8")).digest()
-        place = int.from_bytes(digest[:6], "big") / 2**48  # 48 bits: exact, and below 1
+        place = place_of(story.story_id)
         if place < train:
             parts.train.append(story)
         elif place < train + validation:
