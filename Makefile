@@ -34,7 +34,7 @@ export RAY_AUTH_MODE
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	  /^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: setup
 setup: ## Create .venv, or bring it up to date (PROFILE=cpu|gpu)
@@ -51,6 +51,10 @@ random-number: setup ## Train a policy to write random integers uniformly (ARGS=
 .PHONY: arithmetic
 arithmetic: setup ## Train chains of calculation, with a calculator (ARGS="--help")
 	@$(PYTHON) jobs/arithmetic.py $(ARGS)
+
+.PHONY: continuation
+continuation: setup ## Train a policy to continue a text by likely, different sentences (ARGS="--help")
+	@$(PYTHON) jobs/continuation.py $(ARGS)
 
 .PHONY: tune-base
 tune-base: setup ## Tune the base model on stories, for infilling's --task.base-adapter (ARGS="--help")
@@ -74,6 +78,10 @@ test-unit: setup ## Run the tests that need neither Ray nor vLLM
 .PHONY: exactness
 exactness: setup ## Train every objective on a posterior that can be listed; half an hour (ARGS="--help")
 	@$(PYTHON) benchmarks/exactness.py $(ARGS)
+
+.PHONY: continuation-plane
+continuation-plane: setup ## Draw finished continuation runs on one plane (ARGS="RUN_DIR ... --out plane")
+	@$(PYTHON) benchmarks/continuation_plane.py $(ARGS)
 
 .PHONY: mutants
 mutants: setup ## Put bugs into a copy, one at a time, and see that a test fails on each

@@ -50,7 +50,9 @@ class Setting:
         """What the setting takes, in words; help and errors share it."""
         if get_origin(self.kind) is Literal:
             words = "one of " + ", ".join(map(str, get_args(self.kind)))
-        elif (item := _item(self.kind)) is not None:
+        elif get_origin(item := _item(self.kind)) is Literal:
+            words = f"some of {', '.join(map(str, get_args(item)))}, with commas between"
+        elif item is not None:
             words = f"{_WORDS.get(item, 'paths')}, or several with commas between"
         else:
             words = _WORDS.get(self.kind, "a path")

@@ -7,6 +7,12 @@ them from a TOML file and from flags. Imports no torch, Ray or vLLM, so that
 
 from gfn_ray.config.arithmetic import ArithmeticConfig, ArithmeticJob
 from gfn_ray.config.compare import CompareJob
+from gfn_ray.config.continuation import (
+    BaselineKind,
+    ContinuationConfig,
+    ContinuationJob,
+    PromptDataConfig,
+)
 from gfn_ray.config.infill import InfillConfig, InfillJob
 from gfn_ray.config.job import JobConfig
 from gfn_ray.config.random_number import RandomNumberConfig, RandomNumberJob, TargetKind
@@ -35,8 +41,11 @@ from gfn_ray.config.tune_base import TuneBaseJob
 __all__ = [
     "ArithmeticConfig",
     "ArithmeticJob",
+    "BaselineKind",
     "CheckpointConfig",
     "CompareJob",
+    "ContinuationConfig",
+    "ContinuationJob",
     "DType",
     "DataConfig",
     "EncoderConfig",
@@ -48,6 +57,7 @@ __all__ = [
     "ModelConfig",
     "ObjectiveConfig",
     "PolicyConfig",
+    "PromptDataConfig",
     "RandomNumberConfig",
     "RandomNumberJob",
     "ReplayConfig",

@@ -17,7 +17,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from gfn_ray.data.parts import place_of
+from gfn_ray.data.stories import place
 from gfn_ray.errors import UserError
 
 Part = Literal["train", "validation", "test"]
@@ -67,8 +67,8 @@ class Problem:
     @property
     def part(self) -> Part:
         """The only split in which this question may stand, demonstrations from a file aside."""
-        place = place_of(self.expression)
-        return next(part for part, end in _UP_TO.items() if place < end)
+        where = place(self.expression)
+        return next(part for part, end in _UP_TO.items() if where < end)
 
     @property
     def answer(self) -> str:

@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import codecs
 import csv
+import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 from gfn_ray.config import DataConfig
-from gfn_ray.data.parts import place_of
+from gfn_ray.data.hub import Table, load_tables
 from gfn_ray.errors import UserError
 
 SENTENCES = 5
@@ -58,15 +59,6 @@ class _Row:
     cells: Mapping[str, str]
 
 
-class Table(Protocol):
-    """What is needed of a `datasets.Dataset`."""
-
-    @property
-    def column_names(self) -> list[str]: ...
-
-    def __iter__(self) -> Iterator[Mapping[str, object]]: ...
-
-
 def load_stories(config: DataConfig) -> list[Story]:
     """All stories of the configured source, in its order; UserError where it is malformed."""
     if config.hub is not None:
@@ -84,23 +76,30 @@ def load_stories(config: DataConfig) -> list[Story]:
 def split(stories: Iterable[Story], fractions: Sequence[float] = (0.7, 0.1, 0.2)) -> Splits:
     """Train, validation and test, each in the order given.
 
-    A story's part follows from its id alone: `place_of` the id falls below the first fraction
-    (train), below the first two (validation), or above (test). So it is the same in every
-    run, whatever else the file holds; the fractions are met on average.
+    A story's part follows from its id alone: SHA-256 of the id, read as a number in [0, 1),
+    falls below the first fraction (train), below the first two (validation), or above
+    (test). So it is the same on every machine, in every run, and whatever else the file
+    holds; the fractions are met on average.
     """
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-9:
         raise ValueError(f"fractions must be three shares that sum to 1, got {tuple(fractions)}")
     train, validation, _ = fractions
     parts = Splits([], [], [])
     for story in stories:
-        place = place_of(story.story_id)
-        if place < train:
+        where = place(story.story_id)
+        if where < train:
             parts.train.append(story)
-        elif place < train + validation:
+        elif where < train + validation:
             parts.validation.append(story)
         else:
             parts.test.append(story)
     return parts
+
+
+def place(identity: str) -> float:
+    """Where a split puts an identity: its SHA-256 as a number in [0, 1)."""
+    digest = hashlib.sha256(identity.encode("utf-8")).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48  # 48 bits: exact, and below 1
 
 
 def _read(path: Path) -> bytes:
@@ -225,21 +224,7 @@ def _collect(layout: _Layout, rows: Iterable[_Row], name: str) -> list[Story]:
 
 
 def _load_hub(hub: str) -> list[Story]:
-    try:
-        import datasets
-    except ImportError as error:
-        raise UserError(
-            "--data.hub needs the package datasets: `pip install datasets`, or use --data.path"
-        ) from error
-    try:
-        tables = datasets.load_dataset(hub)
-    except Exception as error:  # its own kinds, and those of fsspec, httpx and pyarrow
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise UserError(
-            f"--data.hub: cannot load {hub!r}: {reason}; check the id and the network, "
-            "or download the CSV and use --data.path"
-        ) from error
-    return stories_from_tables(tables, hub)
+    return stories_from_tables(load_tables(hub), hub)
 
 
 def stories_from_tables(tables: Mapping[str, Table], name: str) -> list[Story]:

@@ -1,9 +1,8 @@
 """The picture of a distribution over integers: the target, and the policy before and after.
 
-Owns layout, colours and the files. Two panels share the integers and have vertical scales of
+Owns layout. Two panels share the integers and have vertical scales of
 their own, because an untrained policy puts more on one integer than a trained one on ten; the
-target is drawn in both. Equal input gives equal bytes with one version of matplotlib, which is
-loaded on the first drawing and whose state (backend, pyplot, settings) is left as it was.
+target is drawn in both.
 """
 
 from __future__ import annotations
@@ -18,7 +17,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gfn_ray.durable import atomic_file
+from gfn_ray.evaluation.drawing import (
+    AFTER,
+    BEFORE,
+    GRID,
+    INK,
+    MUTED,
+    VERMILION,
+    halo,
+    save_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,14 +39,6 @@ PNG_SIZE = (2400, 1000)  # pixels: sharp where it is shown at 1200 x 500
 _INCHES = (9.6, 4.0)
 _DPI = PNG_SIZE[0] / _INCHES[0]
 _LEFT, _RIGHT = 0.05, 0.945  # of the axes, as fractions of the width
-
-# Okabe and Ito's blue and vermilion: told apart with any colour vision.
-_BEFORE = "#9AA3AB"
-_AFTER = "#0072B2"
-_TARGET = "#D55E00"
-_INK = "#22272B"
-_MUTED = "#5C656D"
-_GRID = "#E6E9EB"
 
 _CAPTION_COLUMNS = 128
 _LABELLED_PEAKS = 6
@@ -65,27 +65,9 @@ def draw_histogram(
     _check(values, target=target, before=before, after=after)
     integers = np.asarray(values, dtype=np.int64)
 
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-
-    # matplotlib's own font, and a fixed salt for the ids that SVG would draw at random.
-    style: dict[Any, Any] = {
-        "font.family": "DejaVu Sans",
-        "svg.hashsalt": "gfn_ray",
-        "svg.fonttype": "path",
-    }
-    with matplotlib.rc_context(style):
-        figure = _figure(integers, target, before, after, title, caption)
-        png = path_stem.with_name(path_stem.name + ".png")
-        svg = path_stem.with_name(path_stem.name + ".svg")
-        FigureCanvasAgg(figure)
-        with atomic_file(png) as temp:
-            figure.savefig(temp, format="png", dpi=_DPI, metadata={"Software": None})
-        FigureCanvasSVG(figure)
-        with atomic_file(svg) as temp:
-            figure.savefig(temp, format="svg", metadata={"Date": None, "Title": title})
-    return [png, svg]
+    return save_figure(
+        lambda: _figure(integers, target, before, after, title, caption), path_stem, title, _DPI
+    )
 
 
 def _check(values: Sequence[int], **rows: Array) -> None:
@@ -106,9 +88,9 @@ def _figure(
     figure = Figure(figsize=_INCHES, facecolor="white")
     lines = textwrap.wrap(caption, _CAPTION_COLUMNS)
     words: dict[str, Any] = {"va": "top", "parse_math": False}
-    figure.text(_LEFT, _from_top(0.12), title, size=12, weight="bold", color=_INK, **words)
+    figure.text(_LEFT, _from_top(0.12), title, size=12, weight="bold", color=INK, **words)
     figure.text(
-        _LEFT, _from_top(0.37), "\n".join(lines), size=9, color=_MUTED, linespacing=1.35, **words
+        _LEFT, _from_top(0.37), "\n".join(lines), size=9, color=MUTED, linespacing=1.35, **words
     )
     upper, lower = figure.subplots(
         2,
@@ -125,8 +107,8 @@ def _figure(
     )
     _panel(upper, "before", values, before, target)
     _panel(lower, "after", values, after, target)
-    _head(upper, "Before training", "probability of each integer", _MUTED)
-    _head(lower, "After training", "probability of each integer, on a scale of its own", _AFTER)
+    _head(upper, "Before training", "probability of each integer", MUTED)
+    _head(lower, "After training", "probability of each integer, on a scale of its own", AFTER)
     _name_target(upper, values, target, beside=False)
     _name_target(lower, values, target, beside=target[-1] < 0.1 * target.max())
     step = tick_step(len(values))
@@ -156,23 +138,23 @@ def _panel(axes: Axes, name: str, values: IntArray, policy: Array, target: Array
 
     # Gaps between bars would be thinner than a pixel where there are many.
     width = 0.78 if len(values) <= 200 else 1.0
-    colour = {"before": _BEFORE, "after": _AFTER}[name]
+    colour = {"before": BEFORE, "after": AFTER}[name]
     bars = axes.bar(values, policy, width=width, color=colour, linewidth=0, zorder=2)
     for value, bar in zip(values, bars, strict=True):
         bar.set_gid(f"{name}-{value}")
     edges = np.arange(values[0], values[-1] + 2) - 0.5
-    line = axes.stairs(target, edges, baseline=None, color=_TARGET, linewidth=1.4, zorder=3)
+    line = axes.stairs(target, edges, baseline=None, color=VERMILION, linewidth=1.4, zorder=3)
     line.set_gid(f"{name}-target")
     axes.set_ylim(0, 1.15 * max(policy.max(), target.max()))
     axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.6g}%" if y else "0")
-    axes.grid(axis="y", color=_GRID, linewidth=0.7)
+    axes.grid(axis="y", color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
-        spine.set(color=_MUTED, linewidth=0.7)
-    axes.tick_params(axis="y", length=0, labelsize=8.5, labelcolor=_MUTED)
-    axes.tick_params(axis="x", length=3, color=_MUTED, labelsize=8.5, labelcolor=_INK)
+        spine.set(color=MUTED, linewidth=0.7)
+    axes.tick_params(axis="y", length=0, labelsize=8.5, labelcolor=MUTED)
+    axes.tick_params(axis="x", length=3, color=MUTED, labelsize=8.5, labelcolor=INK)
 
 
 def _head(axes: Axes, name: str, note: str, colour: str) -> None:
@@ -189,19 +171,19 @@ def _head(axes: Axes, name: str, note: str, colour: str) -> None:
         **offset,
     )
     beside_head = (head, "axes fraction")
-    axes.annotate(note, (1, 1), (6, 5), xycoords=beside_head, size=9, color=_MUTED, **offset)
+    axes.annotate(note, (1, 1), (6, 5), xycoords=beside_head, size=9, color=MUTED, **offset)
 
 
 def _name_target(axes: Axes, values: IntArray, target: Array, *, beside: bool) -> None:
     """Write "target" at the line's right end, or beside its slope where it ends near zero."""
-    style: dict[str, Any] = {"textcoords": "offset points", "size": 9, "color": _TARGET}
+    style: dict[str, Any] = {"textcoords": "offset points", "size": 9, "color": VERMILION}
     if not beside:
         right_end = (1, float(target[-1]))
         axes.annotate("target", right_end, (4, -3), xycoords=axes.get_yaxis_transform(), **style)
         return
     last = int(np.flatnonzero(target >= target.max() / 2)[-1])
     at = (values[last] + 0.5, float(target[last]))
-    axes.annotate("target", at, (6, 3), path_effects=_halo(), zorder=4, **style)
+    axes.annotate("target", at, (6, 3), path_effects=halo(), zorder=4, **style)
 
 
 def _name_peaks(axes: Axes, values: IntArray, policy: Array, target: Array) -> None:
@@ -225,16 +207,9 @@ def _name_peaks(axes: Axes, values: IntArray, policy: Array, target: Array) -> N
             textcoords="offset points",
             ha="center",
             size=8.5,
-            color=_INK,
-            path_effects=_halo(),
+            color=INK,
+            path_effects=halo(),
             zorder=4,
         )
         if len(named) == _LABELLED_PEAKS:
             break
-
-
-def _halo() -> list[Any]:
-    """A white rim that keeps words legible on grid lines and bars."""
-    from matplotlib.patheffects import withStroke
-
-    return [withStroke(linewidth=2.5, foreground="white")]

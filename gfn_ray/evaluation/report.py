@@ -20,6 +20,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from gfn_ray.evaluation.decoder_table import fill_decoder_table
 from gfn_ray.tracking import redact_uri
 from gfn_ray.wording import duration, number, one_line
 
@@ -89,6 +90,10 @@ class FinalReport:
         yield self._metrics(plain, wide)
         if not wide:
             yield self._legend()
+        if self.summary.get("baselines"):
+            yield Text()
+            yield Text("The frozen model under other decoders, at as many samples", "bold")
+            yield fill_decoder_table(_table(plain), self.summary, self._names())
         lines = [*self.findings, *self.summary.get("warnings", ())]
         if lines:
             yield Text()

@@ -16,12 +16,18 @@ Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class QuerySamples:
-    """On-policy samples of one held-out query. log_q [S]: whole z, in nats."""
+class QueryTexts:
+    """Scored z of one held-out query, whoever wrote them, and their texts."""
 
     query: Query
     trajectories: list[Trajectory]
     texts: list[str]
+
+
+@dataclass(frozen=True)
+class QuerySamples(QueryTexts):
+    """On-policy samples of one held-out query. log_q [S]: whole z, in nats."""
+
     log_q: Array
     diagnostics: QueryDiagnostics
 
@@ -49,6 +55,17 @@ class Evaluation:
     exact: list[ExactComparison]
     mismatch: float
     per_query: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a decoder makes of the frozen LM on the held-out queries.
+
+    metrics: the task's own on texts, in its order. texts: one entry a held-out query.
+    """
+
+    metrics: dict[str, float]
+    texts: list[QueryTexts]
 
 
 def mean_metrics(found: Iterable[Mapping[str, float]]) -> dict[str, float]:

@@ -91,19 +91,44 @@ class SamplerActor:
 
 
 class RewardActor:
-    """The task's target, and the frozen LM where that needs one."""
+    """The task's target, and the frozen LM where that, or a decoder, needs one."""
 
-    def __init__(self, config: JobConfig, device: str, reward: Reward, queries: list[Wire]) -> None:
+    def __init__(
+        self, config: JobConfig, device: str, support: Wire, reward: Reward, queries: list[Wire]
+    ) -> None:
         self._config = config
         self._device = device
+        self._support = support_from_wire(support)
         self._reward = reward
         self._queries = _queries(queries)
+        self._model: Any = None
 
     def load(self) -> None:
-        setting = self._config.reward
-        self._reward.load(
-            lambda: _load_model(self._config, setting.dtype, setting.threads, self._device)
+        self._reward.load(self._frozen_lm)
+
+    def decode(
+        self, decoder: Wire, query_ids: list[str], samples: int, seed: list[int]
+    ) -> tuple[list[Wire], Wire]:
+        """What a decoder makes of the frozen LM: `samples` z of each query, unscored."""
+        from gfn_ray.decoding.decode import decode
+        from gfn_ray.decoding.decoder import Decoder
+
+        started = time.perf_counter()
+        queries = [self._queries[query_id] for query_id in query_ids]
+        trajectories = decode(
+            self._frozen_lm(), self._support, queries, Decoder.from_wire(decoder), samples, seed
         )
+        info = {
+            "tokens": sum(len(t) + 1 for t in trajectories),
+            "seconds": time.perf_counter() - started,
+        }
+        return [t.to_wire() for t in trajectories], info
+
+    def _frozen_lm(self) -> Any:
+        if self._model is None:
+            setting = self._config.reward
+            self._model = _load_model(self._config, setting.dtype, setting.threads, self._device)
+        return self._model
 
     def score(self, wires: list[Wire]) -> tuple[list[Wire], Wire]:
         """The same trajectories with untempered log R at every terminable prefix."""

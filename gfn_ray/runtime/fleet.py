@@ -47,7 +47,7 @@ class Fleet:
         fleet = Fleet(
             [sampler.remote(config, device, support, queries) for _ in range(config.samplers)],
             [
-                reward.remote(config, device, data.reward, queries)
+                reward.remote(config, device, support, data.reward, queries)
                 for _ in range(config.reward_actors)
             ],
             replay.remote(config),

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from gfn_ray.evaluation.result import Evaluation
+from gfn_ray.evaluation.result import Baseline, Evaluation
 from gfn_ray.runtime.controller import Controller, StepReport
 from gfn_ray.runtime.display import Display, Progress, Sample
 from gfn_ray.runtime.run_dir import RunDir
@@ -86,6 +86,19 @@ class Recorder:
         named = {f"warm_start/{name}": value for name, value in metrics.items()}
         self._directory.append_metrics({"step": step, "phase": "warm start", **named})
         self._tracker.metrics(named, step)
+
+    def baseline(self, name: str, result: Baseline) -> None:
+        """One decoder's metrics and texts; its phase is called baseline/NAME."""
+        phase = f"baseline/{name}"
+        metrics = {f"{phase}/{metric}": value for metric, value in result.metrics.items()}
+        self._directory.append_metrics({"step": 0, "phase": phase, **metrics})
+        self._tracker.metrics(metrics, 0)
+        rows = [
+            {"phase": phase, **self._row(one.query, trajectory, text)}
+            for one in result.texts
+            for trajectory, text in zip(one.trajectories, one.texts, strict=True)
+        ]
+        self._directory.append_samples(rows)
 
     def update(self, controller: Controller, report: StepReport) -> None:
         """One update's numbers."""

@@ -13,8 +13,9 @@ from typing import Any
 from gfn_ray.config import JobConfig
 from gfn_ray.evaluation.posterior import warning
 from gfn_ray.evaluation.report import Example, FinalReport, ReportPaths, final_report
-from gfn_ray.evaluation.result import Evaluation
+from gfn_ray.evaluation.result import Baseline, Evaluation
 from gfn_ray.policy.adapter import Adapter, write_adapter
+from gfn_ray.runtime.baselines import measure_decoder
 from gfn_ray.runtime.calls import fetch
 from gfn_ray.runtime.controller import Controller, StepReport
 from gfn_ray.runtime.display import Display
@@ -80,6 +81,7 @@ class Session:
         controller.publish_now()
         self._display.phase(f"evaluating the untrained policy on {held_out}")
         before = self._final_evaluation(evaluator, controller, "before")
+        baselines = self._measure_baselines(fleet)
         if self._warm_start_references:
             warm = count(config.warm_start.steps, "likelihood update")
             known = count(len(self._warm_start_references), "reference")
@@ -101,7 +103,7 @@ class Session:
         adapter = self._adapter(controller)
         self._publish(adapter, self._directory.adapter_dir)
         alarm = warning(after.metrics)
-        conclusion = self._task.conclude(before, after, self._directory.path)
+        conclusion = self._task.conclude(before, after, self._directory.path, baselines)
         summary = {
             "task": self._task.name,
             "model": config.model.name,
@@ -120,6 +122,7 @@ class Session:
             "adapter": str(self._directory.adapter_dir),
             "before": before.metrics,
             "after": after.metrics,
+            "baselines": {name: one.metrics for name, one in baselines.items()},
             "warnings": [alarm] if alarm else [],
         }
         self._directory.write_summary(summary)
@@ -142,6 +145,17 @@ class Session:
         self._recorder.evaluation(phase, controller.step, result)
         self._recorder.evaluation_samples(phase, result)
         return result
+
+    def _measure_baselines(self, fleet: Fleet) -> dict[str, Baseline]:
+        found: dict[str, Baseline] = {}
+        for decoder in self._data.decoders:
+            self._display.phase(f"decoding the frozen model for comparison: {decoder.name}")
+            one = measure_decoder(
+                self._config, self._task, self._data, fleet, self._decode, decoder
+            )
+            self._recorder.baseline(decoder.name, one)
+            found[decoder.name] = one
+        return found
 
     def _after_warm_update(self, step: int, metrics: dict[str, float]) -> None:
         self._recorder.warm_update(step, metrics)

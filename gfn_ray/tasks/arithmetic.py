@@ -20,7 +20,7 @@ from gfn_ray.data.arithmetic import Problem, Splits, generate, load_demonstratio
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.accuracy_plot import LengthAccuracy, draw_accuracy
 from gfn_ray.evaluation.proportion import wilson_interval
-from gfn_ray.evaluation.result import Evaluation, QuerySamples
+from gfn_ray.evaluation.result import Baseline, Evaluation, QueryTexts
 from gfn_ray.models.spelling import continuation_ids
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.sampling.calculator import Calculator
@@ -112,13 +112,13 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
             )
         return self._query(problem, self._splits().demonstrations, tokenizer, known=False)
 
-    def sample_metrics(self, samples: Sequence[QuerySamples]) -> dict[str, float]:
+    def sample_metrics(self, samples: Sequence[QueryTexts]) -> dict[str, float]:
         return {}
 
-    def query_metrics(self, samples: Sequence[QuerySamples]) -> list[dict[str, float]]:
+    def query_metrics(self, samples: Sequence[QueryTexts]) -> list[dict[str, float]]:
         return [self._metrics_of(one) for one in samples]
 
-    def _metrics_of(self, one: QuerySamples) -> dict[str, float]:
+    def _metrics_of(self, one: QueryTexts) -> dict[str, float]:
         solution = one.query.texts["solution"]
         answers = [answer_of(text) for text in one.texts]
         right = majority_share(answers, solution)
@@ -141,7 +141,13 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
         """The integer that a z arrives at; None where it ends in no equation."""
         return answer_of(text)
 
-    def conclude(self, before: Evaluation, after: Evaluation, directory: Path) -> Conclusion:
+    def conclude(
+        self,
+        before: Evaluation,
+        after: Evaluation,
+        directory: Path,
+        baselines: Mapping[str, Baseline],
+    ) -> Conclusion:
         rows = [self._by_length(result) for result in (before, after)]
         findings = [
             f"{row.operands} operands, right by majority of {self._config.eval.samples}: "

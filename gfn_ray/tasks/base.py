@@ -13,7 +13,7 @@ import numpy as np
 
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import UserError
-from gfn_ray.evaluation.result import Evaluation, QuerySamples
+from gfn_ray.evaluation.result import Baseline, Evaluation, QueryTexts
 from gfn_ray.evaluation.text import distinct_fraction
 from gfn_ray.support import Support
 from gfn_ray.tasks.task import DIAGNOSTICS, Conclusion, MetricInfo, TaskData
@@ -51,7 +51,7 @@ class BaseTask(Generic[ConfigT]):
             f"{type(self).__name__} has no answer(query, text); use gfn_ray.sample"
         )
 
-    def metrics_of(self, one: QuerySamples) -> dict[str, float]:
+    def metrics_of(self, one: QueryTexts) -> dict[str, float]:
         """Metrics of one held-out query's samples; a run reports their means."""
         return {
             "stopped_fraction": float(np.mean([t.stopped for t in one.trajectories])),
@@ -59,10 +59,10 @@ class BaseTask(Generic[ConfigT]):
             "length_mean": float(np.mean([len(t) for t in one.trajectories])),
         }
 
-    def query_metrics(self, samples: Sequence[QuerySamples]) -> list[dict[str, float]]:
+    def query_metrics(self, samples: Sequence[QueryTexts]) -> list[dict[str, float]]:
         return [self.metrics_of(one) for one in samples]
 
-    def sample_metrics(self, samples: Sequence[QuerySamples]) -> dict[str, float]:
+    def sample_metrics(self, samples: Sequence[QueryTexts]) -> dict[str, float]:
         return {}
 
     @property
@@ -78,5 +78,11 @@ class BaseTask(Generic[ConfigT]):
     def around(self, query: Query) -> tuple[str, str]:
         return "\n".join(query.texts.values()), ""
 
-    def conclude(self, before: Evaluation, after: Evaluation, directory: Path) -> Conclusion:
+    def conclude(
+        self,
+        before: Evaluation,
+        after: Evaluation,
+        directory: Path,
+        baselines: Mapping[str, Baseline],
+    ) -> Conclusion:
         return Conclusion()

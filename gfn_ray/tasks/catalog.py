@@ -16,6 +16,12 @@ def _arithmetic() -> type[Any]:
     return ArithmeticTask
 
 
+def _continuation() -> type[Any]:
+    from gfn_ray.tasks.continuation import ContinuationTask
+
+    return ContinuationTask
+
+
 def _infill() -> type[Any]:
     from gfn_ray.tasks.infill import InfillTask
 
@@ -30,6 +36,7 @@ def _random_number() -> type[Any]:
 
 BUILT_IN: dict[str, Callable[[], type[Any]]] = {
     "arithmetic": _arithmetic,
+    "continuation": _continuation,
     "infill": _infill,
     "random_number": _random_number,
 }

@@ -16,7 +16,7 @@ from gfn_ray.data.stories import Story, load_stories, split
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.bert_score import bert_score
 from gfn_ray.evaluation.overlap import bleu4, gleu4
-from gfn_ray.evaluation.result import QuerySamples
+from gfn_ray.evaluation.result import QueryTexts
 from gfn_ray.evaluation.text import distinct_fraction, is_copy
 from gfn_ray.models.sentence_encoder import SentenceEncoder
 from gfn_ray.rewards.likelihood import LikelihoodReward
@@ -69,11 +69,11 @@ class InfillTask(BaseTask[InfillJob]):
             self._reward(vocabulary, queries[0]),
         )
 
-    def query_metrics(self, samples: Sequence[QuerySamples]) -> list[dict[str, float]]:
+    def query_metrics(self, samples: Sequence[QueryTexts]) -> list[dict[str, float]]:
         encoder = self._encoder()
         return [self._metrics_of(one, encoder) for one in samples]
 
-    def _metrics_of(self, one: QuerySamples, encoder: SentenceEncoder) -> dict[str, float]:
+    def _metrics_of(self, one: QueryTexts, encoder: SentenceEncoder) -> dict[str, float]:
         given, true = one.query.texts["given"].split("\n"), one.query.texts["reference"]
         texts = [text.strip() for text in one.texts]
         true_tokens, *tokens = encoder.token_embeddings([true, *texts])

@@ -17,7 +17,7 @@ import numpy as np
 from gfn_ray.config import RandomNumberJob
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.histogram import draw_histogram
-from gfn_ray.evaluation.result import Enumeration, Evaluation
+from gfn_ray.evaluation.result import Baseline, Enumeration, Evaluation
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.table import TableReward, table_key
 from gfn_ray.support import BoundedSupport, Support
@@ -78,7 +78,13 @@ class RandomNumberTask(BaseTask[RandomNumberJob]):
     def around(self, query: Query) -> tuple[str, str]:
         return query.texts["prompt"], ""
 
-    def conclude(self, before: Evaluation, after: Evaluation, directory: Path) -> Conclusion:
+    def conclude(
+        self,
+        before: Evaluation,
+        after: Evaluation,
+        directory: Path,
+        baselines: Mapping[str, Baseline],
+    ) -> Conclusion:
         exact = after.exact[0]
         q, target = np.exp(exact.log_q), np.exp(exact.log_target)
         over, under = exact.extremes(EXTREMES_SHOWN)

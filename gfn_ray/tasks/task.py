@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from gfn_ray.config import JobConfig, SamplerConfig
+from gfn_ray.decoding.decoder import Decoder
 from gfn_ray.errors import UserError
-from gfn_ray.evaluation.result import Enumeration, Evaluation, QuerySamples
+from gfn_ray.evaluation.result import Baseline, Enumeration, Evaluation, QueryTexts
 from gfn_ray.rewards.reward import Reward
 from gfn_ray.sampling.tools import Tool
 from gfn_ray.support import Support
@@ -22,6 +24,7 @@ class TaskData:
 
     enumerations: held-out queries whose posterior can be listed whole, for exact comparison.
     tool: what writes part of z, where the support leaves room for one.
+    decoders: what else is asked of the frozen LM on the held-out queries, for comparison.
     """
 
     train: list[Query]
@@ -30,6 +33,7 @@ class TaskData:
     reward: Reward
     enumerations: list[Enumeration] = field(default_factory=list)
     tool: Tool | None = None
+    decoders: list[Decoder] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -82,10 +86,10 @@ def check_data(name: str, data: TaskData, sampler: SamplerConfig, vocab_size: in
     for what, queries in (("training", data.train), ("held-out", data.held_out)):
         if not queries:
             raise UserError(f"load() of task {name} gave no {what} queries; it needs at least one")
-        ids = [query.query_id for query in queries]
-        if twice := {one for one in ids if ids.count(one) > 1}:
+        ids = Counter(query.query_id for query in queries)
+        if twice := [one for one, times in ids.items() if times > 1]:
             raise UserError(
-                f"load() of task {name} gave two {what} queries the id {min(twice)!r}; samples "
+                f"load() of task {name} gave two {what} queries the id {twice[0]!r}; samples "
                 "are kept by id, so each needs its own"
             )
         check_prompt_lengths("query", queries, sampler)
@@ -133,7 +137,7 @@ class Task(Protocol):
         """
         ...
 
-    def sample_metrics(self, samples: Sequence[QuerySamples]) -> dict[str, float]:
+    def sample_metrics(self, samples: Sequence[QueryTexts]) -> dict[str, float]:
         """Metrics of this task's own on decoded samples, one entry a held-out query."""
         ...
 
@@ -141,8 +145,17 @@ class Task(Protocol):
         """Text shown before and after a sample of this query."""
         ...
 
-    def conclude(self, before: Evaluation, after: Evaluation, directory: Path) -> Conclusion:
-        """What this task alone can say or draw about a run; files go into the directory."""
+    def conclude(
+        self,
+        before: Evaluation,
+        after: Evaluation,
+        directory: Path,
+        baselines: Mapping[str, Baseline],
+    ) -> Conclusion:
+        """What this task alone can say or draw about a run; files go into the directory.
+
+        baselines: one entry for each of the task's decoders, by name.
+        """
         ...
 
     @property
@@ -155,7 +168,7 @@ class Task(Protocol):
 class MeasuresQueries(Protocol):
     """A task with metrics of single queries: a run stores each query's, and compares by them."""
 
-    def query_metrics(self, samples: Sequence[QuerySamples]) -> list[dict[str, float]]:
+    def query_metrics(self, samples: Sequence[QueryTexts]) -> list[dict[str, float]]:
         """Metrics of this task's own, one entry a held-out query; reported as their means.
 
         Whatever is no such mean is left to `sample_metrics`.

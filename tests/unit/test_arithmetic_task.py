@@ -12,7 +12,7 @@ from gfn_ray.cli import parse as parse_job
 from gfn_ray.config import ArithmeticConfig, ArithmeticJob
 from gfn_ray.data.arithmetic import Problem, generate
 from gfn_ray.errors import UserError
-from gfn_ray.evaluation.result import Evaluation, QuerySamples
+from gfn_ray.evaluation.result import Evaluation, QueryTexts
 from gfn_ray.models.spelling import continuation_ids
 from gfn_ray.sampling.calculator import Calculator
 from gfn_ray.tasks.arithmetic import ArithmeticTask, answer_of, majority_share
@@ -169,7 +169,7 @@ def sampled(data, texts_of):
         chain = query.references[0]
         z = known_trajectory(query.query_id, chain, data.support)
         texts = [query.texts["rationale"] if t is True else t for t in texts_of(number)]
-        found.append(QuerySamples(query, [z] * len(texts), texts, np.zeros(len(texts)), None))
+        found.append(QueryTexts(query, [z] * len(texts), texts))
     return found
 
 
@@ -194,7 +194,7 @@ def test_a_run_concludes_with_intervals_by_length_and_a_plot(data, tmp_path):
     task = ArithmeticTask(job())
     before = Evaluation({}, sampled(data, lambda _: [" 99 + 1 = 100", ""]), [], 0.0)
     after = Evaluation({}, sampled(data, lambda i: [True] if i < 3 else [" 0 - 99 = -99"]), [], 0.0)
-    conclusion = task.conclude(before, after, tmp_path)
+    conclusion = task.conclude(before, after, tmp_path, {})
     assert [line.split(",")[0] for line in conclusion.findings] == [
         f"{count} operands" for count in (3, 4, 5, 6)
     ]

@@ -99,7 +99,7 @@ def test_a_run_concludes_with_the_extremes_and_a_histogram(tokenizer, tmp_path):
     log_q = np.full(10, np.log(0.1))
     before = evaluation(data, log_q - 0.5)
     log_q[3], log_q[7] = np.log(0.15), np.log(0.05)
-    conclusion = task.conclude(before, evaluation(data, log_q), tmp_path)
+    conclusion = task.conclude(before, evaluation(data, log_q), tmp_path, {})
     assert [line.split(": ")[1] for line in conclusion.findings] == ["3 (x1.50)", "7 (x0.50)"]
     assert {file.name for file in conclusion.files} == {"histogram.png", "histogram.svg"}
     drawn = (tmp_path / "histogram.svg").read_text()

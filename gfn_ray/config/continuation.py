@@ -1,0 +1,118 @@
+"""Settings of sentence continuation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from gfn_ray.config.job import JobConfig
+from gfn_ray.config.sections import (
+    DataConfig,
+    EncoderConfig,
+    EvalConfig,
+    LearnerConfig,
+    ReplayConfig,
+    RewardConfig,
+    SamplerConfig,
+    Section,
+)
+
+BaselineKind = Literal["tempered", "nucleus", "beam", "diverse_beam", "greedy"]
+
+
+class PromptDataConfig(DataConfig):
+    path: Path | None = Field(
+        None,
+        description="Text file with one prompt a line; default: the first two sentences of each "
+        "embedded story.",
+    )
+    hub: str | None = Field(
+        None, description="Hugging Face dataset id with a column of prompts, instead of a file."
+    )
+    column: str = Field("text", description="Name of that column.")
+    limit: int = Field(2000, ge=2, description="Most prompts taken, from the first on.")
+
+
+class ContinuationConfig(Section):
+    """The sentence that follows a prompt."""
+
+    min_len: int = Field(4, ge=1, description="Shortest z, in tokens.")
+    max_len: int = Field(
+        30, ge=1, description="Longest z, in tokens; only stopping is legal there."
+    )
+    baselines: tuple[BaselineKind, ...] | None = Field(
+        ("tempered", "nucleus", "beam", "diverse_beam", "greedy"),
+        description="Decoders of the frozen LM to compare with, eval.samples z a prompt each.",
+    )
+    temperatures: tuple[float, ...] = Field(
+        (0.6, 0.7, 0.8, 0.9), description="Temperatures of tempered sampling."
+    )
+    nucleus: float = Field(0.95, gt=0, lt=1, description="Mass kept by nucleus sampling.")
+    diverse_groups: int | None = Field(
+        None,
+        ge=2,
+        description="Groups of diverse beam search, a divisor of eval.samples. Default: "
+        "eval.samples, one beam a group.",
+    )
+    diversity_penalty: float = Field(
+        0.5,
+        ge=0,
+        description="Nats that diverse beam search takes off a token, for each earlier group "
+        "with that token at that place.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ContinuationConfig:
+        if self.min_len > self.max_len:
+            raise ValueError(
+                f"task.min_len ({self.min_len}) exceeds task.max_len ({self.max_len}); "
+                "lower the first or raise the second"
+            )
+        # Both comparisons also refuse NaN.
+        bad = [t for t in self.temperatures if not 0 < t <= 2]
+        if bad or len(set(self.temperatures)) < len(self.temperatures):
+            raise ValueError(
+                "task.temperatures takes different numbers above 0 and at most 2, "
+                f"got {', '.join(map(str, self.temperatures))}"
+            )
+        return self
+
+
+class ContinuationJob(JobConfig):
+    """Sentence continuation: sample the next sentence z with p(z | prompt)^(1/T)."""
+
+    steps: int = Field(60, ge=0, description="Learner updates of the objective.")
+    task: ContinuationConfig = Field(
+        default_factory=ContinuationConfig, description="The next sentence, and its rivals."
+    )
+    data: PromptDataConfig = Field(
+        default_factory=PromptDataConfig, description="Where prompts come from."
+    )
+    encoder: EncoderConfig = Field(
+        default_factory=EncoderConfig, description="What diversity is measured with."
+    )
+    reward: RewardConfig = Field(
+        default_factory=lambda: RewardConfig(
+            temperature_start=1.0, temperature_end=0.9, temperature_steps=20
+        ),
+        description="The target.",
+    )
+    replay: ReplayConfig = Field(default_factory=ReplayConfig, description="The replay buffer.")
+    learner: LearnerConfig = Field(default_factory=LearnerConfig, description="The updates.")
+    sampler: SamplerConfig = Field(default_factory=SamplerConfig, description="Proposals.")
+    eval: EvalConfig = Field(
+        default_factory=lambda: EvalConfig(queries=20, samples=8),
+        description="How good the policy is.",
+    )
+
+    @model_validator(mode="after")
+    def _groups_divide(self) -> ContinuationJob:
+        groups = self.task.diverse_groups
+        if groups is not None and self.eval.samples % groups:
+            raise ValueError(
+                f"task.diverse_groups ({groups}) does not divide eval.samples "
+                f"({self.eval.samples}); change one"
+            )
+        return self

@@ -1,0 +1,81 @@
+"""Many unfinished z under the frozen LM, grown together one token at a time.
+
+Owns the key-value cache, padding, and log-probabilities renormalised under the support, as the
+policy's are. Which z grow, and by which token, is the decoders' business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gfn_ray.support import Support
+from gfn_ray.trajectory import IntArray
+
+
+class Frontier:
+    """Rows of unfinished z; at first one empty z for each prompt.
+
+    An action is a content token or the end; the end, whichever stop token writes it, is the
+    one action `stop`. log_probs [N, V]: of each row's actions, float32 in nats, -inf where
+    illegal. tokens: z of each row so far. Supports whose tools write tokens are not served.
+    """
+
+    def __init__(self, model: Any, support: Support, prompts: Sequence[IntArray]) -> None:
+        """model: a transformers causal LM that fills a key-value cache."""
+        from transformers import DynamicCache
+
+        self._model = model
+        self._support = support
+        self._device = next(model.parameters()).device
+        self._illegal = torch.as_tensor(~support.masks, device=self._device)
+        self._stops = torch.as_tensor(support.stop_ids, device=self._device).long()
+        self.stop = int(support.stop_ids[0])
+        self.tokens: list[list[int]] = [[] for _ in prompts]
+
+        longest = max(len(prompt) for prompt in prompts)
+        ids = np.zeros((len(prompts), longest), dtype=np.int64)
+        self._mask = torch.zeros(ids.shape, dtype=torch.long, device=self._device)  # [N, L]
+        for row, prompt in enumerate(prompts):  # padded at the left: every row ends now
+            ids[row, longest - len(prompt) :] = prompt
+            self._mask[row, longest - len(prompt) :] = 1
+        self._cache = DynamicCache(config=model.config)
+        self._read(torch.as_tensor(ids, device=self._device))
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def extend(self, parents: Sequence[int], tokens: Sequence[int]) -> None:
+        """Makes row i the z of row parents[i] and tokens[i]; a row may go on several times."""
+        chosen = torch.as_tensor(parents, device=self._device).long()
+        self._cache.batch_select_indices(chosen)
+        self._mask = torch.cat([self._mask[chosen], self._mask.new_ones(len(chosen), 1)], dim=1)
+        self.tokens = [
+            [*self.tokens[parent], token] for parent, token in zip(parents, tokens, strict=True)
+        ]
+        self._read(torch.as_tensor(tokens, device=self._device).long()[:, None])
+
+    @torch.no_grad()
+    def _read(self, ids: Tensor) -> None:
+        """Feeds ids [N, K] and keeps the distribution over what follows."""
+        positions = (self._mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        output = self._model(
+            input_ids=ids,
+            attention_mask=self._mask,
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        rows = [int(self._support.mask_rows(tokens)[-1]) for tokens in self.tokens]
+        logits = output.logits[:, -1].float()
+        logits = logits.masked_fill(self._illegal[rows], float("-inf"))
+        log_probs = torch.log_softmax(logits, dim=-1)
+        ends = torch.logsumexp(log_probs[:, self._stops], dim=-1)
+        log_probs[:, self._stops] = float("-inf")
+        log_probs[:, self.stop] = ends
+        self.log_probs = log_probs

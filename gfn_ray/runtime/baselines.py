@@ -1,0 +1,94 @@
+"""Decoders of the frozen LM on the held-out queries, through the reward actors.
+
+Each batch of queries is decoded and scored by one actor; decoders are measured once, before
+training, with the metrics that the policy is measured with.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gfn_ray.config import JobConfig
+from gfn_ray.decoding.decoder import Decoder
+from gfn_ray.evaluation.result import Baseline, QueryTexts, mean_metrics
+from gfn_ray.runtime.calls import PendingCalls
+from gfn_ray.runtime.fleet import Fleet
+from gfn_ray.tasks.task import MeasuresQueries, Task, TaskData
+from gfn_ray.trajectory import Trajectory
+
+# First entry of a decoder's seed; see controller.py, evaluate.py and warm_start.py for the others.
+DECODER_STREAM = 4
+
+Wire = dict[str, Any]
+
+
+def measure_decoder(
+    config: JobConfig,
+    task: Task,
+    data: TaskData,
+    fleet: Fleet,
+    to_text: Callable[[Any], str],
+    decoder: Decoder,
+) -> Baseline:
+    """eval.samples z of each held-out query by one decoder, and the task's metrics of them."""
+    by_query: dict[str, list[Trajectory]] = defaultdict(list)
+    for wire in _decoded_and_scored(config, data, fleet, decoder):
+        trajectory = Trajectory.from_wire(wire)
+        by_query[trajectory.query_id].append(trajectory)
+    texts = [
+        QueryTexts(query, found, [to_text(t.token_ids) for t in found])
+        for query in data.held_out
+        for found in [by_query[query.query_id]]
+    ]
+    rewards = [np.mean([t.final_log_reward for t in one.trajectories]) for one in texts]
+    own = task.query_metrics(texts) if isinstance(task, MeasuresQueries) else []
+    metrics = {
+        "log_reward_mean": float(np.mean(rewards)),
+        **mean_metrics(own),
+        **task.sample_metrics(texts),
+    }
+    return Baseline({name: metrics[name] for name in task.metrics if name in metrics}, texts)
+
+
+def _decoded_and_scored(
+    config: JobConfig, data: TaskData, fleet: Fleet, decoder: Decoder
+) -> list[Wire]:
+    """Scored records of all held-out queries, in any order."""
+    calls = PendingCalls(config.runtime.call_timeout_s, "runtime.call_timeout_s")
+    results: list[Wire] = []
+    what = f"decode held-out queries ({decoder.name})"
+
+    def score(name: str, actor: Any, records: Any) -> None:
+        scored, info = actor.score.options(num_returns=2).remote(records)
+        calls.add(info, name, "score decoded texts", lambda _: collect(scored))
+
+    def collect(scored: Any) -> None:
+        calls.add(scored, "the object store", "hand over decoded texts", results.extend)
+
+    def start(number: int) -> None:
+        """The next batch, of which an actor has one at a time: the call's limit is a batch's."""
+        index = next(waiting, None)
+        if index is None:
+            return
+        ids = [query.query_id for query in data.held_out[index : index + size]]
+        actor, name = fleet.rewards[number], f"reward actor {number}"
+        records, info = actor.decode.options(num_returns=2).remote(
+            decoder.to_wire(), ids, config.eval.samples, [config.seed, DECODER_STREAM, index]
+        )
+
+        def decoded(_: Any) -> None:
+            score(name, actor, records)
+            start(number)
+
+        calls.add(info, name, what, decoded)
+
+    size = config.sampler.queries_per_call
+    waiting = iter(range(0, len(data.held_out), size))
+    for number in range(len(fleet.rewards)):
+        start(number)
+    calls.run_all()
+    return results

@@ -1,0 +1,19 @@
+"""Sentence continuation: python jobs/continuation.py [--config FILE.toml] [--steps 60] ..."""
+
+import sys
+
+from gfn_ray.cli import main, parse
+from gfn_ray.config import ContinuationJob
+
+
+def continuation() -> int:
+    config = parse(ContinuationJob, prog="jobs/continuation.py")
+    # Imported once the settings are known to be sound: these bring in torch and Ray.
+    from gfn_ray.runtime.run import run
+    from gfn_ray.tasks.continuation import ContinuationTask
+
+    return run(config, ContinuationTask(config))
+
+
+if __name__ == "__main__":
+    sys.exit(main(continuation))

@@ -1,0 +1,66 @@
+"""The continuation job, end to end on real parts: decoders of the frozen LM beside the policy."""
+
+import json
+
+import pytest
+
+from job_runner import mlflow_run, run_make, summary, tiny_flags
+
+pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
+
+DECODERS = ["tempered 0.7", "nucleus 0.95", "beam", "diverse beam", "greedy"]
+METRICS = {
+    "log_p_mean",
+    "log_p_max",
+    "diversity",
+    "length_mean",
+    "distinct_fraction",
+    "stopped_fraction",
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_dir, tmp_path_factory):
+    """One finished run by `make continuation`: its home and what it printed."""
+    home = tmp_path_factory.mktemp("finished")
+    flags = tiny_flags(tiny_dir, home, task__temperatures=0.7, task__max_len=10, steps=3)
+    code, out, err = run_make("continuation", flags, home)
+    assert code == 0, err
+    return home, out
+
+
+def test_policy_and_decoders_are_measured_alike(finished):
+    home, _ = finished
+    written = summary(home)
+    assert list(written["baselines"]) == DECODERS
+    for metrics in (written["before"], written["after"], *written["baselines"].values()):
+        assert set(metrics) >= METRICS
+        assert metrics["log_p_mean"] <= metrics["log_p_max"]
+        assert 4 <= metrics["length_mean"] <= 10
+
+
+def test_greedy_is_one_sample_and_beam_search_the_likeliest(finished):
+    found = summary(finished[0])["baselines"]
+    assert found["greedy"]["diversity"] == 0
+    assert found["greedy"]["log_p_mean"] == found["greedy"]["log_p_max"]
+    assert found["beam"]["log_p_mean"] > found["tempered 0.7"]["log_p_mean"]
+    assert found["beam"]["distinct_fraction"] == 1
+
+
+def test_mlflow_and_the_run_directory_have_the_decoders_and_the_plane(finished):
+    from mlflow import MlflowClient
+
+    home, _ = finished
+    assert "baseline/diverse beam/diversity" in mlflow_run(home).data.metrics
+    client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    artifacts = {file.path for file in client.list_artifacts(summary(home)["mlflow_run_id"])}
+    assert {"plane.png", "plane.svg"} <= artifacts
+    rows = [json.loads(line) for line in (home / "run" / "samples.jsonl").open()]
+    assert {f"baseline/{name}" for name in DECODERS} <= {row["phase"] for row in rows}
+
+
+def test_the_report_has_a_row_for_each_decoder(finished):
+    _, out = finished
+    lines = [line.split("|")[1].strip() for line in out.splitlines() if line.startswith("| ")]
+    assert [name for name in lines if name in DECODERS] == DECODERS
+    assert "GFlowNet (after)" in lines
