@@ -28,13 +28,16 @@ class ArithmeticDataConfig(Section):
 
 
 class ArithmeticConfig(Section):
-    """Sums of several integers from 0 to 9, solved step by step."""
+    """Sums and differences of several integers, solved step by step."""
 
     demonstrations: int = Field(
         50, ge=0, description="Training problems whose rationale is known; the first of data.path."
     )
     problems: int = Field(
         1000, ge=0, description="Training problems of which only the answer is known."
+    )
+    largest_operand: int = Field(
+        9, ge=1, description="Operands of generated problems are drawn from 0 to this."
     )
     train_operands: tuple[int, ...] = Field(
         (3, 4), description="Numbers of operands in training problems."
@@ -45,13 +48,17 @@ class ArithmeticConfig(Section):
     )
     eval_split: Literal["validation", "test"] = Field(
         "validation",
-        description="Held-out problems that are evaluated; leave test for the last look, after "
-        "every choice is made.",
+        description="Held-out problems that are evaluated. Choices made on a split make it look "
+        "better than it is: make them all on validation, then look at test once.",
     )
     held_out: int = Field(
         200, ge=1, description="Problems of each split and number of operands that are held out."
     )
-    data_seed: int = Field(0, ge=0, description="Seed of the problems, whatever the run's seed.")
+    data_seed: int = Field(
+        0,
+        ge=0,
+        description="Seed of the problems, so that runs of several seeds answer the same ones.",
+    )
     calculator: bool = Field(
         True, description="A calculator writes what follows '='; otherwise the policy does."
     )
@@ -81,14 +88,21 @@ class ArithmeticConfig(Section):
                 "task.demonstrations and task.problems are both 0: there is nothing to train on"
             )
         longest = max(*self.train_operands, *self.eval_operands)
+        largest = self.largest_operand * (longest - 1)
+        if len(str(largest)) > self.max_digits:
+            raise ValueError(
+                f"task.max_digits ({self.max_digits}) is too low for {longest} operands up to "
+                f"task.largest_operand ({self.largest_operand}), whose sums reach {largest} before "
+                "the last step; raise the first"
+            )
         if longest - 1 > self.max_equations:
             raise ValueError(
                 f"task.max_equations ({self.max_equations}) is too low for {longest} operands, "
                 f"which take {longest - 1}; raise it"
             )
-        if max(self.shots, self.reward_shots) >= max(1, self.demonstrations) and max(
-            self.shots, self.reward_shots
-        ):
+        # One more than are shown, since a demonstration is not shown before itself.
+        shown = max(self.shots, self.reward_shots)
+        if shown and shown >= self.demonstrations:
             raise ValueError(
                 f"task.shots ({self.shots}) and task.reward_shots ({self.reward_shots}) must be "
                 f"below task.demonstrations ({self.demonstrations}), whence they come"

@@ -18,4 +18,5 @@ def wilson_interval(successes: float, trials: int) -> tuple[float, float]:
     centre = (share + square / (2 * trials)) / (1 + square / trials)
     spread = share * (1 - share) / trials + square / (4 * trials**2)
     half = Z_95 * math.sqrt(spread) / (1 + square / trials)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # Both hold the share, which rounding would not grant where none or all succeed.
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))

@@ -10,7 +10,7 @@ import re
 from gfn_ray.sampling.tools import ToolError
 
 # Anchored by what may stand before an expression, so that a longer one is not read from its middle.
-_EXPRESSION = re.compile(r"(?:^|[,\n])\s*(-?\d{1,15})\s*([+-])\s*(-?\d{1,15})\s*=$")
+_EXPRESSION = re.compile(r"(?:^|[,\n])\s*(-?[0-9]{1,15})\s*([+-])\s*(-?[0-9]{1,15})\s*=$")
 _SHOWN = 40
 
 

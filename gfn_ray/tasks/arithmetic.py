@@ -39,7 +39,7 @@ from gfn_ray.tasks.task import (
     check_prompt_lengths,
 )
 from gfn_ray.tasks.vocabulary import Vocabulary
-from gfn_ray.trajectory import IntArray, Query
+from gfn_ray.trajectory import BoolArray, IntArray, Query
 
 _VALUE = re.compile(r"= ?(-?\d+)$")
 
@@ -48,7 +48,8 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
     """One query a problem; z is " 6 - 0 = 6, 6 - 4 = 2" and its like.
 
     The answer that a z gives is the value of its last equation; that of a query is the one that
-    most of its samples give.
+    most of its samples give. R has y = ". The answer is 2." right after z; the terminator of z
+    is the policy's own and no part of R.
     """
 
     name = "arithmetic"
@@ -107,6 +108,11 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
             problem = parse(fields["question"])
         except ValueError as error:
             raise UserError(f"question: {error}; it takes one such as '3 + 4 - 2'") from None
+        if len(problem.signs) > self._config.task.max_equations:
+            raise UserError(
+                f"question: {problem.expression!r} takes {len(problem.signs)} steps, and the "
+                f"policy was trained with task.max_equations {self._config.task.max_equations}"
+            )
         return self._query(problem, self._splits().demonstrations, tokenizer, known=False)
 
     def sample_metrics(self, samples: Sequence[QueryTexts]) -> dict[str, float]:
@@ -124,9 +130,10 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
             "accuracy": right,
             f"accuracy_{one.query.texts['operands']}": right,
             "sample_accuracy": float(np.mean([answer == solution for answer in answers])),
-            "exact_chain_fraction": float(np.mean([text == chain for text in one.texts])),
+            # Alone, without its prompt, some tokenizers decode z without its first space.
+            "exact_chain_fraction": float(np.mean([t.strip() == chain.strip() for t in one.texts])),
             "distinct_fraction": len(set(one.texts)) / len(one.texts),
-            "equations_mean": float(np.mean([text.count("=") for text in one.texts])),
+            "calls_mean": float(np.mean([_calls(t.tool_mask) for t in one.trajectories])),
             "length_mean": float(np.mean([len(t) for t in one.trajectories])),
         }
 
@@ -178,7 +185,7 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
             "log_reward_mean": MetricInfo("higher", "log p(z answer | question), frozen LM"),
             "log_pf_reference": MetricInfo("higher", "log q of the plain chain of sums"),
             "distinct_fraction": MetricInfo("none", "different texts among a query's samples"),
-            "equations_mean": MetricInfo("none", "equations in z"),
+            "calls_mean": MetricInfo("none", "answers of the calculator in z"),
             "length_mean": MetricInfo("none", "tokens of z, the calculator's included"),
         }
 
@@ -192,7 +199,7 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
         known = load_demonstrations(path)[: task.demonstrations] if path else None
         if known is not None and len(known) < task.demonstrations:
             raise UserError(
-                f"task.demonstrations asks for {task.demonstrations}, and data.path {path} has "
+                f"task.demonstrations asks for {task.demonstrations}, and --data.path {path} has "
                 f"{len(known)}; lower it"
             )
         return generate(
@@ -202,6 +209,7 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
             train_operands=task.train_operands,
             held_out=task.held_out,
             held_out_operands=task.eval_operands,
+            largest_operand=task.largest_operand,
         )
 
     def _spread(self, held_out: dict[int, list[Problem]]) -> list[Problem]:
@@ -289,6 +297,11 @@ def _shown(problem: Problem, demonstrations: Sequence[Problem], shots: int) -> s
     others = [one for one in demonstrations if one != problem][:shots]
     solved = [f"{one.question}{one.rationale}{one.answer}\n\n" for one in others]
     return "".join([*solved, problem.question])
+
+
+def _calls(tool_mask: BoolArray) -> int:
+    """Runs of a tool's tokens."""
+    return int(np.sum(tool_mask[1:] & ~tool_mask[:-1])) + int(tool_mask[:1].sum())
 
 
 def _interval(right: Sequence[float]) -> tuple[float, float]:

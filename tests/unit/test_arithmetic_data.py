@@ -4,10 +4,10 @@ import json
 import operator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gfn_ray.data.arithmetic import Problem, generate, load_demonstrations, parse
+from gfn_ray.data.arithmetic import Problem, Splits, generate, load_demonstrations, parse
 from gfn_ray.errors import UserError
 
 SIGNS = {"+": operator.add, "-": operator.sub}
@@ -16,6 +16,7 @@ SIZES = {
     "train_operands": (3, 4),
     "held_out": 40,
     "held_out_operands": (3, 4, 5, 8),
+    "largest_operand": 9,
 }
 
 
@@ -64,6 +65,31 @@ def test_held_out_problems_do_not_depend_on_the_size_of_training():
     assert large.demonstrations[:10] == small.demonstrations
 
 
+def test_a_larger_split_begins_with_the_smaller_one():
+    small, large = (generate(0, demonstrations=10, **{**SIZES, "held_out": n}) for n in (20, 40))
+    for part in ("validation", "test"):
+        for count in SIZES["held_out_operands"]:
+            assert getattr(large, part)[count][:20] == getattr(small, part)[count]
+
+
+@given(st.integers(0, 50), st.integers(0, 50), st.sampled_from([(3, 4), (3,), (2, 5)]))
+@settings(max_examples=10, deadline=None)
+def test_a_run_is_not_trained_on_what_another_run_is_tested_on(one, other, operands):
+    """Whatever the seeds and numbers of operands of the two."""
+    sizes = {**SIZES, "problems": 60, "held_out": 20, "held_out_operands": operands}
+    trained = generate(one, demonstrations=20, **{**sizes, "train_operands": operands})
+    tested = generate(other, demonstrations=20, **sizes)
+    for held_out in (tested.validation, tested.test):
+        questions = {problem for part in held_out.values() for problem in part}
+        assert questions.isdisjoint(trained.train + trained.demonstrations)
+
+
+def test_splits_that_share_a_question_cannot_be_made():
+    problem = Problem((1, 2), ("+",))
+    with pytest.raises(ValueError, match="stands in the splits twice"):
+        Splits([], [problem], {2: []}, {2: [problem]})
+
+
 def test_training_has_the_operands_it_should():
     splits = generate(0, demonstrations=20, **SIZES)
     assert {len(p.operands) for p in splits.demonstrations + splits.train} == {3, 4}
@@ -78,7 +104,7 @@ def test_given_demonstrations_are_kept_out_of_the_other_splits():
 
 
 def test_more_questions_than_there_are_is_the_users_mistake():
-    with pytest.raises(UserError, match=r"no more questions of 2 operands; lower task\.problems"):
+    with pytest.raises(UserError, match=r"no 500 train questions of 2 operands up to 9; lower"):
         generate(0, demonstrations=0, **{**SIZES, "train_operands": (2,), "problems": 500})
 
 
@@ -106,10 +132,19 @@ def test_a_file_is_read_with_or_without_the_values_of_its_steps(tmp_path, ration
     [
         ("{", "is not JSON"),
         ([], "holds no list of problems"),
-        ([{"str_query": "x"}], "row 0 of .* lacks one of"),
-        ([ROW, {**ROW, "num_sol": 3}], "row 1 of .* has num_sol 3; expected '2'"),
-        ([{**ROW, "str_rationale": "6 - 0 =, 6 + 4 ="}], "row 0 .* has str_rationale"),
-        ([{**ROW, "str_query": "Question: 6 * 2 = ? Answer:"}], "row 0 .* asks 'Question: 6 "),
+        ([ROW, "x"], r"a\.json, row 2: expected an object with str_query"),
+        ([{"str_query": "x"}], r"a\.json, row 1: num_sol is missing"),
+        ([ROW, {**ROW, "num_sol": 3}], r"a\.json, row 2, num_sol: got 3; expected '2'"),
+        ([{**ROW, "str_rationale": "6 - 0 =, 6 + 4 ="}], r"row 1, str_rationale: .* '6 - 0 =, 6 -"),
+        (
+            [{**ROW, "str_rationale": "6 - 0 = 7, 6 - 4 = 2"}],
+            "row 1, str_rationale: got '6 - 0 = 7",
+        ),
+        (
+            [{**ROW, "str_query": "Question: 6 * 2 = ? Answer:"}],
+            "row 1, str_query: .* expected one",
+        ),
+        ([ROW, ROW], "row 2, str_query: the question of row 1 again"),
     ],
 )
 def test_a_wrong_file_is_named_with_its_row(tmp_path, content, message):
@@ -120,3 +155,9 @@ def test_a_wrong_file_is_named_with_its_row(tmp_path, content, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"cannot read .*gone\.json"):
         load_demonstrations(tmp_path / "gone.json")
+
+
+@pytest.mark.parametrize("text", ["", "3", "3 +", "3 + 4 -", "3 +- 4", "3 * 4", "3 + x", "3+4"])
+def test_what_is_no_sum_is_refused(text):
+    with pytest.raises(ValueError, match="is no sum of integers"):
+        parse(text)

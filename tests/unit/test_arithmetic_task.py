@@ -1,6 +1,6 @@
 """Arithmetic: its language holds every rationale and no other, and majorities are counted right."""
 
-from types import SimpleNamespace
+import json
 
 import numpy as np
 import pytest
@@ -10,12 +10,14 @@ from transformers import AutoTokenizer
 
 from gfn_ray.cli import parse as parse_job
 from gfn_ray.config import ArithmeticConfig, ArithmeticJob
-from gfn_ray.data.arithmetic import Problem
+from gfn_ray.data.arithmetic import Problem, generate
 from gfn_ray.errors import UserError
+from gfn_ray.evaluation.result import Evaluation, QueryTexts
 from gfn_ray.models.spelling import continuation_ids
 from gfn_ray.sampling.calculator import Calculator
 from gfn_ray.tasks.arithmetic import AnswerCheck, ArithmeticTask, answer_of, majority_share
 from gfn_ray.tasks.arithmetic_grammar import ArithmeticGrammar
+from gfn_ray.tasks.references import known_trajectory
 from gfn_ray.tasks.vocabulary import Vocabulary
 
 SMALL = {"demonstrations": 6, "problems": 10, "held_out": 4, "reward_shots": 2}
@@ -167,21 +169,86 @@ def test_a_chain_that_misses_the_answer_is_penalised(data):
     assert check(query, " 1 + 1 = 999") == -7.0
 
 
+def sampled(data, texts_of):
+    """Samples of each held-out query: its number gives the texts, True for the true chain."""
+    found = []
+    for number, query in enumerate(data.held_out):
+        chain = query.references[0]
+        z = known_trajectory(query.query_id, chain, data.support)
+        texts = [query.texts["rationale"] if t is True else t for t in texts_of(number)]
+        found.append(QueryTexts(query, [z] * len(texts), texts))
+    return found
+
+
 def test_metrics_of_a_length_are_means_over_its_problems(data):
     task = ArithmeticTask(job())
-    samples = [
-        SimpleNamespace(
-            query=q, texts=[q.texts["rationale"] if i % 2 else " 1 + 1 = 2"], trajectories=[()]
-        )
-        for i, q in enumerate(data.held_out)
-    ]
-    found = task.query_metrics(samples)
+    found = task.query_metrics(sampled(data, lambda i: [True if i % 2 else " 99 + 1 = 100"]))
     assert [one["exact_chain_fraction"] for one in found] == [0.0, 1.0] * 4
     assert all(
         f"accuracy_{q.texts['operands']}" in one
         for q, one in zip(data.held_out, found, strict=True)
     )
     assert {name for one in found for name in one} <= set(task.metrics)
+
+
+def test_calls_are_counted_where_the_tool_wrote(data):
+    found = ArithmeticTask(job()).query_metrics(sampled(data, lambda _: [True, True]))
+    steps = [int(query.texts["operands"]) - 1 for query in data.held_out]
+    assert [one["calls_mean"] for one in found] == steps
+
+
+def test_a_run_concludes_with_intervals_by_length_and_a_plot(data, tmp_path):
+    task = ArithmeticTask(job())
+    before = Evaluation({}, sampled(data, lambda _: [" 99 + 1 = 100", ""]), [], 0.0)
+    after = Evaluation({}, sampled(data, lambda i: [True] if i < 3 else [" 0 - 99 = -99"]), [], 0.0)
+    conclusion = task.conclude(before, after, tmp_path, {})
+    assert [line.split(",")[0] for line in conclusion.findings] == [
+        f"{count} operands" for count in (3, 4, 5, 6)
+    ]
+    assert "0% [0%, 66%] -> 100% [34%, 100%] of 2" in conclusion.findings[0]
+    assert "0% [0%, 66%] -> 50% [9%, 91%] of 2" in conclusion.findings[1]
+    assert {file.name for file in conclusion.files} == {"accuracy.png", "accuracy.svg"}
+    assert all(file.stat().st_size > 5_000 for file in conclusion.files)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_grammar_and_calculator_accept_every_generated_rationale(data, tokenizer, seed):
+    """Written as a rollout does it: the policy up to each "=", the calculator after it."""
+    splits = generate(
+        seed,
+        demonstrations=20,
+        problems=40,
+        train_operands=(3, 4),
+        held_out=10,
+        held_out_operands=(3, 5, 6),
+        largest_operand=9,
+    )
+    calculator = Calculator()
+    for part in (splits.demonstrations, splits.train, *splits.test.values()):
+        for problem in part:
+            written = ""
+            for step in problem.rationale.split(","):
+                written += ("," if written else "") + step.split("=")[0] + "="
+                written += calculator.answer(written)
+            assert written == problem.rationale
+            assert data.support.contains(continuation_ids(tokenizer, problem.question, written))
+
+
+def test_operands_beyond_the_language_are_refused_by_its_settings(tokenizer, tmp_path):
+    row = {
+        "str_query": "Question: 600 - 1 - 1 = ? Answer:",
+        "num_sol": 598,
+        "str_rationale": "600 - 1 =, 599 - 1 =",
+        "str_sol": ". The answer is 598.",
+    }
+    (tmp_path / "large.json").write_text(json.dumps([row]))
+    large = ArithmeticJob(
+        task=ArithmeticConfig(**{**SMALL, "demonstrations": 1, "reward_shots": 0}),
+        data={"path": tmp_path / "large.json"},
+        eval={"queries": 8},
+    )
+    with pytest.raises(UserError, match=r"rationale of '600 - 1 - 1' .* task\.max_digits 2"):
+        ArithmeticTask(large).load(tokenizer, len(tokenizer))
 
 
 def test_too_few_held_out_problems_name_both_settings(tokenizer):
@@ -193,6 +260,7 @@ def test_too_few_held_out_problems_name_both_settings(tokenizer):
     ("flags", "message"),
     [
         (["--task.max-equations", "4"], "too low for 6 operands"),
+        (["--task.largest-operand", "50"], "task.max_digits (2) is too low for 6 operands up to"),
         (["--task.train-operands", "3,3"], "takes different numbers"),
         (["--task.demonstrations", "3"], "must be below task.demonstrations (3)"),
         (["--task.problems", "0", "--task.demonstrations", "0"], "nothing to train on"),
@@ -224,3 +292,5 @@ def test_a_persons_own_question_may_be_longer_than_those_of_training(tokenizer):
     assert task.answer(query, query.texts["rationale"]) == "6"
     with pytest.raises(UserError, match="question: '3 times 4' is no sum"):
         task.query({"question": "3 times 4"}, tokenizer)
+    with pytest.raises(UserError, match=r"takes 9 steps, .* task\.max_equations 8"):
+        task.query({"question": "1" + " + 1" * 9}, tokenizer)

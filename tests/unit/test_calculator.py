@@ -27,6 +27,8 @@ def test_it_adds_and_subtracts_what_stands_last(left, sign, right, before):
         " 3 + x =",
         " 3 + 4",
         " 3 ++ 4 =",
+        " 3 + ٤ =",
+        " 2 - 1 + 4 =",
         "__import__('os') =",
     ],
 )
