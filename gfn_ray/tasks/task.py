@@ -13,6 +13,7 @@ from gfn_ray.decoding.decoder import Decoder
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.result import Baseline, Enumeration, Evaluation, QueryTexts
 from gfn_ray.rewards.reward import Reward
+from gfn_ray.sampling.tools import Tool
 from gfn_ray.support import Support
 from gfn_ray.trajectory import Query
 
@@ -23,6 +24,7 @@ class TaskData:
 
     enumerations: held-out queries whose posterior can be listed whole, for exact comparison.
     decoders: what else is asked of the frozen LM on the held-out queries, for comparison.
+    tool: writes the parts of z that the support leaves to a tool.
     """
 
     train: list[Query]
@@ -30,6 +32,7 @@ class TaskData:
     support: Support
     reward: Reward
     enumerations: list[Enumeration] = field(default_factory=list)
+    tool: Tool | None = None
     decoders: list[Decoder] = field(default_factory=list)
 
 
@@ -121,6 +124,11 @@ class Task(Protocol):
 
     def support(self, tokenizer: Any, vocab_size: int) -> Support:
         """The support of `load`, for a trained policy that is served where the data are not."""
+        ...
+
+    @property
+    def tool(self) -> Tool | None:
+        """The tool of `load`, likewise."""
         ...
 
     def query(self, fields: Mapping[str, str], tokenizer: Any) -> Query:
