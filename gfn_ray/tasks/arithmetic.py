@@ -178,9 +178,7 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
             "accuracy": MetricInfo("higher", "problems that most samples answer right"),
             **by_length,
             "sample_accuracy": MetricInfo("higher", "samples that end at the right value"),
-            "exact_chains": MetricInfo(
-                "higher", "samples that are the plain chain of sums"
-            ),
+            "exact_chains": MetricInfo("higher", "samples that are the plain chain of sums"),
             **DIAGNOSTICS,
             "log_reward_mean": MetricInfo("higher", "log p(z answer | question), frozen LM"),
             "log_pf_reference": MetricInfo("higher", "log q of the plain chain of sums"),
