@@ -5,6 +5,7 @@ Owns defaults for the optional parts of `Task`. A task need not inherit: the pro
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -23,7 +24,7 @@ from gfn_ray.trajectory import Query
 ConfigT = TypeVar("ConfigT", bound=JobConfig)
 
 
-class BaseTask(Generic[ConfigT]):
+class BaseTask(ABC, Generic[ConfigT]):
     """A subclass gives `name`, `job` and `load`; `fields` and `query` too, to be served."""
 
     name: str
@@ -33,8 +34,9 @@ class BaseTask(Generic[ConfigT]):
     def __init__(self, config: ConfigT) -> None:
         self._config = config
 
+    @abstractmethod
     def load(self, tokenizer: Any, vocab_size: int) -> TaskData:
-        raise NotImplementedError(f"{type(self).__name__} has no load()")
+        """See `Task.load`."""
 
     def support(self, tokenizer: Any, vocab_size: int) -> Support:
         """That of `load`, data and all; a task whose data may be gone gives it alone."""

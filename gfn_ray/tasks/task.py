@@ -100,6 +100,7 @@ def check_data(name: str, data: TaskData, sampler: SamplerConfig, vocab_size: in
         )
 
 
+@runtime_checkable
 class Task(Protocol):
     """A family of posteriors p(z | query). `tasks.base` has defaults to inherit."""
 
@@ -142,8 +143,15 @@ class Task(Protocol):
         """
         ...
 
+    def query_metrics(self, samples: Sequence[QueryTexts]) -> list[dict[str, float]]:
+        """Metrics of this task's own, one entry a held-out query; reported as their means.
+
+        A run stores each query's, and runs are compared by them.
+        """
+        ...
+
     def sample_metrics(self, samples: Sequence[QueryTexts]) -> dict[str, float]:
-        """Metrics of this task's own on decoded samples, one entry a held-out query."""
+        """Those of all held-out queries together that are no such mean."""
         ...
 
     def around(self, query: Query) -> tuple[str, str]:
@@ -169,13 +177,5 @@ class Task(Protocol):
         ...
 
 
-@runtime_checkable
-class MeasuresQueries(Protocol):
-    """A task with metrics of single queries: a run stores each query's, and compares by them."""
-
-    def query_metrics(self, samples: Sequence[QueryTexts]) -> list[dict[str, float]]:
-        """Metrics of this task's own, one entry a held-out query; reported as their means.
-
-        Whatever is no such mean is left to `sample_metrics`.
-        """
-        ...
+MeasuresQueries = Task
+"""The name by which the runtime asks whether a task measures single queries."""

@@ -92,7 +92,7 @@ def test_data_that_cannot_carry_a_run_are_refused(haiku, data, tokenizer, change
 
 def test_a_task_without_queries_of_ones_own_says_so(haiku):
     class Closed(haiku.BaseTask):
-        name, job = "closed", haiku.HaikuJob
+        name, job, load = "closed", haiku.HaikuJob, haiku.HaikuTask.load
 
     with pytest.raises(UserError, match=r"Closed has no query\(fields, tokenizer\)"):
         Closed(haiku.HaikuJob()).query({}, None)
