@@ -115,13 +115,7 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
             )
         return self._query(problem, self._splits().demonstrations, tokenizer, known=False)
 
-    def sample_metrics(self, samples: Sequence[QueryTexts]) -> dict[str, float]:
-        return {}
-
-    def query_metrics(self, samples: Sequence[QueryTexts]) -> list[dict[str, float]]:
-        return [self._metrics_of(one) for one in samples]
-
-    def _metrics_of(self, one: QueryTexts) -> dict[str, float]:
+    def metrics_of(self, one: QueryTexts) -> dict[str, float]:
         solution = one.query.texts["solution"]
         answers = [answer_of(text) for text in one.texts]
         right = majority_share(answers, solution)

@@ -17,7 +17,7 @@ from gfn_ray.errors import UserError
 from gfn_ray.evaluation.bert_score import bert_score
 from gfn_ray.evaluation.overlap import bleu4, gleu4
 from gfn_ray.evaluation.result import QueryTexts
-from gfn_ray.evaluation.text import distinct_fraction, is_copy
+from gfn_ray.evaluation.text import is_copy
 from gfn_ray.models.sentence_encoder import SentenceEncoder
 from gfn_ray.rewards.adjusted import AdjustedReward, Term
 from gfn_ray.rewards.likelihood import LikelihoodReward
@@ -70,22 +70,16 @@ class InfillTask(BaseTask[InfillJob]):
             self._reward(tokenizer, queries[0]),
         )
 
-    def query_metrics(self, samples: Sequence[QueryTexts]) -> list[dict[str, float]]:
-        encoder = self._encoder()
-        return [self._metrics_of(one, encoder) for one in samples]
-
-    def _metrics_of(self, one: QueryTexts, encoder: SentenceEncoder) -> dict[str, float]:
+    def metrics_of(self, one: QueryTexts) -> dict[str, float]:
         given, true = one.query.texts["given"].split("\n"), one.query.texts["reference"]
         texts = [text.strip() for text in one.texts]
-        true_tokens, *tokens = encoder.token_embeddings([true, *texts])
+        true_tokens, *tokens = self._encoder().token_embeddings([true, *texts])
         return {
+            **super().metrics_of(one),
             "bert_score": float(np.mean([bert_score(each, true_tokens).f1 for each in tokens])),
             "bleu4": float(np.mean([bleu4(text, true) for text in texts])),
             "gleu4": float(np.mean([gleu4(text, true) for text in texts])),
-            "stopped_fraction": float(np.mean([t.stopped for t in one.trajectories])),
-            "distinct_fraction": distinct_fraction(one.texts),
             "copy_fraction": float(np.mean([is_copy(text, given) for text in one.texts])),
-            "length_mean": float(np.mean([len(t) for t in one.trajectories])),
         }
 
     def around(self, query: Query) -> tuple[str, str]:
