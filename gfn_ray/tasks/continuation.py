@@ -8,6 +8,7 @@ beside the policy, on the plane of log-likelihood and diversity.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,8 @@ class ContinuationTask(BaseTask[ContinuationJob]):
     job = ContinuationJob
     fields = ("prompt",)
 
-    def __init__(self, config: ContinuationJob) -> None:
-        super().__init__(config)
-        self._loaded_encoder: SentenceEncoder | None = None
-
     def load(self, tokenizer: Any, vocab_size: int) -> TaskData:
-        self._encoder()  # refused now, if at all, rather than at the first evaluation
+        _ = self._encoder  # refused now, if at all, rather than at the first evaluation
         train, held_out = load_prompts(self._config.data)
         if len(held_out) < self._config.eval.queries:
             raise UserError(
@@ -80,7 +77,7 @@ class ContinuationTask(BaseTask[ContinuationJob]):
         return self._query(Prompt(self.name, fields["prompt"].strip()), tokenizer)
 
     def query_metrics(self, samples: Sequence[QueryTexts]) -> list[dict[str, float]]:
-        vectors = self._encoder().embed([text.strip() for one in samples for text in one.texts])
+        vectors = self._encoder.embed([text.strip() for one in samples for text in one.texts])
         ends = np.cumsum([len(one.texts) for one in samples])[:-1]
         found = []
         for one, of_query in zip(samples, np.split(vectors, ends), strict=True):
@@ -139,10 +136,9 @@ class ContinuationTask(BaseTask[ContinuationJob]):
             **DIAGNOSTICS,
         }
 
+    @cached_property
     def _encoder(self) -> SentenceEncoder:
-        if self._loaded_encoder is None:
-            self._loaded_encoder = SentenceEncoder(self._config.encoder.name)
-        return self._loaded_encoder
+        return SentenceEncoder(self._config.encoder.name)
 
     def _decoders(self) -> list[Decoder]:
         task, samples = self._config.task, self._config.eval.samples

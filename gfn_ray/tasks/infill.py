@@ -7,6 +7,7 @@ frozen LM, in natural story order. Source: Hu et al. 2024, section 4.2.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -44,10 +45,6 @@ class InfillTask(BaseTask[InfillJob]):
     job = InfillJob
     fields = ("beginning", "ending")
 
-    def __init__(self, config: InfillJob) -> None:
-        super().__init__(config)
-        self._loaded_encoder: SentenceEncoder | None = None
-
     def load(self, tokenizer: Any, vocab_size: int) -> TaskData:
         splits = split(load_stories(self._config.data))
         held_out = splits.test[: self._config.eval.queries]
@@ -62,7 +59,7 @@ class InfillTask(BaseTask[InfillJob]):
             )
         queries = [[self._query(s, tokenizer) for s in part] for part in (splits.train, held_out)]
         check_prompt_lengths("story", [q for part in queries for q in part], self._config.sampler)
-        self._encoder()  # refused now, if at all, rather than at the first evaluation
+        _ = self._encoder  # refused now, if at all, rather than at the first evaluation
         return TaskData(
             queries[0],
             queries[1],
@@ -73,7 +70,7 @@ class InfillTask(BaseTask[InfillJob]):
     def metrics_of(self, one: QueryTexts) -> dict[str, float]:
         given, true = one.query.texts["given"].split("\n"), one.query.texts["reference"]
         texts = [text.strip() for text in one.texts]
-        true_tokens, *tokens = self._encoder().token_embeddings([true, *texts])
+        true_tokens, *tokens = self._encoder.token_embeddings([true, *texts])
         return {
             **super().metrics_of(one),
             "bert_score": float(np.mean([bert_score(each, true_tokens).f1 for each in tokens])),
@@ -119,10 +116,9 @@ class InfillTask(BaseTask[InfillJob]):
         terms += [" + length prior"] if task.length_prior else []
         return f"log p(z ending | beginning), frozen LM{''.join(terms)}"
 
+    @cached_property
     def _encoder(self) -> SentenceEncoder:
-        if self._loaded_encoder is None:
-            self._loaded_encoder = SentenceEncoder(self._config.encoder.name)
-        return self._loaded_encoder
+        return SentenceEncoder(self._config.encoder.name)
 
     def _reward(self, tokenizer: Any, train: Sequence[Query]) -> Reward:
         task = self._config.task
