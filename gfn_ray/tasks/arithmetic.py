@@ -22,7 +22,7 @@ from gfn_ray.errors import UserError
 from gfn_ray.evaluation.accuracy_plot import LengthAccuracy, draw_accuracy
 from gfn_ray.evaluation.proportion import wilson_interval
 from gfn_ray.evaluation.result import Baseline, Evaluation, QueryTexts
-from gfn_ray.models.spelling import continuation_ids
+from gfn_ray.models.spelling import cut_ids, text_ids
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.reward import Reward
 from gfn_ray.rewards.verifier import VerifierReward
@@ -39,7 +39,7 @@ from gfn_ray.tasks.task import (
     check_prompt_lengths,
 )
 from gfn_ray.tasks.vocabulary import Vocabulary
-from gfn_ray.trajectory import BoolArray, IntArray, Query
+from gfn_ray.trajectory import BoolArray, Query
 
 _VALUE = re.compile(r"= ?(-?\d+)$")
 
@@ -221,18 +221,13 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
         task = self._config.task
         prompt = _shown(problem, demonstrations, task.shots)
         context = _shown(problem, demonstrations, task.reward_shots)
-        try:
-            z = continuation_ids(tokenizer, prompt, problem.rationale)
-            answer = continuation_ids(tokenizer, context + problem.rationale, problem.answer)
-        except ValueError as error:
-            raise UserError(
-                f"{error}, so a rationale cannot be cut from its question; choose another "
-                "model.name"
-            ) from None
+        no_cut = "a rationale cannot be cut from its question"
+        z = cut_ids(tokenizer, prompt, problem.rationale, no_cut)
+        answer = cut_ids(tokenizer, context + problem.rationale, problem.answer, no_cut)
         return Query(
             query_id=problem.expression,
-            prompt_ids=_ids(tokenizer, prompt),
-            context_ids=_ids(tokenizer, context),
+            prompt_ids=text_ids(tokenizer, prompt),
+            context_ids=text_ids(tokenizer, context),
             answer_ids=answer,
             references=(z,) if known else (),
             texts={
@@ -302,7 +297,3 @@ def _interval(right: Sequence[float]) -> tuple[float, float]:
 
 def _share(row: LengthAccuracy) -> str:
     return f"{row.share:.0%} [{row.low:.0%}, {row.high:.0%}]"
-
-
-def _ids(tokenizer: Any, text: str) -> IntArray:
-    return np.array(tokenizer(text)["input_ids"], dtype=np.int32)

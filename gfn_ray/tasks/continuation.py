@@ -22,6 +22,7 @@ from gfn_ray.evaluation.plane import Mark, draw_plane
 from gfn_ray.evaluation.result import Baseline, Evaluation, QueryTexts
 from gfn_ray.evaluation.text import distinct_fraction
 from gfn_ray.models.sentence_encoder import SentenceEncoder, mean_pairwise_distance
+from gfn_ray.models.spelling import cut_ids, text_ids
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.support import Support
 from gfn_ray.tasks.base import BaseTask
@@ -33,10 +34,11 @@ from gfn_ray.tasks.task import (
     TaskData,
     check_prompt_lengths,
 )
-from gfn_ray.tasks.vocabulary import Vocabulary, continuation_ids
+from gfn_ray.tasks.vocabulary import Vocabulary
 from gfn_ray.trajectory import IntArray, Query
 
 FULL_STOP = "."
+NO_CUT = "a text cannot be cut between sentences"
 
 
 class ContinuationTask(BaseTask[ContinuationJob]):
@@ -159,10 +161,10 @@ class ContinuationTask(BaseTask[ContinuationJob]):
         return [one for kind in task.baselines or () for one in of_kind[kind]]
 
     def _query(self, prompt: Prompt, tokenizer: Any) -> Query:
-        prompt_ids = np.array(tokenizer(prompt.text)["input_ids"], dtype=np.int32)
+        prompt_ids = text_ids(tokenizer, prompt.text)
         texts = {"prompt": prompt.text}
         references: tuple[IntArray, ...] = ()
-        stop = _continuation(tokenizer, f"{prompt.text} word", FULL_STOP)
+        stop = cut_ids(tokenizer, f"{prompt.text} word", FULL_STOP, NO_CUT)
         if len(stop) != 1:
             raise UserError(
                 "the tokenizer of model.name writes a full stop in several tokens; choose "
@@ -171,18 +173,9 @@ class ContinuationTask(BaseTask[ContinuationJob]):
         if prompt.following:
             texts["reference"] = prompt.following
             z = " " + prompt.following.removesuffix(FULL_STOP)
-            references = (_continuation(tokenizer, prompt.text, z),)
+            references = (cut_ids(tokenizer, prompt.text, z, NO_CUT),)
         return Query(prompt.prompt_id, prompt_ids, prompt_ids, stop, references, texts)
 
 
 def _tempered(temperature: float) -> str:
     return f"tempered {temperature:g}"
-
-
-def _continuation(tokenizer: Any, left: str, text: str) -> IntArray:
-    try:
-        return continuation_ids(tokenizer, left, text)
-    except ValueError as error:
-        raise UserError(
-            f"{error}, so a text cannot be cut between sentences; choose another model.name"
-        ) from None

@@ -20,6 +20,7 @@ from gfn_ray.evaluation.overlap import bleu4, gleu4
 from gfn_ray.evaluation.result import QueryTexts
 from gfn_ray.evaluation.text import is_copy
 from gfn_ray.models.sentence_encoder import SentenceEncoder
+from gfn_ray.models.spelling import cut_ids, text_ids
 from gfn_ray.rewards.adjusted import AdjustedReward, Term
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.reward import Reward
@@ -33,9 +34,11 @@ from gfn_ray.tasks.task import (
     TaskData,
     check_prompt_lengths,
 )
-from gfn_ray.tasks.vocabulary import Vocabulary, continuation_ids
+from gfn_ray.tasks.vocabulary import Vocabulary
 from gfn_ray.trajectory import IntArray, Query
 from gfn_ray.wording import count
+
+NO_CUT = "a story cannot be cut between sentences"
 
 
 class InfillTask(BaseTask[InfillJob]):
@@ -105,8 +108,8 @@ class InfillTask(BaseTask[InfillJob]):
         return Query(
             query_id=self.name,
             prompt_ids=self._prompt_ids(beginning, ending, tokenizer),
-            context_ids=_ids(tokenizer, beginning),
-            answer_ids=_continuation(tokenizer, beginning, " " + ending),
+            context_ids=text_ids(tokenizer, beginning),
+            answer_ids=cut_ids(tokenizer, beginning, " " + ending, NO_CUT),
             texts={"beginning": beginning, "ending": ending, "given": f"{beginning}\n{ending}"},
         )
 
@@ -142,9 +145,9 @@ class InfillTask(BaseTask[InfillJob]):
         return Query(
             query_id=story.story_id,
             prompt_ids=self._prompt_ids(text, ending, tokenizer),
-            context_ids=_ids(tokenizer, text),
-            answer_ids=_continuation(tokenizer, f"{text} {middle}", " " + ending),
-            references=(_continuation(tokenizer, text, " " + middle),),
+            context_ids=text_ids(tokenizer, text),
+            answer_ids=cut_ids(tokenizer, f"{text} {middle}", " " + ending, NO_CUT),
+            references=(cut_ids(tokenizer, text, " " + middle, NO_CUT),),
             texts={
                 "beginning": text,
                 "ending": ending,
@@ -155,7 +158,7 @@ class InfillTask(BaseTask[InfillJob]):
 
     def _prompt_ids(self, beginning: str, ending: str, tokenizer: Any) -> IntArray:
         template = self._config.task.template
-        return _ids(tokenizer, template.format(beginning=beginning, ending=ending))
+        return text_ids(tokenizer, template.format(beginning=beginning, ending=ending))
 
     def support(self, tokenizer: Any, vocab_size: int) -> Support:
         task = self._config.task
@@ -184,16 +187,3 @@ class InfillTask(BaseTask[InfillJob]):
                 f"no sentence can be written with the tokens of model.name and task.min_len "
                 f"{task.min_len}, task.max_len {task.max_len}: {error}"
             ) from None
-
-
-def _ids(tokenizer: Any, text: str) -> IntArray:
-    return np.array(tokenizer(text)["input_ids"], dtype=np.int32)
-
-
-def _continuation(tokenizer: Any, left: str, text: str) -> IntArray:
-    try:
-        return continuation_ids(tokenizer, left, text)
-    except ValueError as error:
-        raise UserError(
-            f"{error}, so a story cannot be cut between sentences; choose another model.name"
-        ) from None

@@ -18,6 +18,7 @@ from gfn_ray.config import RandomNumberJob
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.histogram import draw_histogram
 from gfn_ray.evaluation.result import Baseline, Enumeration, Evaluation
+from gfn_ray.models.spelling import continuation_ids, text_ids
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.table import TableReward, table_key
 from gfn_ray.support import BoundedSupport, Support
@@ -30,7 +31,7 @@ from gfn_ray.tasks.task import (
     TaskData,
     check_prompt_lengths,
 )
-from gfn_ray.tasks.vocabulary import Vocabulary, continuation_ids
+from gfn_ray.tasks.vocabulary import Vocabulary
 from gfn_ray.trajectory import IntArray, Query
 
 EXTREMES_SHOWN = 5
@@ -150,8 +151,7 @@ class RandomNumberTask(BaseTask[RandomNumberJob]):
                 outcomes = [continuation_ids(tokenizer, left, f"{gap}{n}") for n in self._integers]
             except ValueError:
                 continue
-            prompt_ids = np.array(tokenizer(left)["input_ids"], dtype=np.int32)
-            return prompt_ids, outcomes
+            return text_ids(tokenizer, left), outcomes
         raise UserError(
             "the tokenizer of model.name joins the prompt's last word with the number; change "
             "task.prompt"

@@ -7,10 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gfn_ray.models.spelling import continuation_ids
 from gfn_ray.trajectory import BoolArray, IntArray
-
-__all__ = ["Vocabulary", "continuation_ids"]
 
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*$")
 
