@@ -32,6 +32,7 @@ from gfn_ray.tasks.task import (
     Conclusion,
     MetricInfo,
     TaskData,
+    check_parts,
     check_prompt_lengths,
 )
 from gfn_ray.tasks.vocabulary import Vocabulary
@@ -51,15 +52,7 @@ class ContinuationTask(BaseTask[ContinuationJob]):
     def load(self, tokenizer: Any, vocab_size: int) -> TaskData:
         _ = self._encoder  # refused now, if at all, rather than at the first evaluation
         train, held_out = load_prompts(self._config.data)
-        if len(held_out) < self._config.eval.queries:
-            raise UserError(
-                f"eval.queries asks for {self._config.eval.queries} held-out prompts, the data "
-                f"has {len(held_out)}; lower it or give more prompts"
-            )
-        if not train:
-            raise UserError(
-                f"none of the {len(held_out)} prompts falls into the training split; give more"
-            )
+        check_parts("prompts", train, held_out, self._config.eval.queries)
         held_out = held_out[: self._config.eval.queries]
         queries = [[self._query(one, tokenizer) for one in part] for part in (train, held_out)]
         check_prompt_lengths("text", [q for part in queries for q in part], self._config.sampler)

@@ -32,6 +32,7 @@ from gfn_ray.tasks.task import (
     DIAGNOSTICS,
     MetricInfo,
     TaskData,
+    check_parts,
     check_prompt_lengths,
 )
 from gfn_ray.tasks.vocabulary import Vocabulary
@@ -51,15 +52,7 @@ class InfillTask(BaseTask[InfillJob]):
     def load(self, tokenizer: Any, vocab_size: int) -> TaskData:
         splits = split(load_stories(self._config.data))
         held_out = splits.test[: self._config.eval.queries]
-        if len(held_out) < self._config.eval.queries:
-            raise UserError(
-                f"eval.queries asks for {self._config.eval.queries} held-out stories, the data "
-                f"has {len(held_out)}; lower it or give more stories"
-            )
-        if not splits.train:
-            raise UserError(
-                f"none of the {len(held_out)} stories falls into the training split; give more"
-            )
+        check_parts("stories", splits.train, held_out, self._config.eval.queries)
         queries = [[self._query(s, tokenizer) for s in part] for part in (splits.train, held_out)]
         check_prompt_lengths("story", [q for part in queries for q in part], self._config.sampler)
         _ = self._encoder  # refused now, if at all, rather than at the first evaluation

@@ -78,6 +78,22 @@ def check_prompt_lengths(what: str, queries: Sequence[Query], sampler: SamplerCo
             )
 
 
+def check_parts(what: str, train: Sequence[object], held_out: Sequence[object], asked: int) -> None:
+    """Raises UserError where the data has fewer than eval.queries held out, or none to train on.
+
+    what: what the data consists of, as in "stories". asked: eval.queries.
+    """
+    if len(held_out) < asked:
+        raise UserError(
+            f"eval.queries asks for {asked} held-out {what}, the data has {len(held_out)}; lower "
+            f"it or give more {what}"
+        )
+    if not train:
+        raise UserError(
+            f"none of the {len(held_out)} {what} falls into the training split; give more"
+        )
+
+
 def check_data(name: str, data: TaskData, sampler: SamplerConfig, vocab_size: int) -> None:
     """Raises UserError where a task's data cannot carry a run.
 
