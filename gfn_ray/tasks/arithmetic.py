@@ -86,12 +86,10 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
     def support(self, tokenizer: Any, vocab_size: int) -> Support:
         """z may end by a full stop, which is how a rationale goes on, or by the end of the line."""
         task, vocabulary = self._config.task, Vocabulary(tokenizer, vocab_size)
-        stops = {*vocabulary.full_stops().tolist(), *vocabulary.line_ends().tolist()}
-        if tokenizer.eos_token_id is not None:
-            stops.add(int(tokenizer.eos_token_id))
+        stops = np.union1d(vocabulary.full_stops(), vocabulary.line_stops())
         grammar = ArithmeticGrammar(task.max_equations, task.max_digits, task.calculator)
         try:
-            return lift(grammar, vocabulary.texts, sorted(stops))
+            return lift(grammar, vocabulary.texts, stops)
         except ValueError as error:
             raise UserError(
                 f"the tokenizer of model.name {self._config.model.name!r} cannot serve "

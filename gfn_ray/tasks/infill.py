@@ -156,10 +156,8 @@ class InfillTask(BaseTask[InfillJob]):
     def support(self, tokenizer: Any, vocab_size: int) -> Support:
         task = self._config.task
         vocabulary = Vocabulary(tokenizer, vocab_size)
-        stops = set(vocabulary.line_ends().tolist())
-        if tokenizer.eos_token_id is not None:
-            stops.add(int(tokenizer.eos_token_id))
-        if not stops:
+        stops = vocabulary.line_stops()
+        if not len(stops):
             raise UserError(
                 f"the tokenizer of model.name {self._config.model.name!r} has neither a newline "
                 "nor an end-of-sequence token, so z could never stop; choose another model"
@@ -171,7 +169,7 @@ class InfillTask(BaseTask[InfillJob]):
                 content=content,
                 opening=content & vocabulary.word_start,
                 enders=content & ends,
-                stop_ids=np.array(sorted(stops), dtype=np.int32),
+                stop_ids=stops,
                 min_len=task.min_len,
                 max_len=task.max_len,
             )

@@ -159,31 +159,30 @@ class RandomNumberTask(BaseTask[RandomNumberJob]):
 
     def support(self, tokenizer: Any, vocab_size: int) -> Support:
         _, outcomes = self._written(tokenizer)
-        eos = tokenizer.eos_token_id
         longest = max(len(z) for z in outcomes)
         if self._config.task.support == "full":
+            eos = tokenizer.eos_token_id
             if eos is None:
                 raise UserError(
                     "task.support full ends z at the end-of-sequence token, and the tokenizer of "
                     "model.name has none; use task.support digits"
                 )
             content = np.ones(vocab_size, dtype=np.bool_)
-            stops = [int(eos)]
+            stops = np.array([eos], dtype=np.int32)
             content[stops] = False
             enders, longest = content, longest + 1
         else:
             vocabulary = Vocabulary(tokenizer, vocab_size)
             content = np.zeros(vocab_size, dtype=np.bool_)
             content[np.concatenate(outcomes)] = True
-            stops = [*vocabulary.line_ends().tolist(), *vocabulary.full_stops().tolist()]
-            stops += [] if eos is None else [int(eos)]
+            stops = np.union1d(vocabulary.full_stops(), vocabulary.line_stops())
             enders = np.zeros(vocab_size, dtype=np.bool_)
             enders[[z[-1] for z in outcomes]] = True
         return BoundedSupport(
             content=content,
             opening=content,
             enders=enders,
-            stop_ids=np.unique(np.array(stops, dtype=np.int32)),
+            stop_ids=stops,
             min_len=1,
             max_len=longest,
         )

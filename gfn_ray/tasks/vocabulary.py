@@ -33,6 +33,8 @@ class Vocabulary:
             if token < known:
                 texts[token] = ""
         self.texts: list[str] = texts + [""] * (vocab_size - known)
+        eos = tokenizer.eos_token_id
+        self._end_of_text = [] if eos is None else [int(eos)]
 
     @property
     def plain(self) -> BoolArray:
@@ -55,6 +57,10 @@ class Vocabulary:
         """Ids of tokens that are line breaks and nothing else."""
         found = self._where(lambda text: bool(text) and not text.strip("\n"))
         return np.flatnonzero(found).astype(np.int32)
+
+    def line_stops(self) -> IntArray:
+        """Ids that end a z of one line, ascending: line breaks, and the end of text if any."""
+        return np.union1d(self.line_ends(), np.array(self._end_of_text, dtype=np.int32))
 
     def full_stops(self) -> IntArray:
         """Ids of tokens that are a full stop and nothing else."""
