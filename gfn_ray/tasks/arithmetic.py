@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +59,14 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
 
     def load(self, tokenizer: Any, vocab_size: int) -> TaskData:
         config, task = self._config, self._config.task
-        splits = self._splits()
+        splits = self._splits
         held_out = self._spread(getattr(splits, task.eval_split))
         support = self.support(tokenizer, vocab_size)
-        shown = splits.demonstrations
         train = [
-            *(self._query(p, shown, tokenizer, known=True) for p in splits.demonstrations),
-            *(self._query(p, shown, tokenizer, known=False) for p in splits.train),
+            *(self._query(p, tokenizer, known=True) for p in splits.demonstrations),
+            *(self._query(p, tokenizer, known=False) for p in splits.train),
         ]
-        evaluated = [self._query(p, shown, tokenizer, known=True) for p in held_out]
+        evaluated = [self._query(p, tokenizer, known=True) for p in held_out]
         check_prompt_lengths("problem", [*train, *evaluated], config.sampler)
         for query in (*train, *evaluated):
             if not all(support.contains(z) for z in query.references):
@@ -111,13 +111,13 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
                 f"question: {problem.expression!r} takes {len(problem.signs)} steps, and the "
                 f"policy was trained with task.max_equations {self._config.task.max_equations}"
             )
-        return self._query(problem, self._splits().demonstrations, tokenizer, known=False)
+        return self._query(problem, tokenizer, known=False)
 
     def metrics_of(self, one: QueryTexts) -> dict[str, float]:
         solution = one.query.texts["solution"]
         answers = [answer_of(text) for text in one.texts]
         right = majority_share(answers, solution)
-        chain = one.query.texts["rationale"]
+        chain = one.query.texts["reference"]
         return {
             "accuracy": right,
             f"accuracy_{one.query.texts['operands']}": right,
@@ -184,6 +184,7 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
         penalty = self._config.task.wrong_answer_penalty
         return VerifierReward(reward, AnswerCheck(penalty), tokenizer) if penalty else reward
 
+    @cached_property
     def _splits(self) -> Splits:
         task, path = self._config.task, self._config.data.path
         known = load_demonstrations(path)[: task.demonstrations] if path else None
@@ -213,12 +214,9 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
             )
         return [p for count, n in zip(counts, each, strict=True) for p in held_out[count][:n]]
 
-    def _query(
-        self, problem: Problem, demonstrations: Sequence[Problem], tokenizer: Any, *, known: bool
-    ) -> Query:
-        task = self._config.task
-        prompt = _shown(problem, demonstrations, task.shots)
-        context = _shown(problem, demonstrations, task.reward_shots)
+    def _query(self, problem: Problem, tokenizer: Any, *, known: bool) -> Query:
+        prompt = self._shown(problem, self._config.task.shots)
+        context = self._shown(problem, self._config.task.reward_shots)
         no_cut = "a rationale cannot be cut from its question"
         z = cut_ids(tokenizer, prompt, problem.rationale, no_cut)
         answer = cut_ids(tokenizer, context + problem.rationale, problem.answer, no_cut)
@@ -232,18 +230,23 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
                 "question": problem.question,
                 "answer": problem.answer,
                 "solution": str(problem.solution),
-                "rationale": problem.rationale,
                 "reference": problem.rationale,
                 "operands": str(len(problem.operands)),
             },
         )
 
+    def _shown(self, problem: Problem, shots: int) -> str:
+        """The question after some demonstrations, never its own."""
+        demonstrations = self._splits.demonstrations if shots else []
+        others = [one for one in demonstrations if one != problem][:shots]
+        solved = [f"{one.question}{one.rationale}{one.answer}\n\n" for one in others]
+        return "".join([*solved, problem.question])
+
     def _by_length(self, result: Evaluation) -> list[LengthAccuracy]:
         right: dict[int, list[float]] = {}
         for one in result.samples:
-            answers = [answer_of(text) for text in one.texts]
-            share = majority_share(answers, one.query.texts["solution"])
-            right.setdefault(int(one.query.texts["operands"]), []).append(share)
+            operands, accuracy = int(one.query.texts["operands"]), self.metrics_of(one)["accuracy"]
+            right.setdefault(operands, []).append(accuracy)
         return [
             LengthAccuracy(count, len(each), sum(each) / len(each), *_interval(each))
             for count, each in sorted(right.items())
@@ -275,13 +278,6 @@ def majority_share(answers: Sequence[str | None], right: str) -> float:
     most = max(votes.values(), default=0)
     leaders = [answer for answer, count in votes.items() if count == most]
     return 1 / len(leaders) if right in leaders else 0.0
-
-
-def _shown(problem: Problem, demonstrations: Sequence[Problem], shots: int) -> str:
-    """The question after some demonstrations, never its own."""
-    others = [one for one in demonstrations if one != problem][:shots]
-    solved = [f"{one.question}{one.rationale}{one.answer}\n\n" for one in others]
-    return "".join([*solved, problem.question])
 
 
 def _calls(tool_mask: BoolArray) -> int:

@@ -102,7 +102,7 @@ def test_without_a_calculator_nothing_is_a_tools(tokenizer):
 def test_the_calculator_gives_the_values_of_the_demonstrations(data):
     assert isinstance(data.tool, Calculator)
     for query in data.train[:6]:
-        for step in query.texts["rationale"].split(","):
+        for step in query.texts["reference"].split(","):
             call, value = step.split("=")
             assert data.tool.answer(f"{call}=") == value
 
@@ -165,7 +165,7 @@ def test_a_tie_is_won_as_often_as_a_fair_draw_wins_it(answers, share):
 def test_a_chain_that_misses_the_answer_is_penalised(data):
     query = data.train[0]
     check = AnswerCheck(7.0)
-    assert check(query, query.texts["rationale"]) == 0.0
+    assert check(query, query.texts["reference"]) == 0.0
     assert check(query, " 1 + 1 = 999") == -7.0
 
 
@@ -175,7 +175,7 @@ def sampled(data, texts_of):
     for number, query in enumerate(data.held_out):
         chain = query.references[0]
         z = known_trajectory(query.query_id, chain, data.support)
-        texts = [query.texts["rationale"] if t is True else t for t in texts_of(number)]
+        texts = [query.texts["reference"] if t is True else t for t in texts_of(number)]
         found.append(QueryTexts(query, [z] * len(texts), texts))
     return found
 
@@ -289,8 +289,19 @@ def test_a_persons_own_question_may_be_longer_than_those_of_training(tokenizer):
     task = ArithmeticTask(job())
     query = task.query({"question": "9 - 8 + 7 - 6 + 5 - 4 + 3"}, tokenizer)
     assert query.texts["solution"] == "6"
-    assert task.answer(query, query.texts["rationale"]) == "6"
+    assert task.answer(query, query.texts["reference"]) == "6"
     with pytest.raises(UserError, match="question: '3 times 4' is no sum"):
         task.query({"question": "3 times 4"}, tokenizer)
     with pytest.raises(UserError, match=r"takes 9 steps, .* task\.max_equations 8"):
         task.query({"question": "1" + " + 1" * 9}, tokenizer)
+
+
+def test_a_persons_own_question_needs_demonstrations_only_where_they_are_shown(tokenizer, tmp_path):
+    gone = {"path": tmp_path / "gone.json"}
+    alone, shown = (
+        ArithmeticTask(ArithmeticJob(task=ArithmeticConfig(reward_shots=shots), data=gone))
+        for shots in (0, 3)
+    )
+    assert alone.query({"question": "3 + 4"}, tokenizer).query_id == "3 + 4"
+    with pytest.raises(UserError, match=r"cannot read .*gone\.json"):
+        shown.query({"question": "3 + 4"}, tokenizer)
