@@ -13,7 +13,8 @@ from pathlib import Path
 
 from gfn_ray.config import DataConfig, PromptDataConfig
 from gfn_ray.data.hub import Table, load_tables
-from gfn_ray.data.stories import load_stories, place, split
+from gfn_ray.data.placement import place
+from gfn_ray.data.stories import load_stories, split
 from gfn_ray.errors import UserError
 
 TRAIN_SHARE = 0.8

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import NoReturn
 
 from gfn_ray.config import DataConfig
 from gfn_ray.data.hub import Table, load_tables
+from gfn_ray.data.placement import place
 from gfn_ray.errors import UserError
 
 SENTENCES = 5
@@ -94,12 +94,6 @@ def split(stories: Iterable[Story], fractions: Sequence[float] = (0.7, 0.1, 0.2)
         else:
             parts.test.append(story)
     return parts
-
-
-def place(identity: str) -> float:
-    """Where a split puts an identity: its SHA-256 as a number in [0, 1)."""
-    digest = hashlib.sha256(identity.encode("utf-8")).digest()
-    return int.from_bytes(digest[:6], "big") / 2**48  # 48 bits: exact, and below 1
 
 
 def _read(path: Path) -> bytes:
