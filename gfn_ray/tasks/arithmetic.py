@@ -7,10 +7,7 @@ an equation may stop. Source: Hu et al. 2024, section 4.4.
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +27,7 @@ from gfn_ray.rewards.verifier import VerifierReward
 from gfn_ray.sampling.calculator import Calculator
 from gfn_ray.support import Support
 from gfn_ray.support.characters import lift
+from gfn_ray.tasks.arithmetic_answers import AnswerCheck, answer_of, majority_share
 from gfn_ray.tasks.arithmetic_grammar import ArithmeticGrammar
 from gfn_ray.tasks.base import BaseTask
 from gfn_ray.tasks.task import (
@@ -41,8 +39,6 @@ from gfn_ray.tasks.task import (
 )
 from gfn_ray.tasks.vocabulary import Vocabulary
 from gfn_ray.trajectory import BoolArray, Query
-
-_VALUE = re.compile(r"= ?(-?\d+)$")
 
 
 class ArithmeticTask(BaseTask[ArithmeticJob]):
@@ -251,33 +247,6 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
             LengthAccuracy(count, len(each), sum(each) / len(each), *_interval(each))
             for count, each in sorted(right.items())
         ]
-
-
-@dataclass(frozen=True)
-class AnswerCheck:
-    """-nats for a chain that does not end at the solution."""
-
-    nats: float
-
-    def __call__(self, query: Query, text: str) -> float:
-        return 0.0 if answer_of(text) == query.texts["solution"] else -self.nats
-
-
-def answer_of(text: str) -> str | None:
-    """The value of a rationale's last equation; None where there is none."""
-    found = _VALUE.search(text)
-    return None if found is None else str(int(found[1]))
-
-
-def majority_share(answers: Sequence[str | None], right: str) -> float:
-    """1 where most samples give the right answer, 0 where not, 1/k where it is one of k that tie.
-
-    Samples without an answer do not vote.
-    """
-    votes = Counter(answer for answer in answers if answer is not None)
-    most = max(votes.values(), default=0)
-    leaders = [answer for answer, count in votes.items() if count == most]
-    return 1 / len(leaders) if right in leaders else 0.0
 
 
 def _calls(tool_mask: BoolArray) -> int:

@@ -1,4 +1,4 @@
-"""Arithmetic: its language holds every rationale and no other, and majorities are counted right."""
+"""Arithmetic: its language holds every rationale and no other, and runs conclude rightly."""
 
 import json
 
@@ -15,7 +15,8 @@ from gfn_ray.errors import UserError
 from gfn_ray.evaluation.result import Evaluation, QueryTexts
 from gfn_ray.models.spelling import continuation_ids
 from gfn_ray.sampling.calculator import Calculator
-from gfn_ray.tasks.arithmetic import AnswerCheck, ArithmeticTask, answer_of, majority_share
+from gfn_ray.tasks.arithmetic import ArithmeticTask
+from gfn_ray.tasks.arithmetic_answers import AnswerCheck
 from gfn_ray.tasks.arithmetic_grammar import ArithmeticGrammar
 from gfn_ray.tasks.references import known_trajectory
 from gfn_ray.tasks.vocabulary import Vocabulary
@@ -137,29 +138,6 @@ def test_a_question_is_never_shown_solved_before_itself(data, tokenizer):
 
 def test_the_answer_is_scored_right_after_z(data, tokenizer):
     assert tokenizer.decode(data.train[0].answer_ids) == data.train[0].texts["answer"]
-
-
-@pytest.mark.parametrize(
-    ("text", "answer"),
-    [(" 6 - 4 = 2", "2"), (" 6 - 4 = 2, 2 - 8 = -6", "-6"), (" 6 - 4", None), ("", None)],
-)
-def test_a_rationale_answers_with_its_last_value(text, answer):
-    assert answer_of(text) == answer
-
-
-@pytest.mark.parametrize(
-    ("answers", "share"),
-    [
-        (["2", "2", "3"], 1),
-        (["3", "3", "2"], 0),
-        (["2", "3"], 1 / 2),
-        (["2", "3", "4", None, None], 1 / 3),
-        ([None, None, "2"], 1),
-        ([None], 0),
-    ],
-)
-def test_a_tie_is_won_as_often_as_a_fair_draw_wins_it(answers, share):
-    assert majority_share(answers, "2") == pytest.approx(share)
 
 
 def test_a_chain_that_misses_the_answer_is_penalised(data):
