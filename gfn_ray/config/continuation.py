@@ -7,15 +7,13 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from gfn_ray.config.checks import check_lengths
 from gfn_ray.config.job import JobConfig
 from gfn_ray.config.sections import (
     DataConfig,
     EncoderConfig,
     EvalConfig,
-    LearnerConfig,
-    ReplayConfig,
     RewardConfig,
-    SamplerConfig,
     Section,
 )
 
@@ -65,11 +63,7 @@ class ContinuationConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> ContinuationConfig:
-        if self.min_len > self.max_len:
-            raise ValueError(
-                f"task.min_len ({self.min_len}) exceeds task.max_len ({self.max_len}); "
-                "lower the first or raise the second"
-            )
+        check_lengths(self.min_len, self.max_len)
         # Both comparisons also refuse NaN.
         bad = [t for t in self.temperatures if not 0 < t <= 2]
         if bad or len(set(self.temperatures)) < len(self.temperatures):
@@ -99,9 +93,6 @@ class ContinuationJob(JobConfig):
         ),
         description="The target.",
     )
-    replay: ReplayConfig = Field(default_factory=ReplayConfig, description="The replay buffer.")
-    learner: LearnerConfig = Field(default_factory=LearnerConfig, description="The updates.")
-    sampler: SamplerConfig = Field(default_factory=SamplerConfig, description="Proposals.")
     eval: EvalConfig = Field(
         default_factory=lambda: EvalConfig(queries=20, samples=8),
         description="How good the policy is.",

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from gfn_ray.config.checks import check_lengths, check_template
 from gfn_ray.config.job import JobConfig
 from gfn_ray.config.sections import DataConfig, EncoderConfig, Section
 
@@ -45,21 +46,12 @@ class InfillConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> InfillConfig:
-        if self.min_len > self.max_len:
-            raise ValueError(
-                f"task.min_len ({self.min_len}) exceeds task.max_len ({self.max_len}); "
-                "lower the first or raise the second"
-            )
+        check_lengths(self.min_len, self.max_len)
         for name in ("{beginning}", "{ending}"):
             if name not in self.template:
                 raise ValueError(f"task.template lacks {name}; got {self.template!r}")
-        try:
-            self.template.format(beginning="", ending="")
-        except (KeyError, IndexError, ValueError) as error:
-            raise ValueError(
-                f"task.template takes {{beginning}} and {{ending}} and doubled braces for literal "
-                f"ones; got {self.template!r} ({error!r})"
-            ) from None
+        takes = "{beginning} and {ending}"
+        check_template("task.template", self.template, takes, beginning="", ending="")
         return self
 
 

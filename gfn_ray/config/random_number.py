@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from gfn_ray.config.checks import check_template
 from gfn_ray.config.job import JobConfig
 from gfn_ray.config.sections import (
     EvalConfig,
@@ -68,13 +69,8 @@ class RandomNumberConfig(Section):
                 f"task.low ({self.low}) to task.high ({self.high}) are more than {MOST_INTEGERS} "
                 "integers, each of which is enumerated; narrow the range"
             )
-        try:
-            self.prompt.format(how="", low=0, high=0)
-        except (KeyError, IndexError, ValueError) as error:
-            raise ValueError(
-                "task.prompt takes {how}, {low} and {high}, and doubled braces for literal ones; "
-                f"got {self.prompt!r} ({error!r})"
-            ) from None
+        takes = "{how}, {low} and {high},"
+        check_template("task.prompt", self.prompt, takes, how="", low=0, high=0)
         return self
 
 
