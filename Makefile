@@ -48,6 +48,10 @@ infill: setup ## Train the story infilling policy on this machine (ARGS="--help"
 random-number: setup ## Train a policy to write random integers uniformly (ARGS="--help")
 	@$(PYTHON) jobs/random_number.py $(ARGS)
 
+.PHONY: arithmetic
+arithmetic: setup ## Train chains of calculation, with a calculator (ARGS="--help")
+	@$(PYTHON) jobs/arithmetic.py $(ARGS)
+
 .PHONY: continuation
 continuation: setup ## Train a policy to continue a text by likely, different sentences (ARGS="--help")
 	@$(PYTHON) jobs/continuation.py $(ARGS)

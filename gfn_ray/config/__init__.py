@@ -5,6 +5,7 @@ them from a TOML file and from flags. Imports no torch, Ray or vLLM, so that
 `--help` and a refused configuration answer at once.
 """
 
+from gfn_ray.config.arithmetic import ArithmeticConfig, ArithmeticJob
 from gfn_ray.config.compare import CompareJob
 from gfn_ray.config.continuation import (
     BaselineKind,
@@ -38,6 +39,8 @@ from gfn_ray.config.sections import (
 from gfn_ray.config.tune_base import TuneBaseJob
 
 __all__ = [
+    "ArithmeticConfig",
+    "ArithmeticJob",
     "BaselineKind",
     "CheckpointConfig",
     "CompareJob",

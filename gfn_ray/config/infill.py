@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from gfn_ray.config.job import JobConfig
-from gfn_ray.config.sections import EncoderConfig, Section
+from gfn_ray.config.sections import DataConfig, EncoderConfig, Section
 
 
 class InfillConfig(Section):
@@ -67,6 +67,7 @@ class InfillJob(JobConfig):
     """Story infilling: sample the missing sentence z with p(z | beginning, ending)."""
 
     task: InfillConfig = Field(default_factory=InfillConfig, description="Story infilling.")
+    data: DataConfig = Field(default_factory=DataConfig, description="Where stories come from.")
     encoder: EncoderConfig = Field(
         default_factory=EncoderConfig, description="The measure of meaning."
     )

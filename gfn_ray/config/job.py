@@ -8,7 +8,6 @@ from pydantic import Field, model_validator
 
 from gfn_ray.config.sections import (
     CheckpointConfig,
-    DataConfig,
     EvalConfig,
     LearnerConfig,
     ModelConfig,
@@ -43,7 +42,6 @@ class JobConfig(Section):
     )
     model: ModelConfig = Field(default_factory=ModelConfig, description="The base language model.")
     policy: PolicyConfig = Field(default_factory=PolicyConfig, description="The adapter on it.")
-    data: DataConfig = Field(default_factory=DataConfig, description="Where queries come from.")
     sampler: SamplerConfig = Field(default_factory=SamplerConfig, description="Proposals.")
     reward: RewardConfig = Field(default_factory=RewardConfig, description="The target.")
     replay: ReplayConfig = Field(default_factory=ReplayConfig, description="The replay buffer.")

@@ -15,6 +15,7 @@ import numpy as np
 
 from gfn_ray.config import JobConfig
 from gfn_ray.rewards.reward import Reward
+from gfn_ray.sampling.tools import Tool, ToolLoop
 from gfn_ray.support import support_from_wire
 from gfn_ray.trajectory import Query, Trajectory
 
@@ -36,27 +37,41 @@ def _queries(wires: list[Wire]) -> dict[str, Query]:
 
 
 class SamplerActor:
-    """vLLM with the newest adapter it was handed."""
+    """vLLM with the newest adapter it was handed, and the task's tool where it has one."""
 
-    def __init__(self, config: JobConfig, device: str, support: Wire, queries: list[Wire]) -> None:
+    def __init__(
+        self,
+        config: JobConfig,
+        device: str,
+        support: Wire,
+        queries: list[Wire],
+        tool: Tool | None,
+    ) -> None:
         self._config = config
         self._device = device
         self._support = support_from_wire(support)
         self._queries = _queries(queries)
+        self._tool = tool
 
     def load(self) -> None:
-        from gfn_ray.models.loading import resolve_model
+        from gfn_ray.models.loading import load_tokenizer, resolve_model
         from gfn_ray.sampling.engine import SamplingEngine
 
         config = self._config
+        path = resolve_model(config.model)
+        loop = None
+        if self._tool is not None:
+            tokenizer = load_tokenizer(path, config.model.trust_remote_code)
+            loop = ToolLoop(self._tool, tokenizer, self._support)
         self._engine = SamplingEngine(
-            resolve_model(config.model),
+            path,
             self._support,
             config.sampler,
             config.policy,
             device=self._device,
             seed=config.seed,
             trust_remote_code=config.model.trust_remote_code,
+            tool=loop,
         )
 
     def sample(
@@ -86,6 +101,8 @@ class SamplerActor:
         info = {
             "tokens": sum(len(t) + 1 for t in trajectories),
             "seconds": time.perf_counter() - started,
+            "tool_calls": self._engine.tool_calls,
+            "tool_errors": self._engine.tool_errors,
         }
         return [t.to_wire() for t in trajectories], info
 

@@ -45,7 +45,10 @@ class Fleet:
         )
         replay = ray.remote(actors.ReplayActor).options(num_cpus=0, runtime_env=_environment(1))
         fleet = Fleet(
-            [sampler.remote(config, device, support, queries) for _ in range(config.samplers)],
+            [
+                sampler.remote(config, device, support, queries, data.tool)
+                for _ in range(config.samplers)
+            ],
             [
                 reward.remote(config, device, support, data.reward, queries)
                 for _ in range(config.reward_actors)

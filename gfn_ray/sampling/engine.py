@@ -1,8 +1,9 @@
 """A vLLM engine that samples trajectories from the current policy.
 
-Owns the engine and its settings; what to propose comes from `exploration`, what is legal
-from `support_processor`, which weights are live from `adapter_swap`. Every request carries
-the adapter, since base and LoRA rows in one batch are silently mixed up on CPU.
+Owns the engine, its settings and the turns of policy and tool; what to propose comes from
+`exploration`, what is legal from `support_processor`, what a tool answers from `tools`, which
+weights are live from `adapter_swap`. Every request carries the adapter, since base and LoRA
+rows in one batch are silently mixed up on CPU.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from gfn_ray.config import PolicyConfig, SamplerConfig
 from gfn_ray.policy.adapter import Adapter
 from gfn_ray.sampling import cpu_lora
 from gfn_ray.sampling.adapter_swap import EXTENSION, AdapterSwap
+from gfn_ray.sampling.draft import Draft
 from gfn_ray.sampling.exploration import ProposalPlan
 from gfn_ray.sampling.support_processor import CONFIG_KEY, SupportProcessor
+from gfn_ray.sampling.tools import ToolLoop
 from gfn_ray.support import Support
 from gfn_ray.trajectory import Query, Trajectory
 
@@ -36,7 +39,11 @@ class SampleRequest:
 
 
 class SamplingEngine:
-    """vLLM with one LoRA slot. Not usable before the first `load`."""
+    """vLLM with one LoRA slot. Not usable before the first `load`.
+
+    tool: writes the answers where the policy calls it. tool_calls, tool_errors: how often it
+    was called in the latest `sample`, and how often of those in vain.
+    """
 
     def __init__(
         self,
@@ -48,6 +55,7 @@ class SamplingEngine:
         device: str,
         seed: int,
         trust_remote_code: bool = False,
+        tool: ToolLoop | None = None,
     ) -> None:
         cpu = device == "cpu"
         memory: dict[str, Any] = (
@@ -58,6 +66,10 @@ class SamplingEngine:
         if cpu:
             cpu_lora.install()
         self._support = support
+        self._tool = tool
+        self.tool_calls = self.tool_errors = 0
+        self._stops = set(support.stop_ids.tolist())
+        self._triggers = set(tool.trigger_ids) if tool else set()
         self._llm = LLM(
             model=model_path,
             dtype=_dtype(sampler.dtype, device),
@@ -95,58 +107,73 @@ class SamplingEngine:
         del self._llm, self._swap
 
     def sample(self, requests: Sequence[SampleRequest]) -> list[Trajectory]:
-        """All trajectories of all requests in one engine call, unscored, in order."""
+        """All trajectories of all requests, unscored, in order.
+
+        Each turn of the policies is one engine call: a z that calls the tool gets its answer
+        and goes on in the next. Raises RunFailed where an answer has no place in z.
+        """
         if self._lora is None:
             raise RuntimeError("sample() before load(): the engine has no adapter yet")
-        flat = [(request.query, plan) for request in requests for plan in request.plans]
-        outputs = self._llm.generate(
-            [{"prompt_token_ids": query.prompt_ids.tolist()} for query, _ in flat],
-            [self._params(plan) for _, plan in flat],
-            lora_request=self._lora,
-            use_tqdm=False,
-        )
-        return [
-            self._trajectory(query, plan, output.outputs[0])
-            for (query, plan), output in zip(flat, outputs, strict=True)
-        ]
+        self.tool_calls = self.tool_errors = 0
+        drafts = [Draft(request.query, plan) for request in requests for plan in request.plans]
+        going_on, turn = drafts, 0
+        while going_on:
+            outputs = self._llm.generate(
+                [
+                    {"prompt_token_ids": [*draft.query.prompt_ids.tolist(), *draft.token_ids]}
+                    for draft in going_on
+                ],
+                [self._params(draft, turn) for draft in going_on],
+                lora_request=self._lora,
+                use_tqdm=False,
+            )
+            going_on = [
+                draft
+                for draft, output in zip(going_on, outputs, strict=True)
+                if self._extend(draft, output.outputs[0])
+            ]
+            turn += 1
+        return [draft.trajectory(self._support, self.version) for draft in drafts]
 
-    def _params(self, plan: ProposalPlan) -> SamplingParams:
+    def _params(self, draft: Draft, turn: int) -> SamplingParams:
+        plan = draft.plan
         return SamplingParams(
             temperature=plan.temperature,
-            seed=plan.seed,
-            max_tokens=self._support.max_len,
-            stop_token_ids=self._support.stop_ids.tolist(),
+            seed=draft.seed(turn),
+            max_tokens=self._support.max_len - len(draft.token_ids),
+            stop_token_ids=sorted(self._stops | self._triggers),
             ignore_eos=True,  # the support alone says what ends z
             detokenize=False,
             logprobs=0,
-            extra_args={"epsilon": plan.epsilon, "epsilon_seed": plan.seed},
+            extra_args={
+                "epsilon": plan.epsilon,
+                "epsilon_seed": plan.seed,
+                # A copy: the draft grows while the engine may still hold this.
+                "z": list(draft.token_ids),
+            },
         )
 
-    def _trajectory(self, query: Query, plan: ProposalPlan, completion: Any) -> Trajectory:
-        tokens = np.array(completion.token_ids, dtype=np.int32)
-        stopped = completion.finish_reason == "stop"
-        if stopped:
-            tokens = tokens[:-1]
-        log_pf = log_stop = float("nan")
-        if plan.proposal == "policy":
-            steps = zip(completion.logprobs, completion.token_ids, strict=True)
-            each = [step[token].logprob for step, token in steps]
-            # At max_len only stopping is legal, and vLLM does not sample it.
-            log_stop = each.pop() if stopped else 0.0
-            log_pf = sum(each)
-        return Trajectory(
-            query_id=query.query_id,
-            token_ids=tokens,
-            tool_mask=np.zeros(len(tokens), dtype=np.bool_),
-            terminable=self._support.terminable(tokens),
-            policy_version=self.version,
-            proposal=plan.proposal,
-            temperature=plan.temperature,
-            epsilon=plan.epsilon,
-            stopped=stopped,
-            sampler_log_pf=log_pf,
-            sampler_log_stop=log_stop,
-        )
+    def _extend(self, draft: Draft, completion: Any) -> bool:
+        """Appends one turn of the policy and the answer it calls for; False where z is at its
+        end."""
+        tokens = list(completion.token_ids)
+        last = tokens[-1]
+        steps = zip(completion.logprobs, tokens, strict=True)
+        log_probs = [step[token].logprob for step, token in steps]
+        draft.stopped = last in self._stops
+        if draft.stopped:
+            tokens.pop()
+            draft.log_stop = log_probs.pop()
+        draft.append(tokens, by_tool=False)
+        draft.log_pf += sum(log_probs)
+        if self._tool is None or last not in self._triggers:
+            return False
+        z_ids = np.array(draft.token_ids, dtype=np.int32)
+        answer = self._tool.answer_ids(draft.query.prompt_ids, z_ids)
+        self.tool_calls += 1
+        self.tool_errors += answer.failed
+        draft.append(answer.token_ids, by_tool=True)
+        return len(draft.token_ids) < self._support.max_len
 
 
 def _dtype(setting: str, device: str) -> str:

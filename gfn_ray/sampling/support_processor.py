@@ -11,6 +11,7 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import (
@@ -19,6 +20,7 @@ from vllm.v1.sample.logits_processor import (
     MoveDirectionality,
 )
 
+from gfn_ray.errors import RunFailed
 from gfn_ray.support import Cursor, support_from_wire
 
 CONFIG_KEY = "gfn_ray_support"
@@ -28,13 +30,25 @@ CONFIG_KEY = "gfn_ray_support"
 @dataclass
 class _Row:
     """One running request. output is vLLM's own list: it grows as tokens are sampled. seen: how
-    many of them the cursor has passed."""
+    many of them the cursor has passed. before: tokens of z from earlier turns. ends: tokens
+    that end the request; over: one of them was sampled."""
 
     output: list[int]
     cursor: Cursor
-    seen: int
+    before: int
+    ends: frozenset[int]
     epsilon: float
     seed: int
+    seen: int = 0
+    over: bool = False
+
+    def catch_up(self) -> None:
+        """Moves the cursor past what was sampled since."""
+        for token in self.output[self.seen :]:
+            self.over = self.over or token in self.ends
+            if not self.over:
+                self.cursor.advance(token)
+        self.seen = len(self.output)
 
 
 class SupportProcessor(LogitsProcessor):
@@ -42,7 +56,12 @@ class SupportProcessor(LogitsProcessor):
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
         self._support = support_from_wire(vllm_config.additional_config[CONFIG_KEY])
-        self._illegal = torch.as_tensor(~self._support.masks, device=device)
+        # The row appended rules requests that are over: a scheduler that runs ahead asks for
+        # one more token of them and throws it away, and where the tool is due none is legal.
+        illegal = np.pad(~self._support.masks, ((0, 1), (0, 0)))
+        self._illegal = torch.as_tensor(illegal, device=device)
+        self._over = len(illegal) - 1
+        self._nothing_legal = set(np.flatnonzero(illegal.all(axis=1)).tolist())
         self._stops = torch.as_tensor(self._support.stop_ids, device=device).long()
         self._rows: dict[int, _Row] = {}
 
@@ -68,13 +87,18 @@ class SupportProcessor(LogitsProcessor):
         kinds, uniform = [], []
         for index in range(len(logits)):
             row = self._rows[index]
-            length = len(row.output)
-            for token in row.output[row.seen :]:
-                row.cursor.advance(token)
-            row.seen = length
-            kinds.append(row.cursor.row)
+            row.catch_up()
+            kind = self._over if row.over else row.cursor.row
+            if kind in self._nothing_legal:
+                raise RunFailed(
+                    "the support leaves the next token of z to a tool that nothing has called: "
+                    "a task with such a support needs a tool, and a token that ends with the whole "
+                    "of its trigger"
+                )
+            kinds.append(kind)
             # Seeded by request and position: the same alone, batched or re-issued.
-            if row.epsilon and random.Random(f"{row.seed}/{length}").random() < row.epsilon:
+            position = row.before + len(row.output)
+            if row.epsilon and random.Random(f"{row.seed}/{position}").random() < row.epsilon:
                 uniform.append(index)
         if uniform:
             logits[uniform] = 0.0
@@ -86,5 +110,14 @@ class SupportProcessor(LogitsProcessor):
 
     def _row(self, params: SamplingParams, output: list[int]) -> _Row:
         extra = params.extra_args or {}
-        epsilon, seed = float(extra.get("epsilon", 0.0)), int(extra.get("epsilon_seed", 0))
-        return _Row(output, self._support.cursor(), 0, epsilon, seed)
+        cursor, before = self._support.cursor(), extra.get("z", [])
+        for token in before:
+            cursor.advance(token)
+        return _Row(
+            output,
+            cursor,
+            len(before),
+            frozenset(params.stop_token_ids or ()),
+            float(extra.get("epsilon", 0.0)),
+            int(extra.get("epsilon_seed", 0)),
+        )

@@ -21,6 +21,7 @@ from gfn_ray.models.loading import load_tokenizer, resolve_model, vocab_size
 from gfn_ray.models.merged import merged_model_dir
 from gfn_ray.policy.adapter import load_adapter
 from gfn_ray.sampling.environment import vllm_environment
+from gfn_ray.sampling.tools import ToolLoop
 from gfn_ray.serving.description import read_description
 from gfn_ray.trajectory import Query
 from gfn_ray.wording import count
@@ -188,9 +189,14 @@ class ServedPolicy:
             device=device,
             seed=self._config.seed,
             trust_remote_code=self._config.model.trust_remote_code,
+            tool=self._tool_loop(),
         )
         engine.load(self._adapter)
         return engine
+
+    def _tool_loop(self) -> ToolLoop | None:
+        tool = self._task.tool
+        return None if tool is None else ToolLoop(tool, self._tokenizer, self._support)
 
 
 def _device(setting: str) -> str:

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from gfn_ray.support import bounded
+from gfn_ray.support import bounded, grammar
 from gfn_ray.support.bounded import BoundedSupport
+from gfn_ray.support.characters import CharacterGrammar, lift
+from gfn_ray.support.grammar import GrammarSupport
 from gfn_ray.support.protocol import Cursor, Support
 
-__all__ = ["BoundedSupport", "Cursor", "Support", "support_from_wire"]
+__all__ = [
+    "BoundedSupport",
+    "CharacterGrammar",
+    "Cursor",
+    "GrammarSupport",
+    "Support",
+    "lift",
+    "support_from_wire",
+]
 
-_KINDS = {bounded.KIND: BoundedSupport}
+_KINDS: dict[str, type[BoundedSupport] | type[GrammarSupport]] = {
+    bounded.KIND: BoundedSupport,
+    grammar.KIND: GrammarSupport,
+}
 
 
 def support_from_wire(wire: dict[str, Any]) -> Support:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gfn_ray.support.packed_bits import pack_mask, unpack_mask
+from gfn_ray.support.packed_arrays import pack_mask, unpack_mask
 from gfn_ray.trajectory import BoolArray, IntArray
 
 KIND = "bounded"

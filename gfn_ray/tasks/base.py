@@ -15,6 +15,7 @@ from gfn_ray.config import JobConfig
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.result import Baseline, Evaluation, QueryTexts
 from gfn_ray.evaluation.text import distinct_fraction
+from gfn_ray.sampling.tools import Tool
 from gfn_ray.support import Support
 from gfn_ray.tasks.task import DIAGNOSTICS, Conclusion, MetricInfo, TaskData
 from gfn_ray.trajectory import Query
@@ -38,6 +39,10 @@ class BaseTask(Generic[ConfigT]):
     def support(self, tokenizer: Any, vocab_size: int) -> Support:
         """That of `load`, data and all; a task whose data may be gone gives it alone."""
         return self.load(tokenizer, vocab_size).support
+
+    @property
+    def tool(self) -> Tool | None:
+        return None
 
     def query(self, fields: Mapping[str, str], tokenizer: Any) -> Query:
         raise UserError(

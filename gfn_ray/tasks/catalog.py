@@ -10,6 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 
+def _arithmetic() -> type[Any]:
+    from gfn_ray.tasks.arithmetic import ArithmeticTask
+
+    return ArithmeticTask
+
+
 def _continuation() -> type[Any]:
     from gfn_ray.tasks.continuation import ContinuationTask
 
@@ -29,6 +35,7 @@ def _random_number() -> type[Any]:
 
 
 BUILT_IN: dict[str, Callable[[], type[Any]]] = {
+    "arithmetic": _arithmetic,
     "continuation": _continuation,
     "infill": _infill,
     "random_number": _random_number,

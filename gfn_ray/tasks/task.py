@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from gfn_ray.decoding.decoder import Decoder
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.result import Baseline, Enumeration, Evaluation, QueryTexts
 from gfn_ray.rewards.reward import Reward
+from gfn_ray.sampling.tools import Tool
 from gfn_ray.support import Support
 from gfn_ray.trajectory import Query
 
@@ -22,6 +24,7 @@ class TaskData:
 
     enumerations: held-out queries whose posterior can be listed whole, for exact comparison.
     decoders: what else is asked of the frozen LM on the held-out queries, for comparison.
+    tool: writes the parts of z that the support leaves to a tool.
     """
 
     train: list[Query]
@@ -29,6 +32,7 @@ class TaskData:
     support: Support
     reward: Reward
     enumerations: list[Enumeration] = field(default_factory=list)
+    tool: Tool | None = None
     decoders: list[Decoder] = field(default_factory=list)
 
 
@@ -82,10 +86,10 @@ def check_data(name: str, data: TaskData, sampler: SamplerConfig, vocab_size: in
     for what, queries in (("training", data.train), ("held-out", data.held_out)):
         if not queries:
             raise UserError(f"load() of task {name} gave no {what} queries; it needs at least one")
-        ids = [query.query_id for query in queries]
-        if twice := {one for one in ids if ids.count(one) > 1}:
+        ids = Counter(query.query_id for query in queries)
+        if twice := [one for one, times in ids.items() if times > 1]:
             raise UserError(
-                f"load() of task {name} gave two {what} queries the id {min(twice)!r}; samples "
+                f"load() of task {name} gave two {what} queries the id {twice[0]!r}; samples "
                 "are kept by id, so each needs its own"
             )
         check_prompt_lengths("query", queries, sampler)
@@ -120,6 +124,11 @@ class Task(Protocol):
 
     def support(self, tokenizer: Any, vocab_size: int) -> Support:
         """The support of `load`, for a trained policy that is served where the data are not."""
+        ...
+
+    @property
+    def tool(self) -> Tool | None:
+        """The tool of `load`, likewise."""
         ...
 
     def query(self, fields: Mapping[str, str], tokenizer: Any) -> Query:

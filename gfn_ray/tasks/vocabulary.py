@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from gfn_ray.models.spelling import continuation_ids
 from gfn_ray.trajectory import BoolArray, IntArray
+
+__all__ = ["Vocabulary", "continuation_ids"]
 
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*$")
 
@@ -62,16 +65,3 @@ class Vocabulary:
 
     def _where(self, test: Any) -> BoolArray:
         return np.array([test(text) for text in self.texts], dtype=np.bool_)
-
-
-def continuation_ids(tokenizer: Any, left: str, text: str) -> IntArray:
-    """Token ids of `text` as it stands after `left`: some tokenizers start a text anew.
-
-    Raises ValueError where the tokenizer joins the two in one token.
-    """
-    before, whole = (
-        np.array(tokenizer(part)["input_ids"], dtype=np.int32) for part in (left, left + text)
-    )
-    if not np.array_equal(before, whole[: len(before)]):
-        raise ValueError(f"the tokenizer joins {text[:20]!r} with the words before it")
-    return whole[len(before) :]

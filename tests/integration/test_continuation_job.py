@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from job_runner import mlflow_run, run_make, summary, tiny_flags
+from job_runner import mlflow_run, run, summary, tiny_flags
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
 
@@ -21,10 +21,10 @@ METRICS = {
 
 @pytest.fixture(scope="module")
 def finished(tiny_dir, tmp_path_factory):
-    """One finished run by `make continuation`: its home and what it printed."""
+    """One finished run: its home and what it printed."""
     home = tmp_path_factory.mktemp("finished")
     flags = tiny_flags(tiny_dir, home, task__temperatures=0.7, task__max_len=10, steps=3)
-    code, out, err = run_make("continuation", flags, home)
+    code, out, err = run(flags, home, "continuation")
     assert code == 0, err
     return home, out
 

@@ -11,6 +11,7 @@ from gfn_ray.config import InfillJob, LearnerConfig, PolicyConfig, SamplerConfig
 from gfn_ray.policy.adapter import Adapter, add_adapter
 from gfn_ray.policy.log_q import TrajectoryGroup
 from gfn_ray.policy.trainer import PolicyTrainer
+from gfn_ray.sampling.draft import Draft
 from gfn_ray.sampling.environment import thread_environment, vllm_environment
 from gfn_ray.sampling.exploration import ProposalPlan, exploration_plan, on_policy_plan
 from makers import make_support, random_query
@@ -167,18 +168,17 @@ def test_rows_without_an_adapter_in_a_mixed_batch_read_the_base_model(
     """vLLM's own CPU kernels give such rows the adapter; ours must not."""
     engine.load(versions[2])
     plans = on_policy_plan(1, np.random.default_rng(2))
-    prompts = [{"prompt_token_ids": q.prompt_ids.tolist()} for q in queries for _ in range(2)]
+    drafts = [Draft(query, plans[0]) for query in queries for _ in range(2)]
     outputs = engine._llm.generate(
-        prompts,
-        [engine._params(plans[0])] * len(prompts),
+        [{"prompt_token_ids": draft.query.prompt_ids.tolist()} for draft in drafts],
+        [engine._params(draft, 0) for draft in drafts],
         lora_request=[engine._lora, None] * len(queries),
         use_tqdm=False,
     )
-    for version, rows in ((versions[2], outputs[::2]), (versions[0], outputs[1::2])):
-        samples = [
-            engine._trajectory(query, plans[0], output.outputs[0])
-            for query, output in zip(queries, rows, strict=True)
-        ]
+    for draft, output in zip(drafts, outputs, strict=True):
+        engine._extend(draft, output.outputs[0])
+    for version, rows in ((versions[2], drafts[::2]), (versions[0], drafts[1::2])):
+        samples = [draft.trajectory(support, engine.version) for draft in rows]
         assert mismatch(samples, queries, policy_of(tiny_dir, support, version)) < TOLERANCE
 
 

@@ -74,7 +74,7 @@ def test_the_examples_data_can_carry_a_run(haiku, data, tokenizer):
     [
         ({"train": []}, "no training queries"),
         ({"held_out": []}, "no held-out queries"),
-        ({"twice": True}, "two training queries the id 'bread'"),
+        ({"twice": True}, "two training queries the id 'rain'"),
         ({"vocab_size": 7}, "logits 7"),
         ({"room": 3}, "sampler.max_prompt_tokens allows 3"),
     ],

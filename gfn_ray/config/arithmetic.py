@@ -1,0 +1,151 @@
+"""Settings of tool-augmented arithmetic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from gfn_ray.config.job import JobConfig
+from gfn_ray.config.sections import (
+    EvalConfig,
+    LearnerConfig,
+    ReplayConfig,
+    RewardConfig,
+    SamplerConfig,
+    Section,
+    WarmStartConfig,
+)
+
+
+class ArithmeticDataConfig(Section):
+    path: Path | None = Field(
+        None,
+        description="Demonstrations, a JSON list of {str_query, num_sol, str_rationale, str_sol}; "
+        "default: generated ones.",
+    )
+
+
+class ArithmeticConfig(Section):
+    """Sums and differences of several integers, solved step by step."""
+
+    demonstrations: int = Field(
+        50, ge=0, description="Training problems whose rationale is known; the first of data.path."
+    )
+    problems: int = Field(
+        1000, ge=0, description="Training problems of which only the answer is known."
+    )
+    largest_operand: int = Field(
+        9, ge=1, description="Operands of generated problems are drawn from 0 to this."
+    )
+    train_operands: tuple[int, ...] = Field(
+        (3, 4), description="Numbers of operands in training problems."
+    )
+    eval_operands: tuple[int, ...] = Field(
+        (3, 4, 5, 6),
+        description="Numbers of operands in held-out problems; eval.queries are spread over them.",
+    )
+    eval_split: Literal["validation", "test"] = Field(
+        "validation",
+        description="Held-out problems that are evaluated. Choices made on a split make it look "
+        "better than it is: make them all on validation, then look at test once.",
+    )
+    held_out: int = Field(
+        200, ge=1, description="Problems of each split and number of operands that are held out."
+    )
+    data_seed: int = Field(
+        0,
+        ge=0,
+        description="Seed of the problems, so that runs of several seeds answer the same ones.",
+    )
+    calculator: bool = Field(
+        True, description="A calculator writes what follows '='; otherwise the policy does."
+    )
+    shots: int = Field(
+        0, ge=0, description="Demonstrations in the policy's prompt: k-shot prompting."
+    )
+    reward_shots: int = Field(
+        3, ge=0, description="Demonstrations before the question when the frozen LM scores z."
+    )
+    wrong_answer_penalty: float = Field(
+        0.0,
+        ge=0,
+        description="Nats by which log R of a chain falls that does not end at the answer, beside "
+        "what the frozen LM thinks of it; 0 leaves the judgement to the LM, as the paper does.",
+    )
+    max_equations: int = Field(8, ge=1, description="Most equations in z.")
+    max_digits: int = Field(2, ge=1, le=9, description="Most digits of an operand in z.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ArithmeticConfig:
+        for name in ("train_operands", "eval_operands"):
+            counts = getattr(self, name)
+            if not counts or min(counts) < 2 or len(set(counts)) < len(counts):
+                raise ValueError(f"task.{name} takes different numbers from 2 on; got {counts}")
+        if self.demonstrations + self.problems == 0:
+            raise ValueError(
+                "task.demonstrations and task.problems are both 0: there is nothing to train on"
+            )
+        longest = max(*self.train_operands, *self.eval_operands)
+        largest = self.largest_operand * (longest - 1)
+        if len(str(largest)) > self.max_digits:
+            raise ValueError(
+                f"task.max_digits ({self.max_digits}) is too low for {longest} operands up to "
+                f"task.largest_operand ({self.largest_operand}), whose sums reach {largest} before "
+                "the last step; raise the first"
+            )
+        if longest - 1 > self.max_equations:
+            raise ValueError(
+                f"task.max_equations ({self.max_equations}) is too low for {longest} operands, "
+                f"which take {longest - 1}; raise it"
+            )
+        # One more than are shown, since a demonstration is not shown before itself.
+        shown = max(self.shots, self.reward_shots)
+        if shown and shown >= self.demonstrations:
+            raise ValueError(
+                f"task.shots ({self.shots}) and task.reward_shots ({self.reward_shots}) must be "
+                f"below task.demonstrations ({self.demonstrations}), whence they come"
+            )
+        return self
+
+
+class ArithmeticJob(JobConfig):
+    """Arithmetic: sample chains of calculation, with a calculator, that explain the answer."""
+
+    steps: int = Field(100, ge=0, description="Learner updates by the objective.")
+    task: ArithmeticConfig = Field(
+        default_factory=ArithmeticConfig, description="The problems and the language of z."
+    )
+    data: ArithmeticDataConfig = Field(
+        default_factory=ArithmeticDataConfig, description="Where demonstrations come from."
+    )
+    warm_start: WarmStartConfig = Field(
+        default_factory=lambda: WarmStartConfig(steps=100), description="Likelihood first."
+    )
+    sampler: SamplerConfig = Field(
+        default_factory=lambda: SamplerConfig(
+            queries_per_call=8, temperature_low=0.8, temperature_high=1.5, max_prompt_tokens=300
+        ),
+        description="Proposals.",
+    )
+    reward: RewardConfig = Field(
+        default_factory=lambda: RewardConfig(
+            temperature_start=1.0, temperature_end=0.5, temperature_steps=40
+        ),
+        description="The target.",
+    )
+    replay: ReplayConfig = Field(
+        default_factory=lambda: ReplayConfig(
+            seed_references=True, max_times_sampled=None, samples_per_insert=1.5
+        ),
+        description="The replay buffer.",
+    )
+    learner: LearnerConfig = Field(
+        default_factory=lambda: LearnerConfig(queries_per_step=4, lr=3e-4),
+        description="The updates.",
+    )
+    eval: EvalConfig = Field(
+        default_factory=lambda: EvalConfig(queries=80, samples=8, tempered_samples=2),
+        description="How good the policy is.",
+    )

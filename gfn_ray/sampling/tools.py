@@ -1,0 +1,117 @@
+"""Tools that write part of z: who calls them, and their answers as tokens.
+
+Owns the way from a call in z to the tokens that a tool appends. The sampling engine does
+the rounds; the support says where an answer has a place. Knows no torch and no vLLM.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from gfn_ray.errors import RunFailed, UserError
+from gfn_ray.models.spelling import continuation_ids
+from gfn_ray.support import Support
+from gfn_ray.trajectory import IntArray
+
+
+class ToolError(Exception):
+    """A call that a tool cannot answer; the message says why."""
+
+
+class Tool(Protocol):
+    """Something that reads z and writes what comes next, such as a calculator.
+
+    trigger: text that calls it wherever the policy writes it; a token must be able to end
+    with the whole of it. error_text: what z gets where the tool cannot answer.
+    """
+
+    @property
+    def trigger(self) -> str: ...
+
+    @property
+    def error_text(self) -> str: ...
+
+    def answer(self, text: str) -> str:
+        """What follows `text`, which is z so far and ends with the trigger.
+
+        The same text always gets the same answer. Raises ToolError for a call that it
+        cannot answer.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ToolAnswer:
+    """token_ids: what the tool appends to z. failed: they spell its error_text."""
+
+    token_ids: IntArray
+    failed: bool
+
+
+class ToolLoop:
+    """A tool that speaks the model's tokens. tokenizer: the model's, of transformers."""
+
+    def __init__(self, tool: Tool, tokenizer: Any, support: Support) -> None:
+        self._tool = tool
+        self._tokenizer = tokenizer
+        self._support = support
+        legal = np.flatnonzero(support.masks.any(axis=0))
+        content = np.setdiff1d(legal, support.stop_ids)
+        self.trigger_ids: list[int] = [
+            token for token in content.tolist() if tokenizer.decode([token]).endswith(tool.trigger)
+        ]
+        """Tokens of the support after which the tool is to answer."""
+        if not self.trigger_ids:
+            raise UserError(
+                f"no token that z may contain ends with {tool.trigger!r}, which calls the "
+                f"{self._name}: the tokenizer of model.name cannot serve this task"
+            )
+
+    def answer_ids(self, prompt_ids: IntArray, z_ids: IntArray) -> ToolAnswer:
+        """The tool's tokens after a z [T] that ends in a trigger.
+
+        Raises RunFailed where z has no place for them.
+        """
+        # Decoded after the prompt: a text of its own may lose the space it begins with.
+        prompt = self._decode(prompt_ids)
+        whole = self._decode(np.concatenate([prompt_ids, z_ids]))
+        text = whole[len(prompt) :]
+        failed = False
+        try:
+            answer = self._tool.answer(text)
+        except ToolError:
+            answer, failed = self._tool.error_text, True
+        try:
+            tokens = continuation_ids(self._tokenizer, whole, answer)
+        except ValueError as error:
+            raise RunFailed(
+                f"the {self._name} answered {answer!r} after {text!r}: {error}"
+            ) from error
+        if not self._admitted(np.concatenate([z_ids, tokens]), len(z_ids)):
+            raise RunFailed(
+                f"the {self._name} answered {answer!r} after {text!r}, and the support of this "
+                "task has no place for that"
+            )
+        return ToolAnswer(tokens, failed)
+
+    @property
+    def _name(self) -> str:
+        return type(self._tool).__name__
+
+    def _decode(self, token_ids: IntArray) -> str:
+        decoded: str = self._tokenizer.decode(
+            token_ids.tolist(), clean_up_tokenization_spaces=False
+        )
+        return decoded
+
+    def _admitted(self, z_ids: IntArray, called: int) -> bool:
+        """Whether all tokens from `called` on are a tool's, and the policy can go on after them."""
+        try:
+            by_tool = self._support.tool_mask(z_ids)
+            row = self._support.mask_rows(z_ids)[-1]
+        except ValueError:
+            return False
+        return bool(by_tool[called:].all() and self._support.masks[row].any())

@@ -1,0 +1,19 @@
+"""Arithmetic: python jobs/arithmetic.py [--config FILE.toml] [--steps 150] ..."""
+
+import sys
+
+from gfn_ray.cli import main, parse
+from gfn_ray.config import ArithmeticJob
+
+
+def arithmetic() -> int:
+    config = parse(ArithmeticJob, prog="jobs/arithmetic.py")
+    # Imported once the settings are known to be sound: these bring in torch and Ray.
+    from gfn_ray.runtime.run import run
+    from gfn_ray.tasks.arithmetic import ArithmeticTask
+
+    return run(config, ArithmeticTask(config))
+
+
+if __name__ == "__main__":
+    sys.exit(main(arithmetic))

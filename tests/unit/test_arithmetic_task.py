@@ -1,0 +1,296 @@
+"""Arithmetic: its language holds every rationale and no other, and majorities are counted right."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from test_arithmetic_data import problems
+from transformers import AutoTokenizer
+
+from gfn_ray.cli import parse as parse_job
+from gfn_ray.config import ArithmeticConfig, ArithmeticJob
+from gfn_ray.data.arithmetic import Problem, generate
+from gfn_ray.errors import UserError
+from gfn_ray.evaluation.result import Evaluation, QueryTexts
+from gfn_ray.models.spelling import continuation_ids
+from gfn_ray.sampling.calculator import Calculator
+from gfn_ray.tasks.arithmetic import AnswerCheck, ArithmeticTask, answer_of, majority_share
+from gfn_ray.tasks.arithmetic_grammar import ArithmeticGrammar
+from gfn_ray.tasks.references import known_trajectory
+from gfn_ray.tasks.vocabulary import Vocabulary
+
+SMALL = {"demonstrations": 6, "problems": 10, "held_out": 4, "reward_shots": 2}
+
+
+def job(**task):
+    return ArithmeticJob(task=ArithmeticConfig(**{**SMALL, **task}), eval={"queries": 8})
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_dir):
+    return AutoTokenizer.from_pretrained(tiny_dir)
+
+
+@pytest.fixture(scope="module")
+def data(tokenizer):
+    return ArithmeticTask(job()).load(tokenizer, len(tokenizer))
+
+
+def accepts(grammar, text):
+    state = grammar.start
+    for character in text:
+        state = grammar.step(state, character)
+        if state is None:
+            return False
+    return grammar.may_stop(state)
+
+
+@given(problems())
+def test_the_language_has_every_rationale(problem):
+    assert accepts(ArithmeticGrammar(8, 2), problem.rationale)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " 6",
+        " 6 - 4 =",
+        " 6 - 4 = 2,",
+        "6 - 4 = 2",
+        " 06 - 4 = 2",
+        " -0 - 4 = -4",
+        " 6 * 4 = 24",
+        " 6 - 4 = 2 7",
+        " 123 - 4 = 119",
+        " 6 - 4 = 2, 2 - 1 = 1, 1 - 1 = 0",
+    ],
+)
+def test_the_language_has_no_other_text(text):
+    assert not accepts(ArithmeticGrammar(2, 2), text)
+
+
+def test_a_wrong_value_is_a_text_where_the_policy_writes_the_values():
+    assert accepts(ArithmeticGrammar(2, 2, calculator=False), " 6 - 4 = 7")
+
+
+@given(problem=problems())
+def test_what_the_calculator_wrote_is_marked_as_a_tools(data, tokenizer, problem):
+    tokens = continuation_ids(tokenizer, problem.question, problem.rationale)
+    assert data.support.contains(tokens)
+    by_tool = data.support.tool_mask(tokens)
+    texts = tokenizer.batch_decode([[token] for token in tokens])
+    marked = "".join(t if m else "|" for t, m in zip(texts, by_tool, strict=True))
+    expected = [step.split("=")[1] for step in problem.rationale.split(",")]
+    assert [part for part in marked.split("|") if part] == expected
+
+
+def test_a_rationale_may_end_after_its_equations_and_only_there(data, tokenizer):
+    problem = Problem((6, 9, 4), ("+", "+"))
+    tokens = continuation_ids(tokenizer, problem.question, problem.rationale)
+    ends = np.flatnonzero(data.support.terminable(tokens))
+    assert [tokenizer.decode(tokens[:t]) for t in ends] == [" 6 + 9 = 15", problem.rationale]
+
+
+def test_without_a_calculator_nothing_is_a_tools(tokenizer):
+    data = ArithmeticTask(job(calculator=False)).load(tokenizer, len(tokenizer))
+    assert data.tool is None
+    assert not any(data.support.tool_mask(z).any() for q in data.train for z in q.references)
+
+
+def test_the_calculator_gives_the_values_of_the_demonstrations(data):
+    assert isinstance(data.tool, Calculator)
+    for query in data.train[:6]:
+        for step in query.texts["rationale"].split(","):
+            call, value = step.split("=")
+            assert data.tool.answer(f"{call}=") == value
+
+
+def test_only_demonstrations_have_known_rationales_in_training(data):
+    assert [len(query.references) for query in data.train] == [1] * 6 + [0] * 10
+    assert all(len(query.references) == 1 for query in data.held_out)
+
+
+def test_held_out_problems_are_spread_over_the_lengths(data):
+    lengths = [query.texts["operands"] for query in data.held_out]
+    assert sorted(lengths) == ["3", "3", "4", "4", "5", "5", "6", "6"]
+
+
+def test_validation_and_test_problems_differ(tokenizer):
+    found = [
+        {
+            q.query_id
+            for q in ArithmeticTask(job(eval_split=split)).load(tokenizer, len(tokenizer)).held_out
+        }
+        for split in ("validation", "test")
+    ]
+    assert not found[0] & found[1]
+
+
+def test_a_question_is_never_shown_solved_before_itself(data, tokenizer):
+    for query in data.train:
+        context = tokenizer.decode(query.context_ids)
+        assert context.count(query.texts["question"].strip()) == 1
+        assert context.count("The answer is") == 2
+
+
+def test_the_answer_is_scored_right_after_z(data, tokenizer):
+    assert tokenizer.decode(data.train[0].answer_ids) == data.train[0].texts["answer"]
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [(" 6 - 4 = 2", "2"), (" 6 - 4 = 2, 2 - 8 = -6", "-6"), (" 6 - 4", None), ("", None)],
+)
+def test_a_rationale_answers_with_its_last_value(text, answer):
+    assert answer_of(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("answers", "share"),
+    [
+        (["2", "2", "3"], 1),
+        (["3", "3", "2"], 0),
+        (["2", "3"], 1 / 2),
+        (["2", "3", "4", None, None], 1 / 3),
+        ([None, None, "2"], 1),
+        ([None], 0),
+    ],
+)
+def test_a_tie_is_won_as_often_as_a_fair_draw_wins_it(answers, share):
+    assert majority_share(answers, "2") == pytest.approx(share)
+
+
+def test_a_chain_that_misses_the_answer_is_penalised(data):
+    query = data.train[0]
+    check = AnswerCheck(7.0)
+    assert check(query, query.texts["rationale"]) == 0.0
+    assert check(query, " 1 + 1 = 999") == -7.0
+
+
+def sampled(data, texts_of):
+    """Samples of each held-out query: its number gives the texts, True for the true chain."""
+    found = []
+    for number, query in enumerate(data.held_out):
+        chain = query.references[0]
+        z = known_trajectory(query.query_id, chain, data.support)
+        texts = [query.texts["rationale"] if t is True else t for t in texts_of(number)]
+        found.append(QueryTexts(query, [z] * len(texts), texts))
+    return found
+
+
+def test_metrics_of_a_length_are_means_over_its_problems(data):
+    task = ArithmeticTask(job())
+    found = task.query_metrics(sampled(data, lambda i: [True if i % 2 else " 99 + 1 = 100"]))
+    assert [one["exact_chain_fraction"] for one in found] == [0.0, 1.0] * 4
+    assert all(
+        f"accuracy_{q.texts['operands']}" in one
+        for q, one in zip(data.held_out, found, strict=True)
+    )
+    assert {name for one in found for name in one} <= set(task.metrics)
+
+
+def test_calls_are_counted_where_the_tool_wrote(data):
+    found = ArithmeticTask(job()).query_metrics(sampled(data, lambda _: [True, True]))
+    steps = [int(query.texts["operands"]) - 1 for query in data.held_out]
+    assert [one["calls_mean"] for one in found] == steps
+
+
+def test_a_run_concludes_with_intervals_by_length_and_a_plot(data, tmp_path):
+    task = ArithmeticTask(job())
+    before = Evaluation({}, sampled(data, lambda _: [" 99 + 1 = 100", ""]), [], 0.0)
+    after = Evaluation({}, sampled(data, lambda i: [True] if i < 3 else [" 0 - 99 = -99"]), [], 0.0)
+    conclusion = task.conclude(before, after, tmp_path, {})
+    assert [line.split(",")[0] for line in conclusion.findings] == [
+        f"{count} operands" for count in (3, 4, 5, 6)
+    ]
+    assert "0% [0%, 66%] -> 100% [34%, 100%] of 2" in conclusion.findings[0]
+    assert "0% [0%, 66%] -> 50% [9%, 91%] of 2" in conclusion.findings[1]
+    assert {file.name for file in conclusion.files} == {"accuracy.png", "accuracy.svg"}
+    assert all(file.stat().st_size > 5_000 for file in conclusion.files)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_grammar_and_calculator_accept_every_generated_rationale(data, tokenizer, seed):
+    """Written as a rollout does it: the policy up to each "=", the calculator after it."""
+    splits = generate(
+        seed,
+        demonstrations=20,
+        problems=40,
+        train_operands=(3, 4),
+        held_out=10,
+        held_out_operands=(3, 5, 6),
+        largest_operand=9,
+    )
+    calculator = Calculator()
+    for part in (splits.demonstrations, splits.train, *splits.test.values()):
+        for problem in part:
+            written = ""
+            for step in problem.rationale.split(","):
+                written += ("," if written else "") + step.split("=")[0] + "="
+                written += calculator.answer(written)
+            assert written == problem.rationale
+            assert data.support.contains(continuation_ids(tokenizer, problem.question, written))
+
+
+def test_operands_beyond_the_language_are_refused_by_its_settings(tokenizer, tmp_path):
+    row = {
+        "str_query": "Question: 600 - 1 - 1 = ? Answer:",
+        "num_sol": 598,
+        "str_rationale": "600 - 1 =, 599 - 1 =",
+        "str_sol": ". The answer is 598.",
+    }
+    (tmp_path / "large.json").write_text(json.dumps([row]))
+    large = ArithmeticJob(
+        task=ArithmeticConfig(**{**SMALL, "demonstrations": 1, "reward_shots": 0}),
+        data={"path": tmp_path / "large.json"},
+        eval={"queries": 8},
+    )
+    with pytest.raises(UserError, match=r"rationale of '600 - 1 - 1' .* task\.max_digits 2"):
+        ArithmeticTask(large).load(tokenizer, len(tokenizer))
+
+
+def test_too_few_held_out_problems_name_both_settings(tokenizer):
+    with pytest.raises(UserError, match=r"eval\.queries \(8\) .* task\.held_out is 1"):
+        ArithmeticTask(job(held_out=1)).load(tokenizer, len(tokenizer))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--task.max-equations", "4"], "too low for 6 operands"),
+        (["--task.largest-operand", "50"], "task.max_digits (2) is too low for 6 operands up to"),
+        (["--task.train-operands", "3,3"], "takes different numbers"),
+        (["--task.demonstrations", "3"], "must be below task.demonstrations (3)"),
+        (["--task.problems", "0", "--task.demonstrations", "0"], "nothing to train on"),
+    ],
+)
+def test_settings_that_contradict_one_another_are_refused(flags, message, capsys):
+    with pytest.raises(SystemExit) as refused:
+        parse_job(ArithmeticJob, flags)
+    assert refused.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_tokenizer_without_the_signs_is_refused(tokenizer, monkeypatch):
+    def texts_without_equals(self):
+        return [text.replace("=", "") for text in known]
+
+    known = Vocabulary(tokenizer, len(tokenizer)).texts
+    monkeypatch.setattr(
+        Vocabulary, "texts", property(texts_without_equals, lambda *_: None), raising=False
+    )
+    with pytest.raises(UserError, match="cannot serve arithmetic"):
+        ArithmeticTask(job()).support(tokenizer, len(tokenizer))
+
+
+def test_a_persons_own_question_may_be_longer_than_those_of_training(tokenizer):
+    task = ArithmeticTask(job())
+    query = task.query({"question": "9 - 8 + 7 - 6 + 5 - 4 + 3"}, tokenizer)
+    assert query.texts["solution"] == "6"
+    assert task.answer(query, query.texts["rationale"]) == "6"
+    with pytest.raises(UserError, match="question: '3 times 4' is no sum"):
+        task.query({"question": "3 times 4"}, tokenizer)
+    with pytest.raises(UserError, match=r"takes 9 steps, .* task\.max_equations 8"):
+        task.query({"question": "1" + " + 1" * 9}, tokenizer)
