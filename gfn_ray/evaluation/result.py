@@ -26,10 +26,14 @@ class QueryTexts:
 
 @dataclass(frozen=True)
 class QuerySamples(QueryTexts):
-    """On-policy samples of one held-out query. log_q [S]: whole z, in nats."""
+    """On-policy samples of one held-out query. log_q [S]: whole z, in nats.
+
+    label_log_probs [S, L]: log p(label | x, z), where the task's reward has labels.
+    """
 
     log_q: Array
     diagnostics: QueryDiagnostics
+    label_log_probs: Array | None = None
 
 
 @dataclass(frozen=True)
