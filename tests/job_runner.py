@@ -65,6 +65,31 @@ def tiny_number_flags(model: Path, home: Path, **changes: Any) -> list[str]:
     ]
 
 
+def tiny_arithmetic_flags(model: Path, home: Path, **changes: Any) -> list[str]:
+    """The same for sums of two and three numbers from 0 to 5, with a warm start."""
+    settings = {
+        "task.largest-operand": 5,
+        "task.train-operands": "2,3",
+        "task.eval-operands": "2,3",
+        "task.demonstrations": 8,
+        "task.problems": 8,
+        "task.held-out": 4,
+        "task.max-equations": 3,
+        "task.reward-shots": 1,
+        "warm-start.steps": 3,
+        "learner.queries-per-step": 2,
+        "eval.queries": 4,
+        **{name.replace("__", ".").replace("_", "-"): value for name, value in changes.items()},
+    }
+    flags = tiny_flags(model, home)
+    at = flags.index("--task.max-len")  # infill's own
+    del flags[at : at + 2]
+    return [
+        *flags,
+        *(part for name, value in settings.items() for part in (f"--{name}", str(value))),
+    ]
+
+
 def start(
     flags: list[str], home: Path, job: str = "infill", command: tuple[str, ...] = ()
 ) -> subprocess.Popen[str]:

@@ -100,7 +100,7 @@ class FinalReport:
             yield from map(Text, lines)
         for example in self.examples:
             yield Text()
-            yield _story(example)
+            yield _given(example)
             yield _samples(example, plain)
         yield Text()
         yield from self._closing()
@@ -180,13 +180,13 @@ def _table(plain: bool, **options: Any) -> Table:
     return Table(box=style, header_style="bold", pad_edge=plain, safe_box=True, **options)
 
 
-def _story(example: Example) -> Table:
-    story = Table.grid(padding=(0, 2, 0, 0))
+def _given(example: Example) -> Table:
+    given = Table.grid(padding=(0, 2, 0, 0))
     around = " ".join(filter(None, (one_line(example.left), _GAP, one_line(example.right))))
-    story.add_row(Text("story", "bold"), Text(around))
+    given.add_row(Text("given", "bold"), Text(around))
     if example.truth:
-        story.add_row(Text("true", "bold"), Text(one_line(example.truth), "italic"))
-    return story
+        given.add_row(Text("true", "bold"), Text(one_line(example.truth), "italic"))
+    return given
 
 
 def _samples(example: Example, plain: bool) -> Table:

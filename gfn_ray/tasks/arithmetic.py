@@ -131,7 +131,7 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
             f"accuracy_{one.query.texts['operands']}": right,
             "sample_accuracy": float(np.mean([answer == solution for answer in answers])),
             # Alone, without its prompt, some tokenizers decode z without its first space.
-            "exact_chain_fraction": float(np.mean([t.strip() == chain.strip() for t in one.texts])),
+            "exact_chains": float(np.mean([t.strip() == chain.strip() for t in one.texts])),
             "distinct_fraction": len(set(one.texts)) / len(one.texts),
             "calls_mean": float(np.mean([_calls(t.tool_mask) for t in one.trajectories])),
             "length_mean": float(np.mean([len(t) for t in one.trajectories])),
@@ -178,9 +178,7 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
             "accuracy": MetricInfo("higher", "problems that most samples answer right"),
             **by_length,
             "sample_accuracy": MetricInfo("higher", "samples that end at the right value"),
-            "exact_chain_fraction": MetricInfo(
-                "higher", "samples that are the plain chain of sums"
-            ),
+            "exact_chains": MetricInfo("higher", "samples that are the plain chain of sums"),
             **DIAGNOSTICS,
             "log_reward_mean": MetricInfo("higher", "log p(z answer | question), frozen LM"),
             "log_pf_reference": MetricInfo("higher", "log q of the plain chain of sums"),

@@ -61,6 +61,7 @@ SUMMARY = {
     "max_policy_lag_seen",
     "mlflow_run_id",
     "adapter",
+    "baselines",
     "before",
     "after",
     "warnings",

@@ -40,7 +40,9 @@ def engine(tiny_dir, support):
     os.environ.update(vllm_environment("cpu") | thread_environment(1))
     from gfn_ray.sampling.engine import SamplingEngine
 
-    return SamplingEngine(str(tiny_dir), support, JOB.sampler, JOB.policy, device="cpu", seed=0)
+    engine = SamplingEngine(str(tiny_dir), support, JOB.sampler, JOB.policy, device="cpu", seed=0)
+    yield engine
+    engine.close()  # later, its end would take the next engine's process-wide state with it
 
 
 @pytest.fixture(scope="module")

@@ -93,7 +93,8 @@ def engine(tiny_dir, support, loop, policy):
         str(tiny_dir), support, JOB.sampler, JOB.policy, device="cpu", seed=0, tool=loop
     )
     engine.load(policy.publish())
-    return engine
+    yield engine
+    engine.close()  # later, its end would take the next engine's process-wide state with it
 
 
 def sample(engine, queries, plans):

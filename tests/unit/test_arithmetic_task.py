@@ -183,7 +183,7 @@ def sampled(data, texts_of):
 def test_metrics_of_a_length_are_means_over_its_problems(data):
     task = ArithmeticTask(job())
     found = task.query_metrics(sampled(data, lambda i: [True if i % 2 else " 99 + 1 = 100"]))
-    assert [one["exact_chain_fraction"] for one in found] == [0.0, 1.0] * 4
+    assert [one["exact_chains"] for one in found] == [0.0, 1.0] * 4
     assert all(
         f"accuracy_{q.texts['operands']}" in one
         for q, one in zip(data.held_out, found, strict=True)

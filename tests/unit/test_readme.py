@@ -6,12 +6,17 @@ from pathlib import Path
 import pytest
 
 from gfn_ray.cli import parse
-from gfn_ray.config import InfillJob, RandomNumberJob
+from gfn_ray.config import ArithmeticJob, ContinuationJob, InfillJob, RandomNumberJob
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-JOBS = {"infill": InfillJob, "random_number": RandomNumberJob}
+JOBS = {
+    "arithmetic": ArithmeticJob,
+    "continuation": ContinuationJob,
+    "infill": InfillJob,
+    "random_number": RandomNumberJob,
+}
 OURS = [
     (job, line)
     for job in JOBS

@@ -135,12 +135,12 @@ def test_findings_and_warnings_stand_between_the_table_and_the_examples(
     assert sorted(places, key=shown.index) == places
 
 
-def test_the_story_the_truth_and_the_samples_stand_together(
+def test_the_query_the_truth_and_the_samples_stand_together(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shown = printed(monkeypatch)
     words = " ".join(shown.split())
-    assert f"story {EXAMPLE.left} [ ... ] {EXAMPLE.right}" in words
+    assert f"given {EXAMPLE.left} [ ... ] {EXAMPLE.right}" in words
     assert f"true {EXAMPLE.truth}" in words
     assert "| - Two lines. | - [red]Plain[/red] text. |" in words
     assert "- Third." in shown

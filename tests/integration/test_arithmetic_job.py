@@ -1,0 +1,71 @@
+"""The arithmetic job, end to end on real parts: a calculator writes its share of every chain."""
+
+import json
+
+import pytest
+
+from gfn_ray.sampling.calculator import Calculator
+from job_runner import mlflow_run, run, summary, tiny_arithmetic_flags
+
+pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
+
+METRICS = {
+    "accuracy",
+    "accuracy_2",
+    "accuracy_3",
+    "sample_accuracy",
+    "exact_chains",
+    "calls_mean",
+    "length_mean",
+    "log_ratio_var",
+    "log_pf_reference",
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_dir, tmp_path_factory):
+    """One finished run: its home and what it printed."""
+    home = tmp_path_factory.mktemp("finished")
+    code, out, err = run(tiny_arithmetic_flags(tiny_dir, home), home, "arithmetic")
+    assert code == 0, err
+    return home, out
+
+
+def samples_of(home):
+    rows = [json.loads(line) for line in (home / "run" / "samples.jsonl").open()]
+    return [row for row in rows if row["phase"] in ("before", "after")]
+
+
+def test_every_value_in_every_sample_is_the_calculators(finished):
+    home, _ = finished
+    texts = [row["text"] for row in samples_of(home)]
+    assert texts
+    for text in texts:
+        written = ""
+        for step in text.split(","):
+            written += ("," if written else "") + step.split("=")[0] + "="
+            written += Calculator().answer(written)
+        assert written == text
+
+
+def test_engine_and_learner_agree_on_log_q_although_a_tool_wrote_part_of_z(finished):
+    """Tokens of the tool count for neither."""
+    home, _ = finished
+    assert abs(mlflow_run(home).data.metrics["policy/mismatch_kl"]) < 1e-3
+
+
+def test_the_summary_and_mlflow_have_the_accuracies(finished):
+    home, _ = finished
+    for phase in ("before", "after"):
+        found = summary(home)[phase]
+        assert set(found) >= METRICS
+        assert found["accuracy"] == pytest.approx((found["accuracy_2"] + found["accuracy_3"]) / 2)
+        assert 1 <= found["calls_mean"] <= 3
+    assert set(mlflow_run(home).data.metrics) >= {f"eval/{name}" for name in METRICS}
+
+
+def test_the_report_has_intervals_by_length_and_a_plot(finished):
+    home, out = finished
+    assert "2 operands, right by majority of 3: " in out
+    assert (home / "run" / "accuracy.png").stat().st_size > 10_000
+    assert (home / "run" / "accuracy.svg").is_file()
