@@ -136,7 +136,7 @@ def _sentence(row: Mapping[str, object], where: str, sentence_id: str) -> Senten
     text, label, named = (row.get(key) for key in (*COLUMNS, "label_text"))
     if not isinstance(text, str) or not text.strip():
         _refuse(where, "text", "a sentence", text)
-    if not isinstance(label, int) or label not in (0, 1):
+    if not isinstance(label, int) or isinstance(label, bool) or label not in (0, 1):
         _refuse(where, "label", "0 (objective) or 1 (subjective)", label)
     if named is not None and named != LABELS[label]:
         _refuse(where, "label_text", f"{LABELS[label]!r}, as label {label} says", named)

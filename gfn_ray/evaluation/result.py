@@ -63,9 +63,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a decoder makes of the frozen LM on the held-out queries.
+    """What a decoder, or a classifier, makes of the frozen LM on the held-out queries.
 
-    metrics: the task's own on texts, in its order. texts: one entry a held-out query.
+    metrics: the task's own, in its order. texts: one entry a held-out query; none of a
+    classifier, which writes no z.
     """
 
     metrics: dict[str, float]

@@ -132,15 +132,27 @@ class LabelModel:
 def _chunks(
     histories: Sequence[IntArray], answers: Sequence[IntArray], budget: int
 ) -> Iterator[list[IntArray]]:
-    """Runs of histories that stay within a token budget even if they shared nothing."""
+    """Runs of histories whose forest stays within a token budget; at least one history each.
+
+    What a history shares with the one before it is counted once.
+    """
     after = sum(map(len, answers))
     chunk: list[IntArray] = []
     used = 0
     for history in histories:
-        if chunk and used + len(history) + after > budget:
+        cost = len(history) + after
+        saved = _common(chunk[-1], history) if chunk else 0
+        if chunk and used + cost - saved > budget:
             yield chunk
-            chunk, used = [], 0
+            chunk, used, saved = [], 0, 0
         chunk.append(history)
-        used += len(history) + after
+        used += cost - saved
     if chunk:
         yield chunk
+
+
+def _common(one: IntArray, other: IntArray) -> int:
+    """Tokens that two sequences begin with alike."""
+    length = min(len(one), len(other))
+    differ = np.flatnonzero(one[:length] != other[:length])
+    return int(differ[0]) if len(differ) else length

@@ -172,9 +172,10 @@ class Session:
         def observe(report: StepReport) -> None:
             self._after_update(evaluator, controller, report)
 
-        def after_m_step(number: int, metrics: dict[str, float]) -> None:
-            self._recorder.m_step(controller.step, number, metrics)
-            self._display.message(f"M-step {number}: {_listed(metrics)}")
+        def after_m_step(done: int, metrics: dict[str, float]) -> None:
+            self._recorder.m_step(controller.step, done, metrics)
+            listed = ", ".join(f"{name} {number(v)}" for name, v in metrics.items())
+            self._display.message(f"M-step {done}: {listed}")
 
         if self._labels is None:
             controller.train(observe)

@@ -162,7 +162,7 @@ class Task(Protocol):
     ) -> Conclusion:
         """What this task alone can say or draw about a run; files go into the directory.
 
-        baselines: one entry for each of the task's decoders, by name.
+        baselines: one entry for each of the task's decoders and classifiers, by name.
         """
         ...
 
