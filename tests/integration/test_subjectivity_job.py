@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from gfn_ray.config import SubjectivityJob
-from job_runner import mlflow_run, run_make, summary, tiny_flags
+from job_runner import mlflow_run, run, summary, tiny_flags
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
 
@@ -16,7 +15,7 @@ QUALITY = {"accuracy", "auc", "log_loss", "ece"}
 
 @pytest.fixture(scope="module")
 def finished(tiny_dir, tmp_path_factory):
-    """One finished run by `make subjectivity`: its home and what it printed."""
+    """One finished run: its home and what it printed."""
     home = tmp_path_factory.mktemp("finished")
     flags = tiny_flags(
         tiny_dir,
@@ -26,12 +25,13 @@ def finished(tiny_dir, tmp_path_factory):
         task__labels=4,
         task__max_len=10,
         task__calibration_rows=6,
+        em__rounds=2,
         em__m_steps=6,
         em__m_lr="5e-3",
         em__samples=2,
         eval__queries=12,
     )
-    code, out, err = run_make("subjectivity", flags, home)
+    code, out, err = run(flags, home, "subjectivity")
     assert code == 0, err
     return home, out
 
@@ -92,4 +92,3 @@ def test_the_report_and_mlflow_have_the_baselines_and_the_curve(finished):
     client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
     artifacts = {file.path for file in client.list_artifacts(summary(home)["mlflow_run_id"])}
     assert {"accuracy.png", "accuracy.svg"} <= artifacts
-    assert SubjectivityJob().em.rounds == 2

@@ -1,5 +1,6 @@
 """The subjectivity task: queries, target filter, support, baselines, and what a run concludes."""
 
+import itertools
 import string
 from types import SimpleNamespace
 
@@ -80,7 +81,7 @@ def test_the_cut_into_tokens_and_the_case_of_letters_do_not_hide_a_label(left, r
     text = f"{left}subjectivity{right}"
     text = text.upper() if upper else text
     edges = [0, *sorted({min(sum(cuts[: i + 1]), len(text)) for i in range(len(cuts))}), len(text)]
-    pieces = [text[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [text[a:b] for a, b in itertools.pairwise(edges)]
     names = NamesLabel.of(["Subjectiv", "review"], pieces)
     assert names(np.arange(len(pieces), dtype=np.int32))
 
