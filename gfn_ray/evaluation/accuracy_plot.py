@@ -15,6 +15,7 @@ from gfn_ray.evaluation.drawing import AFTER, BEFORE, GRID, INK, MUTED, save_fig
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_APART = 0.006  # of the panel's width: intervals of the two lines stand side by side
 _INCHES, _DPI = (7.2, 4.2), 200
 
 
@@ -48,31 +49,35 @@ def _figure(
     figure = Figure(figsize=_INCHES, facecolor="white")
     figure.text(0.09, 0.95, title, size=11, weight="bold", color=INK, va="top")
     figure.text(0.09, 0.885, caption, size=7.5, color=MUTED, va="top")
-    axes = figure.add_axes((0.09, 0.12, 0.87, 0.68))
-    for rows, colour, name in ((before, BEFORE, "untrained"), (after, AFTER, "trained")):
-        places = [row.operands for row in rows]
+    axes = figure.add_axes((0.09, 0.12, 0.87, 0.63))
+    counts = [row.operands for row in after]
+    first, last = min(counts) - 0.3, max(counts) + 0.3
+    apart = _APART * (last - first)
+    lines = (
+        (before, BEFORE, "before training", -apart),
+        (after, AFTER, "after training", apart),
+    )
+    for rows, colour, name, aside in lines:
+        places = [row.operands + aside for row in rows]
         shares = [100 * row.share for row in rows]
         spans = [
             [100 * (row.share - row.low) for row in rows],
             [100 * (row.high - row.share) for row in rows],
         ]
-        axes.errorbar(places, shares, yerr=spans, color=colour, capsize=3, marker="o", lw=1.6)
-        axes.annotate(
-            name,
-            (places[-1], shares[-1]),
-            xytext=(8, 0),
-            textcoords="offset points",
-            color=colour,
-            va="center",
+        axes.errorbar(
+            places, shares, yerr=spans, color=colour, capsize=3, marker="o", lw=1.6, label=name
         )
-    counts = [row.operands for row in after]
     axes.set_xticks(counts)
-    axes.set_xlim(min(counts) - 0.3, max(counts) + 0.9)
+    axes.set_xlim(first, last)
     axes.set_ylim(-3, 103)
     axes.set_xlabel("operands", color=INK)
     axes.set_ylabel("% answered right", color=INK)
     axes.grid(axis="y", color=GRID)
     axes.set_axisbelow(True)
+    # Above the panel: neither a line nor an interval can run through it.
+    axes.legend(
+        loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, labelcolor="linecolor"
+    )
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     return figure
