@@ -88,7 +88,7 @@ class SubjectivityConfig(Section):
         description="Prior correction of every method: the log-odds that splits validation texts "
         "in halves (no label is looked at), the one that empty inputs get, or none.",
     )
-    calibration_rows: int = Field(30, ge=2, description="Validation texts used for it.")
+    calibration_rows: int = Field(20, ge=2, description="Validation texts used for it.")
     shots: int = Field(
         8, ge=1, description="Labelled sentences in the few-shot prompt, at most task.labels."
     )
@@ -148,6 +148,6 @@ class SubjectivityJob(JobConfig):
         description="The target.",
     )
     eval: EvalConfig = Field(
-        default_factory=lambda: EvalConfig(queries=60, samples=8, tempered_samples=2),
+        default_factory=lambda: EvalConfig(queries=40, samples=8, tempered_samples=2),
         description="How good the policy is, and the labels; queries are test sentences.",
     )

@@ -105,7 +105,7 @@ def test_a_malformed_line_is_refused_with_its_number(tmp_path, raw, complaint):
 
 
 def test_a_file_that_is_not_there_is_the_users_to_mend(tmp_path):
-    with pytest.raises(UserError, match="--data.path: cannot read"):
+    with pytest.raises(UserError, match=r"--data\.path: cannot read"):
         load_sentences(SubjectivityDataConfig(path=tmp_path / "none.jsonl"))
 
 
@@ -133,5 +133,5 @@ def test_another_draw_gives_other_sentences_and_the_same_draw_the_same(embedded)
 
 def test_more_labels_than_the_pool_has_are_refused():
     pool = [Sentence("a", "A.", 0), Sentence("b", "B.", 0), Sentence("c", "C.", 1)]
-    with pytest.raises(UserError, match="task.labels 4 needs 2 subjective sentences.* has 1"):
+    with pytest.raises(UserError, match=r"task\.labels 4 needs 2 subjective sentences.* has 1"):
         draw_labels(pool, 4, 0)
