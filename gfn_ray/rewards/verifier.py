@@ -7,13 +7,14 @@ p(z | query) in proportion to R_prior(z) exp(log_weight(query, text of z)).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from gfn_ray.errors import UserError
-from gfn_ray.rewards.reward import Pair, Reward
+from gfn_ray.rewards.adjusted import AdjustedReward, Array
+from gfn_ray.rewards.reward import Reward
 from gfn_ray.trajectory import Query, Trajectory
 
 LogWeight = Callable[[Query, str], float]
@@ -21,39 +22,31 @@ LogWeight = Callable[[Query, str], float]
 _LONGEST_SHOWN_TEXT = 80  # characters of a refused text in an error's one line
 
 
-class VerifierReward:
-    """A prior reward, weighted by what a function thinks of the text.
-
-    A text may be made unlikely, never impossible: with log R = -inf it would be no node of the
-    loss, and probability could hide there.
-    """
+class VerifierReward(AdjustedReward):
+    """A prior reward, weighted by what a function thinks of the text."""
 
     def __init__(self, prior: Reward, log_weight: LogWeight, tokenizer: Any) -> None:
         """log_weight: of a query and the text of a z, in nats, finite; called in the reward
         actors, so it is a function of a module (or of the script that is run)."""
-        self._prior = prior
+        super().__init__(prior, [Verifier(log_weight, tokenizer)])
+
+
+class Verifier:
+    """A log-weight of texts as a term of log R (gfn_ray.rewards.adjusted.Term)."""
+
+    def __init__(self, log_weight: LogWeight, tokenizer: Any) -> None:
         self._log_weight = log_weight
         self._tokenizer = tokenizer
 
-    def load(self, load_model: Callable[[], Any]) -> None:
-        """Loads the prior."""
-        self._prior.load(load_model)
+    def __call__(self, query: Query, trajectory: Trajectory) -> Array:
+        """Its value at terminable prefixes [T+1], 0 elsewhere.
 
-    def score(self, pairs: Sequence[Pair]) -> list[Trajectory]:
-        """The trajectories in order, with log R [T+1] in nats attached.
-
-        Raises UserError where the verifier fails, or gives anything but a finite number.
+        Raises UserError where the function fails, or gives anything but a finite number.
         """
-        scored = []
-        for (query, _), trajectory in zip(pairs, self._prior.score(pairs), strict=True):
-            if trajectory.log_reward is None:
-                raise ValueError("the prior of a VerifierReward left log_reward unset")
-            log_reward = trajectory.log_reward.astype(np.float64)
-            for t in np.flatnonzero(trajectory.terminable):
-                text = self._tokenizer.decode(trajectory.token_ids[:t])
-                log_reward[t] += self._weigh(query, text)
-            scored.append(trajectory.scored(log_reward))
-        return scored
+        values = np.zeros(len(trajectory) + 1)
+        for t in np.flatnonzero(trajectory.terminable):
+            values[t] = self._weigh(query, self._tokenizer.decode(trajectory.token_ids[:t]))
+        return values
 
     def _weigh(self, query: Query, text: str) -> float:
         shown = repr(text[:_LONGEST_SHOWN_TEXT])

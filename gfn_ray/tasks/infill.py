@@ -19,11 +19,13 @@ from gfn_ray.evaluation.overlap import bleu4, gleu4
 from gfn_ray.evaluation.result import QueryTexts
 from gfn_ray.evaluation.text import distinct_fraction, is_copy
 from gfn_ray.models.sentence_encoder import SentenceEncoder
+from gfn_ray.rewards.adjusted import AdjustedReward, Term
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.reward import Reward
+from gfn_ray.rewards.verifier import Verifier
 from gfn_ray.support import BoundedSupport, Support
 from gfn_ray.tasks.base import BaseTask
-from gfn_ray.tasks.infill_target import AdjustedReward, CopyPenalty, LengthPrior, Term
+from gfn_ray.tasks.infill_target import CopyPenalty, LengthPrior
 from gfn_ray.tasks.task import (
     DIAGNOSTICS,
     MetricInfo,
@@ -60,13 +62,12 @@ class InfillTask(BaseTask[InfillJob]):
             )
         queries = [[self._query(s, tokenizer) for s in part] for part in (splits.train, held_out)]
         check_prompt_lengths("story", [q for part in queries for q in part], self._config.sampler)
-        vocabulary = Vocabulary(tokenizer, vocab_size)
         self._encoder()  # refused now, if at all, rather than at the first evaluation
         return TaskData(
             queries[0],
             queries[1],
             self.support(tokenizer, vocab_size),
-            self._reward(vocabulary, queries[0]),
+            self._reward(tokenizer, queries[0]),
         )
 
     def query_metrics(self, samples: Sequence[QueryTexts]) -> list[dict[str, float]]:
@@ -129,11 +130,11 @@ class InfillTask(BaseTask[InfillJob]):
             self._loaded_encoder = SentenceEncoder(self._config.encoder.name)
         return self._loaded_encoder
 
-    def _reward(self, vocabulary: Vocabulary, train: Sequence[Query]) -> Reward:
+    def _reward(self, tokenizer: Any, train: Sequence[Query]) -> Reward:
         task = self._config.task
         terms: list[Term] = []
         if task.copy_penalty:
-            terms.append(CopyPenalty(task.copy_penalty, vocabulary.texts))
+            terms.append(Verifier(CopyPenalty(task.copy_penalty), tokenizer))
         if task.length_prior == "training":
             lengths = [len(z) for query in train for z in query.references]
             if len(set(lengths)) < 2:

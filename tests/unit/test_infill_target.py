@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from gfn_ray.config import InfillConfig, InfillJob
+from gfn_ray.models.spelling import continuation_ids
+from gfn_ray.rewards.adjusted import AdjustedReward
 from gfn_ray.rewards.likelihood import LikelihoodReward
+from gfn_ray.rewards.verifier import Verifier
 from gfn_ray.tasks.infill import InfillTask
-from gfn_ray.tasks.infill_target import AdjustedReward, CopyPenalty, LengthPrior
+from gfn_ray.tasks.infill_target import CopyPenalty, LengthPrior
 from gfn_ray.tasks.references import known_trajectory
-from gfn_ray.tasks.vocabulary import Vocabulary, continuation_ids
 from makers import make_support, make_trajectory, random_query
 
 
@@ -23,8 +25,8 @@ def tokenizer(tiny_dir):
 
 
 @pytest.fixture(scope="module")
-def texts(tokenizer):
-    return Vocabulary(tokenizer, len(tokenizer)).texts
+def penalty(tokenizer):
+    return Verifier(CopyPenalty(7.0), tokenizer)
 
 
 def load(tokenizer, **task):
@@ -57,10 +59,10 @@ def written(data, tokenizer, text):
     return query, known_trajectory(query.query_id, tokens, data.support)
 
 
-def test_a_copy_is_penalised_at_the_very_prefixes_that_read_as_one(data, tokenizer, texts):
+def test_a_copy_is_penalised_at_the_very_prefixes_that_read_as_one(data, tokenizer, penalty):
     sentence = data.held_out[0].texts["given"].split("\n")[0]
     query, copy = written(data, tokenizer, sentence + " And then he went home with all of them.")
-    values = CopyPenalty(7.0, texts)(query, copy)
+    values = penalty(query, copy)
     ends = [
         t for t in range(len(copy) + 1) if tokenizer.decode(copy.token_ids[:t]) == f" {sentence}"
     ]
@@ -69,9 +71,9 @@ def test_a_copy_is_penalised_at_the_very_prefixes_that_read_as_one(data, tokeniz
     assert set(values.tolist()) == {0.0, -7.0}
 
 
-def test_a_text_of_its_own_is_not_penalised(data, tokenizer, texts):
+def test_a_text_of_its_own_is_not_penalised(data, tokenizer, penalty):
     pair = written(data, tokenizer, data.held_out[0].texts["reference"])
-    assert not CopyPenalty(7.0, texts)(*pair).any()
+    assert not penalty(*pair).any()
 
 
 @given(st.lists(st.integers(4, 20), min_size=2, max_size=9).filter(lambda n: len(set(n)) > 1))
@@ -86,10 +88,10 @@ def test_the_length_prior_is_the_normal_density_of_the_training_lengths(lengths)
     assert np.allclose(prior(random_query(np.random.default_rng(0), "q"), three), expected)
 
 
-def test_terms_add_up_at_terminable_prefixes_and_leave_the_others_alone(data, tokenizer, texts):
+def test_terms_add_up_at_terminable_prefixes_and_leave_the_others_alone(data, tokenizer, penalty):
     sentence = data.held_out[0].texts["given"].split("\n")[0]
     pair = written(data, tokenizer, sentence)
-    penalty, prior = CopyPenalty(7.0, texts), LengthPrior(10.0, 2.0)
+    prior = LengthPrior(10.0, 2.0)
     (found,) = AdjustedReward(FlatReward(), [penalty, prior]).score([pair])
     terminable = pair[1].terminable
     expected = -10.0 + penalty(*pair) + prior(*pair)

@@ -1,0 +1,50 @@
+"""log R from another reward plus terms, each in nats and finite, at every prefix that may end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from gfn_ray.rewards.reward import Pair, Reward
+from gfn_ray.trajectory import Query, Trajectory
+
+Array = npt.NDArray[np.float64]
+
+
+class Term(Protocol):
+    """What is added to log R, in nats.
+
+    A z may be made unlikely, never impossible: with log R = -inf it would be no node of the
+    loss, and probability could hide there.
+    """
+
+    def __call__(self, query: Query, trajectory: Trajectory) -> Array:
+        """One value a prefix [T+1], finite wherever the prefix is terminable."""
+        ...
+
+
+class AdjustedReward:
+    """Another reward plus terms, prefix by prefix."""
+
+    def __init__(self, reward: Reward, terms: Sequence[Term]) -> None:
+        self._reward = reward
+        self._terms = list(terms)
+
+    def load(self, load_model: Callable[[], Any]) -> None:
+        """Loads the other reward."""
+        self._reward.load(load_model)
+
+    def score(self, pairs: Sequence[Pair]) -> list[Trajectory]:
+        """The trajectories in order, with log R [T+1] in nats attached."""
+        adjusted = []
+        for (query, _), trajectory in zip(pairs, self._reward.score(pairs), strict=True):
+            if trajectory.log_reward is None:
+                raise ValueError(f"a trajectory of query {query.query_id!r} came back unscored")
+            log_reward = trajectory.log_reward.astype(np.float64)
+            for term in self._terms:
+                log_reward = log_reward + term(query, trajectory)
+            adjusted.append(trajectory.scored(log_reward))
+        return adjusted
