@@ -56,6 +56,10 @@ arithmetic: setup ## Train chains of calculation, with a calculator (ARGS="--hel
 continuation: setup ## Train a policy to continue a text by likely, different sentences (ARGS="--help")
 	@$(PYTHON) jobs/continuation.py $(ARGS)
 
+.PHONY: subjectivity
+subjectivity: setup ## Train rationales that help to label sentences, by EM on ten labels (ARGS="--help")
+	@$(PYTHON) jobs/subjectivity.py $(ARGS)
+
 .PHONY: tune-base
 tune-base: setup ## Tune the base model on stories, for infilling's --task.base-adapter (ARGS="--help")
 	@$(PYTHON) jobs/tune_base.py $(ARGS)

@@ -36,6 +36,12 @@ from gfn_ray.config.sections import (
     TrackingConfig,
     WarmStartConfig,
 )
+from gfn_ray.config.subjectivity import (
+    EMConfig,
+    SubjectivityConfig,
+    SubjectivityDataConfig,
+    SubjectivityJob,
+)
 from gfn_ray.config.tune_base import TuneBaseJob
 
 __all__ = [
@@ -48,6 +54,7 @@ __all__ = [
     "ContinuationJob",
     "DType",
     "DataConfig",
+    "EMConfig",
     "EncoderConfig",
     "EvalConfig",
     "InfillConfig",
@@ -67,6 +74,9 @@ __all__ = [
     "SamplerConfig",
     "Section",
     "StopConfig",
+    "SubjectivityConfig",
+    "SubjectivityDataConfig",
+    "SubjectivityJob",
     "TargetKind",
     "TrackingConfig",
     "TuneBaseJob",

@@ -1,4 +1,4 @@
-"""The policy beside other decoders of the same frozen model, as a table for people."""
+"""The policy beside other uses of the same frozen model, as a table for people."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def fill_decoder_table(table: Table, summary: Mapping[str, Any], names: list[str
     baselines: Mapping[str, Mapping[str, float]] = summary["baselines"]
     measured = {name for metrics in baselines.values() for name in metrics}
     shown = [name for name in names if name in measured][:COLUMNS]
-    table.add_column("decoder", no_wrap=True)
+    table.add_column("baseline", no_wrap=True)
     for name in shown:
         table.add_column(name, justify="right", no_wrap=True)
     rows = [

@@ -92,7 +92,7 @@ class FinalReport:
             yield self._legend()
         if self.summary.get("baselines"):
             yield Text()
-            yield Text("The frozen model under other decoders, at as many samples", "bold")
+            yield Text("Beside the policy, on the same held-out queries", "bold")
             yield fill_decoder_table(_table(plain), self.summary, self._names())
         lines = [*self.findings, *self.summary.get("warnings", ())]
         if lines:

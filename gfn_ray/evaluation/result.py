@@ -26,10 +26,14 @@ class QueryTexts:
 
 @dataclass(frozen=True)
 class QuerySamples(QueryTexts):
-    """On-policy samples of one held-out query. log_q [S]: whole z, in nats."""
+    """On-policy samples of one held-out query. log_q [S]: whole z, in nats.
+
+    label_log_probs [S, L]: log p(label | x, z), where the task's reward has labels.
+    """
 
     log_q: Array
     diagnostics: QueryDiagnostics
+    label_log_probs: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a decoder makes of the frozen LM on the held-out queries.
+    """What a decoder, or a classifier, makes of the frozen LM on the held-out queries.
 
-    metrics: the task's own on texts, in its order. texts: one entry a held-out query.
+    metrics: the task's own, in its order. texts: one entry a held-out query; none of a
+    classifier, which writes no z.
     """
 
     metrics: dict[str, float]

@@ -9,6 +9,8 @@ counts as inserted, for it was sampled and paid for.
 
 from __future__ import annotations
 
+from gfn_ray.config import JobConfig
+
 
 class RateLimiter:
     """Keeps trajectories learned from and trajectories sampled in step.
@@ -105,3 +107,16 @@ class RateLimiter:
         if not 0 <= n <= self.promised:
             raise ValueError(f"{n} trajectories to settle, but {self.promised} were promised")
         self.promised -= n
+
+
+def limiter_for(config: JobConfig) -> RateLimiter:
+    """The limiter of a run's settings, before anything is inserted."""
+    sampler, learner = config.sampler, config.learner
+    batch = learner.queries_per_step * learner.trajectories_per_query
+    call = sampler.queries_per_call * sampler.trajectories_per_query
+    return RateLimiter(
+        config.replay.min_replay,
+        config.replay.samples_per_insert,
+        # Each sampler may have one call under way while the one before is learned from.
+        slack=max(batch, 2 * config.samplers * call),
+    )

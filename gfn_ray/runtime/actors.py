@@ -75,27 +75,38 @@ class SamplerActor:
         )
 
     def sample(
-        self, adapter: Wire, query_ids: list[str], seed: list[int], evaluating: bool
+        self,
+        adapter: Wire,
+        query_ids: list[str],
+        seed: list[int],
+        evaluating: bool,
+        on_policy: int = 0,
     ) -> tuple[list[Wire], Wire]:
         """Trajectories of each query under `adapter`, unscored: one group each.
 
         seed: entropy of every random choice of this call. evaluating: samples of q, and
         tempered ones, as `eval` says; otherwise an exploring group, as `sampler` says.
+        on_policy: not 0 for that many samples of q instead.
         """
         from gfn_ray.policy.adapter import Adapter
         from gfn_ray.sampling.engine import SampleRequest
-        from gfn_ray.sampling.exploration import evaluation_plan, exploration_plan
+        from gfn_ray.sampling.exploration import (
+            evaluation_plan,
+            exploration_plan,
+            on_policy_plan,
+        )
 
         started = time.perf_counter()
         self._engine.load(Adapter.from_wire(adapter))
         rng = np.random.default_rng(seed)
         requests = []
         for query_id in query_ids:
-            plans = (
-                evaluation_plan(self._config.eval, rng)
-                if evaluating
-                else exploration_plan(self._config.sampler, rng)
-            )
+            if on_policy:
+                plans = on_policy_plan(on_policy, rng)
+            elif evaluating:
+                plans = evaluation_plan(self._config.eval, rng)
+            else:
+                plans = exploration_plan(self._config.sampler, rng)
             requests.append(SampleRequest(self._queries[query_id], plans))
         trajectories = self._engine.sample(requests)
         info = {
@@ -166,6 +177,10 @@ class ReplayActor:
         self._config = config
 
     def load(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Starts an empty buffer."""
         from gfn_ray.replay.buffer import ReplayBuffer
 
         group = self._config.learner.trajectories_per_query

@@ -24,7 +24,7 @@ import numpy as np
 
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import RunFailed
-from gfn_ray.replay.rate_limiter import RateLimiter
+from gfn_ray.replay.rate_limiter import limiter_for
 from gfn_ray.runtime.calls import PendingCalls
 from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.runtime.lag import LagGate
@@ -78,14 +78,7 @@ class Controller:
             raise ValueError("the task gave no training queries")
         self._order = self._query_order()
         self._group = config.sampler.trajectories_per_query
-        batch = config.learner.queries_per_step * config.learner.trajectories_per_query
-        call = config.sampler.queries_per_call * self._group
-        self._limiter = RateLimiter(
-            config.replay.min_replay,
-            config.replay.samples_per_insert,
-            # Each sampler may have one call under way while the one before is learned from.
-            slack=max(batch, 2 * config.samplers * call),
-        )
+        self._limiter = limiter_for(self._config)
         self._gate = LagGate(config.max_policy_lag)
         self._calls = PendingCalls(config.runtime.call_timeout_s, "runtime.call_timeout_s")
         self._idle_samplers = list(range(config.samplers))
@@ -99,7 +92,7 @@ class Controller:
         self._replay_stats: dict[str, float] = {}
         self.step = 0
         self.published_step = 0
-        self._last_step = config.steps
+        self._last_step = self._pause_at = config.steps
         self.trajectories = 0
         self.adapter: Any = None
         self.meters = {stage: StageMeter() for stage in ("sample", "reward", "learn")}
@@ -132,21 +125,33 @@ class Controller:
             self._score(wires, promised=0, version=None)
             self._calls.run_all()
 
-    def train(self, observe: Callable[[StepReport], None]) -> None:
+    def train(self, observe: Callable[[StepReport], None], until: int | None = None) -> None:
         """Runs the configured number of updates; `observe` is called after each.
 
-        The learner rests while `observe` runs; samplers go on.
+        The learner rests while `observe` runs; samplers go on. until: the update to pause after,
+        with nothing left under way; another call goes on from there.
         """
         self._observe = observe
-        while self.step < self._last_step or self._gate.publishing:
+        self._pause_at = self._last_step if until is None else min(until, self._last_step)
+        while self.step < self._pause_at or self._gate.publishing:
             self._start_what_may_start()
             self._calls.run_ready()
-        # Groups still under way are of no use; their calls end with the actors.
-        self._calls.forget()
+        if until is None:
+            # Groups still under way are of no use; their calls end with the actors.
+            self._calls.forget()
+        else:
+            self._calls.run_all()
+
+    def empty_replay(self) -> None:
+        """Forgets every stored trajectory, while training pauses: their log-rewards are void."""
+        self._calls.add(self._fleet.replay.clear.remote(), "replay", "be emptied", lambda _: None)
+        self._calls.run_all()
+        self._limiter = limiter_for(self._config)
+        self._replay_size = 0
 
     def end_here(self) -> None:
         """No further update: for an observer that has seen enough."""
-        self._last_step = self.step
+        self._last_step = self._pause_at = self.step
 
     # Sampling -> reward -> replay
 
@@ -154,7 +159,7 @@ class Controller:
         if not self._learner_busy:
             self._start_update()
         per_call = self._config.sampler.queries_per_call
-        while self._idle_samplers and self._gate.may_sample() and self.step < self._last_step:
+        while self._idle_samplers and self._gate.may_sample() and self.step < self._pause_at:
             if not self._limiter.may_insert(per_call * self._group):
                 return
             self._start_sampling(self._idle_samplers.pop(), per_call)
@@ -215,8 +220,8 @@ class Controller:
         learner = self._config.learner
         batch = learner.queries_per_step * learner.trajectories_per_query
         following = self.step + 1
-        publishes = following % learner.publish_every == 0 or following == self._last_step
-        if self._starved or self.step >= self._last_step:
+        publishes = following % learner.publish_every == 0 or following == self._pause_at
+        if self._starved or self.step >= self._pause_at:
             return
         if not (self._limiter.may_sample(batch) and self._gate.may_update(publishes)):
             return

@@ -73,6 +73,7 @@ class Evaluator:
             wires, scores = results[index]
             trajectories = [Trajectory.from_wire(wire) for wire in wires]
             ratio = self._log_ratio(trajectories, scores)
+            labels = scores["label_log_probs"]
             engine = np.array([t.sampler_log_pf for t in trajectories])
             mismatches.append(engine - scores["log_pf"])
             each = self._config.eval.samples + self._config.eval.tempered_samples
@@ -90,6 +91,7 @@ class Evaluator:
                         texts,
                         scores["log_q"][on_policy],
                         diagnostics,
+                        None if labels is None else labels[on_policy],
                     )
                 )
         exact = [self._exact(one) for one in self._data.enumerations]
@@ -142,19 +144,25 @@ class Evaluator:
             reward = index % len(fleet.rewards)
             scored, info = fleet.rewards[reward].score.options(num_returns=2).remote(records)
             calls.add(
-                info, f"reward actor {reward}", "score samples", lambda _: measure(index, scored)
+                info,
+                f"reward actor {reward}",
+                "score samples",
+                lambda info: measure(index, scored, info.get("label_log_probs")),
             )
 
-        def measure(index: int, scored: Any) -> None:
+        def measure(index: int, scored: Any, labels: Array | None) -> None:
+            def finish(wires: list[Wire], scores: Wire) -> None:
+                results[index] = wires, {**scores, "label_log_probs": labels}
+
             calls.add(
                 fleet.learner.score.remote(scored),
                 "the learner",
                 "score samples",
-                lambda log_q: calls.add(
+                lambda scores: calls.add(
                     scored,
                     "the object store",
                     "hand over samples",
-                    lambda wires: results.__setitem__(index, (wires, log_q)),
+                    lambda wires: finish(wires, scores),
                 ),
             )
 

@@ -11,6 +11,7 @@ from gfn_ray.config import JobConfig
 from gfn_ray.errors import RunFailed
 from gfn_ray.runtime import actors
 from gfn_ray.runtime.calls import PendingCalls
+from gfn_ray.runtime.label_actor import LabelRewardActor
 from gfn_ray.sampling.environment import thread_environment, vllm_environment
 from gfn_ray.tasks.task import TaskData
 
@@ -35,7 +36,8 @@ class Fleet:
             **_resources(config, device, config.sampler.gpus),
             runtime_env=_environment(config.sampler.threads, vllm_environment(device) | hidden),
         )
-        reward = ray.remote(actors.RewardActor).options(
+        reward_kind = actors.RewardActor if data.labels is None else LabelRewardActor
+        reward = ray.remote(reward_kind).options(
             **_resources(config, device, config.reward.gpus),
             runtime_env=_environment(config.reward.threads, hidden),
         )

@@ -87,6 +87,12 @@ class Recorder:
         self._directory.append_metrics({"step": step, "phase": "warm start", **named})
         self._tracker.metrics(named, step)
 
+    def m_step(self, step: int, number: int, metrics: dict[str, float]) -> None:
+        """What an M-step did, after so many updates of the policy."""
+        named = {"round": number, **{f"m_step/{name}": v for name, v in metrics.items()}}
+        self._directory.append_metrics({"step": step, "phase": "m-step", **named})
+        self._tracker.metrics(named, step)
+
     def baseline(self, name: str, result: Baseline) -> None:
         """One decoder's metrics and texts; its phase is called baseline/NAME."""
         phase = f"baseline/{name}"

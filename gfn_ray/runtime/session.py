@@ -19,6 +19,7 @@ from gfn_ray.runtime.baselines import measure_decoder
 from gfn_ray.runtime.calls import fetch
 from gfn_ray.runtime.controller import Controller, StepReport
 from gfn_ray.runtime.display import Display
+from gfn_ray.runtime.em import LabelRounds
 from gfn_ray.runtime.evaluate import Evaluator
 from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.runtime.recorder import Recorder
@@ -55,6 +56,7 @@ class Session:
         queries = [*data.train, *data.held_out]
         self._recorder = Recorder(task, queries, self._decode, directory, display, tracker)
         self._controller: Controller | None = None
+        self._labels: LabelRounds | None = None
         self._evaluated_step = 0
         self._ended_by = "steps"
         self._started = time.monotonic()
@@ -79,6 +81,9 @@ class Session:
         controller = self._controller = Controller(config, self._data, fleet)
         evaluator = Evaluator(config, self._task, self._data, fleet, self._decode)
         controller.publish_now()
+        if self._data.labels is not None:
+            queries = self._data.train
+            self._labels = LabelRounds(config, self._task, self._data.labels, queries, fleet)
         self._display.phase(f"evaluating the untrained policy on {held_out}")
         before = self._final_evaluation(evaluator, controller, "before")
         baselines = self._measure_baselines(fleet)
@@ -95,7 +100,7 @@ class Session:
         if config.steps:
             self._display.phase(f"training for {count(config.steps, 'update')}")
         training_started = time.monotonic()
-        controller.train(lambda report: self._after_update(evaluator, controller, report))
+        self._train(evaluator, controller)
         training_seconds = time.monotonic() - training_started
         self._display.phase(f"evaluating the trained policy on {held_out}")
         after = self._final_evaluation(evaluator, controller, "after")
@@ -155,7 +160,29 @@ class Session:
             )
             self._recorder.baseline(decoder.name, one)
             found[decoder.name] = one
+        if self._labels is not None and self._data.labels is not None:
+            for classifier in self._data.labels.classifiers:
+                self._display.phase(f"labelling without z for comparison: {classifier.name}")
+                one = self._labels.measure(classifier)
+                self._recorder.baseline(classifier.name, one)
+                found[classifier.name] = one
         return found
+
+    def _train(self, evaluator: Evaluator, controller: Controller) -> None:
+        def observe(report: StepReport) -> None:
+            self._after_update(evaluator, controller, report)
+
+        def after_m_step(done: int, metrics: dict[str, float]) -> None:
+            self._recorder.m_step(controller.step, done, metrics)
+            listed = ", ".join(f"{name} {number(v)}" for name, v in metrics.items())
+            self._display.message(f"M-step {done}: {listed}")
+
+        if self._labels is None:
+            controller.train(observe)
+            return
+        adapter = Adapter.from_wire(self._labels.train(controller, observe, after_m_step))
+        with publish_directory(self._directory.label_adapter_dir) as directory:
+            write_adapter(adapter, directory)
 
     def _after_warm_update(self, step: int, metrics: dict[str, float]) -> None:
         self._recorder.warm_update(step, metrics)

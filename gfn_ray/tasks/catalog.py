@@ -34,10 +34,17 @@ def _random_number() -> type[Any]:
     return RandomNumberTask
 
 
+def _subjectivity() -> type[Any]:
+    from gfn_ray.tasks.subjectivity import SubjectivityTask
+
+    return SubjectivityTask
+
+
 BUILT_IN: dict[str, Callable[[], type[Any]]] = {
     "arithmetic": _arithmetic,
     "continuation": _continuation,
     "infill": _infill,
     "random_number": _random_number,
+    "subjectivity": _subjectivity,
 }
 """Task name to a function that imports its class; a class names its settings as `job`."""

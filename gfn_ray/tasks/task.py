@@ -15,6 +15,7 @@ from gfn_ray.evaluation.result import Baseline, Enumeration, Evaluation, QueryTe
 from gfn_ray.rewards.reward import Reward
 from gfn_ray.sampling.tools import Tool
 from gfn_ray.support import Support
+from gfn_ray.tasks.labels import LabelPlan
 from gfn_ray.trajectory import Query
 
 
@@ -25,6 +26,7 @@ class TaskData:
     enumerations: held-out queries whose posterior can be listed whole, for exact comparison.
     decoders: what else is asked of the frozen LM on the held-out queries, for comparison.
     tool: writes the parts of z that the support leaves to a tool.
+    labels: EM, for a reward with labels; such a task is a `PredictsLabels`.
     """
 
     train: list[Query]
@@ -34,6 +36,7 @@ class TaskData:
     enumerations: list[Enumeration] = field(default_factory=list)
     tool: Tool | None = None
     decoders: list[Decoder] = field(default_factory=list)
+    labels: LabelPlan | None = None
 
 
 @dataclass(frozen=True)
@@ -183,7 +186,7 @@ class Task(Protocol):
     ) -> Conclusion:
         """What this task alone can say or draw about a run; files go into the directory.
 
-        baselines: one entry for each of the task's decoders, by name.
+        baselines: one entry for each of the task's decoders and classifiers, by name.
         """
         ...
 

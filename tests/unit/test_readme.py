@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 from gfn_ray.cli import parse
-from gfn_ray.config import ArithmeticJob, ContinuationJob, InfillJob, RandomNumberJob
+from gfn_ray.config import (
+    ArithmeticJob,
+    ContinuationJob,
+    InfillJob,
+    RandomNumberJob,
+    SubjectivityJob,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -16,6 +22,7 @@ JOBS = {
     "continuation": ContinuationJob,
     "infill": InfillJob,
     "random_number": RandomNumberJob,
+    "subjectivity": SubjectivityJob,
 }
 OURS = [
     (job, line)

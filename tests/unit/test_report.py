@@ -204,8 +204,8 @@ def test_decoders_stand_beside_the_policy_before_and_after(monkeypatch: pytest.M
         "greedy": {"elbo": -2.5, "length_mean": 5.0},
     }
     shown = printed(monkeypatch, summary={**SUMMARY, "baselines": baselines})
-    assert cells(shown, "decoder") == ["decoder", "elbo", "length_mean"]
+    assert cells(shown, "baseline") == ["baseline", "elbo", "length_mean"]
     assert cells(shown, "beam") == ["beam", "-1.50", "4.00"]
     assert cells(shown, "sampling (before)") == ["sampling (before)", "-46.4", "12.6"]
     assert cells(shown, "GFlowNet (after)") == ["GFlowNet (after)", "-47.0", "7.40"]
-    assert "decoder" not in printed(monkeypatch, summary={**SUMMARY, "baselines": {}})
+    assert "baseline" not in printed(monkeypatch, summary={**SUMMARY, "baselines": {}})

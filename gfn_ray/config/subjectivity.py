@@ -1,0 +1,153 @@
+"""Settings of subjectivity classification with rationales."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from gfn_ray.config.job import JobConfig
+from gfn_ray.config.sections import (
+    DataConfig,
+    EvalConfig,
+    RewardConfig,
+    SamplerConfig,
+    Section,
+)
+
+
+class SubjectivityDataConfig(DataConfig):
+    path: Path | None = Field(
+        None,
+        description="JSON lines {text, label, label_text}, label 1 for subjective; default: the "
+        "embedded sentences.",
+    )
+    hub: str | None = Field(
+        None, description="Hugging Face dataset id with the columns text and label, instead."
+    )
+
+
+class EMConfig(Section):
+    rounds: int = Field(
+        2,
+        ge=1,
+        description="Rounds of EM; each trains the policy for its share of --steps, then "
+        "tunes p(y | x, z).",
+    )
+    m_steps: int = Field(20, ge=1, description="Updates of p(y | x, z) in one M-step.")
+    m_lr: float = Field(5e-4, gt=0, description="AdamW's learning rate in them, constant.")
+    samples: int = Field(
+        4, ge=1, description="Rationales of each labelled sentence that an M-step learns from."
+    )
+    batch: int = Field(8, ge=1, description="Of these, as many in one update.")
+
+
+class SubjectivityConfig(Section):
+    """Is a sentence objective or subjective? A rationale z first, then the label y."""
+
+    labels: int = Field(10, ge=2, description="Labelled sentences, half of each label.")
+    draw: int = Field(0, ge=0, description="Which of them: the seed of their draw from the pool.")
+    template: str = Field(
+        "{text}\nThis sentence",
+        description="Prompt of the policy; z continues it. {text} is filled in.",
+    )
+    reward_template: str | None = Field(
+        None, description="What the LM reads before z when it scores; default: task.template."
+    )
+    answer: str = Field(
+        "\nThis sentence is from a movie {label}",
+        description="How the label follows z in the target; {label} is filled in. What is the same "
+        "for both labels is part of p(z | x), the rest is y.",
+    )
+    direct_template: str = Field(
+        "{text}", description="What baselines without z read before the same answer."
+    )
+    label_words: tuple[str, str] = Field(
+        ("summary", "review"), description="{label} for objective, then for subjective."
+    )
+    named_stems: tuple[str, ...] = Field(
+        ("objectiv", "subjectiv", "summar", "review"),
+        description="A rationale with one of these, or with a label word, names the label.",
+    )
+    label_floor: float = Field(
+        -20.0,
+        lt=0,
+        description="What stands for log p(y | x, z), in nats, where z names the label: such "
+        "rationales are outside the target.",
+    )
+    wrong_label_penalty: float = Field(
+        0.0, ge=0, description="Nats taken off log R where p(y | x, z) prefers the wrong label."
+    )
+    min_len: int = Field(3, ge=1, description="Shortest z, in tokens.")
+    max_len: int = Field(
+        16, ge=1, description="Longest z, in tokens; only stopping is legal there."
+    )
+    calibration: Literal["validation", "content_free", "none"] = Field(
+        "validation",
+        description="Prior correction of every method: the log-odds that splits validation texts "
+        "in halves (no label is looked at), the one that empty inputs get, or none.",
+    )
+    calibration_rows: int = Field(20, ge=2, description="Validation texts used for it.")
+    shots: int = Field(
+        8, ge=1, description="Labelled sentences in the few-shot prompt, at most task.labels."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SubjectivityConfig:
+        if self.min_len > self.max_len:
+            raise ValueError(
+                f"task.min_len ({self.min_len}) exceeds task.max_len ({self.max_len}); "
+                "lower the first or raise the second"
+            )
+        templates = {
+            "template": ("text", self.template),
+            "reward_template": ("text", self.reward_template or self.template),
+            "direct_template": ("text", self.direct_template),
+            "answer": ("label", self.answer),
+        }
+        for name, (field, template) in templates.items():
+            try:
+                filled = template.format(**{field: "\0"})
+            except (KeyError, IndexError, ValueError):
+                filled = ""
+            if "\0" not in filled:
+                raise ValueError(
+                    f"task.{name} takes {{{field}}}, and doubled braces for literal ones; "
+                    f"got {template!r}"
+                )
+        if self.label_words[0] == self.label_words[1] or not all(
+            word.strip() for word in self.label_words
+        ):
+            raise ValueError(
+                f"task.label_words takes two different words, got {', '.join(self.label_words)}"
+            )
+        if not all(any(c.isalnum() for c in stem) for stem in self.named_stems):
+            raise ValueError("task.named_stems has a stem without a letter; leave it out")
+        return self
+
+
+class SubjectivityJob(JobConfig):
+    """Subjectivity: explain a sentence by z, then label it; EM on a handful of labels."""
+
+    steps: int = Field(40, ge=0, description="Learner updates by the objective, in all rounds.")
+    task: SubjectivityConfig = Field(
+        default_factory=SubjectivityConfig, description="Rationales and labels."
+    )
+    em: EMConfig = Field(
+        default_factory=EMConfig, description="Expectation maximisation of p(y | x)."
+    )
+    data: SubjectivityDataConfig = Field(
+        default_factory=SubjectivityDataConfig, description="Where sentences come from."
+    )
+    sampler: SamplerConfig = Field(
+        default_factory=lambda: SamplerConfig(queries_per_call=5), description="Proposals."
+    )
+    reward: RewardConfig = Field(
+        default_factory=lambda: RewardConfig(temperature_start=1.0, temperature_end=1.0),
+        description="The target.",
+    )
+    eval: EvalConfig = Field(
+        default_factory=lambda: EvalConfig(queries=40, samples=8, tempered_samples=2),
+        description="How good the policy is, and the labels; queries are test sentences.",
+    )

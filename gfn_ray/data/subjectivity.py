@@ -1,0 +1,147 @@
+"""Sentences labelled objective or subjective: read strictly, split for good.
+
+Owns the embedded set, JSON lines and the same columns from the Hugging Face hub, the split into
+a labelled pool, validation and test, and the draw of a few labels from the pool. White space is
+folded and blank lines are passed over; anything else that is malformed is refused with its
+line. Does not own prompts or tokens.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+
+from gfn_ray.config import DataConfig
+from gfn_ray.data.hub import Table, load_tables
+from gfn_ray.data.placement import place
+from gfn_ray.errors import UserError
+
+EMBEDDED = "subjectivity.csv"
+LABELS = ("objective", "subjective")
+COLUMNS = ("text", "label")
+
+# Where the pool and the validation part end, as shares of all sentences; the rest is the test.
+POOL_END, VALIDATION_END = 0.32, 0.51
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """label: 0 objective (a statement of the plot), 1 subjective (an opinion)."""
+
+    sentence_id: str
+    text: str
+    label: int
+
+
+@dataclass(frozen=True)
+class Splits:
+    """pool: what labels are drawn from."""
+
+    pool: list[Sentence]
+    validation: list[Sentence]
+    test: list[Sentence]
+
+
+def load_sentences(config: DataConfig) -> Splits:
+    """The configured source, split; UserError where it is malformed.
+
+    An embedded sentence's part follows from its id alone, any other's from its text, so that
+    equal texts stay together: on every machine, and whatever else the source holds.
+    """
+    if config.hub is not None:
+        return _split(_of_tables(load_tables(config.hub), config.hub), by_id=False)
+    if config.path is not None:
+        return _split(_of_json_lines(config.path), by_id=False)
+    return _split(_embedded(), by_id=True)
+
+
+def draw_labels(pool: Sequence[Sentence], labels: int, draw: int) -> list[Sentence]:
+    """`labels` sentences of the pool, half of each label, the labels alternating.
+
+    Where labels is odd, objective has one more. A larger number with the same draw contains
+    the smaller one's sentences.
+    """
+    rng = np.random.default_rng(draw)
+    chosen = []
+    for label, name in enumerate(LABELS):
+        found = [one for one in pool if one.label == label]
+        wanted = (labels + 1 - label) // 2
+        if len(found) < wanted:
+            raise UserError(
+                f"task.labels {labels} needs {wanted} {name} sentences, and the pool has "
+                f"{len(found)}; lower it or give more data"
+            )
+        chosen.append([found[i] for i in rng.permutation(len(found))[:wanted]])
+    return [chosen[i % 2][i // 2] for i in range(labels)]
+
+
+def _split(sentences: Iterator[Sentence], *, by_id: bool) -> Splits:
+    parts = Splits([], [], [])
+    for one in sentences:
+        where = place(one.sentence_id if by_id else one.text)
+        if where < POOL_END:
+            parts.pool.append(one)
+        elif where < VALIDATION_END:
+            parts.validation.append(one)
+        else:
+            parts.test.append(one)
+    return parts
+
+
+def _embedded() -> Iterator[Sentence]:
+    file = resources.files("gfn_ray.data") / EMBEDDED
+    if not file.is_file():
+        raise UserError(
+            f"this installation lacks gfn_ray/data/{EMBEDDED}; reinstall it, or give --data.path"
+        )
+    for row in csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"))):
+        yield Sentence(row["id"], row["text"], LABELS.index(row["label"]))
+
+
+def _of_json_lines(path: Path) -> Iterator[Sentence]:
+    try:
+        with path.open("rb") as lines:
+            for number, raw in enumerate(lines, 1):
+                if raw.strip():
+                    yield _json_row(raw, f"{path}, line {number}", f"line-{number}")
+    except OSError as error:
+        raise UserError(f"--data.path: cannot read {path}: {error.strerror}") from error
+
+
+def _json_row(raw: bytes, where: str, sentence_id: str) -> Sentence:
+    try:
+        row = json.loads(raw.decode("utf-8-sig"))
+    except ValueError as error:  # bytes that are no text, text that is no JSON
+        raise UserError(f"{where}: not a line of JSON in UTF-8: {error}") from None
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: expected an object with {' and '.join(COLUMNS)}")
+    return _sentence(row, where, sentence_id)
+
+
+def _of_tables(tables: Mapping[str, Table], name: str) -> Iterator[Sentence]:
+    for part, table in tables.items():
+        for number, row in enumerate(table, 1):
+            yield _sentence(row, f"{name}, {part}, row {number}", f"{part}-{number}")
+
+
+def _sentence(row: Mapping[str, object], where: str, sentence_id: str) -> Sentence:
+    text, label, named = (row.get(key) for key in (*COLUMNS, "label_text"))
+    if not isinstance(text, str) or not text.strip():
+        _refuse(where, "text", "a sentence", text)
+    if not isinstance(label, int) or isinstance(label, bool) or label not in (0, 1):
+        _refuse(where, "label", "0 (objective) or 1 (subjective)", label)
+    if named is not None and named != LABELS[label]:
+        _refuse(where, "label_text", f"{LABELS[label]!r}, as label {label} says", named)
+    return Sentence(sentence_id, " ".join(text.split()), int(label))
+
+
+def _refuse(where: str, column: str, expected: str, got: object) -> NoReturn:
+    raise UserError(f"{where}, {column}: expected {expected}, got {got!r}")

@@ -1,0 +1,158 @@
+"""p(y | x, z) over a few labels: a LoRA adapter of its own on the frozen LM.
+
+Owns the adapter, its optimizer, and the one definition of the label's probability: the LM's
+probabilities of the labels' answers, renormalised over the labels. What is read before the
+answer, with a rationale or without, is the caller's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from gfn_ray.config import PolicyConfig
+from gfn_ray.packing.forest import ROOT, TokenForest
+from gfn_ray.packing.forward import forest_log_probs
+from gfn_ray.policy.adapter import Adapter, add_adapter, read_adapter
+from gfn_ray.trajectory import IntArray
+
+Array = npt.NDArray[np.float64]
+
+MAX_GRAD_NORM = 1.0
+
+
+def label_log_probs(
+    model: Any, histories: Sequence[IntArray], answers: Sequence[IntArray]
+) -> Tensor:
+    """log p(label | history) [N, L], one forward, differentiable; rows sum to 1 as probabilities.
+
+    answers [L]: tokens of each label's answer. What they have in common cancels.
+    """
+    forest = TokenForest()
+    longest = max(map(len, answers))
+    paths = []
+    for history in histories:
+        last = forest.add_path(history, ROOT)[-1]
+        paths.append([forest.add_path(answer, last) for answer in answers])
+    nodes = np.array([[[*p, *[-1] * (longest - len(p))] for p in row] for row in paths])
+    read = np.unique(nodes[nodes >= 0])
+    log_prob = forest_log_probs(model, forest, read).log_prob
+    # Padding points one past the last node, at an appended zero.
+    where = torch.as_tensor(np.where(nodes < 0, len(forest), nodes), device=log_prob.device)
+    padded = torch.cat([log_prob, log_prob.new_zeros(1)])
+    return torch.log_softmax(padded[where].sum(dim=-1), dim=-1)
+
+
+class LabelModel:
+    """The frozen LM with an adapter that only p(label | history) sees.
+
+    model: the frozen LM; the adapter is put on it in place and starts as the identity.
+    """
+
+    def __init__(self, model: Any, policy: PolicyConfig, seed: int, tokens_per_forward: int):
+        self._policy = policy
+        self._seed = seed
+        self._budget = tokens_per_forward
+        self.model = add_adapter(model, policy, seed).eval()
+        self._parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self._start = [p.detach().clone() for p in self._parameters]
+        self._optimizer: torch.optim.Optimizer | None = None
+
+    def frozen(self) -> AbstractContextManager[Any]:
+        """Within it, `model` is the frozen LM alone."""
+        context: AbstractContextManager[Any] = self.model.disable_adapter()
+        return context
+
+    @torch.no_grad()
+    def log_probs(self, histories: Sequence[IntArray], answers: Sequence[IntArray]) -> Array:
+        """log p(label | history) [N, L]."""
+        parts = [
+            label_log_probs(self.model, chunk, answers).double().cpu().numpy()
+            for chunk in _chunks(histories, answers, self._budget)
+        ]
+        return np.concatenate(parts) if parts else np.zeros((0, len(answers)))
+
+    def fit(
+        self,
+        histories: Sequence[IntArray],
+        labels: Sequence[int],
+        answers: Sequence[IntArray],
+        lr: float,
+    ) -> dict[str, float]:
+        """One update: cross-entropy of the labels [N], as `label_log_probs` has them.
+
+        The optimizer's state lasts until `reset`. Raises FloatingPointError on a loss that is
+        not finite.
+        """
+        if self._optimizer is None:
+            self._optimizer = torch.optim.AdamW(self._parameters, lr=lr, weight_decay=0.0)
+        self._optimizer.zero_grad(set_to_none=True)
+        total, done = 0.0, 0
+        for chunk in _chunks(histories, answers, self._budget):
+            log_p = label_log_probs(self.model, chunk, answers)
+            wanted = torch.as_tensor(labels[done : done + len(chunk)], device=log_p.device)
+            loss = functional.nll_loss(log_p, wanted, reduction="sum") / len(histories)
+            loss.backward()
+            total, done = total + float(loss.detach()), done + len(chunk)
+        if not math.isfinite(total):
+            raise FloatingPointError(f"the loss of a label update is {total}")
+        norm = torch.nn.utils.clip_grad_norm_(
+            self._parameters, MAX_GRAD_NORM, error_if_nonfinite=True
+        )
+        self._optimizer.step()
+        return {"loss": total, "grad_norm": float(norm)}
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Back to the adapter of the start and a new optimizer."""
+        for parameter, start in zip(self._parameters, self._start, strict=True):
+            parameter.copy_(start)
+        self._optimizer = None
+
+    def read(self) -> Adapter:
+        """A copy of the adapter."""
+        return read_adapter(self.model, 0)
+
+    def restore(self, adapter: Adapter) -> None:
+        """Takes over an adapter that `read` gave, of a model with the same settings."""
+        from peft import set_peft_model_state_dict
+
+        tensors = {name: torch.from_numpy(array.copy()) for name, array in adapter.tensors.items()}
+        set_peft_model_state_dict(self.model, tensors)
+
+
+def _chunks(
+    histories: Sequence[IntArray], answers: Sequence[IntArray], budget: int
+) -> Iterator[list[IntArray]]:
+    """Runs of histories whose forest stays within a token budget; at least one history each.
+
+    What a history shares with the one before it is counted once.
+    """
+    after = sum(map(len, answers))
+    chunk: list[IntArray] = []
+    used = 0
+    for history in histories:
+        cost = len(history) + after
+        saved = _common(chunk[-1], history) if chunk else 0
+        if chunk and used + cost - saved > budget:
+            yield chunk
+            chunk, used, saved = [], 0, 0
+        chunk.append(history)
+        used += cost - saved
+    if chunk:
+        yield chunk
+
+
+def _common(one: IntArray, other: IntArray) -> int:
+    """Tokens that two sequences begin with alike."""
+    length = min(len(one), len(other))
+    differ = np.flatnonzero(one[:length] != other[:length])
+    return int(differ[0]) if len(differ) else length

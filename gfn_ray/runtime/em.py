@@ -1,0 +1,171 @@
+"""EM over the actors: rounds of training q and of tuning p(y | x, z), and the classifiers beside.
+
+A round is an E-step, which is the controller's training, and an M-step: samples of q for every
+training query through the samplers, updates in one reward actor, its adapter handed to the
+others. What replay holds was scored by the model before, so an M-step leaves it empty: scoring
+a few hundred trajectories again would cost more than new ones, which are nearer to q as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from gfn_ray.config import JobConfig
+from gfn_ray.errors import UserError
+from gfn_ray.evaluation.result import Baseline
+from gfn_ray.rewards.label_model import Array
+from gfn_ray.runtime.calls import PendingCalls
+from gfn_ray.runtime.controller import Controller, StepReport
+from gfn_ray.runtime.fleet import Fleet
+from gfn_ray.tasks.labels import Classifier, LabelPlan
+from gfn_ray.tasks.task import Task
+from gfn_ray.trajectory import IntArray, Trajectory
+
+# First entry of seeds; see controller.py, evaluate.py, warm_start.py and baselines.py.
+M_STEP_STREAM = 5
+
+HISTORIES_PER_CALL = 32
+
+Wire = dict[str, Any]
+Examples = list[tuple[IntArray, int]]
+
+
+class LabelRounds:
+    """What a run with labels does beside training and evaluation."""
+
+    def __init__(
+        self, config: JobConfig, task: Task, plan: LabelPlan, queries: Sequence[Any], fleet: Fleet
+    ) -> None:
+        self._config = config
+        self._task: Any = task  # a PredictsLabels too, as check_data has seen
+        self._plan = plan
+        self._queries = {query.query_id: query for query in queries}
+        self._fleet = fleet
+
+    def measure(self, classifier: Classifier) -> Baseline:
+        """A classifier on the held-out queries; one with examples is tuned as long as EM tunes."""
+        em = self._plan.em
+        self._fit(classifier.examples, classifier.answers, em.rounds * em.m_steps, stream=0)
+        ids, contexts = list(classifier.contexts), list(classifier.contexts.values())
+        log_p = self._predict(contexts, classifier.answers)
+        metrics = self._task.label_metrics(
+            {query_id: row[None] for query_id, row in zip(ids, log_p, strict=True)}
+        )
+        self._call("reset_labels", "reset the label model")
+        return Baseline(metrics, [])
+
+    def train(
+        self,
+        controller: Controller,
+        observe: Callable[[StepReport], None],
+        after_m_step: Callable[[int, dict[str, float]], None],
+    ) -> Wire:
+        """All rounds; returns the label adapter. after_m_step gets the round, from 1, and metrics
+        of its M-step."""
+        em, steps = self._plan.em, self._config.steps
+        for done in range(1, em.rounds + 1):
+            controller.train(observe, until=steps * done // em.rounds)
+            examples, outside = self._examples(controller.adapter, done)
+            metrics = self._fit(examples, self._plan.answers, em.m_steps, stream=done)
+            self._share()
+            controller.empty_replay()
+            after_m_step(done, {**metrics, "named_label_fraction": outside})
+        adapter: Wire = self._call("label_adapter", "hand over the label adapter")
+        return adapter
+
+    def _examples(self, adapter: Any, stream: int) -> tuple[Examples, float]:
+        """(x z, label) for samples of q inside the target, and the share of the others."""
+        ids = list(self._plan.truth)
+        size = self._config.sampler.queries_per_call
+        found: list[Trajectory] = []
+        for start in range(0, len(ids), size):
+            seed = [self._config.seed, M_STEP_STREAM, stream, start]
+            records, info = (
+                self._fleet.samplers[0]
+                .sample.options(num_returns=2)
+                .remote(adapter, ids[start : start + size], seed, False, self._plan.em.samples)
+            )
+            self._wait(info, "sampler 0", "sample for the M-step")
+            wires = self._wait(records, "the object store", "hand over samples")
+            found.extend(Trajectory.from_wire(wire) for wire in wires)
+        inside = [t for t in found if not self._task.is_outside(t.token_ids)]
+        if not inside:
+            raise UserError(
+                f"every one of {len(found)} rationales for the M-step names its label, which is "
+                "outside the target; lower task.label_floor, train for more steps or raise "
+                "em.samples"
+            )
+        examples = [
+            (
+                np.concatenate([self._queries[t.query_id].context_ids, t.token_ids]),
+                self._plan.truth[t.query_id],
+            )
+            for t in inside
+        ]
+        return examples, 1 - len(inside) / len(found)
+
+    def _fit(
+        self, examples: Examples, answers: list[IntArray], steps: int, stream: int
+    ) -> dict[str, float]:
+        """Updates of the first actor's label model; metrics are means over the last pass."""
+        if not examples:
+            return {}
+        batch = min(self._plan.em.batch, len(examples))
+        each_pass = -(-len(examples) // batch)
+        batches = _batches(examples, batch, [self._config.seed, M_STEP_STREAM, stream])
+        metrics: list[dict[str, float]] = []
+        for _ in range(steps):
+            histories, labels = map(list, zip(*next(batches), strict=True))
+            found = self._call(
+                "fit_labels", "tune its label model", histories, labels, answers, self._plan.em.m_lr
+            )
+            metrics.append(found)
+        last = metrics[-each_pass:]
+        return {name: float(np.mean([one[name] for one in last])) for name in metrics[0]}
+
+    def _predict(self, histories: list[IntArray], answers: list[IntArray]) -> Array:
+        parts = [
+            self._call(
+                "label_log_probs",
+                "predict labels",
+                histories[start : start + HISTORIES_PER_CALL],
+                answers,
+            )
+            for start in range(0, len(histories), HISTORIES_PER_CALL)
+        ]
+        return np.concatenate(parts)
+
+    def _share(self) -> None:
+        """Every reward actor gets the first one's label adapter, as one object in the store."""
+        first, *others = self._fleet.rewards
+        if others:
+            adapter = first.label_adapter.remote()
+            for number, actor in enumerate(others, 1):
+                name = f"reward actor {number}"
+                self._wait(actor.load_labels.remote(adapter), name, "load the label adapter")
+
+    def _call(self, method: str, what: str, *arguments: Any) -> Any:
+        """A call of the first reward actor, and its value."""
+        ref = getattr(self._fleet.rewards[0], method).remote(*arguments)
+        return self._wait(ref, "reward actor 0", what)
+
+    def _wait(self, ref: Any, actor: str, what: str) -> Any:
+        calls = PendingCalls(self._config.runtime.call_timeout_s, "runtime.call_timeout_s")
+        values: list[Any] = []
+        calls.add(ref, actor, what, values.append)
+        calls.run_all()
+        return values[0]
+
+
+def _batches(examples: Examples, size: int, seed: list[int]) -> Iterator[Examples]:
+    """Batches from endless shuffled passes."""
+    rng = np.random.default_rng(seed)
+    waiting: list[int] = []
+    while True:
+        while len(waiting) < size:
+            waiting.extend(rng.permutation(len(examples)).tolist())
+        batch, waiting = waiting[:size], waiting[size:]
+        yield [examples[i] for i in batch]

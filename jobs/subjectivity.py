@@ -1,0 +1,19 @@
+"""Subjectivity: python jobs/subjectivity.py [--config FILE.toml] [--task.labels 10] ..."""
+
+import sys
+
+from gfn_ray.cli import main, parse
+from gfn_ray.config import SubjectivityJob
+
+
+def subjectivity() -> int:
+    config = parse(SubjectivityJob, prog="jobs/subjectivity.py")
+    # Imported once the settings are known to be sound: these bring in torch and Ray.
+    from gfn_ray.runtime.run import run
+    from gfn_ray.tasks.subjectivity import SubjectivityTask
+
+    return run(config, SubjectivityTask(config))
+
+
+if __name__ == "__main__":
+    sys.exit(main(subjectivity))
