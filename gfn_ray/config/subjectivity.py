@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from gfn_ray.config.checks import check_lengths
 from gfn_ray.config.job import JobConfig
 from gfn_ray.config.sections import (
     DataConfig,
@@ -95,11 +96,7 @@ class SubjectivityConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> SubjectivityConfig:
-        if self.min_len > self.max_len:
-            raise ValueError(
-                f"task.min_len ({self.min_len}) exceeds task.max_len ({self.max_len}); "
-                "lower the first or raise the second"
-            )
+        check_lengths(self.min_len, self.max_len)
         templates = {
             "template": ("text", self.template),
             "reward_template": ("text", self.reward_template or self.template),

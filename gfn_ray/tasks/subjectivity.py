@@ -27,7 +27,7 @@ from gfn_ray.evaluation.labels import (
 )
 from gfn_ray.evaluation.result import Baseline, Evaluation, QuerySamples, QueryTexts
 from gfn_ray.evaluation.sample_curve import draw_sample_curve
-from gfn_ray.models.spelling import continuation_ids
+from gfn_ray.models.spelling import continuation_ids, text_ids
 from gfn_ray.rewards.labelled import LabelledReward, shared_prefix
 from gfn_ray.support import BoundedSupport, Support
 from gfn_ray.tasks.base import BaseTask
@@ -93,10 +93,8 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
     def support(self, tokenizer: Any, vocab_size: int) -> Support:
         task = self._config.task
         vocabulary = Vocabulary(tokenizer, vocab_size)
-        stops = set(vocabulary.line_ends().tolist())
-        if tokenizer.eos_token_id is not None:
-            stops.add(int(tokenizer.eos_token_id))
-        if not stops:
+        stops = vocabulary.line_stops()
+        if not len(stops):
             raise UserError(
                 f"the tokenizer of model.name {self._config.model.name!r} has neither a newline "
                 "nor an end-of-sequence token, so z could never stop; choose another model"
@@ -107,7 +105,7 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
                 content=content,
                 opening=content & vocabulary.word_start,
                 enders=content & vocabulary.sentence_end,
-                stop_ids=np.array(sorted(stops), dtype=np.int32),
+                stop_ids=stops,
                 min_len=task.min_len,
                 max_len=task.max_len,
             )
@@ -199,8 +197,8 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
         task = self._config.task
         return Query(
             query_id=one.sentence_id,
-            prompt_ids=_ids(tokenizer, task.template.format(text=one.text)),
-            context_ids=_ids(
+            prompt_ids=text_ids(tokenizer, task.template.format(text=one.text)),
+            context_ids=text_ids(
                 tokenizer, (task.reward_template or task.template).format(text=one.text)
             ),
             answer_ids=answers[one.label],
@@ -230,10 +228,12 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
         task = self._config.task
         shots = labelled[: task.shots]
         shown = "".join(self._direct(one.text) + self._answer(one.label) + "\n\n" for one in shots)
-        plain = {one.sentence_id: _ids(tokenizer, self._direct(one.text)) for one in held_out}
-        few = {one.sentence_id: _ids(tokenizer, shown + self._direct(one.text)) for one in held_out}
+        plain = {one.sentence_id: text_ids(tokenizer, self._direct(one.text)) for one in held_out}
+        few = {
+            one.sentence_id: text_ids(tokenizer, shown + self._direct(one.text)) for one in held_out
+        }
         answers = self._answers(tokenizer, self._direct(labelled[0].text))
-        examples = [(_ids(tokenizer, self._direct(one.text)), one.label) for one in labelled]
+        examples = [(text_ids(tokenizer, self._direct(one.text)), one.label) for one in labelled]
         return [
             Classifier("zero-shot", plain, answers),
             Classifier(f"{len(shots)}-shot", few, answers),
@@ -282,7 +282,3 @@ def _doublings(largest: int) -> list[int]:
     """1, 2, 4 and so on up to the largest, which ends the list in any case."""
     sizes = [2**i for i in range(largest.bit_length()) if 2**i < largest]
     return [*sizes, largest]
-
-
-def _ids(tokenizer: Any, text: str) -> IntArray:
-    return np.array(tokenizer(text)["input_ids"], dtype=np.int32)
