@@ -17,7 +17,7 @@ from gfn_ray.decoding.decoder import Decoder
 from gfn_ray.evaluation.result import Baseline, QueryTexts, mean_metrics
 from gfn_ray.runtime.calls import PendingCalls
 from gfn_ray.runtime.fleet import Fleet
-from gfn_ray.tasks.task import MeasuresQueries, Task, TaskData
+from gfn_ray.tasks.task import Task, TaskData
 from gfn_ray.trajectory import Trajectory
 
 # First entry of a decoder's seed; see controller.py, evaluate.py and warm_start.py for the others.
@@ -45,10 +45,9 @@ def measure_decoder(
         for found in [by_query[query.query_id]]
     ]
     rewards = [np.mean([t.final_log_reward for t in one.trajectories]) for one in texts]
-    own = task.query_metrics(texts) if isinstance(task, MeasuresQueries) else []
     metrics = {
         "log_reward_mean": float(np.mean(rewards)),
-        **mean_metrics(own),
+        **mean_metrics(task.query_metrics(texts)),
         **task.sample_metrics(texts),
     }
     return Baseline({name: metrics[name] for name in task.metrics if name in metrics}, texts)

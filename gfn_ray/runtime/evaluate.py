@@ -25,7 +25,7 @@ from gfn_ray.evaluation.result import (
 from gfn_ray.runtime.calls import PendingCalls
 from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.tasks.references import known_trajectory, reference_trajectories
-from gfn_ray.tasks.task import MeasuresQueries, Task, TaskData
+from gfn_ray.tasks.task import Task, TaskData
 from gfn_ray.trajectory import Query, Trajectory
 
 # First entry of a sampling call's seed; training uses stream 0.
@@ -174,13 +174,8 @@ class Evaluator:
     def _per_query(self, samples: list[QuerySamples]) -> dict[str, dict[str, float]]:
         """Metrics of each held-out query, by its id; the task's, and those of every task."""
         references = self._reference_metrics()
-        each = (
-            self._task.query_metrics(samples)
-            if isinstance(self._task, MeasuresQueries)
-            else [{} for _ in samples]
-        )
         found = {}
-        for one, own in zip(samples, each, strict=True):
+        for one, own in zip(samples, self._task.query_metrics(samples), strict=True):
             query_id = one.query.query_id
             reward = float(np.mean([t.final_log_reward for t in one.trajectories]))
             values = {"log_reward_mean": reward, **references.get(query_id, {}), **own}

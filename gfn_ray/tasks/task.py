@@ -194,7 +194,3 @@ class Task(Protocol):
     def metrics(self) -> dict[str, MetricInfo]:
         """Every metric of summary.json, in the order people read them."""
         ...
-
-
-MeasuresQueries = Task
-"""The name by which the runtime asks whether a task measures single queries."""
