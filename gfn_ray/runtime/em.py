@@ -8,7 +8,7 @@ a few hundred trajectories again would cost more than new ones, which are nearer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from gfn_ray.config import JobConfig
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.result import Baseline
 from gfn_ray.rewards.label_model import Array
+from gfn_ray.runtime.batches import shuffled_batches
 from gfn_ray.runtime.calls import PendingCalls
 from gfn_ray.runtime.controller import Controller, StepReport
 from gfn_ray.runtime.fleet import Fleet
@@ -115,7 +116,7 @@ class LabelRounds:
             return {}
         batch = min(self._plan.em.batch, len(examples))
         each_pass = -(-len(examples) // batch)
-        batches = _batches(examples, batch, [self._config.seed, M_STEP_STREAM, stream])
+        batches = shuffled_batches(examples, batch, [self._config.seed, M_STEP_STREAM, stream])
         metrics: list[dict[str, float]] = []
         for _ in range(steps):
             histories, labels = map(list, zip(*next(batches), strict=True))
@@ -158,14 +159,3 @@ class LabelRounds:
         calls.add(ref, actor, what, values.append)
         calls.run_all()
         return values[0]
-
-
-def _batches(examples: Examples, size: int, seed: list[int]) -> Iterator[Examples]:
-    """Batches from endless shuffled passes."""
-    rng = np.random.default_rng(seed)
-    waiting: list[int] = []
-    while True:
-        while len(waiting) < size:
-            waiting.extend(rng.permutation(len(examples)).tolist())
-        batch, waiting = waiting[:size], waiting[size:]
-        yield [examples[i] for i in batch]

@@ -7,10 +7,8 @@ What it leaves is a run directory like any other, with the adapter that
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 
 from gfn_ray.cli import dump_toml
@@ -19,8 +17,10 @@ from gfn_ray.data.stories import Story, load_stories, split
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.report import FinalReport, ReportPaths, final_report
 from gfn_ray.models.loading import hide_loading_bars, load_causal_lm, load_tokenizer, resolve_model
+from gfn_ray.models.spelling import text_ids
 from gfn_ray.policy.adapter import add_adapter, read_adapter, write_adapter
 from gfn_ray.policy.text_tuning import TextTuner, perplexity
+from gfn_ray.runtime.batches import shuffled_batches
 from gfn_ray.runtime.display import Display, make_display
 from gfn_ray.runtime.run_dir import (
     RunDir,
@@ -98,7 +98,7 @@ def _tuned(
 
     before = measured("before", 0)
     tuner = TextTuner(model, lr=config.lr, max_grad_norm=config.max_grad_norm)
-    batches = _batches(train, config.batch, config.seed)
+    batches = shuffled_batches(train, config.batch, config.seed)
     tuning_started = time.monotonic()
     for step in range(1, config.steps + 1):
         metrics = {f"train/{name}": value for name, value in tuner.step(next(batches)).items()}
@@ -144,15 +144,4 @@ def _texts(config: TuneBaseJob, tokenizer: Any) -> tuple[list[IntArray], list[In
 
 def _token_ids(stories: list[Story], tokenizer: Any) -> list[IntArray]:
     texts = [" ".join(story.sentences) for story in stories]
-    return [np.array(tokenizer(text)["input_ids"], dtype=np.int32) for text in texts]
-
-
-def _batches(texts: list[IntArray], size: int, seed: int) -> Iterator[list[IntArray]]:
-    """Batches from endless shuffled passes."""
-    rng = np.random.default_rng(seed)
-    waiting: list[int] = []
-    while True:
-        while len(waiting) < size:
-            waiting.extend(rng.permutation(len(texts)).tolist())
-        batch, waiting = waiting[:size], waiting[size:]
-        yield [texts[i] for i in batch]
+    return [text_ids(tokenizer, text) for text in texts]

@@ -5,13 +5,12 @@ Runs in the learner, one call an update, while nothing else is under way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-
-import numpy as np
 
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import UserError
+from gfn_ray.runtime.batches import shuffled_batches
 from gfn_ray.runtime.calls import PendingCalls
 from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.tasks.references import reference_trajectories
@@ -42,24 +41,16 @@ def warm_start(
     observe: Callable[[int, dict[str, float]], None],
 ) -> None:
     """Runs `warm_start.steps` updates; `observe` gets each one's number, from 1, and metrics."""
-    batches = _batches(references, config.warm_start.batch, config.seed)
+    seed = [config.seed, WARM_START_STREAM]
+    batches = shuffled_batches(references, config.warm_start.batch, seed)
     for step in range(1, config.warm_start.steps + 1):
+        # Each query's z side by side, so that the learner packs them behind one prompt.
+        batch = sorted(next(batches), key=lambda t: t.query_id)
         calls = PendingCalls(config.runtime.call_timeout_s, "runtime.call_timeout_s")
         calls.add(
-            fleet.learner.fit.remote([t.to_wire() for t in next(batches)]),
+            fleet.learner.fit.remote([t.to_wire() for t in batch]),
             "the learner",
             "apply a likelihood update",
             partial(observe, step),
         )
         calls.run_all()
-
-
-def _batches(references: list[Trajectory], size: int, seed: int) -> Iterator[list[Trajectory]]:
-    """Batches from endless shuffled passes, each query's z side by side."""
-    rng = np.random.default_rng([seed, WARM_START_STREAM])
-    waiting: list[int] = []
-    while True:
-        while len(waiting) < size:
-            waiting.extend(rng.permutation(len(references)).tolist())
-        batch, waiting = waiting[:size], waiting[size:]
-        yield sorted((references[i] for i in batch), key=lambda t: t.query_id)
