@@ -6,7 +6,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from gfn_ray.cli import dump_toml
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import EXIT_INTERRUPTED, UserError
 from gfn_ray.models.loading import (
@@ -17,14 +16,14 @@ from gfn_ray.models.loading import (
     vocab_size,
 )
 from gfn_ray.models.merged import merged_model_dir
+from gfn_ray.runtime.books import open_books
 from gfn_ray.runtime.cluster import check_resources, choose_device, connected
 from gfn_ray.runtime.display import Display, make_display
 from gfn_ray.runtime.fleet import Fleet
-from gfn_ray.runtime.run_dir import RunDir, output_root, redacted, resolve_tracking_uri
 from gfn_ray.runtime.session import Session
 from gfn_ray.runtime.warm_start import warm_start_references
 from gfn_ray.tasks.task import Task, TaskData, check_data
-from gfn_ray.tracking import RunStatus, Tracker
+from gfn_ray.tracking import RunStatus
 
 
 def run(config: JobConfig, task: Task) -> int:
@@ -73,16 +72,7 @@ def _record(
     given: the settings to be written down, which make the same run again. config: the same
     with the model that the actors load.
     """
-    directory = RunDir.create(given, task.name)
-    directory.write_config(dump_toml(redacted(given)))
-    display.phase("opening MLflow")
-    tracker = Tracker.start(
-        resolve_tracking_uri(config.tracking.uri),
-        config.tracking.experiment,
-        directory.path.name,
-        given.model_dump(mode="json"),
-        artifact_root=output_root() / "mlruns",
-    )
+    directory, tracker = open_books(given, task.name, display)
     status: RunStatus = "FAILED"
     session = Session(config, task, data, tokenizer, directory, display, tracker)
     try:

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from gfn_ray.cli import dump_toml
 from gfn_ray.config import TuneBaseJob
 from gfn_ray.data.stories import Story, load_stories, split
 from gfn_ray.errors import UserError
@@ -21,14 +20,9 @@ from gfn_ray.models.spelling import text_ids
 from gfn_ray.policy.adapter import add_adapter, read_adapter, write_adapter
 from gfn_ray.policy.text_tuning import TextTuner, perplexity
 from gfn_ray.runtime.batches import shuffled_batches
+from gfn_ray.runtime.books import open_books
 from gfn_ray.runtime.display import Display, make_display
-from gfn_ray.runtime.run_dir import (
-    RunDir,
-    output_root,
-    publish_directory,
-    redacted,
-    resolve_tracking_uri,
-)
+from gfn_ray.runtime.run_dir import RunDir, publish_directory
 from gfn_ray.tasks.task import MetricInfo
 from gfn_ray.tracking import RunStatus, Tracker
 from gfn_ray.trajectory import IntArray
@@ -52,16 +46,7 @@ def tune_base(config: TuneBaseJob) -> int:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         base = load_causal_lm(path, "float32", device, config.model.trust_remote_code)
         model = add_adapter(base, config.policy, config.seed)
-        directory = RunDir.create(config, "tune-base")
-        directory.write_config(dump_toml(redacted(config)))
-        display.phase("opening MLflow")
-        tracker = Tracker.start(
-            resolve_tracking_uri(config.tracking.uri),
-            config.tracking.experiment,
-            directory.path.name,
-            config.model_dump(mode="json"),
-            artifact_root=output_root() / "mlruns",
-        )
+        directory, tracker = open_books(config, "tune-base", display)
         status: RunStatus = "FAILED"
         try:
             display.show(_tuned(config, model, train, held_out, directory, display, tracker))

@@ -1,0 +1,30 @@
+"""Where a run is written down: its directory and its MLflow run, opened together."""
+
+from __future__ import annotations
+
+from gfn_ray.cli import dump_toml
+from gfn_ray.config import JobConfig, TuneBaseJob
+from gfn_ray.runtime.display import Display
+from gfn_ray.runtime.run_dir import RunDir, output_root, redacted, resolve_tracking_uri
+from gfn_ray.tracking import Tracker
+
+
+def open_books(
+    config: JobConfig | TuneBaseJob, name: str, display: Display
+) -> tuple[RunDir, Tracker]:
+    """A new run directory with the settings in it, and an MLflow run of the same name.
+
+    name: of the task. Whoever opens them ends the tracker. Raises UserError where one of the
+    two cannot be opened.
+    """
+    directory = RunDir.create(config, name)
+    directory.write_config(dump_toml(redacted(config)))
+    display.phase("opening MLflow")
+    tracker = Tracker.start(
+        resolve_tracking_uri(config.tracking.uri),
+        config.tracking.experiment,
+        directory.path.name,
+        config.model_dump(mode="json"),
+        artifact_root=output_root() / "mlruns",
+    )
+    return directory, tracker
