@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from gfn_ray.errors import UserError
+from gfn_ray.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE
 from gfn_ray.models.cache import cached_model_dir
 from gfn_ray.models.loading import load_causal_lm, load_tokenizer
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
 MERGER_VERSION = 1  # part of the directory's name: raise it when the merge changes
 
 
@@ -33,7 +32,7 @@ def merged_model_dir(model: str, adapter: Path, trust_remote_code: bool) -> str:
     files = sorted(where.iterdir()) if where.is_dir() else []
     stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
     digest = hashlib.sha256(repr((MERGER_VERSION, model, stats)).encode())
-    for name in (CONFIG, WEIGHTS):
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
         digest.update((adapter / name).read_bytes())
     directory = cached_model_dir(
         f"merged-{digest.hexdigest()[:10]}",
@@ -45,19 +44,19 @@ def merged_model_dir(model: str, adapter: Path, trust_remote_code: bool) -> str:
 
 
 def _check_adapter(model: str, adapter: Path) -> None:
-    for name in (CONFIG, WEIGHTS):
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (adapter / name).is_file():
             raise UserError(
                 f"the base adapter {adapter} holds no {name}; expected a PEFT adapter's directory, "
                 "such as the adapter/ of a run"
             )
     try:
-        made_for = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))[
+        made_for = json.loads((adapter / CONFIG_FILE).read_text(encoding="utf-8"))[
             "base_model_name_or_path"
         ]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{adapter / CONFIG} is no PEFT configuration ({error!r}); give another base adapter"
+            f"{adapter / CONFIG_FILE} is no PEFT configuration ({error!r}); give another base adapter"
         ) from error
     # By the last part: a model's directory has another parent on another machine.
     if made_for and Path(made_for).name != Path(model).name:
@@ -80,7 +79,7 @@ def _with_adapter(base: Any, adapter: Path) -> Any:
 
     try:
         model = PeftModel(base, PeftConfig.from_pretrained(str(adapter)))
-        given = load_file(adapter / WEIGHTS)
+        given = load_file(adapter / WEIGHTS_FILE)
         result = set_peft_model_state_dict(model, given)
     except Exception as error:  # peft, torch and safetensors kinds
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()

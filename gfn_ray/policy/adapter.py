@@ -13,9 +13,7 @@ import torch
 
 from gfn_ray.config import PolicyConfig
 from gfn_ray.errors import UserError
-
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
+from gfn_ray.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE
 
 
 @dataclass(frozen=True)
