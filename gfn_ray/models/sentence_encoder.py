@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gfn_ray.errors import UserError
+from gfn_ray.trajectory import BoolArray
 
 EMBEDDED = "all-minilm-l6-v2"
 BATCH = 64
@@ -48,7 +48,7 @@ class SentenceEncoder:
     def embed(self, texts: Sequence[str]) -> Embedding:
         """One vector of length 1 a text [N, D]; texts beyond the encoder's length are cut."""
         rows = []
-        for states, mask in self._batches(texts):
+        for states, mask, _ in self._batches(texts):
             # Special tokens count in the mean, as they did when the encoder was trained.
             mean = (states * mask[:, :, None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
             rows.append(mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-9))
@@ -57,39 +57,34 @@ class SentenceEncoder:
     def token_embeddings(self, texts: Sequence[str]) -> list[Embedding]:
         """One vector of length 1 a token, special tokens left out: [T_i, D] for each text."""
         found: list[Embedding] = []
-        for start in range(0, len(texts), BATCH):
-            part = list(texts[start : start + BATCH])
-            special = self._encoded(part)["special_tokens_mask"].numpy().astype(bool)
-            for states, mask in self._batches(part):
-                states = states / np.maximum(np.linalg.norm(states, axis=2, keepdims=True), 1e-9)
-                kept = mask.astype(bool) & ~special
-                found.extend(row[keep] for row, keep in zip(states, kept, strict=True))
+        for states, mask, special in self._batches(texts):
+            states = states / np.maximum(np.linalg.norm(states, axis=2, keepdims=True), 1e-9)
+            kept = mask.astype(bool) & ~special
+            found.extend(row[keep] for row, keep in zip(states, kept, strict=True))
         return found
 
     @property
     def _width(self) -> int:
         return int(self._model.config.hidden_size)
 
-    def _encoded(self, texts: list[str]) -> Any:
-        return self._tokenizer(
-            texts,
-            padding=True,
-            truncation=True,
-            max_length=self._longest,
-            return_special_tokens_mask=True,
-            return_tensors="pt",
-        )
-
-    def _batches(self, texts: Sequence[str]) -> Iterator[tuple[Embedding, Embedding]]:
-        """Last hidden states [B, T, D] and attention mask [B, T]."""
+    def _batches(self, texts: Sequence[str]) -> Iterator[tuple[Embedding, Embedding, BoolArray]]:
+        """Last hidden states [B, T, D], attention mask [B, T], which tokens are special [B, T]."""
         import torch
 
         for start in range(0, len(texts), BATCH):
-            encoded = self._encoded(list(texts[start : start + BATCH]))
-            encoded.pop("special_tokens_mask")
+            encoded = self._tokenizer(
+                list(texts[start : start + BATCH]),
+                padding=True,
+                truncation=True,
+                max_length=self._longest,
+                return_special_tokens_mask=True,
+                return_tensors="pt",
+            )
+            special = encoded.pop("special_tokens_mask").numpy().astype(bool)
             with torch.inference_mode():
                 states = self._model(**encoded).last_hidden_state
-            yield states.float().numpy(), encoded["attention_mask"].numpy().astype(np.float32)
+            mask = encoded["attention_mask"].numpy().astype(np.float32)
+            yield states.float().numpy(), mask, special
 
 
 def mean_pairwise_distance(vectors: Embedding) -> float:
