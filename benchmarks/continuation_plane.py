@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gfn_ray.errors import UserError
-from gfn_ray.evaluation.plane import Mark, draw_plane
+from gfn_ray.evaluation.plane import Mark, Role, draw_plane
 
 METRICS = ("log_p_mean", "log_p_max", "diversity", "length_mean")
 COMPARED = ("model", "data", "task", "eval")  # sections of settings that all runs share
@@ -100,7 +100,7 @@ def marks(values: dict[str, dict[str, list[float]]]) -> tuple[list[Mark], list[l
     for index, (name, metrics) in enumerate(values.items()):
         means = {metric: statistics.mean(found) for metric, found in metrics.items()}
         policy, untrained = name.startswith("GFlowNet"), name == "sampling"
-        role = "after" if policy else "before" if untrained else "decoder"
+        role: Role = "after" if policy else "before" if untrained else "decoder"
         points.append(Mark.of(name.replace("GFlowNet ", ""), means, role))
         if policy:
             policies.append(index)
