@@ -56,7 +56,8 @@ def _check_adapter(model: str, adapter: Path) -> None:
         ]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{adapter / CONFIG_FILE} is no PEFT configuration ({error!r}); give another base adapter"
+            f"{adapter / CONFIG_FILE} is no PEFT configuration ({error!r}); give another base "
+            "adapter"
         ) from error
     # By the last part: a model's directory has another parent on another machine.
     if made_for and Path(made_for).name != Path(model).name:

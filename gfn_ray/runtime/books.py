@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from gfn_ray.cli import dump_toml
-from gfn_ray.config import JobConfig, TuneBaseJob
 from gfn_ray.runtime.display import Display
-from gfn_ray.runtime.run_dir import RunDir, output_root, redacted, resolve_tracking_uri
+from gfn_ray.runtime.run_dir import ConfigT, RunDir, output_root, redacted, resolve_tracking_uri
 from gfn_ray.tracking import Tracker
 
 
-def open_books(
-    config: JobConfig | TuneBaseJob, name: str, display: Display
-) -> tuple[RunDir, Tracker]:
+def open_books(config: ConfigT, name: str, display: Display) -> tuple[RunDir, Tracker]:
     """A new run directory with the settings in it, and an MLflow run of the same name.
 
     name: of the task. Whoever opens them ends the tracker. Raises UserError where one of the
