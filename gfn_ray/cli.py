@@ -26,6 +26,8 @@ ConfigT = TypeVar("ConfigT", bound=BaseModel)
 Settings = dict[str, Setting]
 
 _LONGEST_SHOWN_VALUE = 80  # characters of a refused value in an error's one line
+_STORED_SETTINGS = "config.toml"
+_RESUMED_WITH = ("resume", "steps", "tracking.uri", "checkpoint", "runtime")
 _WIDEST_HELP = 100  # columns; wider paragraphs are hard to read
 
 
@@ -91,6 +93,8 @@ def _fail(error: Exception, code: int) -> int:
 def _resolve(job: type[ConfigT], arguments: list[str]) -> ConfigT:
     settings = settings_of(job)
     flags, file = _read_flags(arguments, settings)
+    if "resume" in flags and flags["resume"] != NONE:
+        file = _resumed(flags, file)
     return _resolved(settings, job, flags, {} if file is None else _read_toml(file), file)
 
 
@@ -177,6 +181,26 @@ def _read_flags(arguments: list[str], settings: Settings) -> tuple[dict[str, str
         else:
             file = Path(text)
     return flags, file
+
+
+def _resumed(flags: dict[str, str], file: Path | None) -> Path:
+    """The settings of the run to be resumed; others may be given only where they change no
+    number that was computed before."""
+    if file is not None:
+        raise UserError(f"--resume takes the run's own settings; leave --config {file} out")
+    for name in flags:
+        if name not in _RESUMED_WITH and name.split(".")[0] not in _RESUMED_WITH:
+            raise UserError(
+                f"--resume takes the run's own settings; leave --{name.replace('_', '-')} out, or "
+                "start a new run"
+            )
+    directory = Path(flags["resume"]).expanduser()
+    if not (directory / _STORED_SETTINGS).is_file():
+        raise UserError(
+            f"--resume got {directory}, which has no {_STORED_SETTINGS}; it takes the directory of "
+            "a run, as the run's first and last lines name it"
+        )
+    return directory / _STORED_SETTINGS
 
 
 def _negated(name: str, settings: Settings) -> Setting | None:

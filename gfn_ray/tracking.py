@@ -75,8 +75,9 @@ class Tracker:
         params: Mapping[str, Any],
         *,
         artifact_root: Path | None = None,
+        run_id: str | None = None,
     ) -> Tracker:
-        """Open the store and begin a run.
+        """Open the store and begin a run, or go on with the run of this id.
 
         params may be nested; it is flattened to dotted names. artifact_root is where a new
         experiment in a database keeps its artifacts; default: mlruns beside a sqlite file.
@@ -88,7 +89,10 @@ class Tracker:
                 from mlflow.tracking.context.registry import resolve_tags
 
                 experiment_id = _experiment(client, uri, experiment, artifact_root)
-                run = client.create_run(experiment_id, tags=resolve_tags(), run_name=run_name)
+                if run_id is None:
+                    run = client.create_run(experiment_id, tags=resolve_tags(), run_name=run_name)
+                else:
+                    run = _reopened(client, uri, run_id)
         except UserError:
             raise
         except Exception as error:
@@ -98,7 +102,8 @@ class Tracker:
                 f"{_reason(error)}; it takes sqlite:///FILE.db or the address of a server"
             ) from error
         tracker = Tracker(client, run.info.run_id, uri)
-        tracker._params(params)
+        if run_id is None:  # a run's parameters are for good
+            tracker._params(params)
         return tracker
 
     def metrics(self, values: Mapping[str, Any], step: int) -> None:
@@ -260,6 +265,21 @@ def _experiment(client: MlflowClient, uri: str, name: str, artifact_root: Path |
             f"restore it: mlflow experiments restore --experiment-id {found.experiment_id}"
         )
     return str(found.experiment_id)
+
+
+def _reopened(client: MlflowClient, uri: str, run_id: str) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.update_run(run_id, status="RUNNING")
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise UserError(
+            f"--tracking.uri got {redact_uri(uri)}, which has no run {run_id}; name the store that "
+            "the run was begun in"
+        ) from None
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

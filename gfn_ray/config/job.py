@@ -40,6 +40,11 @@ class JobConfig(Section):
     run_dir: Path | None = Field(
         None, description="Directory of this run's outputs; default runs/<task>-<time>."
     )
+    resume: Path | None = Field(
+        None,
+        description="Directory of an interrupted run to go on with, under its own settings; only "
+        "steps, tracking.uri, checkpoint and runtime may be set anew.",
+    )
     model: ModelConfig = Field(default_factory=ModelConfig, description="The base language model.")
     policy: PolicyConfig = Field(default_factory=PolicyConfig, description="The adapter on it.")
     sampler: SamplerConfig = Field(default_factory=SamplerConfig, description="Proposals.")

@@ -296,4 +296,10 @@ class RuntimeConfig(Section):
     call_timeout_s: float = Field(
         300.0, gt=0, description="Longest one remote call may take, in seconds."
     )
+    max_restarts: int = Field(
+        20,
+        ge=0,
+        description="Times in all that an actor which died, or passed a time limit, is started "
+        "again; then the run ends.",
+    )
     log_every: int = Field(5, ge=1, description="Updates between two plain progress lines.")

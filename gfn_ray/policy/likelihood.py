@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from gfn_ray.policy.log_q import TrajectoryGroup, chunks, log_q
+from gfn_ray.policy.training_state import State, read_training_state, write_training_state
 from gfn_ray.support import Support
 
 
@@ -55,3 +56,11 @@ class LikelihoodTrainer:
         )
         self._optimizer.step()
         return {"loss": total, "grad_norm": float(norm), "tokens": float(tokens)}
+
+    def state(self) -> State:
+        """Copies of all that later updates depend on, the policy's parameters included."""
+        return read_training_state(self._optimizer)
+
+    def restore(self, state: State) -> None:
+        """Become the trainer of the same settings that state() described."""
+        write_training_state(self._optimizer, state)

@@ -22,6 +22,7 @@ from gfn_ray.objectives import FlowBatch, choose
 from gfn_ray.policy.adapter import Adapter, read_adapter
 from gfn_ray.policy.log_q import LogQ, TrajectoryGroup, chunks, log_q
 from gfn_ray.policy.log_z import LogZHead
+from gfn_ray.policy.training_state import State, read_training_state, write_training_state
 from gfn_ray.support import Support
 from gfn_ray.trajectory import Trajectory
 
@@ -173,6 +174,32 @@ class PolicyTrainer:
         adapter = read_adapter(self.model, self.version)
         self.version += 1
         return adapter
+
+    def state(self) -> State:
+        """Copies of all that later updates and publications depend on."""
+        return {
+            **read_training_state(self._optimizer),
+            "step_count": self.step_count,
+            "version": self.version,
+            "log_z_started": self._log_z is not None and self._log_z.started,
+        }
+
+    def restore(self, state: State, version: int | None = None) -> None:
+        """Become the trainer of the same settings that state() described.
+
+        version: of the next publication, where it is not to be that trainer's.
+        """
+        write_training_state(self._optimizer, state)
+        self.step_count = state["step_count"]
+        self.version = state["version"] if version is None else version
+        if self._log_z is not None:
+            self._log_z.started = state["log_z_started"]
+        rates = [base * self._pace(self.step_count) for base in self._schedule.base_lrs]
+        for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        self._schedule.load_state_dict(
+            {**self._schedule.state_dict(), "last_epoch": self.step_count, "_last_lr": rates}
+        )
 
     def _pace(self, step: int) -> float:
         """Learning rates of an update (0-based) as a share of their full size."""

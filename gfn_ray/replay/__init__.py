@@ -4,7 +4,8 @@ Owns what is kept, what is dropped and what is learned from next. The Ray actor 
 it, snapshots and the learner's losses live elsewhere.
 """
 
-from gfn_ray.replay.buffer import AddReport, ReplayBatch, ReplayBuffer
+from gfn_ray.replay.buffer import ReplayBuffer
+from gfn_ray.replay.outcomes import AddReport, ReplayBatch
 from gfn_ray.replay.rate_limiter import RateLimiter
 from gfn_ray.replay.sum_tree import SumTree
 

@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gfn_ray.config import ReplayConfig
 from gfn_ray.replay.entries import EntryTable
+from gfn_ray.replay.outcomes import AddReport, ReplayBatch
 from gfn_ray.replay.query_index import QueryIndex
 from gfn_ray.replay.query_masses import QueryMasses
 from gfn_ray.replay.sum_tree import IndexArray
@@ -29,32 +31,15 @@ from gfn_ray.trajectory import Trajectory
 # Loss that an entry is taken to have before any loss was reported, in nats squared.
 FIRST_LOSS = 1.0
 
-
-@dataclass(frozen=True)
-class AddReport:
-    """What became of the trajectories of one add(): each is either added or a duplicate.
-
-    evicted: entries, of this add or before, that had to make room.
-    """
-
-    added: int
-    duplicates: int
-    evicted: int
-
-
-@dataclass(frozen=True, eq=False)
-class ReplayBatch:
-    """Trajectories to learn from; those of one query stand together.
-
-    slots, generations [B]: what update_priorities() wants back with their losses.
-    """
-
-    trajectories: list[Trajectory]
-    slots: IndexArray
-    generations: IndexArray
-
-    def __len__(self) -> int:
-        return len(self.trajectories)
+_COUNTERS = (
+    "_version",
+    "_arrivals",
+    "_largest_loss",
+    "_inserted",
+    "_duplicates",
+    "_evicted",
+    "_sampled",
+)
 
 
 class ReplayBuffer:
@@ -84,6 +69,11 @@ class ReplayBuffer:
     def __len__(self) -> int:
         """Trajectories stored."""
         return self._config.capacity - len(self._free_slots)
+
+    @property
+    def newest_version(self) -> int:
+        """Of all policy versions that it was ever told of."""
+        return self._version
 
     def trajectories_of(self, query_id: str) -> list[Trajectory]:
         """What is stored of one query, oldest entry first."""
@@ -162,8 +152,8 @@ class ReplayBuffer:
             raise ValueError("a loss is NaN or infinite; replay cannot rank it")
         if at.size == 0:
             return 0
-        self._largest_loss = max(self._largest_loss or 0.0, float(values.max()))
         stored = (self._entries.generation[at] == tags) & (self._entries.query_row[at] >= 0)
+        self._largest_loss = max(self._largest_loss or 0.0, float(values.max()))
         self._entries.set_losses(at[stored], values[stored])
         if self._config.priority == "loss":
             self._changed_rows.update(self._entries.query_row[at[stored]].tolist())
@@ -185,6 +175,29 @@ class ReplayBuffer:
             "max_times_sampled": float(times_sampled.max(initial=0)),
             "mean_length": float(lengths.mean()) if len(stored) else 0.0,
         }
+
+    def state(self) -> dict[str, Any]:
+        """Everything that later calls depend on: arrays, plain values, trajectories by columns."""
+        return {
+            "entries": self._entries.state(),
+            "queries": self._queries.state(),
+            "masses": self._masses.state(),
+            "rng": self._rng.bit_generator.state,
+            "changed_rows": np.array(sorted(self._changed_rows), dtype=np.int64),
+            "free_slots": np.array(self._free_slots, dtype=np.int64),
+            "counters": {name: getattr(self, name) for name in _COUNTERS},
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Become the buffer of the same settings that state() described. For a new one only."""
+        self._entries.restore(state["entries"])
+        self._queries.restore(state["queries"], lambda slot: self._entries.held(slot).token_ids)
+        self._masses.restore(state["masses"])
+        self._rng.bit_generator.state = state["rng"]
+        self._changed_rows = set(state["changed_rows"].tolist())
+        self._free_slots = state["free_slots"].tolist()
+        for name in _COUNTERS:
+            setattr(self, name, state["counters"][name])
 
     def _insert(self, trajectory: Trajectory) -> None:
         slot = self._free_slots.pop()

@@ -28,6 +28,9 @@ class DuplicateIndex(Protocol):
     def remove(self, slot: int, token_ids: IntArray) -> None:
         """Forget the z [T] stored under a slot."""
 
+    def slots(self) -> list[int]:
+        """The slots, in an order in which adding them to a new index makes it answer alike."""
+
 
 class ExactDuplicates:
     """Duplicates are equal token sequences: one dictionary lookup."""
@@ -43,6 +46,9 @@ class ExactDuplicates:
 
     def remove(self, slot: int, token_ids: IntArray) -> None:
         del self._slots[_key(token_ids)]
+
+    def slots(self) -> list[int]:
+        return list(self._slots.values())
 
 
 class NearDuplicates:
@@ -77,6 +83,10 @@ class NearDuplicates:
 
     def remove(self, slot: int, token_ids: IntArray) -> None:
         del self._by_length[len(token_ids)][slot]
+
+    def slots(self) -> list[int]:
+        # Of equally near ones of a length, find() takes the one that was added first.
+        return [slot for length in sorted(self._by_length) for slot in self._by_length[length]]
 
 
 def duplicate_index(edit_distance: int) -> DuplicateIndex:

@@ -11,10 +11,13 @@ logarithm it does not overflow at any version; `QueryMasses` re-centres before e
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from gfn_ray.config import ReplayConfig
+from gfn_ray.replay.columns import from_columns, to_columns
 from gfn_ray.replay.sum_tree import IndexArray, WeightArray
 from gfn_ray.trajectory import BoolArray, Trajectory
 
@@ -24,8 +27,19 @@ LOSS_FLOOR = 1e-3
 # one query with each other.
 SMALLEST_GROUP = 2
 
-_NEVER = np.iinfo(np.int64).max
-_UNGATED = np.iinfo(np.int64).min
+_NEVER = int(np.iinfo(np.int64).max)
+_UNGATED = int(np.iinfo(np.int64).min)
+_COLUMNS = (
+    "query_row",
+    "gate_version",
+    "recency_version",
+    "times_sampled",
+    "arrival",
+    "length",
+    "log_reward",
+    "loss",
+    "log_weight",
+)
 
 
 class EntryTable:
@@ -154,6 +168,28 @@ class EntryTable:
     def stored(self) -> IndexArray:
         """Occupied slots [N]."""
         return np.flatnonzero(self.query_row >= 0)
+
+    def state(self) -> dict[str, Any]:
+        """What restore() needs; of an empty slot only its generation is ever read again."""
+        slots = self.stored()
+        return {
+            "slots": slots,
+            "trajectories": to_columns([self.held(slot) for slot in slots.tolist()]),
+            "columns": {name: getattr(self, name)[slots] for name in _COLUMNS},
+            "generation": self.generation,
+            "oldest_version": self._oldest_version,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over what state() described, in a table that has held nothing yet."""
+        slots = state["slots"]
+        trajectories = from_columns(state["trajectories"])
+        for slot, trajectory in zip(slots.tolist(), trajectories, strict=True):
+            self.trajectories[slot] = trajectory
+        for name in _COLUMNS:
+            getattr(self, name)[slots] = state["columns"][name]
+        self.generation[:] = state["generation"]
+        self._oldest_version = state["oldest_version"]
 
     def _weigh(self, slots: IndexArray) -> None:
         log_score: npt.NDArray[np.float64] | float

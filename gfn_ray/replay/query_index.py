@@ -7,8 +7,10 @@ their order by size and by latest add. Knows no weights.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
+from typing import Any
 
 import numpy as np
 
@@ -109,6 +111,36 @@ class QueryIndex:
         slots = np.fromiter(chain.from_iterable(held), dtype=np.int64, count=int(sizes.sum()))
         return slots, sizes
 
+    def state(self) -> dict[str, Any]:
+        """What restore() needs: the queries by latest add, and their slots end to end."""
+        members = list(self._by_id.values())
+        number = {query_id: index for index, query_id in enumerate(self._by_id)}
+        by_size = [number[query_id] for ids in self._by_size for query_id in ids]
+        return {
+            "ids": list(self._by_id),
+            "rows": _integers(one.row for one in members),
+            "sizes": _integers(len(one.slots) for one in members),
+            "slots": _integers(chain.from_iterable(one.slots for one in members)),
+            "lookup": _integers(chain.from_iterable(one.duplicates.slots() for one in members)),
+            "by_size": _integers(by_size),
+            "free_rows": _integers(self._free_rows),
+        }
+
+    def restore(self, state: dict[str, Any], z_of: Callable[[int], IntArray]) -> None:
+        """Take over what state() described, in a new index; z_of: the token ids of a slot."""
+        slots, lookup = iter(state["slots"].tolist()), iter(state["lookup"].tolist())
+        sizes = state["sizes"].tolist()
+        for query_id, row, size in zip(state["ids"], state["rows"].tolist(), sizes, strict=True):
+            members = _Members(row, duplicate_index(self._edit_distance), list(islice(slots, size)))
+            for slot in islice(lookup, size):
+                members.duplicates.add(slot, z_of(slot))
+            self._by_id[query_id] = self._by_row[row] = members
+        self._largest = max(sizes, default=0)
+        self._by_size = [{} for _ in range(self._largest + 1)]
+        for number in state["by_size"].tolist():
+            self._by_size[sizes[number]][state["ids"][number]] = None
+        self._free_rows = state["free_rows"].tolist()
+
     def _resized(self, query_id: str, before: int, after: int) -> None:
         if before:
             del self._by_size[before][query_id]
@@ -119,3 +151,7 @@ class QueryIndex:
         self._largest = max(self._largest, after)
         while self._largest and not self._by_size[self._largest]:
             self._largest -= 1
+
+
+def _integers(values: Iterable[int]) -> IndexArray:
+    return np.fromiter(values, dtype=np.int64)

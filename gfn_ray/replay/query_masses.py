@@ -6,6 +6,8 @@ Does not know how a mass is made up.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from gfn_ray.replay.sum_tree import IndexArray, SumTree, WeightArray
@@ -62,6 +64,17 @@ class QueryMasses:
         for rows, weights in removed:
             self._tree.set(rows, weights)
         return chosen
+
+    def state(self) -> dict[str, Any]:
+        """What restore() needs. Weights are kept as they are, not computed anew."""
+        leaves = np.arange(self._tree.capacity)
+        return {"log": self._log, "weights": self._tree.get(leaves), "centre": self._centre}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over what state() described."""
+        self._log[:] = state["log"]
+        self._tree.set(np.arange(self._tree.capacity), state["weights"])
+        self._centre = state["centre"]
 
     def _scaled(self, log_masses: WeightArray) -> WeightArray:
         weights = np.exp(np.maximum(log_masses - self._centre, FLOOR))

@@ -92,6 +92,15 @@ class RateLimiter:
         """
         self.unfilled += n
 
+    def state(self) -> dict[str, int]:
+        """The counters, without what is promised: nobody will keep it after a restart."""
+        return {"inserted": self.inserted, "sampled": self.sampled, "unfilled": self.unfilled}
+
+    def restore(self, state: dict[str, int]) -> None:
+        """The counters that state() gave, with nothing promised."""
+        self.inserted, self.sampled = state["inserted"], state["sampled"]
+        self.unfilled = state["unfilled"]
+
     def _pays_for(self, n: int, inserted: int) -> bool:
         """Whether so many inserts allow a batch of n.
 

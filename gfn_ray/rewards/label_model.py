@@ -22,6 +22,7 @@ from gfn_ray.config import PolicyConfig
 from gfn_ray.packing.forest import ROOT, TokenForest
 from gfn_ray.packing.forward import forest_log_probs
 from gfn_ray.policy.adapter import Adapter, add_adapter, read_adapter
+from gfn_ray.policy.training_state import State, read_training_state, write_training_state
 from gfn_ray.trajectory import IntArray
 
 Array = npt.NDArray[np.float64]
@@ -93,7 +94,7 @@ class LabelModel:
         not finite.
         """
         if self._optimizer is None:
-            self._optimizer = torch.optim.AdamW(self._parameters, lr=lr, weight_decay=0.0)
+            self._optimizer = self._new_optimizer(lr)
         self._optimizer.zero_grad(set_to_none=True)
         total, done = 0.0, 0
         for chunk in _chunks(histories, answers, self._budget):
@@ -112,7 +113,7 @@ class LabelModel:
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Back to the adapter of the start and a new optimizer."""
+        """Back to the adapter of the start and no optimizer."""
         for parameter, start in zip(self._parameters, self._start, strict=True):
             parameter.copy_(start)
         self._optimizer = None
@@ -121,12 +122,20 @@ class LabelModel:
         """A copy of the adapter."""
         return read_adapter(self.model, 0)
 
-    def restore(self, adapter: Adapter) -> None:
-        """Takes over an adapter that `read` gave, of a model with the same settings."""
-        from peft import set_peft_model_state_dict
+    def state(self) -> State:
+        """Copies of adapter and optimizer."""
+        optimizer = self._optimizer or self._new_optimizer(lr=0.0)
+        rate = None if self._optimizer is None else optimizer.param_groups[0]["lr"]
+        return {**read_training_state(optimizer), "lr": rate}
 
-        tensors = {name: torch.from_numpy(array.copy()) for name, array in adapter.tensors.items()}
-        set_peft_model_state_dict(self.model, tensors)
+    def restore(self, state: State) -> None:
+        """Takes over what `state` gave, of a model with the same settings."""
+        optimizer = self._new_optimizer(state["lr"] or 0.0)
+        write_training_state(optimizer, state)
+        self._optimizer = None if state["lr"] is None else optimizer
+
+    def _new_optimizer(self, lr: float) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self._parameters, lr=lr, weight_decay=0.0)
 
 
 def _chunks(

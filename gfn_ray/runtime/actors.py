@@ -9,6 +9,7 @@ not by constructors: what a method raises reaches the controller with its own ty
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -171,40 +172,50 @@ class RewardActor:
 
 
 class ReplayActor:
-    """The shared replay buffer."""
+    """The shared replay buffer, on record in a directory: what answered has survived a kill."""
 
-    def __init__(self, config: JobConfig) -> None:
+    def __init__(self, config: JobConfig, directory: Path) -> None:
         self._config = config
+        self._directory = directory
 
     def load(self) -> None:
-        self.clear()
+        """An empty buffer, or the one that an actor over the same directory left."""
+        from gfn_ray.replay.store import ReplayStore
+
+        config = self._config
+        group = config.learner.trajectories_per_query
+        self._store = ReplayStore(self._directory, config.replay, config.seed, group=group)
 
     def clear(self) -> None:
-        """Starts an empty buffer."""
-        from gfn_ray.replay.buffer import ReplayBuffer
-
-        group = self._config.learner.trajectories_per_query
-        self._buffer = ReplayBuffer(self._config.replay, self._config.seed, group=group)
+        """Forgets every trajectory."""
+        self._store.clear()
 
     def add(self, wires: list[Wire]) -> Wire:
-        self._buffer.add([Trajectory.from_wire(wire) for wire in wires])
-        return {"offered": len(wires), "size": len(self._buffer)}
+        self._store.add([Trajectory.from_wire(wire) for wire in wires])
+        return {"offered": len(wires), "size": len(self._store.buffer)}
 
     def sample(self, queries: int, per_query: int, version: int) -> tuple[list[Wire], Wire]:
         """A batch and where it came from; trajectories = 0 where nothing is eligible."""
-        batch = self._buffer.sample(queries, per_query, version)
+        batch = self._store.sample(queries, per_query, version)
         if batch is None:
             return [], {"trajectories": 0}
         info = {
             "trajectories": len(batch),
             "slots": batch.slots,
             "generations": batch.generations,
-            "stats": self._buffer.stats(),
+            "stats": self._store.buffer.stats(),
         }
         return [t.to_wire() for t in batch.trajectories], info
 
+    def newest_version(self) -> int:
+        return self._store.buffer.newest_version
+
+    def snapshot(self) -> bytes:
+        """The whole buffer, for a checkpoint."""
+        return self._store.snapshot()
+
     def update_priorities(self, slots: Any, generations: Any, losses: Any) -> int:
-        return self._buffer.update_priorities(slots, generations, losses)
+        return self._store.update_priorities(slots, generations, losses)
 
 
 class LearnerActor:
@@ -238,14 +249,28 @@ class LearnerActor:
         adapter = self._trainer.publish()
         return adapter.to_wire(), {"version": adapter.version}
 
-    def step(self, wires: list[Wire]) -> tuple[dict[str, float], Any]:
-        """One update. Returns its metrics and the loss of each trajectory [B]."""
+    def step(self, wires: list[Wire]) -> tuple[Any, dict[str, float]]:
+        """One update. Returns the loss of each trajectory [B] and the update's metrics."""
         update = self._trainer.step(self._groups(wires))
-        return update.metrics, update.losses
+        return update.losses, update.metrics
 
     def fit(self, wires: list[Wire]) -> dict[str, float]:
         """One likelihood update on unscored trajectories; returns its metrics."""
         return self._likelihood.step(self._groups(wires))
+
+    def state(self) -> tuple[Wire, Wire]:
+        """All that later updates depend on, and how far they have come."""
+        state = {"policy": self._trainer.state()}
+        if not self._trainer.step_count:  # the warm start's optimizer is of no use after it
+            state["likelihood"] = self._likelihood.state()
+        return state, {"step": self._trainer.step_count}
+
+    def restore(self, state: Wire, version: int | None = None) -> None:
+        """Become the learner that state() described. version: of the next publication, where
+        it is to be another one than that learner's."""
+        self._trainer.restore(state["policy"], version)
+        if "likelihood" in state:
+            self._likelihood.restore(state["likelihood"])
 
     def score(self, wires: list[Wire]) -> Wire:
         """log q of whole trajectories, of their content tokens only, and log p_ref or 0 [B]."""

@@ -15,8 +15,8 @@ import numpy as np
 from gfn_ray.config import JobConfig
 from gfn_ray.decoding.decoder import Decoder
 from gfn_ray.evaluation.result import Baseline, QueryTexts, mean_metrics
-from gfn_ray.runtime.calls import PendingCalls
 from gfn_ray.runtime.fleet import Fleet
+from gfn_ray.runtime.members import Member
 from gfn_ray.tasks.task import Task, TaskData
 from gfn_ray.trajectory import Trajectory
 
@@ -57,37 +57,41 @@ def _decoded_and_scored(
     config: JobConfig, data: TaskData, fleet: Fleet, decoder: Decoder
 ) -> list[Wire]:
     """Scored records of all held-out queries, in any order."""
-    calls = PendingCalls(config.runtime.call_timeout_s, "runtime.call_timeout_s")
+    calls = fleet.calls()
     results: list[Wire] = []
-    what = f"decode held-out queries ({decoder.name})"
+    wire = decoder.to_wire()
 
-    def score(name: str, actor: Any, records: Any) -> None:
-        scored, info = actor.score.options(num_returns=2).remote(records)
-        calls.add(info, name, "score decoded texts", lambda _: collect(scored))
+    def score(member: Member, records: Any) -> None:
+        calls.add(
+            member,
+            "score decoded texts",
+            lambda actor: actor.score.options(num_returns=2).remote(records),
+            lambda scored, _: calls.fetch(scored, "hand over decoded texts", results.extend),
+        )
 
-    def collect(scored: Any) -> None:
-        calls.add(scored, "the object store", "hand over decoded texts", results.extend)
-
-    def start(number: int) -> None:
+    def start(member: Member) -> None:
         """The next batch, of which an actor has one at a time: the call's limit is a batch's."""
         index = next(waiting, None)
         if index is None:
             return
         ids = [query.query_id for query in data.held_out[index : index + size]]
-        actor, name = fleet.rewards[number], f"reward actor {number}"
-        records, info = actor.decode.options(num_returns=2).remote(
-            decoder.to_wire(), ids, config.eval.samples, [config.seed, DECODER_STREAM, index]
+
+        def decoded(records: Any, _: Wire) -> None:
+            score(member, records)
+            start(member)
+
+        calls.add(
+            member,
+            f"decode held-out queries ({decoder.name})",
+            lambda actor: actor.decode.options(num_returns=2).remote(
+                wire, ids, config.eval.samples, [config.seed, DECODER_STREAM, index]
+            ),
+            decoded,
         )
-
-        def decoded(_: Any) -> None:
-            score(name, actor, records)
-            start(number)
-
-        calls.add(info, name, what, decoded)
 
     size = config.sampler.queries_per_call
     waiting = iter(range(0, len(data.held_out), size))
-    for number in range(len(fleet.rewards)):
-        start(number)
+    for member in fleet.rewards:
+        start(member)
     calls.run_all()
     return results

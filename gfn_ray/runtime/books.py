@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gfn_ray.cli import dump_toml
+from gfn_ray.config import JobConfig
 from gfn_ray.runtime.display import Display
 from gfn_ray.runtime.run_dir import ConfigT, RunDir, output_root, redacted, resolve_tracking_uri
 from gfn_ray.tracking import Tracker
@@ -24,4 +25,24 @@ def open_books(config: ConfigT, name: str, display: Display) -> tuple[RunDir, Tr
         config.model_dump(mode="json"),
         artifact_root=output_root() / "mlruns",
     )
+    directory.write_tracking(tracker.run_id)
     return directory, tracker
+
+
+def reopen_books(config: JobConfig, directory: RunDir, display: Display) -> Tracker:
+    """The MLflow run of a directory that is gone on with; the new settings are written to it.
+
+    Raises UserError where the tracking store does not have that run.
+    """
+    directory.write_config(dump_toml(redacted(config.model_copy(update={"resume": None}))))
+    display.phase("opening MLflow")
+    tracker = Tracker.start(
+        resolve_tracking_uri(config.tracking.uri),
+        config.tracking.experiment,
+        directory.path.name,
+        config.model_dump(mode="json"),
+        artifact_root=output_root() / "mlruns",
+        run_id=directory.read_tracking(),
+    )
+    directory.write_tracking(tracker.run_id)
+    return tracker

@@ -1,7 +1,7 @@
 """Remote calls under way: every one has an owner, a deadline and a handler.
 
-Owns the only place where this process waits for actors, and the sentences said when one
-dies or is late. A plain class over Ray's object references.
+Owns the only place where this process waits for actors. A call says how it is made, not only
+that it was: where its actor dies or passes the limit, it is made again on the successor.
 """
 
 from __future__ import annotations
@@ -12,50 +12,73 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import (
-    ActorDiedError,
-    ActorUnavailableError,
-    ObjectLostError,
-    OutOfMemoryError,
-    RayError,
-    RayTaskError,
-    WorkerCrashedError,
-)
 
-from gfn_ray.errors import RunFailed, UserError
+from gfn_ray.config import RuntimeConfig
+from gfn_ray.errors import RunFailed
+from gfn_ray.runtime.failures import ActorLost, DataLost, value_of
+from gfn_ray.runtime.members import Issue, Member, read_here
+from gfn_ray.runtime.supervisor import Supervisor, late
 
 # How long one poll may last; bounds how late an interrupt or a deadline is noticed.
 POLL_SECONDS = 0.5
 
-_DEATHS = (
-    ActorDiedError,
-    ActorUnavailableError,
-    WorkerCrashedError,
-    ObjectLostError,
-    OutOfMemoryError,
-)
 
-
-@dataclass
+@dataclass(eq=False)
 class _Call:
-    actor: str
+    """result: what `issue` returned; None while the member has no actor to be called."""
+
+    member: Member | None
     what: str
-    deadline: float
-    then: Callable[[Any], None]
+    issue: Issue
+    then: Callable[..., None]
+    lost: Callable[[], None] | None
+    changes_state: bool
+    result: Any = None
+    generation: int = 0
+    deadline: float = 0.0
+
+    @property
+    def actor(self) -> str:
+        return self.member.name if self.member is not None else "the object store"
 
 
 class PendingCalls:
     """Calls whose small result this process reads, each followed by its handler."""
 
-    def __init__(self, limit: float, setting: str) -> None:
-        self._limit = limit
-        self._setting = setting
-        self._calls: dict[Any, _Call] = {}
+    def __init__(self, config: RuntimeConfig, supervisor: Supervisor) -> None:
+        self._config = config
+        self._supervisor = supervisor
+        self._calls: list[_Call] = []
 
-    def add(self, ref: Any, actor: str, what: str, then: Callable[[Any], None]) -> None:
-        """Watches `ref`; `then` gets its value. actor and what name the call in errors."""
-        deadline = time.monotonic() + self._limit
-        self._calls[ref] = _Call(actor, what, deadline, then)
+    def add(
+        self,
+        member: Member,
+        what: str,
+        issue: Issue,
+        then: Callable[..., None],
+        *,
+        lost: Callable[[], None] | None = None,
+        changes_state: bool = False,
+    ) -> None:
+        """Makes a call of an actor; `what` names it in errors.
+
+        then: gets its value; where the call returns several, the references of the others come
+        first. lost: what to do instead where the data it was given is gone from the object
+        store; without it that ends the run. changes_state: the actor's successor has to repeat
+        it, once it has succeeded.
+        """
+        self._make(_Call(member, what, issue, then, lost, changes_state))
+
+    def fetch(
+        self,
+        ref: Any,
+        what: str,
+        then: Callable[[Any], None],
+        *,
+        lost: Callable[[], None] | None = None,
+    ) -> None:
+        """Reads an object that an actor left in the store; then and lost as in `add`."""
+        self._make(_Call(None, what, lambda _: ref, then, lost, changes_state=False))
 
     def run_ready(self) -> None:
         """Waits briefly for any call, then runs the handlers of those that are done."""
@@ -64,14 +87,22 @@ class PendingCalls:
                 "nothing is under way and nothing may start: the rate limiter and the lag gate "
                 "wait for each other, which is a fault of gfn_ray; please report the settings"
             )
-        done, _ = ray.wait(list(self._calls), num_returns=1, timeout=POLL_SECONDS)
-        for ref in done:
-            call = self._calls.pop(ref)
-            call.then(fetch(ref, call.actor, call.what, self._limit, self._setting))
-        now = time.monotonic()
-        for call in self._calls.values():
-            if now > call.deadline:
-                raise _late(call.actor, call.what, self._limit, self._setting)
+        self._supervisor.attend()
+        for call in self._calls:
+            if call.result is None:
+                self._issue(call)
+        watched = [read_here(call.result) for call in self._calls if call.result is not None]
+        watched += self._supervisor.references
+        done: list[Any] = []
+        if watched:
+            done, _ = ray.wait(watched, num_returns=1, timeout=POLL_SECONDS)
+        else:  # all that is under way waits for an actor whose back-off is not over
+            time.sleep(POLL_SECONDS)
+        finished = set(done)
+        for call in list(self._calls):
+            if call.result is not None and read_here(call.result) in finished:
+                self._finish(call)
+        self._check_deadlines()
 
     def run_all(self) -> None:
         """Runs until every call, and every call its handler adds, is done."""
@@ -80,46 +111,55 @@ class PendingCalls:
 
     def allow(self, seconds: float) -> None:
         """Gives every call under way more time: nobody was looking for this long."""
-        for call in self._calls.values():
+        for call in self._calls:
             call.deadline += seconds
 
     def forget(self) -> None:
         """Stops watching every call; their results are dropped."""
         self._calls.clear()
 
+    def _make(self, call: _Call) -> None:
+        self._calls.append(call)
+        self._issue(call)
 
-def fetch(ref: Any, actor: str, what: str, limit: float, setting: str) -> Any:
-    """The value of a call, or RunFailed naming the actor and the setting that bounds the wait."""
-    try:
-        return ray.get(ref, timeout=limit)
-    except ray.exceptions.GetTimeoutError:
-        raise _late(actor, what, limit, setting) from None
-    except RayTaskError as error:
-        cause = error.cause if isinstance(error.cause, Exception) else error
-        if isinstance(cause, UserError):
-            raise UserError(str(cause)) from None
-        if isinstance(cause, _DEATHS):
-            raise RunFailed(f"an actor that {actor} needs died while it had to {what}") from error
-        raise RunFailed(f"{actor} failed to {what}: {type(cause).__name__}: {cause}") from error
-    except _DEATHS as error:
-        raise RunFailed(f"{actor} died while it had to {what}: {_cause(error)}") from error
-    except RayError as error:  # a full disk or object store, a node or a placement that is gone
-        raise RunFailed(f"Ray could not let {actor} {what}: {_cause(error)}") from error
+    def _issue(self, call: _Call) -> None:
+        if call.member is None:
+            call.result = call.issue(None)
+        elif call.member.handle is not None:
+            call.result = call.issue(call.member.handle)
+            call.generation = call.member.generation
+        call.deadline = time.monotonic() + self._config.call_timeout_s
 
+    def _finish(self, call: _Call) -> None:
+        try:
+            value = value_of(read_here(call.result), call.actor, call.what)
+        except ActorLost as loss:
+            if call.member is None:
+                raise RunFailed(str(loss)) from loss
+            self._supervisor.lost(call.member, call.generation, str(loss))
+            call.result = None
+            return
+        except DataLost as loss:
+            self._calls.remove(call)
+            if call.lost is None:
+                raise RunFailed(f"{loss}; it cannot be made again in the middle of a run") from loss
+            call.lost()
+            return
+        self._calls.remove(call)
+        if call.member is not None:
+            call.member.failures_in_a_row = 0
+            if call.changes_state:
+                call.member.changed_by(call.issue)
+        others = call.result[:-1] if isinstance(call.result, list) else []
+        call.then(*others, value)
 
-def _late(actor: str, what: str, limit: float, setting: str) -> RunFailed:
-    return RunFailed(
-        f"{actor} did not {what} within {limit:g} s; if it is only slow, raise {setting}"
-    )
-
-
-def _cause(error: Exception) -> str:
-    """Ray's account of a death in one line; it runs to dozens."""
-    text = str(error)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if "creation task" in text and lines:
-        return lines[-1]  # the last line of the constructor's traceback
-    for line in lines:
-        if "exit detail" in line or "killed by" in line:
-            return line
-    return lines[0] if lines else type(error).__name__
+    def _check_deadlines(self) -> None:
+        now = time.monotonic()
+        for call in self._calls:
+            if call.result is None or now <= call.deadline:
+                continue
+            sentence = late(call.actor, call.what, self._config, "call_timeout_s")
+            if call.member is None:
+                raise RunFailed(sentence)
+            self._supervisor.lost(call.member, call.generation, sentence)
+            call.result = None

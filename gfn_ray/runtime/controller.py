@@ -25,7 +25,6 @@ import numpy as np
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import RunFailed
 from gfn_ray.replay.rate_limiter import limiter_for
-from gfn_ray.runtime.calls import PendingCalls
 from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.runtime.lag import LagGate
 from gfn_ray.tasks.task import TaskData
@@ -59,6 +58,17 @@ class StageMeter:
 
 
 @dataclass(frozen=True)
+class _Group:
+    """One sampling call, so that it can be made again; promised: trajectories it will give."""
+
+    adapter: Any
+    version: int
+    query_ids: list[str]
+    seed: list[int]
+    promised: int
+
+
+@dataclass(frozen=True)
 class StepReport:
     """What the observer of a run learns after each update."""
 
@@ -80,8 +90,9 @@ class Controller:
         self._group = config.sampler.trajectories_per_query
         self._limiter = limiter_for(self._config)
         self._gate = LagGate(config.max_policy_lag)
-        self._calls = PendingCalls(config.runtime.call_timeout_s, "runtime.call_timeout_s")
+        self._calls = fleet.calls()
         self._idle_samplers = list(range(config.samplers))
+        self._to_sample_again: list[_Group] = []
         self._reward_load = [0] * config.reward_actors
         self._learner_busy = False
         self._starved = False
@@ -90,6 +101,9 @@ class Controller:
         self._fresh: list[Trajectory] = []
         self._replay_size = 0
         self._replay_stats: dict[str, float] = {}
+        self._queries_drawn = 0
+        self._stop_asked = False
+        self.settled = False
         self.step = 0
         self.published_step = 0
         self._last_step = self._pause_at = config.steps
@@ -122,7 +136,7 @@ class Controller:
         size = self._config.sampler.queries_per_call * self._group
         for start in range(0, len(kept), size):
             wires = [t.to_wire() for t in kept[start : start + size]]
-            self._score(wires, promised=0, version=None)
+            self._score(wires, None)
             self._calls.run_all()
 
     def train(self, observe: Callable[[StepReport], None], until: int | None = None) -> None:
@@ -134,6 +148,7 @@ class Controller:
         self._observe = observe
         self._pause_at = self._last_step if until is None else min(until, self._last_step)
         while self.step < self._pause_at or self._gate.publishing:
+            self.stop_if_asked()
             self._start_what_may_start()
             self._calls.run_ready()
         if until is None:
@@ -142,12 +157,52 @@ class Controller:
         else:
             self._calls.run_all()
 
+    def ask_to_stop(self) -> bool:
+        """Has `train` end, by KeyboardInterrupt, once all that is under way is done. False where
+        that was asked for before."""
+        asked, self._stop_asked = self._stop_asked, True
+        return not asked
+
+    def state(self) -> Wire:
+        """All that later updates depend on, while nothing is under way; else what will be lost
+        with the process is left out."""
+        return {
+            "step": self.step,
+            "trajectories": self.trajectories,
+            "sampling_calls": self._sampling_calls,
+            "queries_drawn": self._queries_drawn,
+            "largest_lag": self._gate.largest_seen,
+            "replay_size": self._replay_size,
+            "limiter": self._limiter.state(),
+        }
+
+    def restore(self, state: Wire) -> None:
+        """Become the controller that state() described; weights are published next."""
+        self.step = state["step"]
+        self.trajectories = state["trajectories"]
+        self._sampling_calls = state["sampling_calls"]
+        while self._queries_drawn < state["queries_drawn"]:
+            self._next_query()
+        self._gate.largest_seen = state["largest_lag"]
+        self._replay_size = state["replay_size"]
+        self._limiter.restore(state["limiter"])
+
     def empty_replay(self) -> None:
         """Forgets every stored trajectory, while training pauses: their log-rewards are void."""
-        self._calls.add(self._fleet.replay.clear.remote(), "replay", "be emptied", lambda _: None)
-        self._calls.run_all()
+        self._fleet.ask(self._fleet.replay, "be emptied", lambda actor: actor.clear.remote())
         self._limiter = limiter_for(self._config)
         self._replay_size = 0
+
+    def stop_if_asked(self) -> None:
+        """Raises KeyboardInterrupt where that was asked for, with nothing left under way and all
+        that was learned published."""
+        if not self._stop_asked:
+            return
+        self._calls.run_all()
+        if self.published_step != self.step:
+            self.publish_now()
+        self.settled = True
+        raise KeyboardInterrupt
 
     def end_here(self) -> None:
         """No further update: for an observer that has seen enough."""
@@ -158,58 +213,98 @@ class Controller:
     def _start_what_may_start(self) -> None:
         if not self._learner_busy:
             self._start_update()
+        while self._to_sample_again and self._idle_samplers:
+            self._sample(self._idle_samplers.pop(), self._to_sample_again.pop())
         per_call = self._config.sampler.queries_per_call
         while self._idle_samplers and self._gate.may_sample() and self.step < self._pause_at:
             if not self._limiter.may_insert(per_call * self._group):
                 return
-            self._start_sampling(self._idle_samplers.pop(), per_call)
+            self._sample(self._idle_samplers.pop(), self._next_group(per_call))
 
-    def _start_sampling(self, sampler: int, queries: int) -> None:
-        ids = [next(self._order) for _ in range(queries)]
-        seed = [self._config.seed, TRAINING_STREAM, self._sampling_calls]
-        self._sampling_calls += 1
-        version, promised = self._gate.version, queries * self._group
-        self._limiter.promise(promised)
-        self._gate.sampling(version)
-        records, info = (
-            self._fleet.samplers[sampler]
-            .sample.options(num_returns=2)
-            .remote(self.adapter, ids, seed, False)
+    def _next_group(self, queries: int) -> _Group:
+        group = _Group(
+            self.adapter,
+            self._gate.version,
+            [self._next_query() for _ in range(queries)],
+            [self._config.seed, TRAINING_STREAM, self._sampling_calls],
+            promised=queries * self._group,
         )
+        self._sampling_calls += 1
+        self._limiter.promise(group.promised)
+        self._gate.sampling(group.version)
+        return group
 
-        def sampled(info: Wire) -> None:
+    def _next_query(self) -> str:
+        self._queries_drawn += 1
+        return next(self._order)
+
+    def _sample(self, sampler: int, group: _Group) -> None:
+        def sampled(records: Any, info: Wire) -> None:
             self._idle_samplers.append(sampler)
             self.meters["sample"].add(info["tokens"], info["seconds"])
-            self._score(records, promised=promised, version=version)
+            self._score(records, group)
 
-        self._calls.add(info, f"sampler {sampler}", "sample a group", sampled)
+        def adapter_lost() -> None:
+            self._idle_samplers.append(sampler)
+            self._limiter.lost(group.promised)
+            self._gate.gave_up(group.version)
+            if group.adapter is self.adapter and not self._gate.publishing:
+                self._publish()
 
-    def _score(self, records: Any, promised: int, version: int | None) -> None:
+        self._calls.add(
+            self._fleet.samplers[sampler],
+            "sample a group",
+            lambda actor: actor.sample.options(num_returns=2).remote(
+                group.adapter, group.query_ids, group.seed, False
+            ),
+            sampled,
+            lost=adapter_lost,
+        )
+
+    def _score(self, records: Any, group: _Group | None) -> None:
+        """group: None for seeds, which no sampler made."""
         reward = int(np.argmin(self._reward_load))
         self._reward_load[reward] += 1
-        scored, info = self._fleet.rewards[reward].score.options(num_returns=2).remote(records)
 
-        def on_scored(info: Wire) -> None:
+        def scored(wires: Any, info: Wire) -> None:
             self._reward_load[reward] -= 1
             self.meters["reward"].add(info["tokens"], info["seconds"])
             self._calls.add(
-                self._fleet.replay.add.remote(scored),
-                "replay",
+                self._fleet.replay,
                 "store a group",
-                lambda report: self._stored(scored, report, promised, version),
+                lambda actor: actor.add.remote(wires),
+                lambda report: self._stored(wires, report, group),
+                lost=lambda: self._sample_again(group),
             )
 
-        self._calls.add(info, f"reward actor {reward}", "score a group", on_scored)
+        def records_lost() -> None:
+            self._reward_load[reward] -= 1
+            self._sample_again(group)
 
-    def _stored(self, scored: Any, report: Wire, promised: int, version: int | None) -> None:
+        self._calls.add(
+            self._fleet.rewards[reward],
+            "score a group",
+            lambda actor: actor.score.options(num_returns=2).remote(records),
+            scored,
+            lost=records_lost,
+        )
+
+    def _sample_again(self, group: _Group | None) -> None:
+        """What a sampler or a reward actor made of a group was lost on its way."""
+        if group is None:
+            raise RunFailed("seeds of replay were lost from Ray's object store; start again")
+        self._to_sample_again.append(group)
+
+    def _stored(self, scored: Any, report: Wire, group: _Group | None) -> None:
         self._starved = False
         self._replay_size = report["size"]
+        promised = 0 if group is None else group.promised
         self._limiter.arrived(promised=promised, inserted=report["offered"])
-        if version is None:  # seeds, which no sampler made
+        if group is None:
             return
         self.trajectories += report["offered"]
-        self._gate.arrived(version)
-        self._calls.add(scored, "the object store", "hand over samples", self._remember)
+        self._gate.arrived(group.version)
+        self._calls.fetch(scored, "hand over samples", self._remember, lost=lambda: None)
 
     def _remember(self, wires: list[Wire]) -> None:
         self._fresh = [Trajectory.from_wire(wire) for wire in wires]
@@ -220,7 +315,11 @@ class Controller:
         learner = self._config.learner
         batch = learner.queries_per_step * learner.trajectories_per_query
         following = self.step + 1
-        publishes = following % learner.publish_every == 0 or following == self._pause_at
+        publishes = (
+            following % learner.publish_every == 0
+            or following % self._config.checkpoint.every == 0  # a checkpoint holds what it names
+            or following == self._pause_at
+        )
         if self._starved or self.step >= self._pause_at:
             return
         if not (self._limiter.may_sample(batch) and self._gate.may_update(publishes)):
@@ -228,32 +327,53 @@ class Controller:
         self._learner_busy = True
         if publishes:
             self._gate.will_publish()  # from here on, samplers would start one version behind
-        records, info = self._fleet.replay.sample.options(num_returns=2).remote(
-            learner.queries_per_step, learner.trajectories_per_query, self._gate.version
-        )
+        version = self._gate.version
 
-        def drawn(info: Wire) -> None:
+        def drawn(records: Any, info: Wire) -> None:
             if info["trajectories"] == 0:
                 self._nothing_eligible(batch)
                 return
             self._empty_draws = 0
             self._limiter.took(info["trajectories"])
             self._replay_stats = info["stats"]
-            metrics, losses = self._fleet.learner.step.options(num_returns=2).remote(records)
+            self._learn(records, info, publishes)
+
+        self._calls.add(
+            self._fleet.replay,
+            "give a batch",
+            lambda actor: actor.sample.options(num_returns=2).remote(
+                learner.queries_per_step, learner.trajectories_per_query, version
+            ),
+            drawn,
+        )
+
+    def _learn(self, records: Any, drawn: Wire, publishes: bool) -> None:
+        def learned(losses: Any, metrics: dict[str, float]) -> None:
             if self._config.replay.priority == "loss":
                 self._calls.add(
-                    self._fleet.replay.update_priorities.remote(
-                        info["slots"], info["generations"], losses
-                    ),
-                    "replay",
+                    self._fleet.replay,
                     "update priorities",
+                    lambda actor: actor.update_priorities.remote(
+                        drawn["slots"], drawn["generations"], losses
+                    ),
                     lambda _: None,
+                    lost=lambda: None,
                 )
-            self._calls.add(
-                metrics, "the learner", "apply an update", lambda m: self._updated(m, publishes)
-            )
+            self._updated(metrics, publishes)
 
-        self._calls.add(info, "replay", "give a batch", drawn)
+        self._calls.add(
+            self._fleet.learner,
+            "apply an update",
+            lambda actor: actor.step.options(num_returns=2).remote(records),
+            learned,
+            lost=self._no_update,
+            changes_state=True,
+        )
+
+    def _no_update(self) -> None:
+        """The update under way does not take place."""
+        self._gate.publication_cancelled()
+        self._learner_busy = False
 
     def _nothing_eligible(self, batch: int) -> None:
         """Replay had no query with two eligible trajectories: wait for the next add."""
@@ -268,8 +388,8 @@ class Controller:
         # All that is paid for is forgone, so that samplers are asked for something new.
         while self._limiter.may_sample(batch):
             self._limiter.gave_up(batch)
-        self._gate.publication_cancelled()
-        self._learner_busy, self._starved = False, True
+        self._no_update()
+        self._starved = True
 
     def _updated(self, metrics: dict[str, float], publishes: bool) -> None:
         self.step += 1
@@ -298,16 +418,21 @@ class Controller:
 
     def _publish(self, then: Callable[[], None] = lambda: None) -> None:
         self._gate.will_publish()
-        adapter, info = self._fleet.learner.publish.options(num_returns=2).remote()
 
-        def published(info: Wire) -> None:
+        def published(adapter: Any, info: Wire) -> None:
             # The reference is owned here, so the weights outlive the learner's process.
             self.adapter = adapter
             self.published_step = self.step
             self._gate.published(info["version"])
             then()
 
-        self._calls.add(info, "the learner", "publish its weights", published)
+        self._calls.add(
+            self._fleet.learner,
+            "publish its weights",
+            lambda actor: actor.publish.options(num_returns=2).remote(),
+            published,
+            changes_state=True,
+        )
 
     def _query_order(self) -> Iterator[str]:
         """Training queries in endless shuffled passes."""

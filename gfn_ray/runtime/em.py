@@ -9,6 +9,7 @@ a few hundred trajectories again would cost more than new ones, which are nearer
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from gfn_ray.errors import UserError
 from gfn_ray.evaluation.result import Baseline
 from gfn_ray.rewards.label_model import Array
 from gfn_ray.runtime.batches import shuffled_batches
-from gfn_ray.runtime.calls import PendingCalls
 from gfn_ray.runtime.controller import Controller, StepReport
 from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.tasks.labels import Classifier, LabelPlan
@@ -45,6 +45,8 @@ class LabelRounds:
         self._plan = plan
         self._queries = {query.query_id: query for query in queries}
         self._fleet = fleet
+        self._done = 0
+        self._model: Any = None
 
     def measure(self, classifier: Classifier) -> Baseline:
         """A classifier on the held-out queries; one with examples is tuned as long as EM tunes."""
@@ -55,7 +57,8 @@ class LabelRounds:
         metrics = self._task.label_metrics(
             {query_id: row[None] for query_id, row in zip(ids, log_p, strict=True)}
         )
-        self._call("reset_labels", "reset the label model")
+        self._change("reset_labels", "reset the label model")
+        self._fleet.rewards[0].saved(lambda actor: actor.reset_labels.remote())
         return Baseline(metrics, [])
 
     def train(
@@ -67,31 +70,53 @@ class LabelRounds:
         """All rounds; returns the label adapter. after_m_step gets the round, from 1, and metrics
         of its M-step."""
         em, steps = self._plan.em, self._config.steps
-        for done in range(1, em.rounds + 1):
+        for done in range(self._done + 1, em.rounds + 1):
             controller.train(observe, until=steps * done // em.rounds)
             examples, outside = self._examples(controller.adapter, done)
             metrics = self._fit(examples, self._plan.answers, em.m_steps, stream=done)
             self._share()
             controller.empty_replay()
+            self._done = done
             after_m_step(done, {**metrics, "named_label_fraction": outside})
         adapter: Wire = self._call("label_adapter", "hand over the label adapter")
         return adapter
+
+    def state(self) -> Wire:
+        """Rounds that are done, and the label model where there has been one."""
+        model = self._model and self._fleet.read(self._model, "hand over the label model")
+        return {"done": self._done, "model": model}
+
+    def restore(self, state: Wire) -> None:
+        """Go on after the rounds that state() described."""
+        self._done = state["done"]
+        if state["model"] is not None:
+            self._take_over(self._fleet.put(state["model"]))
+
+    def _take_over(self, state: Any) -> None:
+        """Gives every reward actor, and its successors, the label model of this reference."""
+        self._model = state
+        for member in self._fleet.rewards:
+            self._fleet.ask(
+                member, "load the label model", lambda actor: actor.load_labels.remote(state)
+            )
+            member.saved(lambda actor: actor.load_labels.remote(state))
 
     def _examples(self, adapter: Any, stream: int) -> tuple[Examples, float]:
         """(x z, label) for samples of q inside the target, and the share of the others."""
         ids = list(self._plan.truth)
         size = self._config.sampler.queries_per_call
-        found: list[Trajectory] = []
+        calls, wires = self._fleet.calls(), list[Wire]()
         for start in range(0, len(ids), size):
             seed = [self._config.seed, M_STEP_STREAM, stream, start]
-            records, info = (
-                self._fleet.samplers[0]
-                .sample.options(num_returns=2)
-                .remote(adapter, ids[start : start + size], seed, False, self._plan.em.samples)
+            batch = ids[start : start + size]
+            calls.add(
+                self._fleet.samplers[0],
+                "sample for the M-step",
+                partial(_sample, adapter, batch, seed, self._plan.em.samples),
+                lambda records, _: calls.fetch(records, "hand over samples", wires.extend),
             )
-            self._wait(info, "sampler 0", "sample for the M-step")
-            wires = self._wait(records, "the object store", "hand over samples")
-            found.extend(Trajectory.from_wire(wire) for wire in wires)
+            calls.run_all()
+        found = [Trajectory.from_wire(wire) for wire in wires]
         inside = [t for t in found if not self._task.is_outside(t.token_ids)]
         if not inside:
             raise UserError(
@@ -120,7 +145,7 @@ class LabelRounds:
         metrics: list[dict[str, float]] = []
         for _ in range(steps):
             histories, labels = map(list, zip(*next(batches), strict=True))
-            found = self._call(
+            found = self._change(
                 "fit_labels", "tune its label model", histories, labels, answers, self._plan.em.m_lr
             )
             metrics.append(found)
@@ -140,22 +165,33 @@ class LabelRounds:
         return np.concatenate(parts)
 
     def _share(self) -> None:
-        """Every reward actor gets the first one's label adapter, as one object in the store."""
-        first, *others = self._fleet.rewards
-        if others:
-            adapter = first.label_adapter.remote()
-            for number, actor in enumerate(others, 1):
-                name = f"reward actor {number}"
-                self._wait(actor.load_labels.remote(adapter), name, "load the label adapter")
+        """Every reward actor, and its successors, get the first one's label adapter, as one
+        object in the store."""
+        calls, states = self._fleet.calls(), list[Any]()
+        calls.add(
+            self._fleet.rewards[0],
+            "hand over its label model",
+            lambda actor: actor.label_state.options(num_returns=2).remote(),
+            lambda state, _: states.append(state),
+        )
+        calls.run_all()
+        self._take_over(states[0])
 
     def _call(self, method: str, what: str, *arguments: Any) -> Any:
-        """A call of the first reward actor, and its value."""
-        ref = getattr(self._fleet.rewards[0], method).remote(*arguments)
-        return self._wait(ref, "reward actor 0", what)
+        """A call of the first reward actor that leaves it as it is, and its value."""
+        return self._fleet.ask(
+            self._fleet.rewards[0], what, lambda actor: getattr(actor, method).remote(*arguments)
+        )
 
-    def _wait(self, ref: Any, actor: str, what: str) -> Any:
-        calls = PendingCalls(self._config.runtime.call_timeout_s, "runtime.call_timeout_s")
-        values: list[Any] = []
-        calls.add(ref, actor, what, values.append)
-        calls.run_all()
-        return values[0]
+    def _change(self, method: str, what: str, *arguments: Any) -> Any:
+        """A call of the first reward actor that changes its label model, and its value."""
+        return self._fleet.ask(
+            self._fleet.rewards[0],
+            what,
+            lambda actor: getattr(actor, method).remote(*arguments),
+            changes_state=True,
+        )
+
+
+def _sample(adapter: Any, ids: list[str], seed: list[int], samples: int, actor: Any) -> Any:
+    return actor.sample.options(num_returns=2).remote(adapter, ids, seed, False, samples)

@@ -22,7 +22,6 @@ from gfn_ray.evaluation.result import (
     QuerySamples,
     mean_metrics,
 )
-from gfn_ray.runtime.calls import PendingCalls
 from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.tasks.references import known_trajectory, reference_trajectories
 from gfn_ray.tasks.task import Task, TaskData
@@ -119,7 +118,7 @@ class Evaluator:
     ) -> dict[int, tuple[list[Wire], Wire]]:
         """Scored records and the learner's view of each batch, by its index."""
         fleet = self._fleet
-        calls = self._calls()
+        calls = fleet.calls()
         results: dict[int, tuple[list[Wire], Wire]] = {}
         waiting = iter(enumerate(batches))
 
@@ -127,27 +126,28 @@ class Evaluator:
             index, batch = next(waiting, (None, []))
             if index is None:
                 return
-            # Seeded by the batch alone, whichever sampler takes it.
-            records, info = (
-                fleet.samplers[sampler]
-                .sample.options(num_returns=2)
-                .remote(adapter, [query.query_id for query in batch], [*seed, index], True)
-            )
+            ids = [query.query_id for query in batch]
 
-            def sampled(_: Any) -> None:
+            def sampled(records: Any, _: Wire) -> None:
                 start(sampler)
                 score(index, records)
 
-            calls.add(info, f"sampler {sampler}", "sample held-out queries", sampled)
+            # Seeded by the batch alone, whichever sampler takes it.
+            calls.add(
+                fleet.samplers[sampler],
+                "sample held-out queries",
+                lambda actor: actor.sample.options(num_returns=2).remote(
+                    adapter, ids, [*seed, index], True
+                ),
+                sampled,
+            )
 
         def score(index: int, records: Any) -> None:
-            reward = index % len(fleet.rewards)
-            scored, info = fleet.rewards[reward].score.options(num_returns=2).remote(records)
             calls.add(
-                info,
-                f"reward actor {reward}",
+                fleet.rewards[index % len(fleet.rewards)],
                 "score samples",
-                lambda info: measure(index, scored, info.get("label_log_probs")),
+                lambda actor: actor.score.options(num_returns=2).remote(records),
+                lambda scored, info: measure(index, scored, info.get("label_log_probs")),
             )
 
         def measure(index: int, scored: Any, labels: Array | None) -> None:
@@ -155,14 +155,11 @@ class Evaluator:
                 results[index] = wires, {**scores, "label_log_probs": labels}
 
             calls.add(
-                fleet.learner.score.remote(scored),
-                "the learner",
+                fleet.learner,
                 "score samples",
-                lambda scores: calls.add(
-                    scored,
-                    "the object store",
-                    "hand over samples",
-                    lambda wires: finish(wires, scores),
+                lambda actor: actor.score.remote(scored),
+                lambda scores: calls.fetch(
+                    scored, "hand over samples", lambda wires: finish(wires, scores)
                 ),
             )
 
@@ -213,16 +210,8 @@ class Evaluator:
 
     def _score(self, trajectories: list[Trajectory], what: str) -> Wire:
         """The learner's view of whole trajectories."""
-        calls = self._calls()
-        scores: list[Wire] = []
-        calls.add(
-            self._fleet.learner.score.remote([t.to_wire() for t in trajectories]),
-            "the learner",
-            f"score {what}",
-            scores.append,
+        wires = [t.to_wire() for t in trajectories]
+        scores: Wire = self._fleet.ask(
+            self._fleet.learner, f"score {what}", lambda actor: actor.score.remote(wires)
         )
-        calls.run_all()
-        return scores[0]
-
-    def _calls(self) -> PendingCalls:
-        return PendingCalls(self._config.runtime.call_timeout_s, "runtime.call_timeout_s")
+        return scores

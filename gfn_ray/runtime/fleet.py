@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import RunFailed
 from gfn_ray.runtime import actors
 from gfn_ray.runtime.calls import PendingCalls
+from gfn_ray.runtime.failures import ActorLost, DataLost, value_of
 from gfn_ray.runtime.label_actor import LabelRewardActor
+from gfn_ray.runtime.members import Issue, Member
+from gfn_ray.runtime.supervisor import Supervisor, late
 from gfn_ray.sampling.environment import thread_environment, vllm_environment
 from gfn_ray.tasks.task import TaskData
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """Handles by kind. Names, as errors and logs use them, are "sampler 0" and so on."""
+    """Members by kind. Names, as errors and logs use them, are "sampler 0" and so on."""
 
-    samplers: list[Any]
-    rewards: list[Any]
-    replay: Any
-    learner: Any
+    config: JobConfig
+    supervisor: Supervisor
+    samplers: list[Member]
+    rewards: list[Member]
+    replay: Member
+    learner: Member
 
     @staticmethod
-    def start(config: JobConfig, data: TaskData, device: str) -> Fleet:
-        """Starts every actor and returns once each has loaded its model."""
+    def start(
+        config: JobConfig, data: TaskData, device: str, replay_dir: Path, supervisor: Supervisor
+    ) -> Fleet:
+        """Starts every actor and returns once each has loaded its model.
+
+        replay_dir: where replay is kept; a path of this machine, so replay runs on it.
+        """
         # Ray leaves GPUs visible to actors that reserved none, and vLLM would take one.
         hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
         support = ray.put(data.support.to_wire())
@@ -45,44 +58,109 @@ class Fleet:
             **_resources(config, device, config.learner.gpus),
             runtime_env=_environment(config.learner.threads, hidden),
         )
-        replay = ray.remote(actors.ReplayActor).options(num_cpus=0, runtime_env=_environment(1))
-        fleet = Fleet(
-            [
-                sampler.remote(config, device, support, queries, data.tool)
-                for _ in range(config.samplers)
-            ],
-            [
-                reward.remote(config, device, support, data.reward, queries)
-                for _ in range(config.reward_actors)
-            ],
-            replay.remote(config),
-            learner.remote(config, device, support, queries),
+        replay = ray.remote(actors.ReplayActor).options(
+            num_cpus=0,
+            runtime_env=_environment(1),
+            scheduling_strategy=NodeAffinitySchedulingStrategy(
+                ray.get_runtime_context().get_node_id(), soft=False
+            ),
         )
-        named = fleet.named()
-        first = {name: actor for name, actor in named.items() if "sampler" not in name}
+        fleet = Fleet(
+            config,
+            supervisor,
+            [
+                Member(
+                    f"sampler {i}",
+                    lambda: sampler.remote(config, device, support, queries, data.tool),
+                )
+                for i in range(config.samplers)
+            ],
+            [
+                Member(
+                    f"reward actor {i}",
+                    lambda: reward.remote(config, device, support, data.reward, queries),
+                )
+                for i in range(config.reward_actors)
+            ],
+            Member("replay", lambda: replay.remote(config, replay_dir)),
+            Member("the learner", lambda: learner.remote(config, device, support, queries)),
+        )
+        others = [*fleet.rewards, fleet.replay, fleet.learner]
         # vLLM sizes its cache by what a GPU has free, so there the others load before it.
-        waves = [first, named.keys() - first.keys()] if device == "cuda" else [named]
+        together = [[*others, *fleet.samplers]]
+        waves = [others, fleet.samplers] if device == "cuda" else together
         for wave in waves:
-            _load(config, {name: named[name] for name in wave})
+            _load(config, wave)
         return fleet
 
-    def named(self) -> dict[str, Any]:
-        return {
-            **{f"sampler {i}": actor for i, actor in enumerate(self.samplers)},
-            **{f"reward actor {i}": actor for i, actor in enumerate(self.rewards)},
-            "replay": self.replay,
-            "learner": self.learner,
-        }
+    def calls(self) -> PendingCalls:
+        """For a set of calls of these actors, waited for together."""
+        return PendingCalls(self.config.runtime, self.supervisor)
+
+    def ask(self, member: Member, what: str, issue: Issue, *, changes_state: bool = False) -> Any:
+        """The value of one call, waited for; see PendingCalls.add."""
+        calls, values = self.calls(), list[Any]()
+        calls.add(
+            member,
+            what,
+            issue,
+            lambda *results: values.append(results[-1]),
+            changes_state=changes_state,
+        )
+        calls.run_all()
+        return values[0]
+
+    def read(self, ref: Any, what: str) -> Any:
+        """The value of an object that an actor left in the store."""
+        calls, values = self.calls(), list[Any]()
+        calls.fetch(ref, what, values.append)
+        calls.run_all()
+        return values[0]
+
+    def put(self, value: Any) -> Any:
+        """The reference of a value in the store, for calls of several actors."""
+        return ray.put(value)
+
+    def restore_learner(self, state: Any, version: int) -> None:
+        """The learner of an earlier process, which publishes this version next."""
+        stored = ray.put(state)
+
+        def restore(actor: Any) -> Any:
+            return actor.restore.remote(stored, version)
+
+        self.ask(self.learner, "take up its work again", restore)
+        self.learner.saved(restore)
+
+    def save_learner(self) -> Any:
+        """The reference of the learner's present state, which a successor starts from."""
+        calls, states = self.calls(), list[Any]()
+        calls.add(
+            self.learner,
+            "hand over its state",
+            lambda actor: actor.state.options(num_returns=2).remote(),
+            lambda state, _: states.append(state),
+        )
+        calls.run_all()
+        state = states[0]
+        self.learner.saved(lambda actor: actor.restore.remote(state))
+        return state
 
 
-def _load(config: JobConfig, named: dict[str, Any]) -> None:
-    """Has these actors load their models at the same time, and waits for all."""
-    loading = PendingCalls(config.runtime.start_timeout_s, "runtime.start_timeout_s")
-    for name, actor in named.items():
-        loading.add(actor.load.remote(), name, "load its model", lambda _: None)
+def _load(config: JobConfig, members: list[Member]) -> None:
+    """Has these actors load their models at the same time, and waits for all. One that cannot
+    do it the first time will not do it the second: nothing is restarted here."""
+    deadline = time.monotonic() + config.runtime.start_timeout_s
+    loading = [(member, member.start()) for member in members]
     try:
-        loading.run_all()
-    except RunFailed as error:
+        for member, ref in loading:
+            ready, _ = ray.wait([ref], timeout=max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise RunFailed(
+                    late(member.name, "load its model", config.runtime, "start_timeout_s")
+                )
+            value_of(ref, member.name, "load its model")
+            member.up()
+    except (ActorLost, DataLost, RunFailed) as error:
         free = ", ".join(f"{v:g} {k}" for k, v in ray.available_resources().items() if v)
         raise RunFailed(f"{error} (free on the Ray cluster: {free or 'nothing'})") from error
 

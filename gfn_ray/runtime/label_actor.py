@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from gfn_ray.policy.adapter import Adapter
 from gfn_ray.rewards.labelled import LabelledReward
 from gfn_ray.runtime.actors import RewardActor
 from gfn_ray.trajectory import IntArray, Trajectory
@@ -49,6 +48,10 @@ class LabelRewardActor(RewardActor):
         """A copy of the label adapter."""
         return self._reward.labels.read().to_wire()
 
-    def load_labels(self, adapter: Wire) -> None:
-        """Takes over the label adapter of another actor."""
-        self._reward.labels.restore(Adapter.from_wire(adapter))
+    def label_state(self) -> tuple[Wire, None]:
+        """Label adapter and optimizer, and nothing to be read at once."""
+        return self._reward.labels.state(), None
+
+    def load_labels(self, state: Wire) -> None:
+        """Takes over what label_state() gave, of another actor or another time."""
+        self._reward.labels.restore(state)

@@ -35,12 +35,19 @@ class LagGate:
 
     def arrived(self, version: int) -> None:
         """That group is in replay."""
+        self._settle(version)
+        self.largest_seen = max(self.largest_seen, self.version - version)
+
+    def _settle(self, version: int) -> None:
         if self._in_flight[version] < 1:
             raise ValueError(f"no group of version {version} is on its way")
         self._in_flight[version] -= 1
         if not self._in_flight[version]:
             del self._in_flight[version]
-        self.largest_seen = max(self.largest_seen, self.version - version)
+
+    def gave_up(self, version: int) -> None:
+        """That group will never be in replay."""
+        self._settle(version)
 
     def will_publish(self) -> None:
         """An update that ends in a new version has started."""

@@ -13,6 +13,7 @@ from gfn_ray.evaluation.result import Baseline, Evaluation
 from gfn_ray.runtime.controller import Controller, StepReport
 from gfn_ray.runtime.display import Display, Progress, Sample
 from gfn_ray.runtime.run_dir import RunDir
+from gfn_ray.runtime.supervisor import Restart
 from gfn_ray.tasks.task import Task
 from gfn_ray.tracking import Tracker
 from gfn_ray.trajectory import Query, Trajectory
@@ -112,6 +113,15 @@ class Recorder:
         self._directory.append_metrics({"step": report.step, "phase": "train", **metrics})
         self._tracker.metrics(metrics, report.step)
         self._display.update(_progress(controller, report))
+
+    def restart(self, step: int, restart: Restart) -> None:
+        """An actor that died and is back."""
+        row = {"step": step, **asdict(restart)}
+        self._directory.append_restarts([row])
+        self._tracker.table("restarts", [row])
+        self._tracker.metrics(
+            {"runtime/restarts": restart.number, "runtime/recovery_seconds": restart.seconds}, step
+        )
 
     def fresh_samples(self, report: StepReport) -> None:
         """A few of the newest training samples."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gfn_ray.config import JobConfig
-from gfn_ray.errors import EXIT_INTERRUPTED, UserError
+from gfn_ray.errors import EXIT_INTERRUPTED, RunFailed, UserError
 from gfn_ray.models.loading import (
     EMBEDDED,
     hide_loading_bars,
@@ -16,14 +16,16 @@ from gfn_ray.models.loading import (
     vocab_size,
 )
 from gfn_ray.models.merged import merged_model_dir
-from gfn_ray.runtime.books import open_books
+from gfn_ray.runtime.books import open_books, reopen_books
+from gfn_ray.runtime.checkpoints import Resumption, prepare_resumption
 from gfn_ray.runtime.cluster import check_resources, choose_device, connected
 from gfn_ray.runtime.display import Display, make_display
-from gfn_ray.runtime.fleet import Fleet
+from gfn_ray.runtime.run_dir import RunDir
 from gfn_ray.runtime.session import Session
 from gfn_ray.runtime.warm_start import warm_start_references
 from gfn_ray.tasks.task import Task, TaskData, check_data
 from gfn_ray.tracking import RunStatus
+from gfn_ray.wording import count
 
 
 def run(config: JobConfig, task: Task) -> int:
@@ -72,23 +74,47 @@ def _record(
     given: the settings to be written down, which make the same run again. config: the same
     with the model that the actors load.
     """
-    directory, tracker = open_books(given, task.name, display)
+    resumption = None
+    if given.resume is None:
+        directory, tracker = open_books(given, task.name, display)
+    else:
+        directory = RunDir.reopen(given.resume)
+        resumption = prepare_resumption(directory, data.held_out)
+        _check_unfinished(given, directory, resumption)
+        tracker = reopen_books(given, directory, display)
     status: RunStatus = "FAILED"
     session = Session(config, task, data, tokenizer, directory, display, tracker)
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, session.interrupt)
     try:
         tracker.artifact(directory.config_file)
         display.phase("starting actors and loading models")
-        fleet = Fleet.start(config, data, device)
-        report = session.work(fleet)
+        report = session.work(device, resumption)
         status = "FINISHED"
         display.show(report)
         return 0
     except KeyboardInterrupt:
         status = "KILLED"
-        display.message(session.interrupted())
+        display.message(f"interrupted: {session.left_behind()}")
         return EXIT_INTERRUPTED
+    except RunFailed as error:
+        raise RunFailed(f"{error}; {session.left_behind()}") from error
     finally:
         tracker.end(status)
+
+
+def _check_unfinished(config: JobConfig, directory: RunDir, resumption: Resumption | None) -> None:
+    """Raises UserError where there is nothing to go on with."""
+    if resumption is None or not directory.summary_file.exists():
+        return
+    done = resumption.training["controller"]["step"]
+    rounds = resumption.training["labels"] is not None
+    if rounds or done >= config.steps:
+        more = "its rounds are done" if rounds else "give --steps more than that to train on"
+        raise UserError(
+            f"--resume got {directory.path}, which finished after {count(done, 'update')}; {more}"
+        )
+    resumption.training["session"]["ended_by"] = "steps"
 
 
 def _check(config: JobConfig, task: Task, data: TaskData) -> None:

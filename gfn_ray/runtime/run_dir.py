@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from gfn_ray.config import JobConfig, TuneBaseJob
 from gfn_ray.durable import COMPLETE, atomic_file, fsync
@@ -61,7 +62,7 @@ def redacted(config: ConfigT) -> ConfigT:
 
 
 class RunDir:
-    """One run's directory: config.toml, *.jsonl, summary.json, adapter/, checkpoints/."""
+    """One run's directory: config.toml, *.jsonl, summary.json, adapter/, checkpoints/, replay/."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -83,6 +84,7 @@ class RunDir:
                         f"--run-dir got {run.path}, which is not empty; "
                         "it takes a new or an empty directory"
                     )
+            run._take_lock()
             run.checkpoints_dir.mkdir()  # also shows that the directory can be written to
             if run.path.parent == runs:
                 _link(runs / f"{task}-latest", run.path.name)
@@ -92,6 +94,14 @@ class RunDir:
                 f"{place}, but {error.filename} cannot be written ({error.strerror}); "
                 "name another with --run-dir"
             ) from None
+        return run
+
+    @staticmethod
+    def reopen(path: Path) -> RunDir:
+        """The directory of a run that ended; nothing in it is changed yet."""
+        run = RunDir(path.expanduser().absolute())
+        run._take_lock()
+        run.checkpoints_dir.mkdir(exist_ok=True)
         return run
 
     @property
@@ -105,6 +115,10 @@ class RunDir:
     @property
     def checkpoints_dir(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def replay_dir(self) -> Path:
+        return self.path / "replay"
 
     def checkpoint_dir(self, step: int) -> Path:
         return self.checkpoints_dir / f"step-{step:06d}"
@@ -130,14 +144,66 @@ class RunDir:
         return self.path / "queries.jsonl"
 
     @property
+    def restarts_file(self) -> Path:
+        return self.path / "restarts.jsonl"
+
+    @property
     def summary_file(self) -> Path:
         return self.path / "summary.json"
+
+    @property
+    def start_file(self) -> Path:
+        return self.path / "start"
+
+    @property
+    def tracking_file(self) -> Path:
+        return self.path / "tracking.json"
+
+    def write_tracking(self, run_id: str) -> None:
+        """run_id: MLflow's."""
+        _write_atomically(self.tracking_file, json.dumps({"run_id": run_id}) + "\n")
+
+    def read_tracking(self) -> str | None:
+        """MLflow's run id; None where the run ended before it had one."""
+        try:
+            found = json.loads(self.tracking_file.read_text(encoding="utf-8"))["run_id"]
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{self.tracking_file} is damaged ({error}); remove it to go on in a new MLflow run"
+            ) from None
+        return str(found)
+
+    def file_sizes(self) -> dict[str, int]:
+        """Bytes of every file that only grows with the updates, by name."""
+        return {file.name: file.stat().st_size for file in self._growing()}
+
+    def cut_back(self, sizes: Mapping[str, int]) -> None:
+        """Those files as they were when they had these sizes; the others go."""
+        for file in self._growing():
+            if file.stat().st_size > sizes.get(file.name, 0):
+                os.truncate(file, sizes.get(file.name, 0))
+
+    def _growing(self) -> list[Path]:
+        return [file for file in self.path.glob("*.jsonl") if file != self.restarts_file]
 
     def write_config(self, text: str) -> None:
         _write_atomically(self.config_file, text)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         _write_atomically(self.summary_file, json.dumps(_plain(summary), indent=2) + "\n")
+
+    def _take_lock(self) -> None:
+        """Kept until the process ends."""
+        self._lock = FileLock(self.path / ".lock", timeout=0)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise UserError(
+                f"{self.path} is in use by another job; wait for it, or name another directory "
+                "with --run-dir"
+            ) from None
 
     def append_metrics(self, metrics: Mapping[str, Any]) -> None:
         _append(self.metrics_file, [metrics])
@@ -147,6 +213,9 @@ class RunDir:
 
     def append_queries(self, rows: Iterable[Mapping[str, Any]]) -> None:
         _append(self.queries_file, rows)
+
+    def append_restarts(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        _append(self.restarts_file, rows)
 
     def append_samples(self, samples: Iterable[Mapping[str, Any]]) -> None:
         _append(self.samples_file, samples)

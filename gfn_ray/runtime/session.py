@@ -6,8 +6,7 @@ checkpoints, adapter and summary.
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from gfn_ray.config import JobConfig
@@ -16,16 +15,18 @@ from gfn_ray.evaluation.report import Example, FinalReport, ReportPaths, final_r
 from gfn_ray.evaluation.result import Baseline, Evaluation
 from gfn_ray.policy.adapter import Adapter, write_adapter
 from gfn_ray.runtime.baselines import measure_decoder
-from gfn_ray.runtime.calls import fetch
+from gfn_ray.runtime.checkpointer import Checkpointer
+from gfn_ray.runtime.checkpoints import Measured, Resumption, write_measured
 from gfn_ray.runtime.controller import Controller, StepReport
 from gfn_ray.runtime.display import Display
 from gfn_ray.runtime.em import LabelRounds
 from gfn_ray.runtime.evaluate import Evaluator
 from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.runtime.recorder import Recorder
-from gfn_ray.runtime.run_dir import RunDir, newest_complete, prune, publish_directory
+from gfn_ray.runtime.run_dir import RunDir, newest_complete, publish_directory
+from gfn_ray.runtime.stopwatch import Stopwatch
+from gfn_ray.runtime.supervisor import Restart, Supervisor
 from gfn_ray.runtime.warm_start import warm_start, warm_start_references
-from gfn_ray.serving.description import write_description
 from gfn_ray.tasks.references import reference_trajectories
 from gfn_ray.tasks.task import Task, TaskData
 from gfn_ray.tracking import Tracker
@@ -55,58 +56,71 @@ class Session:
         self._warm_start_references = warm_start_references(config, data)
         queries = [*data.train, *data.held_out]
         self._recorder = Recorder(task, queries, self._decode, directory, display, tracker)
+        self._supervisor = Supervisor(config.runtime, display.message, self._restarted)
         self._controller: Controller | None = None
         self._labels: LabelRounds | None = None
         self._evaluated_step = 0
         self._ended_by = "steps"
-        self._started = time.monotonic()
+        self._training = False
+        self._wall, self._training_wall = Stopwatch(), Stopwatch()
+        self._wall.start()
 
-    def work(self, fleet: Fleet) -> FinalReport:
-        """Every phase after the actors are up. An interruption leaves the newest adapter."""
+    def work(self, device: str, resumption: Resumption | None) -> FinalReport:
+        """Every phase, the start of the actors first. resumption: where to go on, if not at the
+        beginning. An interruption leaves a checkpoint where updates were under way."""
+        config = self._config
+        fleet = Fleet.start(
+            config, self._data, device, self._directory.replay_dir, self._supervisor
+        )
+        controller = self._controller = Controller(config, self._data, fleet)
+        plan = self._data.labels
+        if plan is not None:
+            self._labels = LabelRounds(config, self._task, plan, self._data.train, fleet)
+        self._checkpointer = Checkpointer(
+            config, self._task.name, self._directory, fleet, self._labels, self._display
+        )
         try:
-            return self._phases(fleet)
+            return self._phases(fleet, controller, resumption)
         except KeyboardInterrupt:
-            if self._controller is not None and self._controller.published_step:
-                self._checkpoint(self._controller)
+            if controller.settled:
+                self._checkpoint(controller)
             raise
 
-    def interrupted(self) -> str:
-        """What to tell a person who ended the run."""
-        checkpoint = newest_complete(self._directory.checkpoints_dir)
-        left = f"the policy so far is {checkpoint}" if checkpoint else "before the first update"
-        return f"interrupted: {left}; the run is in {self._directory.path}"
+    def interrupt(self, *_: Any) -> None:
+        """What a signal asks for: between updates, an end without loss; else, and the second
+        time, an end at once."""
+        if self._training and self._controller is not None and self._controller.ask_to_stop():
+            self._display.message("stopping once what is under way is done; again to stop at once")
+        else:
+            raise KeyboardInterrupt
 
-    def _phases(self, fleet: Fleet) -> FinalReport:
+    def left_behind(self) -> str:
+        """What to tell a person whose run has not finished."""
+        checkpoint = newest_complete(self._directory.checkpoints_dir)
+        if checkpoint is None:
+            return f"there is no checkpoint yet; the run is in {self._directory.path}"
+        return f"the policy so far is {checkpoint}; go on with --resume {self._directory.path}"
+
+    def _phases(
+        self, fleet: Fleet, controller: Controller, resumption: Resumption | None
+    ) -> FinalReport:
         config, held_out = self._config, count(len(self._data.held_out), "held-out query")
-        controller = self._controller = Controller(config, self._data, fleet)
         evaluator = Evaluator(config, self._task, self._data, fleet, self._decode)
-        controller.publish_now()
-        if self._data.labels is not None:
-            queries = self._data.train
-            self._labels = LabelRounds(config, self._task, self._data.labels, queries, fleet)
-        self._display.phase(f"evaluating the untrained policy on {held_out}")
-        before = self._final_evaluation(evaluator, controller, "before")
-        baselines = self._measure_baselines(fleet)
-        if self._warm_start_references:
-            warm = count(config.warm_start.steps, "likelihood update")
-            known = count(len(self._warm_start_references), "reference")
-            self._display.phase(f"warm start: {warm} on {known}")
-            warm_start(config, self._warm_start_references, fleet, self._after_warm_update)
-            controller.publish_now()
-        if config.replay.seed_references and config.steps:
-            seeds = reference_trajectories(self._data.train, self._data.support)
-            self._display.phase(f"seeding replay with {count(len(seeds), 'reference')}")
-            controller.seed_replay(seeds)
-        if config.steps:
-            self._display.phase(f"training for {count(config.steps, 'update')}")
-        training_started = time.monotonic()
+        if resumption is None:
+            measured = self._begin(fleet, controller, evaluator)
+        else:
+            measured = resumption.measured
+            self._go_on(fleet, controller, resumption)
+        if controller.step < config.steps:
+            self._display.phase(f"training for {count(config.steps - controller.step, 'update')}")
         self._train(evaluator, controller)
-        training_seconds = time.monotonic() - training_started
+        self._checkpointer.write_last(controller, self._state())
         self._display.phase(f"evaluating the trained policy on {held_out}")
         after = self._final_evaluation(evaluator, controller, "after")
 
-        adapter = self._adapter(controller)
-        self._publish(adapter, self._directory.adapter_dir)
+        before, baselines = measured.before, measured.baselines
+        adapter = self._checkpointer.read(controller.adapter)
+        self._checkpointer.publish(adapter, self._directory.adapter_dir)
         alarm = warning(after.metrics)
         conclusion = self._task.conclude(before, after, self._directory.path, baselines)
         summary = {
@@ -118,11 +132,12 @@ class Session:
             "warm_start_steps": config.warm_start.steps,
             "ended_by": self._ended_by,
             "trajectories": controller.trajectories,
-            "wall_seconds": time.monotonic() - self._started,
-            "training_seconds": training_seconds,
-            "seconds_per_step": training_seconds / max(1, controller.step),
+            "wall_seconds": self._wall.seconds,
+            "training_seconds": self._training_wall.seconds,
+            "seconds_per_step": self._training_wall.seconds / max(1, controller.step),
             "policy_versions": adapter.version + 1,
             "max_policy_lag_seen": controller.largest_lag,
+            "restarts": len(self._supervisor.restarts),
             "mlflow_run_id": self._tracker.run_id,
             "adapter": str(self._directory.adapter_dir),
             "before": before.metrics,
@@ -142,6 +157,64 @@ class Session:
             paths,
             [*conclusion.findings, *(f"drawn: {file}" for file in conclusion.files)],
         )
+
+    def _begin(self, fleet: Fleet, controller: Controller, evaluator: Evaluator) -> Measured:
+        """All that comes before the first update by the objective, and a checkpoint of it."""
+        config, held_out = self._config, count(len(self._data.held_out), "held-out query")
+        controller.publish_now()
+        self._display.phase(f"evaluating the untrained policy on {held_out}")
+        before = self._final_evaluation(evaluator, controller, "before")
+        measured = Measured(before, self._measure_baselines(fleet))
+        write_measured(self._directory, measured)
+        if self._warm_start_references:
+            warm = count(config.warm_start.steps, "likelihood update")
+            known = count(len(self._warm_start_references), "reference")
+            self._display.phase(f"warm start: {warm} on {known}")
+            warm_start(config, self._warm_start_references, fleet, self._after_warm_update)
+            controller.publish_now()
+        if config.replay.seed_references and config.steps:
+            seeds = reference_trajectories(self._data.train, self._data.support)
+            self._display.phase(f"seeding replay with {count(len(seeds), 'reference')}")
+            controller.seed_replay(seeds)
+        self._checkpoint(controller)
+        return measured
+
+    def _go_on(self, fleet: Fleet, controller: Controller, resumption: Resumption) -> None:
+        """Everything as the checkpoint has it, with its weights published."""
+        training = resumption.training
+        session, learner = training["session"], training["learner"]
+        self._display.phase(f"going on after update {training['controller']['step']}")
+        version = learner["policy"]["version"] - 1
+        if self._config.max_policy_lag:
+            # Replay has seen versions of updates that are lost; theirs are not given out again.
+            newest = fleet.ask(
+                fleet.replay, "tell its newest version", lambda a: a.newest_version.remote()
+            )
+            version = max(version, newest + 1)
+        controller.restore(training["controller"])
+        fleet.restore_learner(learner, version)
+        controller.publish_now()
+        if self._labels is not None:
+            self._labels.restore(training["labels"])
+        self._evaluated_step = session["evaluated_step"]
+        self._wall.add(session["wall_seconds"])
+        self._training_wall.add(session["training_seconds"])
+        self._ended_by = session["ended_by"]
+        if self._ended_by != "steps":
+            controller.end_here()
+
+    def _state(self) -> dict[str, Any]:
+        """What is known here and nowhere else."""
+        return {
+            "evaluated_step": self._evaluated_step,
+            "ended_by": self._ended_by,
+            "wall_seconds": self._wall.seconds,
+            "training_seconds": self._training_wall.seconds,
+        }
+
+    def _restarted(self, restart: Restart) -> None:
+        step = 0 if self._controller is None else self._controller.step
+        self._recorder.restart(step, restart)
 
     def _final_evaluation(
         self, evaluator: Evaluator, controller: Controller, phase: str
@@ -172,15 +245,27 @@ class Session:
         def observe(report: StepReport) -> None:
             self._after_update(evaluator, controller, report)
 
+        self._training = True
+        self._training_wall.start()
+        try:
+            if self._labels is None:
+                controller.train(observe)
+            else:
+                self._train_in_rounds(self._labels, controller, observe)
+            controller.stop_if_asked()
+        finally:
+            self._training = False
+            self._training_wall.stop()
+
+    def _train_in_rounds(
+        self, labels: LabelRounds, controller: Controller, observe: Callable[[StepReport], None]
+    ) -> None:
         def after_m_step(done: int, metrics: dict[str, float]) -> None:
             self._recorder.m_step(controller.step, done, metrics)
             listed = ", ".join(f"{name} {number(v)}" for name, v in metrics.items())
             self._display.message(f"M-step {done}: {listed}")
 
-        if self._labels is None:
-            controller.train(observe)
-            return
-        adapter = Adapter.from_wire(self._labels.train(controller, observe, after_m_step))
+        adapter = Adapter.from_wire(labels.train(controller, observe, after_m_step))
         with publish_directory(self._directory.label_adapter_dir) as directory:
             write_adapter(adapter, directory)
 
@@ -196,14 +281,14 @@ class Session:
         self._recorder.update(controller, report)
         if report.step % self._config.runtime.log_every == 0:
             self._recorder.fresh_samples(report)
-        if report.step % self._config.checkpoint.every == 0:
-            self._checkpoint(controller)
         every = self._config.eval.every
         # Only where samplers can have the learner's weights, and not right before the last one.
         published = controller.published_step == report.step < self._config.steps
         if every and report.step - self._evaluated_step >= every and published:
             self._evaluated_step = report.step
             self._evaluate_during(evaluator, controller)
+        if report.step % self._config.checkpoint.every == 0:
+            self._checkpoint(controller)
 
     def _evaluate_during(self, evaluator: Evaluator, controller: Controller) -> None:
         result = evaluator.during(controller.adapter, controller.step)
@@ -221,27 +306,7 @@ class Session:
             controller.end_here()
 
     def _checkpoint(self, controller: Controller) -> None:
-        """Writes the newest published adapter, under the step whose weights it holds."""
-        target = self._directory.checkpoint_dir(controller.published_step)
-        self._publish(self._adapter(controller), target)
-        prune(self._directory.checkpoints_dir, self._config.checkpoint.keep)
-
-    def _publish(self, adapter: Adapter, target: Path) -> None:
-        """An adapter directory that PEFT and vLLM load, and `gfn_ray.open` serves."""
-        with publish_directory(target) as directory:
-            write_adapter(adapter, directory)
-            settings = self._directory.config_file.read_text(encoding="utf-8")
-            write_description(directory, self._task.name, settings)
-
-    def _adapter(self, controller: Controller) -> Adapter:
-        wire = fetch(
-            controller.adapter,
-            "the object store",
-            "hand over the adapter",
-            self._config.runtime.call_timeout_s,
-            "runtime.call_timeout_s",
-        )
-        return Adapter.from_wire(wire)
+        self._checkpointer.write(controller, self._state())
 
     def _decode(self, token_ids: Any) -> str:
         text: str = self._tokenizer.decode(token_ids)

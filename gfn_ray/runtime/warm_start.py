@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import UserError
 from gfn_ray.runtime.batches import shuffled_batches
-from gfn_ray.runtime.calls import PendingCalls
 from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.tasks.references import reference_trajectories
 from gfn_ray.tasks.task import TaskData
@@ -45,12 +45,17 @@ def warm_start(
     batches = shuffled_batches(references, config.warm_start.batch, seed)
     for step in range(1, config.warm_start.steps + 1):
         # Each query's z side by side, so that the learner packs them behind one prompt.
-        batch = sorted(next(batches), key=lambda t: t.query_id)
-        calls = PendingCalls(config.runtime.call_timeout_s, "runtime.call_timeout_s")
-        calls.add(
-            fleet.learner.fit.remote([t.to_wire() for t in batch]),
-            "the learner",
+        wires = [t.to_wire() for t in sorted(next(batches), key=lambda t: t.query_id)]
+        metrics = fleet.ask(
+            fleet.learner,
             "apply a likelihood update",
-            partial(observe, step),
+            partial(_fit, wires),
+            changes_state=True,
         )
-        calls.run_all()
+        observe(step, metrics)
+        if step % config.checkpoint.every == 0:
+            fleet.save_learner()
+
+
+def _fit(wires: list[dict[str, Any]], learner: Any) -> Any:
+    return learner.fit.remote(wires)

@@ -151,7 +151,7 @@ def test_another_actor_with_the_adapter_predicts_the_same_and_reset_goes_back(mo
     fit(reward, pairs, steps=3)
     tuned = reward.score_and_predict(pairs)[1]
     other = loaded(AutoModelForCausalLM.from_pretrained(tiny_dir, dtype=torch.float32).eval())
-    other.labels.restore(reward.labels.read())
+    other.labels.restore(reward.labels.state())
     assert other.score_and_predict(pairs)[1] == pytest.approx(tuned, abs=1e-6)
     reward.labels.reset()
     assert reward.score_and_predict(pairs)[1] == pytest.approx(start, abs=1e-6)

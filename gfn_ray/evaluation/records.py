@@ -1,0 +1,104 @@
+"""Evaluations and baselines as records of arrays and plain values, and back.
+
+A run that is resumed reports the measurements that it began with; they are read, not made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from gfn_ray.evaluation.exact import ExactComparison
+from gfn_ray.evaluation.posterior import QueryDiagnostics
+from gfn_ray.evaluation.result import Baseline, Evaluation, QuerySamples, QueryTexts
+from gfn_ray.trajectory import Query, Trajectory
+
+Record = dict[str, Any]
+Queries = Mapping[str, Query]
+
+
+def evaluation_to_record(found: Evaluation) -> Record:
+    return {
+        "metrics": _floats(found.metrics),
+        "mismatch": found.mismatch,
+        "per_query": {name: _floats(values) for name, values in found.per_query.items()},
+        "samples": _numbered([_samples_to_record(one) for one in found.samples]),
+        "exact": _numbered(
+            [
+                {"log_target": one.log_target, "log_q": one.log_q, "target": one.target}
+                for one in found.exact
+            ]
+        ),
+    }
+
+
+def evaluation_from_record(record: Record, queries: Queries) -> Evaluation:
+    """queries: by id, all those that were evaluated."""
+    return Evaluation(
+        metrics=record["metrics"],
+        samples=[_samples_from_record(one, queries) for one in _listed(record["samples"])],
+        exact=[ExactComparison(**one) for one in _listed(record["exact"])],
+        mismatch=record["mismatch"],
+        per_query=record["per_query"],
+    )
+
+
+def baseline_to_record(found: Baseline) -> Record:
+    return {
+        "metrics": _floats(found.metrics),
+        "texts": _numbered([_texts_to_record(one) for one in found.texts]),
+    }
+
+
+def baseline_from_record(record: Record, queries: Queries) -> Baseline:
+    """queries: by id, all those that were measured."""
+    texts = [QueryTexts(**_texts(one, queries)) for one in _listed(record["texts"])]
+    return Baseline(record["metrics"], texts)
+
+
+def _samples_to_record(one: QuerySamples) -> Record:
+    return {
+        **_texts_to_record(one),
+        "log_q": one.log_q,
+        "diagnostics": asdict(one.diagnostics),
+        "label_log_probs": one.label_log_probs,
+    }
+
+
+def _samples_from_record(record: Record, queries: Queries) -> QuerySamples:
+    return QuerySamples(
+        **_texts(record, queries),
+        log_q=record["log_q"],
+        diagnostics=QueryDiagnostics(**record["diagnostics"]),
+        label_log_probs=record["label_log_probs"],
+    )
+
+
+def _texts_to_record(one: QueryTexts) -> Record:
+    return {
+        "query_id": one.query.query_id,
+        "trajectories": _numbered([t.to_wire() for t in one.trajectories]),
+        "texts": one.texts,
+    }
+
+
+def _texts(record: Record, queries: Queries) -> Record:
+    return {
+        "query": queries[record["query_id"]],
+        "trajectories": [Trajectory.from_wire(wire) for wire in _listed(record["trajectories"])],
+        "texts": record["texts"],
+    }
+
+
+def _numbered(records: Sequence[Record]) -> Record:
+    """Records with arrays nest in dicts only."""
+    return {str(i): one for i, one in enumerate(records)}
+
+
+def _listed(records: Record) -> list[Record]:
+    return [records[str(i)] for i in range(len(records))]
+
+
+def _floats(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items()}

@@ -1,0 +1,87 @@
+"""Trajectories by columns: one array a field, as replay's records hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gfn_ray.packed import Array, Record
+from gfn_ray.trajectory import Trajectory
+
+
+def to_columns(trajectories: Sequence[Trajectory]) -> Record:
+    """Scored trajectories, an array a field. Raises ValueError where shapes or types are wrong."""
+    for one in trajectories:
+        _check_shapes(one)
+    return {
+        "query_id": [one.query_id for one in trajectories],
+        "proposal": [one.proposal for one in trajectories],
+        "length": np.array([len(one) for one in trajectories], dtype=np.int64),
+        "token_ids": _joined([one.token_ids for one in trajectories], np.int32),
+        "tool_mask": _joined([one.tool_mask for one in trajectories], np.bool_),
+        "terminable": _joined([one.terminable for one in trajectories], np.bool_),
+        "log_reward": _joined([one.log_reward for one in trajectories], np.float32),
+        "policy_version": np.array([one.policy_version for one in trajectories], dtype=np.int64),
+        "stopped": np.array([one.stopped for one in trajectories], dtype=np.bool_),
+        "temperature": np.array([one.temperature for one in trajectories], dtype=np.float64),
+        "epsilon": np.array([one.epsilon for one in trajectories], dtype=np.float64),
+        "sampler_log_pf": np.array([one.sampler_log_pf for one in trajectories], dtype=np.float64),
+        "sampler_log_stop": np.array(
+            [one.sampler_log_stop for one in trajectories], dtype=np.float64
+        ),
+    }
+
+
+def from_columns(columns: Record) -> list[Trajectory]:
+    """The trajectories of to_columns()."""
+    lengths = columns["length"]
+    fields = {
+        **columns,
+        **{name: _split(columns[name], lengths) for name in ("token_ids", "tool_mask")},
+        **{name: _split(columns[name], lengths + 1) for name in ("terminable", "log_reward")},
+        **{
+            name: columns[name].tolist()
+            for name in (
+                "policy_version",
+                "stopped",
+                "temperature",
+                "epsilon",
+                "sampler_log_pf",
+                "sampler_log_stop",
+            )
+        },
+    }
+    del fields["length"]
+    rows = zip(*fields.values(), strict=True)
+    return [Trajectory(**dict(zip(fields, row, strict=True))) for row in rows]
+
+
+def _check_shapes(one: Trajectory) -> None:
+    if one.log_reward is None:
+        raise ValueError(f"trajectory of query {one.query_id!r} has not been scored yet")
+    shapes = (one.tool_mask.shape, one.terminable.shape, one.log_reward.shape)
+    prefixes = (len(one) + 1,)
+    if shapes != (one.token_ids.shape, prefixes, prefixes):
+        raise ValueError(
+            f"trajectory of query {one.query_id!r} has token_ids {one.token_ids.shape}, but "
+            f"tool_mask, terminable and log_reward {shapes}"
+        )
+
+
+def _joined(arrays: Sequence[Any], dtype: npt.DTypeLike) -> Array:
+    """Arrays end to end; another type is refused, for it would not come back as it was."""
+    for array in arrays:
+        if array.dtype != dtype:
+            raise ValueError(f"a trajectory has {array.dtype} where {np.dtype(dtype)} belongs")
+    return np.concatenate([np.empty(0, dtype=dtype), *arrays])
+
+
+def _split(array: Array, lengths: Array) -> list[Array]:
+    """The parts of _joined(), each with memory of its own, to go when its trajectory goes."""
+    ends = np.cumsum(lengths)
+    if len(array) != (ends[-1] if len(ends) else 0):
+        raise ValueError(f"{len(array)} elements for trajectories of {lengths.tolist()}")
+    return [array[end - n : end].copy() for n, end in zip(lengths, ends, strict=True)]

@@ -1,0 +1,93 @@
+"""Writes adapters and checkpoints while a run goes on.
+
+Owns what goes into a checkpoint and where; how its files are laid out and read back is
+checkpoints.py's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gfn_ray.config import JobConfig
+from gfn_ray.policy.adapter import Adapter, write_adapter
+from gfn_ray.runtime.checkpoints import write_training
+from gfn_ray.runtime.controller import Controller
+from gfn_ray.runtime.display import Display
+from gfn_ray.runtime.em import LabelRounds
+from gfn_ray.runtime.fleet import Fleet
+from gfn_ray.runtime.run_dir import RunDir, prune, publish_directory
+from gfn_ray.serving.description import write_description
+
+
+class Checkpointer:
+    """One run's checkpoints. labels: of a run that has rounds of EM."""
+
+    def __init__(
+        self,
+        config: JobConfig,
+        task_name: str,
+        directory: RunDir,
+        fleet: Fleet,
+        labels: LabelRounds | None,
+        display: Display,
+    ) -> None:
+        self._config = config
+        self._task_name = task_name
+        self._directory = directory
+        self._fleet = fleet
+        self._labels = labels
+        self._display = display
+        self._newest = -1
+
+    def write(self, controller: Controller, session: dict[str, Any]) -> None:
+        """The run as it is after an update whose weights are published.
+
+        A checkpoint that finds no room is left out with a message: training is worth more than
+        the wish to go on from just here, and the one before is still there.
+        """
+        state = self._fleet.save_learner()
+        training = {
+            "learner": self._fleet.read(state, "hand over the learner's state"),
+            "controller": controller.state(),
+            "labels": None if self._labels is None else self._labels.state(),
+            "session": session,
+            "files": self._directory.file_sizes(),
+        }
+        replay = None
+        if self._config.max_policy_lag == 0:
+            replay = self._fleet.ask(
+                self._fleet.replay, "copy itself", lambda actor: actor.snapshot.remote()
+            )
+        adapter = self.read(controller.adapter)
+        try:
+            with publish_directory(self._directory.checkpoint_dir(controller.step)) as directory:
+                self._fill(directory, adapter)
+                write_training(directory, training, replay)
+            prune(self._directory.checkpoints_dir, self._config.checkpoint.keep)
+        except OSError as error:
+            self._display.message(
+                f"the checkpoint of update {controller.step} could not be written "
+                f"({error.strerror or error}: {error.filename}); training goes on without it"
+            )
+            return
+        self._newest = controller.step
+
+    def write_last(self, controller: Controller, session: dict[str, Any]) -> None:
+        """The same after the last update, unless that is what was written before."""
+        if self._newest != controller.step or self._labels is not None:
+            self.write(controller, session)
+
+    def publish(self, adapter: Adapter, target: Path) -> None:
+        """An adapter directory that PEFT and vLLM load, and `gfn_ray.open` serves."""
+        with publish_directory(target) as directory:
+            self._fill(directory, adapter)
+
+    def read(self, adapter: Any) -> Adapter:
+        """The adapter of a reference."""
+        return Adapter.from_wire(self._fleet.read(adapter, "hand over the adapter"))
+
+    def _fill(self, directory: Path, adapter: Adapter) -> None:
+        write_adapter(adapter, directory)
+        settings = self._directory.config_file.read_text(encoding="utf-8")
+        write_description(directory, self._task_name, settings)

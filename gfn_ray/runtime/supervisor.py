@@ -1,0 +1,166 @@
+"""Actors that die or stop answering are ended and started again, as often as the budget allows.
+
+Owns the budget, the back-off and the account of every restart. Never waits: `attend` is asked
+by whoever waits for actors, each time round. What was under way on the lost actor is not its
+business; see calls.py.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from gfn_ray.config import RuntimeConfig
+from gfn_ray.errors import RunFailed
+from gfn_ray.runtime.failures import ActorLost, value_of
+from gfn_ray.runtime.members import Member
+from gfn_ray.wording import count
+
+# Wait before the first restart of an actor, doubled with each further one in a row.
+FIRST_DELAY_S = 1.0
+LONGEST_DELAY_S = 60.0
+
+
+@dataclass(frozen=True)
+class Restart:
+    """An actor that is back. seconds: from the notice of its loss until it could be called."""
+
+    number: int
+    actor: str
+    cause: str
+    seconds: float
+
+
+@dataclass
+class _Absence:
+    """A member on its way back. due: when it is to be started. waiting: calls to be answered
+    before it may be called; None before it was started."""
+
+    member: Member
+    cause: str
+    lost_at: float
+    due: float
+    loading: Any = None
+    waiting: list[Any] | None = None
+    deadline: float = 0.0
+
+
+class Supervisor:
+    """observe: what to do with a sentence as it happens. record: with each actor that is back."""
+
+    def __init__(
+        self,
+        config: RuntimeConfig,
+        observe: Callable[[str], None],
+        record: Callable[[Restart], None],
+    ) -> None:
+        self._config = config
+        self._observe = observe
+        self._record = record
+        self._absent: list[_Absence] = []
+        self._causes: list[tuple[str, str]] = []
+        self.restarts: list[Restart] = []
+
+    def lost(self, member: Member, generation: int, cause: str) -> None:
+        """This generation of the actor is of no use any more; cause is a whole sentence.
+
+        Raises RunFailed where the budget is spent.
+        """
+        if generation != member.generation or member.handle is None:
+            return  # somebody else's call told of it before
+        member.end()
+        self._expect_back(member, cause, time.monotonic())
+
+    def attend(self) -> None:
+        """Starts who is due, and lets those be called who are as they were."""
+        for absence in list(self._absent):
+            if absence.loading is None and time.monotonic() >= absence.due:
+                absence.loading = absence.member.start()
+                absence.deadline = time.monotonic() + self._config.start_timeout_s
+            if absence.loading is not None:
+                self._see_to(absence)
+
+    @property
+    def references(self) -> list[Any]:
+        """What a waiting caller may watch to learn of progress."""
+        return [
+            ref
+            for absence in self._absent
+            for ref in ([absence.loading] if absence.waiting is None else absence.waiting)
+            if ref is not None
+        ]
+
+    def _expect_back(self, member: Member, cause: str, lost_at: float) -> None:
+        self._causes.append((member.name, cause))
+        done, budget = len(self._causes), self._config.max_restarts
+        if done > budget:
+            raise RunFailed(self._account())
+        delay = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2**member.failures_in_a_row)
+        member.failures_in_a_row += 1
+        self._observe(f"{cause}; restarting it in {delay:g} s ({done} of {budget} restarts)")
+        self._absent.append(_Absence(member, cause, lost_at, time.monotonic() + delay))
+
+    def _see_to(self, absence: _Absence) -> None:
+        member = absence.member
+        try:
+            if absence.waiting is None:
+                if not _is_done(absence.loading):
+                    self._check_deadline(absence, "load its model", "start_timeout_s")
+                    return
+                value_of(absence.loading, member.name, "load its model")
+                absence.waiting = member.loaded()
+                limit = self._config.call_timeout_s * max(1, member.repeats)
+                absence.deadline = time.monotonic() + limit
+            while absence.waiting:
+                if not _is_done(absence.waiting[0]):
+                    self._check_deadline(absence, "take up its work again", "call_timeout_s")
+                    return
+                value_of(absence.waiting.pop(0), member.name, "take up its work again")
+        except ActorLost as again:
+            self._absent.remove(absence)
+            member.end()
+            self._expect_back(member, str(again), absence.lost_at)
+            return
+        self._absent.remove(absence)
+        member.up()
+        back = Restart(
+            len(self.restarts) + 1,
+            member.name,
+            absence.cause,
+            time.monotonic() - absence.lost_at,
+        )
+        self.restarts.append(back)
+        self._observe(f"{member.name} is back after {back.seconds:.1f} s")
+        self._record(back)
+
+    def _check_deadline(self, absence: _Absence, what: str, setting: str) -> None:
+        if time.monotonic() > absence.deadline:
+            raise ActorLost(late(absence.member.name, what, self._config, setting))
+
+    def _account(self) -> str:
+        """Why there is no further restart, with the causes of all."""
+        _, cause = self._causes[-1]
+        budget = self._config.max_restarts
+        if not budget:
+            return f"{cause}; restarts are off (runtime.max_restarts is 0)"
+        before = "; ".join(earlier for _, earlier in self._causes[:-1])
+        return (
+            f"{cause}; {count(budget, 'restart')} allowed by runtime.max_restarts had been spent "
+            f"before: {before}"
+        )
+
+
+def late(actor: str, what: str, config: RuntimeConfig, setting: str) -> str:
+    """The sentence on an actor that passed a time limit."""
+    limit = getattr(config, setting)
+    return (
+        f"{actor} did not {what} within {limit:g} s (if it is only slow, raise runtime.{setting})"
+    )
+
+
+def _is_done(ref: Any) -> bool:
+    return bool(ray.wait([ref], timeout=0)[0])

@@ -1,0 +1,74 @@
+"""A replay actor whose process is killed: the next one over its directory goes on from there."""
+
+import numpy as np
+import psutil
+import pytest
+import ray
+from ray.exceptions import RayActorError
+
+from courses import random_trajectory
+from gfn_ray.config import InfillJob
+from gfn_ray.replay import ReplayBuffer
+from gfn_ray.runtime.actors import ReplayActor
+from gfn_ray.runtime.cluster import connected
+
+pytestmark = pytest.mark.ray
+
+CONFIG = InfillJob()
+ADDS = 12
+
+
+def process_of(name):
+    """The one process below this one in which Ray runs an actor of this class."""
+    (found,) = (
+        process
+        for process in psutil.Process().children(recursive=True)
+        if process.cmdline()[:1] == [f"ray::{name}"]
+    )
+    return found
+
+
+def drawn(wires):
+    return [
+        (one["query_id"], one["token_ids"].tolist(), one["log_reward"].tobytes()) for one in wires
+    ]
+
+
+@pytest.fixture
+def start(tmp_path):
+    with connected():
+
+        def started():
+            actor = ray.remote(ReplayActor).remote(CONFIG, tmp_path / "replay")
+            ray.get(actor.load.remote(), timeout=60)
+            return actor
+
+        yield started
+
+
+def test_a_new_actor_over_the_directory_of_a_killed_one_draws_what_that_would_have_drawn(start):
+    rng = np.random.default_rng(0)
+    never_killed = ReplayBuffer(CONFIG.replay, CONFIG.seed)
+    actor = start()
+    for version in range(ADDS):
+        group = [random_trajectory(rng, version) for _ in range(8)]
+        never_killed.add(group)
+        stored = ray.get(actor.add.remote([one.to_wire() for one in group]), timeout=60)
+        assert stored == {"offered": 8, "size": len(never_killed)}
+        expected = never_killed.sample(2, 4, version)
+        wires, _ = ray.get(actor.sample.remote(2, 4, version), timeout=60)
+        assert drawn(wires) == drawn([one.to_wire() for one in expected.trajectories])
+
+    process_of("ReplayActor").kill()
+    with pytest.raises(RayActorError):
+        ray.get(actor.sample.remote(2, 4, 0), timeout=60)
+
+    successor = start()
+    for version in range(ADDS, 2 * ADDS):
+        expected = never_killed.sample(2, 4, version)
+        if expected is None:  # everything has been drawn as often as allowed
+            break
+        wires, info = ray.get(successor.sample.remote(2, 4, version), timeout=60)
+        assert drawn(wires) == drawn([one.to_wire() for one in expected.trajectories])
+        assert info["stats"] == never_killed.stats()
+    assert version > ADDS

@@ -1,0 +1,226 @@
+"""Actors that die, hang or lose data: their calls are made again, and their state comes back."""
+
+import os
+import signal
+import sys
+import time
+
+import pytest
+import ray
+
+from gfn_ray.config import RuntimeConfig
+from gfn_ray.errors import RunFailed, UserError
+from gfn_ray.runtime.calls import PendingCalls
+from gfn_ray.runtime.cluster import connected
+from gfn_ray.runtime.members import Member
+from gfn_ray.runtime.supervisor import Supervisor
+
+pytestmark = pytest.mark.ray
+
+
+class Counter:
+    """An actor with a state: the sum of what it was given."""
+
+    def __init__(self, total=0):
+        self._total = total
+
+    def load(self):
+        pass
+
+    def process(self):
+        return os.getpid()
+
+    def add(self, amount):
+        self._total += amount
+        return self._total
+
+    def state(self):
+        return {"total": self._total}, None
+
+    def restore(self, state):
+        self._total = state["total"]
+
+    def bulky(self):
+        return [0] * 1_000_000, self._total
+
+    def owned(self):
+        """A reference to what is lost with this process."""
+        return [ray.put([7] * 1_000_000)]
+
+    def first(self, values):
+        return values[0]
+
+    def hang(self, once):
+        """Only the first process to be asked stops, and marks that it did."""
+        if not once.exists():
+            once.touch()
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return self._total
+
+    def runs_out_of_memory(self, once):
+        if not once.exists():
+            once.touch()
+            raise MemoryError
+        return self._total
+
+    def has_a_bug(self):
+        raise LookupError("no such thing")
+
+    def is_misused(self):
+        raise UserError("set it to 3")
+
+
+class Crew:
+    """One member, its supervisor, and what the supervisor said."""
+
+    def __init__(self, **settings):
+        self.said, self.restarts = [], []
+        config = RuntimeConfig(**{"start_timeout_s": 60, "call_timeout_s": 30, **settings})
+        self.supervisor = Supervisor(config, self.said.append, self.restarts.append)
+        self.member = Member("the counter", lambda: ray.remote(Counter).remote())
+        ray.get(self.member.start(), timeout=60)
+        self.member.up()
+        self.config = config
+
+    def calls(self):
+        return PendingCalls(self.config, self.supervisor)
+
+    def ask(self, method, *arguments, changes_state=False, **options):
+        calls, values = self.calls(), []
+        calls.add(
+            self.member,
+            f"do its {method}",
+            lambda actor: getattr(actor, method).remote(*arguments),
+            values.append,
+            changes_state=changes_state,
+            **options,
+        )
+        calls.run_all()
+        return values[0] if values else None
+
+    def kill(self):
+        os.kill(self.ask("process"), signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    # Workers cannot import tests.
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    with connected():
+        yield
+
+
+def test_a_call_of_a_killed_actor_is_made_again_on_its_successor(cluster):
+    crew = Crew()
+    before = crew.ask("process")
+    crew.kill()
+    assert crew.ask("process") != before
+    (restart,) = crew.restarts
+    assert restart.actor == "the counter" and "do its process" in restart.cause
+    assert "restarting it in 1 s (1 of 20 restarts)" in crew.said[0]
+    assert "is back after" in crew.said[1]
+
+
+def test_a_successor_repeats_what_changed_the_state_since_it_was_saved(cluster):
+    crew = Crew()
+    assert crew.ask("add", 1, changes_state=True) == 1
+    crew.kill()
+    assert crew.ask("add", 10, changes_state=True) == 11
+    crew.member.saved(lambda actor: actor.restore.remote({"total": 100}))
+    crew.kill()
+    assert crew.ask("add", 1, changes_state=True) == 101
+    crew.kill()
+    assert crew.ask("add", 0) == 101, "what leaves the state alone is not repeated"
+    assert crew.member.repeats == 2
+
+
+def test_calls_of_one_actor_keep_their_order_over_its_death(cluster):
+    crew, seen = Crew(), []
+    crew.kill()
+    calls = crew.calls()
+    for amount in (1, 10, 100):
+        calls.add(
+            crew.member,
+            "add",
+            lambda actor, amount=amount: actor.add.remote(amount),
+            seen.append,
+            changes_state=True,
+        )
+    calls.run_all()
+    assert seen == [1, 11, 111]
+    assert len(crew.restarts) == 1, "three failed calls are one death"
+
+
+def test_an_actor_that_stops_answering_is_replaced_after_the_limit(cluster, tmp_path):
+    crew = Crew(call_timeout_s=3)
+    assert crew.ask("hang", tmp_path / "stopped") == 0
+    assert "did not do its hang within 3 s" in crew.restarts[0].cause
+    assert "runtime.call_timeout_s" in crew.restarts[0].cause
+
+
+def test_an_actor_out_of_memory_is_replaced(cluster, tmp_path):
+    crew = Crew()
+    assert crew.ask("runs_out_of_memory", tmp_path / "failed") == 0
+    assert "ran out of memory" in crew.restarts[0].cause
+
+
+def test_a_spent_budget_ends_the_run_with_every_cause(cluster):
+    crew = Crew(max_restarts=1)
+    crew.kill()
+    crew.ask("add", 1)
+    crew.kill()
+    with pytest.raises(RunFailed, match=r"1 restart allowed by runtime\.max_restarts") as failure:
+        crew.ask("add", 1)
+    assert str(failure.value).count("the counter died while it had to do its") == 2
+
+
+def test_restarts_in_a_row_wait_longer_each_time(cluster):
+    crew = Crew()
+    crew.kill()
+    crew.supervisor.lost(crew.member, crew.member.generation, "it died")
+    while not crew.restarts:
+        crew.supervisor.attend()
+        time.sleep(0.05)
+    crew.supervisor.lost(crew.member, crew.member.generation, "it died")
+    assert "in 1 s" in crew.said[0] and "in 2 s" in crew.said[2]
+
+
+def test_a_bug_is_not_tried_again(cluster):
+    crew = Crew()
+    with pytest.raises(RunFailed, match="failed to do its has_a_bug: LookupError: no such thing"):
+        crew.ask("has_a_bug")
+    with pytest.raises(UserError, match="set it to 3"):
+        crew.ask("is_misused")
+    assert not crew.restarts
+
+
+def test_data_that_is_lost_on_its_way_is_the_callers_to_make_again(cluster):
+    crew, again = Crew(), []
+    (values,) = crew.ask("owned")
+    assert crew.ask("first", values) == 7
+    crew.kill()
+    crew.ask("process")
+    assert crew.ask("first", values, lost=lambda: again.append("again")) is None
+    assert again == ["again"]
+    with pytest.raises(RunFailed, match="is lost"):
+        crew.ask("first", values)
+    assert len(crew.restarts) == 1
+
+
+def test_what_an_actor_left_in_the_store_outlives_it(cluster):
+    crew, found = Crew(), []
+    calls = crew.calls()
+    calls.add(
+        crew.member,
+        "make something bulky",
+        lambda actor: actor.bulky.options(num_returns=2).remote(),
+        lambda bulky, total: found.append((bulky, total)),
+    )
+    calls.run_all()
+    crew.kill()
+    crew.ask("process")
+    ((bulky, total),) = found
+    assert total == 0
+    calls.fetch(bulky, "hand it over", lambda value: found.append(len(value)))
+    calls.run_all()
+    assert found[-1] == 1_000_000

@@ -1,0 +1,125 @@
+"""A synchronous run ends with the same policy, bit for bit, whatever is killed on the way."""
+
+import json
+import time
+
+import psutil
+import pytest
+
+from job_runner import LIMIT, mlflow_run, run, start, summary, tiny_number_flags
+
+pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
+
+STEPS = 24
+ACTORS = ("SamplerActor", "RewardActor", "LearnerActor", "ReplayActor")
+
+# What depends on the clock, or counts what happened to the processes.
+UNSTABLE = ("seconds", "tokens_per_s")
+
+
+def flags(model, home):
+    settings = {
+        "steps": STEPS,
+        "learner.lr": "1e-2",
+        "max-policy-lag": 0,
+        "eval.every": 0,
+        "checkpoint.every": 4,
+        "replay.max-times-sampled": 1,  # every update needs every actor
+        "replay.samples-per-insert": 1,
+    }
+    return tiny_number_flags(
+        model, home, **{k.replace("-", "_").replace(".", "__"): v for k, v in settings.items()}
+    )
+
+
+def metrics(home):
+    """Every number of every phase that a run's clock has no part in."""
+    found = []
+    for line in (home / "run" / "metrics.jsonl").open():
+        row = json.loads(line)
+        found.append({k: v for k, v in row.items() if not k.endswith(UNSTABLE)})
+    return found
+
+
+def adapter(home):
+    return (home / "run" / "adapter" / "adapter_model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_dir, tmp_path_factory):
+    home = tmp_path_factory.mktemp("undisturbed")
+    code, _, err = run(flags(tiny_dir, home), home, "random_number")
+    assert code == 0, err
+    assert summary(home)["restarts"] == 0
+    return home
+
+
+def await_update(home, process, step):
+    """Blocks until so many updates are on record."""
+    file = home / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + LIMIT
+    while True:
+        assert process.poll() is None, (home / "err").read_text()
+        assert time.monotonic() < deadline, f"update {step} did not come in time"
+        if file.exists() and sum('"phase": "train"' in row for row in file.open()) >= step:
+            return
+        time.sleep(0.02)
+
+
+def processes(process, actor):
+    below = psutil.Process(process.pid).children(recursive=True)
+    return [
+        one for one in below if one.cmdline()[:1] and one.cmdline()[0].startswith(f"ray::{actor}")
+    ]
+
+
+def test_the_death_of_each_actor_changes_nothing(undisturbed, tiny_dir, tmp_path):
+    """Sampler, reward actor, learner and replay are killed in turn, in the middle of training."""
+    process = start(flags(tiny_dir, tmp_path), tmp_path, "random_number")
+    try:
+        for number, actor in enumerate(ACTORS):
+            await_update(tmp_path, process, 3 + 5 * number)
+            (victim,) = processes(process, actor)
+            victim.kill()
+        assert process.wait(LIMIT) == 0, (tmp_path / "err").read_text()
+    finally:
+        process.kill()
+    rows = [json.loads(line) for line in (tmp_path / "run" / "restarts.jsonl").open()]
+    assert [row["number"] for row in rows] == [1, 2, 3, 4]
+    assert {row["actor"] for row in rows} == {
+        "sampler 0",
+        "reward actor 0",
+        "the learner",
+        "replay",
+    }
+    assert all("died while it had to" in row["cause"] for row in rows)
+    assert summary(tmp_path)["restarts"] == 4
+    assert mlflow_run(tmp_path).data.metrics["runtime/restarts"] == 4
+    assert adapter(tmp_path) == adapter(undisturbed)
+
+
+def test_a_killed_run_goes_on_as_if_it_had_never_ended(undisturbed, tiny_dir, tmp_path):
+    process = start(flags(tiny_dir, tmp_path), tmp_path, "random_number")
+    try:
+        await_update(tmp_path, process, 10)
+    finally:
+        orphans = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        process.wait(LIMIT)
+        for orphan in orphans:
+            if orphan.is_running():
+                orphan.kill()
+    begun = mlflow_run(tmp_path).info.run_id
+
+    again = ["--resume", str(tmp_path / "run")]
+    code, out, err = run(again, tmp_path, "random_number")
+    assert code == 0, err
+    assert "going on after update" in out
+    assert metrics(tmp_path) == metrics(undisturbed)
+    assert adapter(tmp_path) == adapter(undisturbed)
+    assert mlflow_run(tmp_path).info.run_id == begun
+    assert mlflow_run(tmp_path).info.status == "FINISHED"
+
+    code, _, err = run(again, tmp_path, "random_number")
+    assert code == 2
+    assert f"finished after {STEPS} updates; give --steps more" in err
