@@ -59,6 +59,7 @@ SUMMARY = {
     "seconds_per_step",
     "policy_versions",
     "max_policy_lag_seen",
+    "restarts",
     "mlflow_run_id",
     "adapter",
     "baselines",
@@ -261,13 +262,13 @@ def test_a_synchronous_run_on_a_tuned_base_with_two_of_each_never_lags(
         replay__priority="loss",
         task__terminable="every",
         objective__subtb_lambda=0.9,
-        learner__publish_every=4,  # 6 updates: the last version is out of turn
+        learner__publish_every=4,  # 6 updates, a checkpoint every 2: versions at 2, 4 and 6
     )
     code, _, err = run(flags, tmp_path)
     assert code == 0, err
     written = summary(tmp_path)
     assert written["max_policy_lag_seen"] == 0
-    assert written["policy_versions"] == 4  # one of them after the warm start
+    assert written["policy_versions"] == 5  # two of them before and after the warm start
     assert written["base_adapter"] == tuned["adapter"]
     assert written["model"].startswith(str(tmp_path / "cache"))
     ids = torch.arange(10, 30)[None]
@@ -320,8 +321,11 @@ def test_a_stopped_run_leaves_a_checkpoint_and_a_killed_mlflow_run(tiny_dir, tmp
     assert "Traceback" not in (tmp_path / "err").read_text()
 
 
-def test_a_dead_actor_ends_the_run_with_one_clear_error(tiny_dir, tmp_path):
-    process = start(tiny_flags(tiny_dir, tmp_path, steps=100_000), tmp_path)
+def test_a_dead_actor_ends_the_run_with_one_clear_error_once_no_restart_is_left(
+    tiny_dir, tmp_path
+):
+    flags = tiny_flags(tiny_dir, tmp_path, steps=100_000, runtime__max_restarts=0)
+    process = start(flags, tmp_path)
     try:
         await_line(tmp_path, process, "step 2/")
         workers = psutil.Process(process.pid).children(recursive=True)

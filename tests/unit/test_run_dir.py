@@ -185,7 +185,7 @@ def test_no_temporary_file_is_left() -> None:
     run.write_config("steps = 1\n")
     run.write_summary({})
     names = sorted(path.name for path in run.path.iterdir())
-    assert names == ["checkpoints", "config.toml", "summary.json"]
+    assert names == [".lock", "checkpoints", "config.toml", "summary.json"]
     assert run.config_file.read_text() == "steps = 1\n"
 
 
