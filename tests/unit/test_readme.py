@@ -43,6 +43,9 @@ def test_every_make_target_it_names_exists(target):
 def test_every_setting_it_shows_is_one(job, line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("my.toml").write_text("steps = 3\n")
+    latest = Path(f"runs/{job}-latest")
+    latest.mkdir(parents=True)
+    (latest / "config.toml").write_text("steps = 3\n")
     given = line.split(f"{job}.py", 1)[-1] if "python" in line else line
     quoted = re.search(r'ARGS="([^"]*)"', line)
     flags = (quoted.group(1) if quoted else given.split("#")[0].strip(" `")).split()
