@@ -258,12 +258,12 @@ class LearnerActor:
         """One likelihood update on unscored trajectories; returns its metrics."""
         return self._likelihood.step(self._groups(wires))
 
-    def state(self) -> tuple[Wire, Wire]:
-        """All that later updates depend on, and how far they have come."""
+    def state(self) -> Wire:
+        """All that later updates depend on."""
         state = {"policy": self._trainer.state()}
         if not self._trainer.step_count:  # the warm start's optimizer is of no use after it
             state["likelihood"] = self._likelihood.state()
-        return state, {"step": self._trainer.step_count}
+        return state
 
     def restore(self, state: Wire, version: int | None = None) -> None:
         """Become the learner that state() described. version: of the next publication, where

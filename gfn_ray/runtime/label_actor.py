@@ -48,9 +48,9 @@ class LabelRewardActor(RewardActor):
         """A copy of the label adapter."""
         return self._reward.labels.read().to_wire()
 
-    def label_state(self) -> tuple[Wire, None]:
-        """Label adapter and optimizer, and nothing to be read at once."""
-        return self._reward.labels.state(), None
+    def label_state(self) -> Wire:
+        """Label adapter and optimizer."""
+        return self._reward.labels.state()
 
     def load_labels(self, state: Wire) -> None:
         """Takes over what label_state() gave, of another actor or another time."""

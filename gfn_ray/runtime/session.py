@@ -119,7 +119,7 @@ class Session:
         after = self._final_evaluation(evaluator, controller, "after")
 
         before, baselines = measured.before, measured.baselines
-        adapter = self._checkpointer.read(controller.adapter)
+        adapter = self._checkpointer.newest_adapter(controller)
         self._checkpointer.publish(adapter, self._directory.adapter_dir)
         alarm = warning(after.metrics)
         conclusion = self._task.conclude(before, after, self._directory.path, baselines)
