@@ -321,9 +321,7 @@ def test_a_stopped_run_leaves_a_checkpoint_and_a_killed_mlflow_run(tiny_dir, tmp
     assert "Traceback" not in (tmp_path / "err").read_text()
 
 
-def test_a_dead_actor_ends_the_run_with_one_clear_error_once_no_restart_is_left(
-    tiny_dir, tmp_path
-):
+def test_a_dead_actor_ends_the_run_with_one_clear_error_once_no_restart_is_left(tiny_dir, tmp_path):
     flags = tiny_flags(tiny_dir, tmp_path, steps=100_000, runtime__max_restarts=0)
     process = start(flags, tmp_path)
     try:
