@@ -92,6 +92,10 @@ class SamplerConfig(Section):
         235, ge=1, description="Longest prompt in tokens; with the longest z this sizes the engine."
     )
 
+    def engine_length(self, longest_z: int) -> int:
+        """Tokens that the engine has room for: a prompt, a z and what ends it."""
+        return self.max_prompt_tokens + longest_z + 1
+
     @model_validator(mode="after")
     def _consistent(self) -> SamplerConfig:
         if self.temperature_low > self.temperature_high:
