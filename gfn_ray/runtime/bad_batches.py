@@ -157,17 +157,17 @@ class BadBatches:
         before = sorted(self._directory.glob("*.json"))
         number = int(before[-1].stem) + 1 if before else 1
         file = self._directory / f"{number:06d}.json"
-        record = {
-            "dropped": batch.kind,
-            "after_update": self._step(),
-            "reason": batch.reason,
-            "trajectories": [
-                self._row(one, {name: values[i] for name, values in batch.known.items()})
-                for i, one in enumerate(batch.trajectories)
-            ],
-        }
+        head = {"dropped": batch.kind, "after_update": self._step(), "reason": batch.reason}
+        rows = [
+            self._row(one, {name: values[i] for name, values in batch.known.items()})
+            for i, one in enumerate(batch.trajectories)
+        ]
+        # A line for each z: that is how a person reads it, and JSON all the same.
+        lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
         with atomic_file(file) as temp:
-            temp.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+            temp.write_text(
+                f'{json.dumps(head)[:-1]}, "trajectories": [\n{lines}\n]}}\n', encoding="utf-8"
+            )
         for old in before[: max(0, len(before) + 1 - FILES_KEPT)]:
             old.unlink()
         return file

@@ -10,24 +10,11 @@ from job_runner import LIMIT, ROOT, mlflow_run, run, start, summary, tiny_flags,
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
 
 # The example of docs/own-task.md with a verifier that fails on two of its training topics: NaN,
-# and a weight that is finite while its square, the loss, is not.
-TASK = """
-import sys
-
-import haiku
-from gfn_ray.cli import main, parse
-from gfn_ray.runtime.run import run
-
-
-class FaultyTask(haiku.HaikuTask):
-    def log_weight(self, query, text):
-        faults = {"rain": float("nan"), "wind": 1e25}
-        return faults.get(query.query_id, super().log_weight(query, text))
-
-
-if __name__ == "__main__":
-    sys.exit(main(lambda: run(config := parse(haiku.HaikuJob), FaultyTask(config))))
-"""
+# and weights that are finite while the square of their difference, the loss, is not.
+STEPS = 16  # replay holds every topic by then
+EXAMPLE = ROOT / "docs" / "examples" / "haiku.py"
+WEIGHT = "-self._config.task.strictness * syllables_off(text)"
+FAULTY = f'{{"rain": float("nan"), "wind": 1e25 * len(text)}}.get(query.query_id, {WEIGHT})'
 
 
 def dumps(home):
@@ -40,22 +27,19 @@ def rows(home, phase):
 
 
 def test_bad_batches_are_dropped_and_the_run_goes_on(tiny_dir, tmp_path):
-    (tmp_path / "faulty.py").write_text(TASK)
+    faulty = tmp_path / "faulty.py"
+    assert WEIGHT in EXAMPLE.read_text()
+    faulty.write_text(EXAMPLE.read_text().replace(WEIGHT, FAULTY))
     flags = tiny_flags(
         tiny_dir,
         tmp_path,
+        steps=STEPS,
+        checkpoint__every=STEPS,
         replay__priority="uniform",
         max_policy_lag=0,
         runtime__max_bad_batches=8,
     )
-    path = str(ROOT / "docs" / "examples")
-    command = (
-        sys.executable,
-        "-c",
-        f"import sys, runpy; sys.path.insert(0, {path!r}); "
-        "runpy.run_path('faulty.py', run_name='__main__')",
-    )
-    process = start(flags, tmp_path, command=command)
+    process = start(flags, tmp_path, command=(sys.executable, str(faulty)))
     try:
         code = process.wait(LIMIT)
     finally:
@@ -79,7 +63,7 @@ def test_bad_batches_are_dropped_and_the_run_goes_on(tiny_dir, tmp_path):
     assert [row["runtime/bad_batches"] for row in rows(tmp_path, "bad batch")] == list(
         range(1, len(found) + 1)
     )
-    assert [row["step"] for row in rows(tmp_path, "train")] == list(range(1, 7))
+    assert [row["step"] for row in rows(tmp_path, "train")] == list(range(1, STEPS + 1))
     assert all(row["train/loss"] is not None for row in rows(tmp_path, "train"))
     assert summary(tmp_path)["bad_batches"] == len(found)
     assert mlflow_run(tmp_path).data.metrics["runtime/bad_batches"] == len(found)
