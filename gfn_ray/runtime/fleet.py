@@ -13,7 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import RunFailed
 from gfn_ray.runtime import actors
-from gfn_ray.runtime.calls import PendingCalls
+from gfn_ray.runtime.calls import ChangesState, PendingCalls
 from gfn_ray.runtime.failures import ActorLost, DataLost, value_of
 from gfn_ray.runtime.label_actor import LabelRewardActor
 from gfn_ray.runtime.members import Issue, Member
@@ -97,7 +97,9 @@ class Fleet:
         """For a set of calls of these actors, waited for together."""
         return PendingCalls(self.config.runtime, self.supervisor)
 
-    def ask(self, member: Member, what: str, issue: Issue, *, changes_state: bool = False) -> Any:
+    def ask(
+        self, member: Member, what: str, issue: Issue, *, changes_state: ChangesState = False
+    ) -> Any:
         """The value of one call, waited for; see PendingCalls.add."""
         calls, values = self.calls(), list[Any]()
         calls.add(
