@@ -22,6 +22,8 @@ Release = Callable[[], None]
 
 PAUSE_S = 2.0
 """Seconds that a slow actor keeps silent: well below the run's time limit for a call."""
+GONE_WITHIN_S = 30.0
+"""Seconds after its successor is at work that a process which does not answer may still be there."""
 CHECKPOINT_DISK_BYTES = 24 << 20
 
 _FREE_OBJECTS = """
@@ -100,9 +102,11 @@ def _wedge(kind: str) -> Callable[[Victim], Release]:
 
         def release() -> None:
             """The run has to end it by itself: one that is still there would keep its memory."""
-            if process.is_running() and process.status() == psutil.STATUS_STOPPED:
+            try:
+                process.wait(GONE_WITHIN_S)
+            except psutil.TimeoutExpired:
                 process.kill()
-                raise AssertionError(f"the stopped {kind} process was left behind")
+                raise AssertionError(f"the stopped {kind} process was left behind") from None
 
         return release
 

@@ -119,6 +119,10 @@ class Fleet:
         calls.run_all()
         return values[0]
 
+    def put(self, value: Any) -> Any:
+        """The reference of a value in the store, as an actor would have left it."""
+        return ray.put(value)
+
     def restore_learner(self, state: Any, version: int) -> None:
         """The learner of an earlier process, which publishes this version next."""
 
