@@ -3,7 +3,7 @@
     python benchmarks/chaos.py                             # 42 faults, some 20 minutes on two cores
     python benchmarks/chaos.py --faults 4 --controls 1     # a short form
 
-A policy of random digits is trained on the tiny model of the tests, first undisturbed with
+A policy of random integers is trained on the tiny model of the tests, first undisturbed with
 several seeds, then once more while a seeded schedule of faults befalls it (faults.py has them).
 Prints a line a fault, then a Markdown table; --out keeps both, and the run, in a directory.
 """
@@ -30,8 +30,8 @@ from job_runner import tiny_number_flags
 from tiny import tiny_model
 
 SETTINGS = {
-    "steps": 600,
-    "task__high": 9,
+    "steps": 400,
+    "task__high": 100,
     "policy__lora_rank": 32,  # so that adapters are too large to travel inside a message
     "learner__lr": "1e-2",
     "learner__lr_end": 0.05,

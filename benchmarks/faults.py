@@ -23,7 +23,7 @@ Release = Callable[[], None]
 PAUSE_S = 2.0
 """Seconds that a slow actor keeps silent: well below the run's time limit for a call."""
 GONE_WITHIN_S = 30.0
-"""Seconds after its successor is at work that a process which does not answer may still be there."""
+"""Seconds that a process which does not answer may outlive the start of its successor's work."""
 CHECKPOINT_DISK_BYTES = 24 << 20
 
 _FREE_OBJECTS = """

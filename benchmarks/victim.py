@@ -162,7 +162,7 @@ class Victim:
 
     def acknowledged(self) -> int:
         """Trajectories that replay had taken since the job began or went on, by its last update."""
-        return int(self._last_update().get("trajectories_sampled", self._base)) - self._base
+        return int(self._last_update().get("train/trajectories_sampled", self._base)) - self._base
 
     def stored(self) -> int:
         """Trajectories that ever reached replay, by its files; the run must not be alive."""
