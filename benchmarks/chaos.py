@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import sys
 import tempfile
@@ -170,7 +171,7 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=42, help="how many (default 42)")
     parser.add_argument("--controls", type=int, default=3, help="runs without faults (default 3)")
     parser.add_argument("--seed", type=int, default=0, help="of the schedule (default 0)")
-    parser.add_argument("--only", help="only faults whose name or target has this in it")
+    parser.add_argument("--only", help="only faults whose name and target match this")
     parser.add_argument("--out", type=Path, help="a new directory for the report and the runs")
     given = parser.parse_args()
     home = given.out or Path(tempfile.mkdtemp(prefix="gfn-ray-chaos-"))
@@ -205,7 +206,7 @@ def chaos(home: Path, count: int, controls: int, seed: int, only: str | None) ->
             print("no small disk can be mounted here: 'disk full' is left out")
             disk = None
         kinds = faults(server, victim.checkpoints if disk else None)
-        kinds = [k for k in kinds if not only or only in f"{k.name} {k.target}"]
+        kinds = [k for k in kinds if not only or re.search(only, f"{k.name} {k.target}")]
         tally = Tally()
         outcomes = tormented(victim, kinds, count, seed, tally)
         victim.wait(lambda: victim.process.poll() == 0, 1800.0, "the run did not end")
