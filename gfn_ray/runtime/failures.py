@@ -31,6 +31,14 @@ _EXIT_DETAIL = re.compile(r"exit detail: (.*?)(?: Some common causes include|$)"
 _DEATHS = (ActorDiedError, ActorUnavailableError, WorkerCrashedError, OutOfMemoryError)
 
 
+_WORDS_FOR_NO_MEMORY = (
+    "allocate memory",
+    "unable to allocate",
+    "can't start new thread",
+    "bad_alloc",
+)
+
+
 class ActorLost(Exception):
     """The actor died, ran out of memory or cannot be reached: another one may do the work."""
 
@@ -67,11 +75,11 @@ def value_of(ref: Any, actor: str, what: str, limit: float = FETCH_LIMIT_S) -> A
 
 
 def _out_of_memory(cause: Exception) -> bool:
-    """Of Python, of a GPU, or of torch's allocator on a CPU, which has no exception of its own."""
+    """Python, a GPU, torch, numpy, the system and Ray each have a way of their own to say it."""
     return (
         isinstance(cause, MemoryError)
         or type(cause).__name__ == "OutOfMemoryError"
-        or "DefaultCPUAllocator: can't allocate memory" in str(cause)
+        or any(words in str(cause).lower() for words in _WORDS_FOR_NO_MEMORY)
     )
 
 

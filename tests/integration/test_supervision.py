@@ -1,6 +1,8 @@
 """Actors that die, hang or lose data: their calls are made again, and their state comes back."""
 
+import errno
 import os
+import resource
 import signal
 import sys
 import time
@@ -57,10 +59,18 @@ class Counter:
             os.kill(os.getpid(), signal.SIGSTOP)
         return self._total
 
-    def runs_out_of_memory(self, once):
+    def runs_out_of_memory(self, once, error):
         if not once.exists():
             once.touch()
-            raise MemoryError
+            raise error
+        return self._total
+
+    def has_no_address_space(self, once):
+        """A real one: no further page, from the first process to be asked on."""
+        if not once.exists():
+            once.touch()
+            resource.setrlimit(resource.RLIMIT_AS, (1 << 20, 1 << 20))
+            return bytearray(1 << 30)
         return self._total
 
     def has_a_bug(self):
@@ -167,10 +177,28 @@ def test_an_actor_that_stops_answering_is_replaced_after_the_limit(cluster, tmp_
     assert "runtime.call_timeout_s" in crew.restarts[0].cause
 
 
-def test_an_actor_out_of_memory_is_replaced(cluster, tmp_path):
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"
+        ),
+        RuntimeError("can't start new thread"),
+        OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_actor_that_says_it_is_out_of_memory_is_replaced(cluster, tmp_path, error):
     crew = Crew()
-    assert crew.ask("runs_out_of_memory", tmp_path / "failed") == 0
+    assert crew.ask("runs_out_of_memory", tmp_path / "failed", error) == 0
     assert "ran out of memory" in crew.restarts[0].cause
+
+
+def test_an_actor_without_address_space_is_replaced(cluster, tmp_path):
+    crew = Crew()
+    assert crew.ask("has_no_address_space", tmp_path / "failed") == 0
+    assert len(crew.restarts) == 1
 
 
 def test_a_spent_budget_ends_the_run_with_every_cause(cluster):
