@@ -14,6 +14,7 @@ PYTHON := $(BIN)/python
 ARGS ?=
 JOB ?=
 RUNS ?=
+MINUTES ?= 60
 ADDRESS ?= http://127.0.0.1:8265
 MLFLOW_PORT ?= 5000
 
@@ -90,6 +91,15 @@ continuation-plane: setup ## Draw finished continuation runs on one plane (ARGS=
 .PHONY: mutants
 mutants: setup ## Put bugs into a copy, one at a time, and see that a test fails on each
 	@$(PYTHON) scripts/mutation_check.py
+
+# The tiny model and the flags of its jobs are the tests'.
+.PHONY: chaos
+chaos: setup ## Let forty faults befall a run on the tiny model; half an hour (ARGS="--help")
+	@PYTHONPATH=tests $(PYTHON) benchmarks/chaos.py $(ARGS)
+
+.PHONY: soak
+soak: setup ## Train on the tiny model for MINUTES=60 and see whether anything grows (ARGS="--help")
+	@PYTHONPATH=tests $(PYTHON) benchmarks/soak.py --minutes $(MINUTES) $(ARGS)
 
 .PHONY: lint
 lint: setup ## Check format, style, types and layering

@@ -94,16 +94,26 @@ class Trajectory:
             raise ValueError(f"trajectory of query {self.query_id!r} has not been scored yet")
         return float(self.log_reward[-1])
 
+    @property
+    def reward_fault(self) -> str | None:
+        """What keeps a scored trajectory from being learned from, as in "log R is nan"."""
+        if self.log_reward is None:
+            raise ValueError(f"trajectory of query {self.query_id!r} has not been scored yet")
+        if not self.terminable[-1]:
+            return "z ends where it may not stop, so it has no log R"
+        values = self.log_reward[self.terminable]
+        wrong = values[~np.isfinite(values)]
+        return f"log R is {wrong[0]}" if len(wrong) else None
+
     def scored(self, log_reward: npt.ArrayLike) -> Trajectory:
-        """The same trajectory with log R [T+1] attached; NaN exactly where not terminable."""
+        """The same trajectory with log R [T+1] attached, and NaN where not terminable. What is
+        NaN or infinite elsewhere stays so: `reward_fault` tells of it."""
         rewards = np.asarray(log_reward, dtype=np.float32)
         if rewards.shape != self.terminable.shape:
             raise ValueError(
                 f"log_reward has shape {rewards.shape}, expected {self.terminable.shape}: "
                 "one entry per prefix, the empty one included"
             )
-        if np.isnan(rewards[self.terminable]).any():
-            raise ValueError(f"log_reward of query {self.query_id!r} is NaN at a terminable prefix")
         rewards = np.where(self.terminable, rewards, np.float32(np.nan))
         return Trajectory(**{**self.to_wire(), "log_reward": rewards})
 

@@ -7,6 +7,8 @@ import os
 import shlex
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ JOBS = ROOT / "jobs"
 
 # Longest a job on the tiny model may take, in seconds: some 60 on two quiet cores.
 LIMIT = 400
+
+# Seconds between two looks at what a job has written: a tenth of what an update takes.
+POLL_S = 0.02
 
 
 def tiny_flags(model: Path, home: Path, **changes: Any) -> list[str]:
@@ -118,6 +123,23 @@ def run_make(target: str, flags: list[str], home: Path) -> tuple[int, str, str]:
 def run(flags: list[str], home: Path, job: str = "infill") -> tuple[int, str, str]:
     """Exit code, standard output and standard error of the finished job."""
     return _finish(start(flags, home, job), home)
+
+
+def await_output(
+    process: subprocess.Popen[str], home: Path, condition: Callable[[], bool], complaint: str
+) -> None:
+    """Blocks until the job has written what is awaited; fails where it ends or is late.
+
+    The job's own end paces it: a loop that spins would take one of two cores from the actors.
+    """
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < deadline, f"{complaint}: {(home / 'out').read_text()}"
+        try:
+            process.wait(POLL_S)
+        except subprocess.TimeoutExpired:
+            continue
+        assert condition(), (home / "err").read_text()
 
 
 def _finish(process: subprocess.Popen[str], home: Path) -> tuple[int, str, str]:

@@ -31,7 +31,7 @@ class ModelConfig(Section):
 
 
 class PolicyConfig(Section):
-    lora_rank: Literal[8, 16, 32, 64, 128, 256] = Field(
+    lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = Field(
         16, description="Rank of the LoRA adapter; the values vLLM accepts."
     )
     lora_alpha: float = Field(32.0, gt=0, description="LoRA scale: updates are alpha/rank * BA.")
@@ -91,6 +91,10 @@ class SamplerConfig(Section):
     max_prompt_tokens: int = Field(
         235, ge=1, description="Longest prompt in tokens; with the longest z this sizes the engine."
     )
+
+    def engine_length(self, longest_z: int) -> int:
+        """Tokens that the engine has room for: a prompt, a z and what ends it."""
+        return self.max_prompt_tokens + longest_z + 1
 
     @model_validator(mode="after")
     def _consistent(self) -> SamplerConfig:
@@ -301,5 +305,11 @@ class RuntimeConfig(Section):
         ge=0,
         description="Times in all that an actor which died, or passed a time limit, is started "
         "again; then the run ends.",
+    )
+    max_bad_batches: int = Field(
+        5,
+        ge=1,
+        description="Batches with a NaN or infinite loss, gradient or log R that are dropped in a "
+        "row until the run ends; above replay.max_times_sampled, one z alone cannot end it.",
     )
     log_every: int = Field(5, ge=1, description="Updates between two plain progress lines.")

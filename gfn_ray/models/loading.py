@@ -116,6 +116,16 @@ def _refusal(what: str, path: str, error: Exception) -> UserError:
 
 def vocab_size(path: str, trust_remote_code: bool) -> int:
     """Length of a resolved model's logits; it may exceed the tokenizer's vocabulary."""
+    return int(_text_config(path, trust_remote_code).vocab_size)
+
+
+def max_positions(path: str, trust_remote_code: bool) -> int | None:
+    """Longest text in tokens that a resolved model reads; None where it does not say."""
+    found = getattr(_text_config(path, trust_remote_code), "max_position_embeddings", None)
+    return None if found is None else int(found)
+
+
+def _text_config(path: str, trust_remote_code: bool) -> Any:
     from transformers import AutoConfig
 
     try:
@@ -124,4 +134,4 @@ def vocab_size(path: str, trust_remote_code: bool) -> int:
         )
     except Exception as error:  # transformers and huggingface_hub kinds
         raise _refusal("the configuration", path, error) from error
-    return int(config.get_text_config().vocab_size)
+    return config.get_text_config()

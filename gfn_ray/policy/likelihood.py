@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from gfn_ray.policy.log_q import TrajectoryGroup, chunks, log_q
+from gfn_ray.policy.refused import Refused, first_not_finite
 from gfn_ray.policy.training_state import State, read_training_state, write_training_state
 from gfn_ray.support import Support
 
@@ -37,25 +37,25 @@ class LikelihoodTrainer:
         self._max_grad_norm = max_grad_norm
         self._budget = tokens_per_forward
 
-    def step(self, groups: Sequence[TrajectoryGroup]) -> dict[str, float]:
-        """One update. Its loss is the mean of -log q over the policy's tokens, stops included.
-
-        Raises FloatingPointError on a loss that is not finite.
-        """
+    def step(self, groups: Sequence[TrajectoryGroup]) -> dict[str, float] | Refused:
+        """One update, or none where its loss or gradient is not finite. Its loss is the mean of
+        -log q over the policy's tokens, stops included."""
         self._optimizer.zero_grad(set_to_none=True)
         tokens = sum(int((~t.tool_mask).sum()) + 1 for g in groups for t in g.trajectories)
-        total = 0.0
+        total, parts = 0.0, []
         for chunk in chunks(groups, self._budget):
-            loss = -log_q(self._model, chunk, self._support, self._masks).log_q.sum() / tokens
+            whole = log_q(self._model, chunk, self._support, self._masks).log_q
+            loss = -whole.sum() / tokens
             loss.backward()
             total += float(loss.detach())
-        if not math.isfinite(total):
-            raise FloatingPointError(f"the loss of a likelihood update is {total}")
-        norm = torch.nn.utils.clip_grad_norm_(
-            self._parameters, self._max_grad_norm, error_if_nonfinite=True
-        )
+            parts.append(whole.detach())
+        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm))
+        reason = first_not_finite({"the loss": total, "the gradient's norm": norm})
+        if reason is not None:
+            self._optimizer.zero_grad(set_to_none=True)
+            return Refused(reason, {"log_q": torch.cat(parts).double().cpu().numpy()})
         self._optimizer.step()
-        return {"loss": total, "grad_norm": float(norm), "tokens": float(tokens)}
+        return {"loss": total, "grad_norm": norm, "tokens": float(tokens)}
 
     def state(self) -> State:
         """Copies of all that later updates depend on, the policy's parameters included."""

@@ -62,16 +62,14 @@ class LogQ:
         return torch.where(self.terminable, path_log_pf(self.log_pf) + self.log_stop, 0.0)
 
     def prefix_matrix(self, values: Sequence[np.ndarray]) -> Tensor:
-        """Pads one [T_i+1] array a trajectory to [B, T+1] with zeros, in log_pf's dtype.
+        """Pads one [T_i+1] array a trajectory to [B, T+1], in log_pf's dtype.
 
-        NaN, which stands where a prefix is not terminable, becomes 0; infinities stay.
+        Zero wherever a prefix is not terminable; what is not finite elsewhere stays as it is.
         """
         padded = torch.zeros_like(self.log_stop)
         for row, array in enumerate(values):
-            padded[row, : len(array)] = torch.from_numpy(np.where(np.isnan(array), 0.0, array)).to(
-                padded
-            )
-        return padded
+            padded[row, : len(array)] = torch.from_numpy(array).to(padded)
+        return torch.where(self.terminable, padded, 0.0)
 
 
 def chunks(groups: Sequence[TrajectoryGroup], budget: int) -> Iterator[list[TrajectoryGroup]]:

@@ -26,6 +26,7 @@ class LogZHead:
         width = model.get_input_embeddings().embedding_dim
         self._head = nn.Linear(width, 1, device=reference.device, dtype=torch.float32)
         nn.init.zeros_(self._head.weight)
+        nn.init.zeros_(self._head.bias)
         self._known: dict[bytes, Tensor] = {}
         self.started = False
 
@@ -37,6 +38,11 @@ class LogZHead:
         """Puts the bias at a first estimate: log Z may be far from 0, at -60, say."""
         nn.init.constant_(self._head.bias, log_z)
         self.started = True
+
+    def forget_start(self) -> None:
+        """As before `start_at`: the update that needed it did not take place."""
+        nn.init.zeros_(self._head.bias)
+        self.started = False
 
     def __call__(self, groups: Sequence[TrajectoryGroup]) -> Tensor:
         """log Z of each trajectory's query [B], in the order of the groups."""

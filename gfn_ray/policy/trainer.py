@@ -6,7 +6,6 @@ accumulation over chunks, and the numbers that describe an update. Knows no Ray.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from gfn_ray.objectives import FlowBatch, choose
 from gfn_ray.policy.adapter import Adapter, read_adapter
 from gfn_ray.policy.log_q import LogQ, TrajectoryGroup, chunks, log_q
 from gfn_ray.policy.log_z import LogZHead
+from gfn_ray.policy.refused import Refused, first_not_finite
 from gfn_ray.policy.training_state import State, read_training_state, write_training_state
 from gfn_ray.support import Support
 from gfn_ray.trajectory import Trajectory
@@ -79,35 +79,47 @@ class PolicyTrainer:
         self.step_count = 0
         self.version = 0
 
-    def step(self, groups: Sequence[TrajectoryGroup]) -> Update:
-        """One update on scored trajectories; raises FloatingPointError on a non-finite loss."""
+    def step(self, groups: Sequence[TrajectoryGroup]) -> Update | Refused:
+        """One update on scored trajectories, or none where its loss or gradient is not finite."""
         started = time.perf_counter()
         temperature = self._config.reward.temperature(self.step_count)
-        if self._log_z is not None and not self._log_z.started:
+        starts_log_z = self._log_z is not None and not self._log_z.started
+        if self._log_z is not None and starts_log_z:
             self._log_z.start_at(self._estimated_log_z(groups, temperature))
         self._optimizer.zero_grad(set_to_none=True)
         total_loss = total_weight = 0.0
-        losses, log_z, log_ratios = [], [], []
+        losses, log_qs, log_z, log_ratios = [], [], [], []
         for chunk in chunks(groups, self._config.learner.tokens_per_forward):
-            batch, log_ratio = self._batch(chunk, temperature)
+            batch, whole, log_ratio = self._batch(chunk, temperature)
             result = self._objective(batch)
             # Chunks add up as if they were one batch: gradients of the sums, divided below.
             (result.loss * result.weight).backward()
             total_loss += float((result.loss * result.weight).detach())
             total_weight += float(result.weight)
             losses.append(result.per_trajectory)
+            log_qs.append(whole)
             log_z.append(result.log_z)
             log_ratios.append(log_ratio)
-        if not math.isfinite(total_loss):
-            raise FloatingPointError(f"the loss of update {self.step_count + 1} is {total_loss}")
         for parameters in self._optimizer.param_groups:
             for parameter in parameters["params"]:
                 if parameter.grad is not None:
                     parameter.grad /= max(total_weight, 1.0)
         # The head of log Z is left out: its gradient would drown the policy's in the norm.
         grad_norm = torch.nn.utils.clip_grad_norm_(
-            self._parameters, self._config.learner.max_grad_norm, error_if_nonfinite=True
+            self._parameters, self._config.learner.max_grad_norm
         )
+        reason = first_not_finite(
+            {
+                "the loss": total_loss,
+                "the gradient's norm": float(grad_norm),
+                "the norm of log Z's gradient": self._log_z_grad_norm(),
+            }
+        )
+        if reason is not None:
+            self._optimizer.zero_grad(set_to_none=True)
+            if self._log_z is not None and starts_log_z:
+                self._log_z.forget_start()
+            return Refused(reason, {"log_q": _float64(log_qs), "loss": _float64(losses)})
         rate = float(self._schedule.get_last_lr()[0])
         self._optimizer.step()
         self._schedule.step()
@@ -127,8 +139,8 @@ class PolicyTrainer:
 
     def _batch(
         self, groups: Sequence[TrajectoryGroup], temperature: float
-    ) -> tuple[FlowBatch, Tensor]:
-        """What the objective reads, and log R/T - log q of each whole z [B], detached."""
+    ) -> tuple[FlowBatch, Tensor, Tensor]:
+        """What the objective reads, and of each whole z log q and log R/T - log q [B], detached."""
         q = log_q(self.model, groups, self._support, self._masks)
         rewards = [_log_reward(t) / temperature for g in groups for t in g.trajectories]
         log_reward = q.prefix_matrix(rewards)
@@ -138,10 +150,17 @@ class PolicyTrainer:
             reference = self._reference(groups)
             batch = replace(batch, log_reference=reference.prefix_log_q)
             log_target = log_target + reference.log_q
-        log_ratio = (log_target - q.log_q).detach()
+        whole = q.log_q.detach()
+        log_ratio = log_target.detach() - whole
         if self._log_z is not None:
             batch = replace(batch, log_z=self._log_z(groups).to(q.log_pf))
-        return batch, log_ratio
+        return batch, whole, log_ratio
+
+    def _log_z_grad_norm(self) -> float:
+        """0 where there is no such head."""
+        parameters = [] if self._log_z is None else self._log_z.parameters
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        return float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
 
     def _estimated_log_z(self, groups: Sequence[TrajectoryGroup], temperature: float) -> float:
         """Mean of log R/T - log q over whole z, before the first update."""

@@ -12,7 +12,6 @@ queries in which anything changed since.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -284,9 +283,8 @@ class ReplayBuffer:
 
 
 def _check_scored(trajectory: Trajectory) -> None:
-    reward = trajectory.final_log_reward  # itself a ValueError where not scored
-    if not math.isfinite(reward):
+    fault = trajectory.reward_fault  # itself a ValueError where not scored
+    if fault is not None:
         raise ValueError(
-            f"trajectory of query {trajectory.query_id!r} has final log-reward {reward}; replay "
-            "needs a finite one: end at a terminable prefix, or give dead ends a floor"
+            f"replay cannot rank a trajectory of query {trajectory.query_id!r}: {fault}"
         )

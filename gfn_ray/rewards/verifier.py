@@ -6,7 +6,6 @@ p(z | query) in proportion to R_prior(z) exp(log_weight(query, text of z)).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -41,7 +40,8 @@ class Verifier:
     def __call__(self, query: Query, trajectory: Trajectory) -> Array:
         """Its value at terminable prefixes [T+1], 0 elsewhere.
 
-        Raises UserError where the function fails, or gives anything but a finite number.
+        Raises UserError where the function fails, or gives no number. What is NaN or infinite is
+        passed on; the trajectory cannot be learned from then.
         """
         values = np.zeros(len(trajectory) + 1)
         for t in np.flatnonzero(trajectory.terminable):
@@ -51,18 +51,12 @@ class Verifier:
     def _weigh(self, query: Query, text: str) -> float:
         shown = repr(text[:_LONGEST_SHOWN_TEXT])
         try:
-            weight = float(self._log_weight(query, text))
+            return float(self._log_weight(query, text))
         except Exception as error:  # somebody else's code: whatever it raises is theirs to mend
             raise UserError(
                 f"the verifier {_name(self._log_weight)} failed on the text {shown}: "
                 f"{type(error).__name__}: {error}"
             ) from error
-        if not math.isfinite(weight):
-            raise UserError(
-                f"the verifier {_name(self._log_weight)} gave {weight} for the text {shown}; it "
-                "takes a finite log-weight in nats, such as -20 for a text that should be rare"
-            )
-        return weight
 
 
 def _name(function: LogWeight) -> str:

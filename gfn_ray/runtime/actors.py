@@ -160,15 +160,20 @@ class RewardActor:
         return self._model
 
     def score(self, wires: list[Wire]) -> tuple[list[Wire], Wire]:
-        """The same trajectories with untempered log R at every terminable prefix."""
+        """The same trajectories with untempered log R at every terminable prefix. info has the
+        faults of those whose log R is not finite, by their place."""
         started = time.perf_counter()
         trajectories = [Trajectory.from_wire(wire) for wire in wires]
         scored = self._reward.score([(self._queries[t.query_id], t) for t in trajectories])
-        info = {
+        return [t.to_wire() for t in scored], self._info(scored, started)
+
+    def _info(self, scored: list[Trajectory], started: float) -> Wire:
+        faults = {index: t.reward_fault for index, t in enumerate(scored)}
+        return {
             "tokens": sum(len(t) for t in scored),
             "seconds": time.perf_counter() - started,
+            "faults": {index: fault for index, fault in faults.items() if fault is not None},
         }
-        return [t.to_wire() for t in scored], info
 
 
 class ReplayActor:
@@ -249,21 +254,30 @@ class LearnerActor:
         adapter = self._trainer.publish()
         return adapter.to_wire(), {"version": adapter.version}
 
-    def step(self, wires: list[Wire]) -> tuple[Any, dict[str, float]]:
-        """One update. Returns the loss of each trajectory [B] and the update's metrics."""
+    def step(self, wires: list[Wire]) -> tuple[Any, Wire]:
+        """One update. Returns the loss of each trajectory [B] and the update's metrics, or
+        nothing and why there was none."""
+        from gfn_ray.policy.refused import Refused
+
         update = self._trainer.step(self._groups(wires))
+        if isinstance(update, Refused):
+            return None, update.to_wire()
         return update.losses, update.metrics
 
-    def fit(self, wires: list[Wire]) -> dict[str, float]:
-        """One likelihood update on unscored trajectories; returns its metrics."""
-        return self._likelihood.step(self._groups(wires))
+    def fit(self, wires: list[Wire]) -> Wire:
+        """One likelihood update on unscored trajectories; returns its metrics, or why there was
+        none."""
+        from gfn_ray.policy.refused import Refused
 
-    def state(self) -> tuple[Wire, Wire]:
-        """All that later updates depend on, and how far they have come."""
+        update = self._likelihood.step(self._groups(wires))
+        return update.to_wire() if isinstance(update, Refused) else update
+
+    def state(self) -> Wire:
+        """All that later updates depend on."""
         state = {"policy": self._trainer.state()}
         if not self._trainer.step_count:  # the warm start's optimizer is of no use after it
             state["likelihood"] = self._likelihood.state()
-        return state, {"step": self._trainer.step_count}
+        return state
 
     def restore(self, state: Wire, version: int | None = None) -> None:
         """Become the learner that state() described. version: of the next publication, where

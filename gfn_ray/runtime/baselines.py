@@ -15,6 +15,7 @@ import numpy as np
 from gfn_ray.config import JobConfig
 from gfn_ray.decoding.decoder import Decoder
 from gfn_ray.evaluation.result import Baseline, QueryTexts, mean_metrics
+from gfn_ray.runtime.bad_batches import BadBatches
 from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.runtime.members import Member
 from gfn_ray.tasks.task import Task, TaskData
@@ -31,12 +32,13 @@ def measure_decoder(
     task: Task,
     data: TaskData,
     fleet: Fleet,
+    bad: BadBatches,
     to_text: Callable[[Any], str],
     decoder: Decoder,
 ) -> Baseline:
     """eval.samples z of each held-out query by one decoder, and the task's metrics of them."""
     by_query: dict[str, list[Trajectory]] = defaultdict(list)
-    for wire in _decoded_and_scored(config, data, fleet, decoder):
+    for wire in _decoded_and_scored(config, data, fleet, bad, decoder):
         trajectory = Trajectory.from_wire(wire)
         by_query[trajectory.query_id].append(trajectory)
     texts = [
@@ -54,7 +56,7 @@ def measure_decoder(
 
 
 def _decoded_and_scored(
-    config: JobConfig, data: TaskData, fleet: Fleet, decoder: Decoder
+    config: JobConfig, data: TaskData, fleet: Fleet, bad: BadBatches, decoder: Decoder
 ) -> list[Wire]:
     """Scored records of all held-out queries, in any order."""
     calls = fleet.calls()
@@ -62,11 +64,17 @@ def _decoded_and_scored(
     wire = decoder.to_wire()
 
     def score(member: Member, records: Any) -> None:
+        def finish(wires: list[Wire], info: Wire) -> None:
+            bad.check_measured(wires, info["faults"])
+            results.extend(wires)
+
         calls.add(
             member,
             "score decoded texts",
             lambda actor: actor.score.options(num_returns=2).remote(records),
-            lambda scored, _: calls.fetch(scored, "hand over decoded texts", results.extend),
+            lambda scored, info: calls.fetch(
+                scored, "hand over decoded texts", lambda wires: finish(wires, info)
+            ),
         )
 
     def start(member: Member) -> None:

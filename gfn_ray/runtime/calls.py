@@ -23,6 +23,9 @@ from gfn_ray.runtime.supervisor import Supervisor, late
 POLL_SECONDS = 0.5
 
 
+ChangesState = bool | Callable[[Any], bool]
+
+
 @dataclass(eq=False)
 class _Call:
     """result: what `issue` returned; None while the member has no actor to be called."""
@@ -32,7 +35,7 @@ class _Call:
     issue: Issue
     then: Callable[..., None]
     lost: Callable[[], None] | None
-    changes_state: bool
+    changes_state: ChangesState
     result: Any = None
     generation: int = 0
     deadline: float = 0.0
@@ -58,14 +61,14 @@ class PendingCalls:
         then: Callable[..., None],
         *,
         lost: Callable[[], None] | None = None,
-        changes_state: bool = False,
+        changes_state: ChangesState = False,
     ) -> None:
         """Makes a call of an actor; `what` names it in errors.
 
         then: gets its value; where the call returns several, the references of the others come
         first. lost: what to do instead where the data it was given is gone from the object
         store; without it that ends the run. changes_state: the actor's successor has to repeat
-        it, once it has succeeded.
+        it, once it has succeeded; where the value says whether it did, a function of that.
         """
         self._make(_Call(member, what, issue, then, lost, changes_state))
 
@@ -148,7 +151,8 @@ class PendingCalls:
         self._calls.remove(call)
         if call.member is not None:
             call.member.failures_in_a_row = 0
-            if call.changes_state:
+            changes = call.changes_state
+            if changes(value) if callable(changes) else changes:
                 call.member.changed_by(call.issue)
         others = call.result[:-1] if isinstance(call.result, list) else []
         call.then(*others, value)

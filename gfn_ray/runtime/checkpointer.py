@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gfn_ray.config import JobConfig
+from gfn_ray.errors import RunFailed
 from gfn_ray.policy.adapter import Adapter, write_adapter
 from gfn_ray.runtime.checkpoints import write_training
 from gfn_ray.runtime.controller import Controller
@@ -43,12 +44,12 @@ class Checkpointer:
     def write(self, controller: Controller, session: dict[str, Any]) -> None:
         """The run as it is after an update whose weights are published.
 
-        A checkpoint that finds no room is left out with a message: training is worth more than
-        the wish to go on from just here, and the one before is still there.
+        A checkpoint that finds no room, or whose weights were lost on their way, is left out with a
+        message: training is worth more than the wish to go on from just here, and the one before
+        is still there.
         """
-        state = self._fleet.save_learner()
         training = {
-            "learner": self._fleet.read(state, "hand over the learner's state"),
+            "learner": self._fleet.save_learner(),
             "controller": controller.state(),
             "labels": None if self._labels is None else self._labels.state(),
             "session": session,
@@ -59,17 +60,17 @@ class Checkpointer:
             replay = self._fleet.ask(
                 self._fleet.replay, "copy itself", lambda actor: actor.snapshot.remote()
             )
-        adapter = self.read(controller.adapter)
+        adapter = self._read(controller.adapter)
+        if adapter is None:
+            self._left_out(controller.step, "its weights were lost from Ray's object store")
+            return
         try:
             with publish_directory(self._directory.checkpoint_dir(controller.step)) as directory:
                 self._fill(directory, adapter)
                 write_training(directory, training, replay)
             prune(self._directory.checkpoints_dir, self._config.checkpoint.keep)
         except OSError as error:
-            self._display.message(
-                f"the checkpoint of update {controller.step} could not be written "
-                f"({error.strerror or error}: {error.filename}); training goes on without it"
-            )
+            self._left_out(controller.step, f"{error.strerror or error}: {error.filename}")
             return
         self._newest = controller.step
 
@@ -83,9 +84,26 @@ class Checkpointer:
         with publish_directory(target) as directory:
             self._fill(directory, adapter)
 
-    def read(self, adapter: Any) -> Adapter:
-        """The adapter of a reference."""
-        return Adapter.from_wire(self._fleet.read(adapter, "hand over the adapter"))
+    def newest_adapter(self, controller: Controller) -> Adapter:
+        """The learner's present weights, while nothing is under way."""
+        adapter = self._read(controller.adapter)
+        if adapter is None:
+            controller.publish_now()
+            adapter = self._read(controller.adapter)
+        if adapter is None:
+            raise RunFailed("the newest weights were lost from Ray's object store twice in a row")
+        return adapter
+
+    def _read(self, reference: Any) -> Adapter | None:
+        """The adapter of a reference; None where it is lost."""
+        wire = self._fleet.read(reference, "hand over the adapter")
+        return None if wire is None else Adapter.from_wire(wire)
+
+    def _left_out(self, step: int, cause: str) -> None:
+        self._display.message(
+            f"the checkpoint of update {step} could not be written ({cause}); training goes on "
+            "without it"
+        )
 
     def _fill(self, directory: Path, adapter: Adapter) -> None:
         write_adapter(adapter, directory)

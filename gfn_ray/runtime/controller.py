@@ -24,7 +24,9 @@ import numpy as np
 
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import RunFailed
+from gfn_ray.policy.refused import REFUSED
 from gfn_ray.replay.rate_limiter import limiter_for
+from gfn_ray.runtime.bad_batches import BadBatch, BadBatches
 from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.runtime.lag import LagGate
 from gfn_ray.tasks.task import TaskData
@@ -80,9 +82,10 @@ class StepReport:
 class Controller:
     """Training, from the first published adapter to the last."""
 
-    def __init__(self, config: JobConfig, data: TaskData, fleet: Fleet) -> None:
+    def __init__(self, config: JobConfig, data: TaskData, fleet: Fleet, bad: BadBatches) -> None:
         self._config = config
         self._fleet = fleet
+        self._bad = bad
         self._train_ids = [query.query_id for query in data.train]
         if not self._train_ids:
             raise ValueError("the task gave no training queries")
@@ -269,11 +272,14 @@ class Controller:
         def scored(wires: Any, info: Wire) -> None:
             self._reward_load[reward] -= 1
             self.meters["reward"].add(info["tokens"], info["seconds"])
-            self._calls.add(
-                self._fleet.replay,
-                "store a group",
-                lambda actor: actor.add.remote(wires),
-                lambda report: self._stored(wires, report, group),
+            if not info["faults"]:
+                self._bad.usable("group")
+                self._store(wires, group)
+                return
+            self._calls.fetch(
+                wires,
+                "hand over a bad group",
+                lambda found: self._store_rest(self._bad.sift(found, info["faults"]), group),
                 lost=lambda: self._sample_again(group),
             )
 
@@ -288,6 +294,23 @@ class Controller:
             scored,
             lost=records_lost,
         )
+
+    def _store(self, wires: Any, group: _Group | None) -> None:
+        self._calls.add(
+            self._fleet.replay,
+            "store a group",
+            lambda actor: actor.add.remote(wires),
+            lambda report: self._stored(wires, report, group),
+            lost=lambda: self._sample_again(group),
+        )
+
+    def _store_rest(self, usable: list[Wire], group: _Group | None) -> None:
+        """What is left of a sampling call once its bad groups are dropped."""
+        if usable:
+            self._store(self._fleet.put(usable), group)
+        elif group is not None:
+            self._limiter.lost(group.promised)
+            self._gate.gave_up(group.version)
 
     def _sample_again(self, group: _Group | None) -> None:
         """What a sampler or a reward actor made of a group was lost on its way."""
@@ -348,7 +371,11 @@ class Controller:
         )
 
     def _learn(self, records: Any, drawn: Wire, publishes: bool) -> None:
-        def learned(losses: Any, metrics: dict[str, float]) -> None:
+        def learned(losses: Any, metrics: Wire) -> None:
+            if REFUSED in metrics:
+                self._refused(records, metrics)
+                return
+            self._bad.usable("update")
             if self._config.replay.priority == "loss":
                 self._calls.add(
                     self._fleet.replay,
@@ -367,7 +394,22 @@ class Controller:
             lambda actor: actor.step.options(num_returns=2).remote(records),
             learned,
             lost=self._no_update,
-            changes_state=True,
+            changes_state=lambda metrics: REFUSED not in metrics,
+        )
+
+    def _refused(self, records: Any, answer: Wire) -> None:
+        """The learner would not apply this batch, and is as it was before."""
+
+        def dropped(wires: list[Wire], known: dict[str, Any]) -> None:
+            found = [Trajectory.from_wire(wire) for wire in wires]
+            self._bad.dropped(BadBatch("update", answer[REFUSED], found, known))
+            self._no_update()
+
+        self._calls.fetch(
+            records,
+            "hand over a bad batch",
+            lambda wires: dropped(wires, answer["known"]),
+            lost=lambda: dropped([], {}),
         )
 
     def _no_update(self) -> None:
@@ -391,7 +433,7 @@ class Controller:
         self._no_update()
         self._starved = True
 
-    def _updated(self, metrics: dict[str, float], publishes: bool) -> None:
+    def _updated(self, metrics: Wire, publishes: bool) -> None:
         self.step += 1
         self.meters["learn"].add(metrics["learn_tokens"], metrics["learn_seconds"])
         report = StepReport(self.step, self._described(metrics), self._fresh)
@@ -407,7 +449,7 @@ class Controller:
         self._observe(report)
         self._calls.allow(time.monotonic() - started)
 
-    def _described(self, metrics: dict[str, float]) -> dict[str, float]:
+    def _described(self, metrics: Wire) -> dict[str, float]:
         return {
             **metrics,
             **{f"replay_{name}": value for name, value in self._replay_stats.items()},

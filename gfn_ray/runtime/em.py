@@ -46,7 +46,7 @@ class LabelRounds:
         self._queries = {query.query_id: query for query in queries}
         self._fleet = fleet
         self._done = 0
-        self._model: Any = None
+        self._model: Wire | None = None
 
     def measure(self, classifier: Classifier) -> Baseline:
         """A classifier on the held-out queries; one with examples is tuned as long as EM tunes."""
@@ -83,17 +83,16 @@ class LabelRounds:
 
     def state(self) -> Wire:
         """Rounds that are done, and the label model where there has been one."""
-        model = self._model and self._fleet.read(self._model, "hand over the label model")
-        return {"done": self._done, "model": model}
+        return {"done": self._done, "model": self._model}
 
     def restore(self, state: Wire) -> None:
         """Go on after the rounds that state() described."""
         self._done = state["done"]
         if state["model"] is not None:
-            self._take_over(self._fleet.put(state["model"]))
+            self._take_over(state["model"])
 
-    def _take_over(self, state: Any) -> None:
-        """Gives every reward actor, and its successors, the label model of this reference."""
+    def _take_over(self, state: Wire) -> None:
+        """Gives every reward actor, and its successors, this label model."""
         self._model = state
         for member in self._fleet.rewards:
             self._fleet.ask(
@@ -165,17 +164,8 @@ class LabelRounds:
         return np.concatenate(parts)
 
     def _share(self) -> None:
-        """Every reward actor, and its successors, get the first one's label adapter, as one
-        object in the store."""
-        calls, states = self._fleet.calls(), list[Any]()
-        calls.add(
-            self._fleet.rewards[0],
-            "hand over its label model",
-            lambda actor: actor.label_state.options(num_returns=2).remote(),
-            lambda state, _: states.append(state),
-        )
-        calls.run_all()
-        self._take_over(states[0])
+        """Every reward actor, and its successors, get the first one's label model."""
+        self._take_over(self._call("label_state", "hand over its label model"))
 
     def _call(self, method: str, what: str, *arguments: Any) -> Any:
         """A call of the first reward actor that leaves it as it is, and its value."""

@@ -22,6 +22,7 @@ from gfn_ray.evaluation.result import (
     QuerySamples,
     mean_metrics,
 )
+from gfn_ray.runtime.bad_batches import BadBatches
 from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.tasks.references import known_trajectory, reference_trajectories
 from gfn_ray.tasks.task import Task, TaskData
@@ -46,12 +47,14 @@ class Evaluator:
         task: Task,
         data: TaskData,
         fleet: Fleet,
+        bad: BadBatches,
         decode: Callable[[Any], str],
     ) -> None:
         self._config = config
         self._task = task
         self._data = data
         self._fleet = fleet
+        self._bad = bad
         self._decode = decode
 
     def final(self, adapter: Any) -> Evaluation:
@@ -147,12 +150,13 @@ class Evaluator:
                 fleet.rewards[index % len(fleet.rewards)],
                 "score samples",
                 lambda actor: actor.score.options(num_returns=2).remote(records),
-                lambda scored, info: measure(index, scored, info.get("label_log_probs")),
+                lambda scored, info: measure(index, scored, info),
             )
 
-        def measure(index: int, scored: Any, labels: Array | None) -> None:
+        def measure(index: int, scored: Any, info: Wire) -> None:
             def finish(wires: list[Wire], scores: Wire) -> None:
-                results[index] = wires, {**scores, "label_log_probs": labels}
+                self._bad.check_measured(wires, info["faults"])
+                results[index] = wires, {**scores, "label_log_probs": info.get("label_log_probs")}
 
             calls.add(
                 fleet.learner,

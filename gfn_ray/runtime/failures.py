@@ -57,13 +57,22 @@ def value_of(ref: Any, actor: str, what: str, limit: float = FETCH_LIMIT_S) -> A
             raise UserError(str(cause)) from None
         if isinstance(cause, ObjectLostError):
             raise DataLost(f"what {actor} was given is lost: {_cause(cause)}") from error
-        if isinstance(cause, MemoryError):
+        if _out_of_memory(cause):
             raise ActorLost(f"{actor} ran out of memory while it had to {what}") from error
         raise RunFailed(f"{actor} failed to {what}: {type(cause).__name__}: {cause}") from error
     except _DEATHS as error:
         raise ActorLost(f"{actor} died while it had to {what}: {_cause(error)}") from error
     except RayError as error:  # a full disk or object store, a node or a placement that is gone
         raise RunFailed(f"Ray could not let {actor} {what}: {_cause(error)}") from error
+
+
+def _out_of_memory(cause: Exception) -> bool:
+    """Of Python, of a GPU, or of torch's allocator on a CPU, which has no exception of its own."""
+    return (
+        isinstance(cause, MemoryError)
+        or type(cause).__name__ == "OutOfMemoryError"
+        or "DefaultCPUAllocator: can't allocate memory" in str(cause)
+    )
 
 
 def _cause(error: Exception) -> str:

@@ -13,7 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import RunFailed
 from gfn_ray.runtime import actors
-from gfn_ray.runtime.calls import PendingCalls
+from gfn_ray.runtime.calls import ChangesState, PendingCalls
 from gfn_ray.runtime.failures import ActorLost, DataLost, value_of
 from gfn_ray.runtime.label_actor import LabelRewardActor
 from gfn_ray.runtime.members import Issue, Member
@@ -97,7 +97,9 @@ class Fleet:
         """For a set of calls of these actors, waited for together."""
         return PendingCalls(self.config.runtime, self.supervisor)
 
-    def ask(self, member: Member, what: str, issue: Issue, *, changes_state: bool = False) -> Any:
+    def ask(
+        self, member: Member, what: str, issue: Issue, *, changes_state: ChangesState = False
+    ) -> Any:
         """The value of one call, waited for; see PendingCalls.add."""
         calls, values = self.calls(), list[Any]()
         calls.add(
@@ -111,37 +113,29 @@ class Fleet:
         return values[0]
 
     def read(self, ref: Any, what: str) -> Any:
-        """The value of an object that an actor left in the store."""
+        """The value of an object that an actor left in the store; None where it is lost."""
         calls, values = self.calls(), list[Any]()
-        calls.fetch(ref, what, values.append)
+        calls.fetch(ref, what, values.append, lost=lambda: values.append(None))
         calls.run_all()
         return values[0]
 
     def put(self, value: Any) -> Any:
-        """The reference of a value in the store, for calls of several actors."""
+        """The reference of a value in the store, as an actor would have left it."""
         return ray.put(value)
 
     def restore_learner(self, state: Any, version: int) -> None:
         """The learner of an earlier process, which publishes this version next."""
-        stored = ray.put(state)
 
         def restore(actor: Any) -> Any:
-            return actor.restore.remote(stored, version)
+            return actor.restore.remote(state, version)
 
         self.ask(self.learner, "take up its work again", restore)
         self.learner.saved(restore)
 
     def save_learner(self) -> Any:
-        """The reference of the learner's present state, which a successor starts from."""
-        calls, states = self.calls(), list[Any]()
-        calls.add(
-            self.learner,
-            "hand over its state",
-            lambda actor: actor.state.options(num_returns=2).remote(),
-            lambda state, _: states.append(state),
-        )
-        calls.run_all()
-        state = states[0]
+        """The learner's present state, which a successor starts from. It is this process's: what
+        only lies in the object store can be lost with a node."""
+        state = self.ask(self.learner, "hand over its state", lambda actor: actor.state.remote())
         self.learner.saved(lambda actor: actor.restore.remote(state))
         return state
 

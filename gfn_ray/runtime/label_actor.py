@@ -23,11 +23,7 @@ class LabelRewardActor(RewardActor):
         trajectories = [Trajectory.from_wire(wire) for wire in wires]
         pairs = [(self._queries[t.query_id], t) for t in trajectories]
         scored, label_log_probs = self._reward.score_and_predict(pairs)
-        info = {
-            "tokens": sum(len(t) for t in scored),
-            "seconds": time.perf_counter() - started,
-            "label_log_probs": label_log_probs,
-        }
+        info = {**self._info(scored, started), "label_log_probs": label_log_probs}
         return [t.to_wire() for t in scored], info
 
     def label_log_probs(self, histories: list[IntArray], answers: list[IntArray]) -> Any:
@@ -48,9 +44,9 @@ class LabelRewardActor(RewardActor):
         """A copy of the label adapter."""
         return self._reward.labels.read().to_wire()
 
-    def label_state(self) -> tuple[Wire, None]:
-        """Label adapter and optimizer, and nothing to be read at once."""
-        return self._reward.labels.state(), None
+    def label_state(self) -> Wire:
+        """Label adapter and optimizer."""
+        return self._reward.labels.state()
 
     def load_labels(self, state: Wire) -> None:
         """Takes over what label_state() gave, of another actor or another time."""

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from gfn_ray.evaluation.result import Baseline, Evaluation
+from gfn_ray.runtime.bad_batches import BadBatchReport
 from gfn_ray.runtime.controller import Controller, StepReport
 from gfn_ray.runtime.display import Display, Progress, Sample
 from gfn_ray.runtime.run_dir import RunDir
@@ -121,6 +122,17 @@ class Recorder:
         self._tracker.table("restarts", [row])
         self._tracker.metrics(
             {"runtime/restarts": restart.number, "runtime/recovery_seconds": restart.seconds}, step
+        )
+
+    def bad_batch(self, report: BadBatchReport) -> None:
+        """A batch that was dropped for a number that is not finite."""
+        counted = {"runtime/bad_batches": report.number}
+        row = {"step": report.step, "phase": "bad batch", **counted, "reason": report.reason}
+        self._directory.append_metrics(row)
+        self._tracker.metrics(counted, report.step)
+        self._display.message(
+            f"{report.reason}: the {report.kind} was dropped, see "
+            f"{report.file.relative_to(self._directory.path)}"
         )
 
     def fresh_samples(self, report: StepReport) -> None:

@@ -12,6 +12,7 @@ from gfn_ray.models.loading import (
     EMBEDDED,
     hide_loading_bars,
     load_tokenizer,
+    max_positions,
     resolve_model,
     vocab_size,
 )
@@ -23,7 +24,7 @@ from gfn_ray.runtime.display import Display, make_display
 from gfn_ray.runtime.run_dir import RunDir
 from gfn_ray.runtime.session import Session
 from gfn_ray.runtime.warm_start import warm_start_references
-from gfn_ray.tasks.task import Task, TaskData, check_data
+from gfn_ray.tasks.task import Task, TaskData, check_data, check_positions
 from gfn_ray.tracking import RunStatus
 from gfn_ray.wording import count
 
@@ -43,6 +44,8 @@ def run(config: JobConfig, task: Task) -> int:
         size = vocab_size(model, config.model.trust_remote_code)
         data = task.load(tokenizer, size)
         check_data(task.name, data, config.sampler, size)
+        positions = max_positions(model, config.model.trust_remote_code)
+        check_positions(data, config.sampler, positions)
         _check(config, task, data)
         config = _with_absolute_model(config, model)
         running = _on_merged_base(config, model, display)

@@ -120,6 +120,10 @@ class RunDir:
     def replay_dir(self) -> Path:
         return self.path / "replay"
 
+    @property
+    def bad_batches_dir(self) -> Path:
+        return self.path / "bad_batches"
+
     def checkpoint_dir(self, step: int) -> Path:
         return self.checkpoints_dir / f"step-{step:06d}"
 

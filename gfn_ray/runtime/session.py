@@ -14,6 +14,7 @@ from gfn_ray.evaluation.posterior import warning
 from gfn_ray.evaluation.report import Example, FinalReport, ReportPaths, final_report
 from gfn_ray.evaluation.result import Baseline, Evaluation
 from gfn_ray.policy.adapter import Adapter, write_adapter
+from gfn_ray.runtime.bad_batches import BadBatches
 from gfn_ray.runtime.baselines import measure_decoder
 from gfn_ray.runtime.checkpointer import Checkpointer
 from gfn_ray.runtime.checkpoints import Measured, Resumption, write_measured
@@ -57,6 +58,13 @@ class Session:
         queries = [*data.train, *data.held_out]
         self._recorder = Recorder(task, queries, self._decode, directory, display, tracker)
         self._supervisor = Supervisor(config.runtime, display.message, self._restarted)
+        self._bad = BadBatches(
+            config,
+            directory.bad_batches_dir,
+            self._decode,
+            lambda: self._step,
+            self._recorder.bad_batch,
+        )
         self._controller: Controller | None = None
         self._labels: LabelRounds | None = None
         self._evaluated_step = 0
@@ -72,7 +80,7 @@ class Session:
         fleet = Fleet.start(
             config, self._data, device, self._directory.replay_dir, self._supervisor
         )
-        controller = self._controller = Controller(config, self._data, fleet)
+        controller = self._controller = Controller(config, self._data, fleet, self._bad)
         plan = self._data.labels
         if plan is not None:
             self._labels = LabelRounds(config, self._task, plan, self._data.train, fleet)
@@ -105,7 +113,7 @@ class Session:
         self, fleet: Fleet, controller: Controller, resumption: Resumption | None
     ) -> FinalReport:
         config, held_out = self._config, count(len(self._data.held_out), "held-out query")
-        evaluator = Evaluator(config, self._task, self._data, fleet, self._decode)
+        evaluator = Evaluator(config, self._task, self._data, fleet, self._bad, self._decode)
         if resumption is None:
             measured = self._begin(fleet, controller, evaluator)
         else:
@@ -119,7 +127,7 @@ class Session:
         after = self._final_evaluation(evaluator, controller, "after")
 
         before, baselines = measured.before, measured.baselines
-        adapter = self._checkpointer.read(controller.adapter)
+        adapter = self._checkpointer.newest_adapter(controller)
         self._checkpointer.publish(adapter, self._directory.adapter_dir)
         alarm = warning(after.metrics)
         conclusion = self._task.conclude(before, after, self._directory.path, baselines)
@@ -138,6 +146,7 @@ class Session:
             "policy_versions": adapter.version + 1,
             "max_policy_lag_seen": controller.largest_lag,
             "restarts": len(self._supervisor.restarts),
+            "bad_batches": self._bad.total,
             "mlflow_run_id": self._tracker.run_id,
             "adapter": str(self._directory.adapter_dir),
             "before": before.metrics,
@@ -170,7 +179,13 @@ class Session:
             warm = count(config.warm_start.steps, "likelihood update")
             known = count(len(self._warm_start_references), "reference")
             self._display.phase(f"warm start: {warm} on {known}")
-            warm_start(config, self._warm_start_references, fleet, self._after_warm_update)
+            warm_start(
+                config,
+                self._warm_start_references,
+                fleet,
+                self._bad,
+                self._after_warm_update,
+            )
             controller.publish_now()
         if config.replay.seed_references and config.steps:
             seeds = reference_trajectories(self._data.train, self._data.support)
@@ -200,6 +215,7 @@ class Session:
         self._wall.add(session["wall_seconds"])
         self._training_wall.add(session["training_seconds"])
         self._ended_by = session["ended_by"]
+        self._bad.total = session["bad_batches"]
         if self._ended_by != "steps":
             controller.end_here()
 
@@ -208,13 +224,18 @@ class Session:
         return {
             "evaluated_step": self._evaluated_step,
             "ended_by": self._ended_by,
+            "bad_batches": self._bad.total,
             "wall_seconds": self._wall.seconds,
             "training_seconds": self._training_wall.seconds,
         }
 
     def _restarted(self, restart: Restart) -> None:
-        step = 0 if self._controller is None else self._controller.step
-        self._recorder.restart(step, restart)
+        self._recorder.restart(self._step, restart)
+
+    @property
+    def _step(self) -> int:
+        """Updates that are done."""
+        return 0 if self._controller is None else self._controller.step
 
     def _final_evaluation(
         self, evaluator: Evaluator, controller: Controller, phase: str
@@ -229,7 +250,7 @@ class Session:
         for decoder in self._data.decoders:
             self._display.phase(f"decoding the frozen model for comparison: {decoder.name}")
             one = measure_decoder(
-                self._config, self._task, self._data, fleet, self._decode, decoder
+                self._config, self._task, self._data, fleet, self._bad, self._decode, decoder
             )
             self._recorder.baseline(decoder.name, one)
             found[decoder.name] = one

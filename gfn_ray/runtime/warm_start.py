@@ -11,6 +11,8 @@ from typing import Any
 
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import UserError
+from gfn_ray.policy.refused import REFUSED
+from gfn_ray.runtime.bad_batches import BadBatch, BadBatches
 from gfn_ray.runtime.batches import shuffled_batches
 from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.tasks.references import reference_trajectories
@@ -38,20 +40,29 @@ def warm_start(
     config: JobConfig,
     references: list[Trajectory],
     fleet: Fleet,
+    bad: BadBatches,
     observe: Callable[[int, dict[str, float]], None],
 ) -> None:
-    """Runs `warm_start.steps` updates; `observe` gets each one's number, from 1, and metrics."""
+    """Runs `warm_start.steps` updates; `observe` gets each one's number, from 1, and metrics.
+    A batch that cannot be learned from is no update."""
     seed = [config.seed, WARM_START_STREAM]
     batches = shuffled_batches(references, config.warm_start.batch, seed)
-    for step in range(1, config.warm_start.steps + 1):
+    step = 0
+    while step < config.warm_start.steps:
         # Each query's z side by side, so that the learner packs them behind one prompt.
-        wires = [t.to_wire() for t in sorted(next(batches), key=lambda t: t.query_id)]
+        batch = sorted(next(batches), key=lambda t: t.query_id)
+        wires = [t.to_wire() for t in batch]
         metrics = fleet.ask(
             fleet.learner,
             "apply a likelihood update",
             partial(_fit, wires),
-            changes_state=True,
+            changes_state=lambda metrics: REFUSED not in metrics,
         )
+        if REFUSED in metrics:
+            bad.dropped(BadBatch("warm-start update", metrics[REFUSED], batch, metrics["known"]))
+            continue
+        bad.usable("warm-start update")
+        step += 1
         observe(step, metrics)
         if step % config.checkpoint.every == 0:
             fleet.save_learner()

@@ -77,7 +77,7 @@ class SamplingEngine:
             trust_remote_code=trust_remote_code,
             skip_tokenizer_init=True,
             enforce_eager=cpu,
-            max_model_len=sampler.max_prompt_tokens + support.max_len + 1,
+            max_model_len=sampler.engine_length(support.max_len),
             max_num_seqs=sampler.max_batch,
             enable_lora=True,
             max_loras=1,

@@ -151,6 +151,12 @@ class RandomNumberTask(BaseTask[RandomNumberJob]):
                 outcomes = [continuation_ids(tokenizer, left, f"{gap}{n}") for n in self._integers]
             except ValueError:
                 continue
+            for n, z in zip(self._integers, outcomes, strict=True):
+                if tokenizer.decode(z).strip() != str(n):
+                    raise UserError(
+                        f"the tokenizer of model.name {self._config.model.name!r} cannot write "
+                        f"{n}, it reads {tokenizer.decode(z)!r}; choose another model"
+                    )
             return text_ids(tokenizer, left), outcomes
         raise UserError(
             "the tokenizer of model.name joins the prompt's last word with the number; change "
@@ -176,6 +182,12 @@ class RandomNumberTask(BaseTask[RandomNumberJob]):
             content = np.zeros(vocab_size, dtype=np.bool_)
             content[np.concatenate(outcomes)] = True
             stops = np.union1d(vocabulary.full_stops(), vocabulary.line_stops())
+            if not len(stops):
+                raise UserError(
+                    f"the tokenizer of model.name {self._config.model.name!r} has no full stop, "
+                    "newline or end-of-sequence token, so a number could never end; choose another "
+                    "model"
+                )
             enders = np.zeros(vocab_size, dtype=np.bool_)
             enders[[z[-1] for z in outcomes]] = True
         return BoundedSupport(

@@ -119,6 +119,31 @@ def check_data(name: str, data: TaskData, sampler: SamplerConfig, vocab_size: in
         )
 
 
+def check_positions(data: TaskData, sampler: SamplerConfig, positions: int | None) -> None:
+    """Raises UserError where the model cannot read a query with the longest z.
+
+    positions: the longest text in tokens that it reads, if it says so.
+    """
+    if positions is None:
+        return
+    longest_z = data.support.max_len
+    engine = sampler.engine_length(longest_z)
+    if engine > positions:
+        raise UserError(
+            f"sampler.max_prompt_tokens ({sampler.max_prompt_tokens}), the longest z ({longest_z} "
+            f"tokens) and its end make {engine} tokens, and the model of model.name reads "
+            f"{positions}; lower sampler.max_prompt_tokens or choose another model.name"
+        )
+    for query in (*data.train, *data.held_out):
+        length = len(query.context_ids) + longest_z + len(query.answer_ids)
+        if length > positions:
+            raise UserError(
+                f"query {query.query_id!r} with the longest z ({longest_z} tokens) and its answer "
+                f"is {length} tokens for the reward, and the model of model.name reads "
+                f"{positions}; leave the query out or choose another model.name"
+            )
+
+
 @runtime_checkable
 class Task(Protocol):
     """A family of posteriors p(z | query). `tasks.base` has defaults to inherit."""

@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import psutil
@@ -22,7 +21,7 @@ from gfn_ray.runtime.run_dir import newest_complete
 from gfn_ray.serving.description import read_description
 from gfn_ray.tasks.infill import InfillTask
 from gfn_ray.tasks.references import known_trajectory
-from job_runner import LIMIT, mlflow_run, run, run_make, start, summary, tiny_flags
+from job_runner import LIMIT, await_output, mlflow_run, run, run_make, start, summary, tiny_flags
 from policies import load, lora_trainer
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
@@ -296,13 +295,7 @@ def tuning_flags(model, home):
 
 def await_line(home, process, text):
     """Blocks until the job has printed a line with this text."""
-    with (home / "out").open() as out:
-        printed = ""
-        waited = time.monotonic() + LIMIT
-        while text not in printed:
-            assert process.poll() is None, (home / "err").read_text()
-            assert time.monotonic() < waited, f"no {text!r} in time: {printed}"
-            printed += out.read()
+    await_output(process, home, lambda: text in (home / "out").read_text(), f"no {text!r} in time")
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
@@ -321,9 +314,7 @@ def test_a_stopped_run_leaves_a_checkpoint_and_a_killed_mlflow_run(tiny_dir, tmp
     assert "Traceback" not in (tmp_path / "err").read_text()
 
 
-def test_a_dead_actor_ends_the_run_with_one_clear_error_once_no_restart_is_left(
-    tiny_dir, tmp_path
-):
+def test_a_dead_actor_ends_the_run_with_one_clear_error_once_no_restart_is_left(tiny_dir, tmp_path):
     flags = tiny_flags(tiny_dir, tmp_path, steps=100_000, runtime__max_restarts=0)
     process = start(flags, tmp_path)
     try:

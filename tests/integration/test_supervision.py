@@ -134,6 +134,15 @@ def test_a_successor_repeats_what_changed_the_state_since_it_was_saved(cluster):
     assert crew.member.repeats == 2
 
 
+def test_a_call_whose_value_says_that_it_changed_nothing_is_not_repeated(cluster):
+    crew = Crew()
+    for amount in (1, 10):
+        crew.ask("add", amount, changes_state=lambda total: total == 1)
+    crew.kill()
+    assert crew.ask("add", 0) == 1
+    assert crew.member.repeats == 1
+
+
 def test_calls_of_one_actor_keep_their_order_over_its_death(cluster):
     crew, seen = Crew(), []
     crew.kill()

@@ -1,12 +1,11 @@
 """A synchronous run ends with the same policy, bit for bit, whatever is killed on the way."""
 
 import json
-import time
 
 import psutil
 import pytest
 
-from job_runner import LIMIT, mlflow_run, run, start, summary, tiny_number_flags
+from job_runner import LIMIT, await_output, mlflow_run, run, start, summary, tiny_number_flags
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
 
@@ -57,13 +56,11 @@ def undisturbed(tiny_dir, tmp_path_factory):
 def await_update(home, process, step):
     """Blocks until so many updates are on record."""
     file = home / "run" / "metrics.jsonl"
-    deadline = time.monotonic() + LIMIT
-    while True:
-        assert process.poll() is None, (home / "err").read_text()
-        assert time.monotonic() < deadline, f"update {step} did not come in time"
-        if file.exists() and sum('"phase": "train"' in row for row in file.open()) >= step:
-            return
-        time.sleep(0.02)
+
+    def are_there():
+        return file.exists() and sum('"phase": "train"' in row for row in file.open()) >= step
+
+    await_output(process, home, are_there, f"update {step} did not come in time")
 
 
 def processes(process, actor):

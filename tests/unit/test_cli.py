@@ -131,7 +131,7 @@ def test_environment_variables_change_nothing(monkeypatch: pytest.MonkeyPatch) -
         (["--steps", "-1"], "--steps got -1; it takes a whole number, at least 0"),
         (
             ["--policy.lora-rank", "9"],
-            "--policy.lora-rank got '9'; it takes one of 8, 16, 32, 64, 128, 256",
+            "--policy.lora-rank got '9'; it takes one of 1, 8, 16, 32, 64, 128, 256, 320, 512",
         ),
         (
             ["--replay.max-times-sampled", "0"],
@@ -197,7 +197,8 @@ def test_a_bad_command_line_gets_one_line(
         ("steps = {}", "steps in run.toml got {}; it takes a whole number, at least 0"),
         (
             "[policy]\nlora_rank = [8]",
-            "policy.lora_rank in run.toml got [8]; it takes one of 8, 16, 32, 64, 128, 256",
+            "policy.lora_rank in run.toml got [8]; "
+            "it takes one of 1, 8, 16, 32, 64, 128, 256, 320, 512",
         ),
         (
             "[policy]\nlora_targets = ['q_proj', 3]",
@@ -309,7 +310,7 @@ def test_help_shows_every_setting_with_description_and_default(
         assert " ".join((setting.field.description or "?").split()) in shown
     assert "learner: The updates." in shown
     assert "AdamW's learning rate after warm-up. [a number, above 0; default 0.0005]" in shown
-    assert "--policy.lora-rank 8|16|32|64|128|256" in shown
+    assert "--policy.lora-rank 1|8|16|32|64|128|256|320|512" in shown
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,10 +1,12 @@
 """Settings: defaults that agree with each other, contradictions that are named."""
 
+from typing import get_args
+
 import pytest
 from numpy.random import default_rng
 from pydantic import ValidationError
 
-from gfn_ray.config import InfillJob, JobConfig, RewardConfig, SamplerConfig
+from gfn_ray.config import InfillJob, JobConfig, PolicyConfig, RewardConfig, SamplerConfig
 from gfn_ray.sampling.exploration import exploration_plan, on_policy_plan
 
 
@@ -61,3 +63,10 @@ def test_a_group_is_proposed_in_the_configured_shares():
 
 def test_the_same_entropy_gives_the_same_plans():
     assert on_policy_plan(4, default_rng([7, 1])) == on_policy_plan(4, default_rng([7, 1]))
+
+
+def test_the_adapter_ranks_are_those_that_vllm_accepts():
+    from vllm.config.lora import MaxLoRARanks
+
+    ours = PolicyConfig.model_fields["lora_rank"].annotation
+    assert get_args(ours) == get_args(MaxLoRARanks)

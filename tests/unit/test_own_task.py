@@ -10,7 +10,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from gfn_ray.errors import UserError
-from gfn_ray.tasks.task import TaskData, check_data
+from gfn_ray.tasks.task import TaskData, check_data, check_positions
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 EXAMPLE = DOCS / "examples" / "haiku.py"
@@ -88,6 +88,20 @@ def test_data_that_cannot_carry_a_run_are_refused(haiku, data, tokenizer, change
     wrong = TaskData(train, held_out, data.support, data.reward)
     with pytest.raises(UserError, match=message):
         check_data("haiku", wrong, sampler, changes.get("vocab_size", len(tokenizer)))
+
+
+def test_a_query_that_the_model_cannot_read_with_the_longest_z_is_refused(haiku, data):
+    engine = haiku.HaikuJob().sampler.model_copy(update={"max_prompt_tokens": 100})
+    longest = 100 + data.support.max_len + 1
+    check_positions(data, engine, None)
+    with pytest.raises(UserError, match=rf"max_prompt_tokens \(100\).* reads {longest - 1};"):
+        check_positions(data, engine, longest - 1)
+
+    tight = engine.model_copy(update={"max_prompt_tokens": 1})
+    needed = [len(q.context_ids) + data.support.max_len + 1 for q in (*data.train, *data.held_out)]
+    check_positions(data, tight, max(needed))
+    with pytest.raises(UserError, match=rf"query '.*' .* is {max(needed)} tokens .* reads"):
+        check_positions(data, tight, max(needed) - 1)
 
 
 def test_a_task_without_queries_of_ones_own_says_so(haiku):

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from gfn_ray.config import RandomNumberConfig, RandomNumberJob
 from gfn_ray.errors import UserError
@@ -131,6 +132,23 @@ def test_full_support_without_an_end_of_sequence_is_refused(tokenizer):
 
     with pytest.raises(UserError, match=r"task\.support digits"):
         load(Endless(), support="full")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], r"cannot write 0, it reads '\?'"),
+        ([str(n) for n in range(9)], r"cannot write 9, it reads '\?'"),
+        ([str(n) for n in range(10)], "no full stop, newline or end-of-sequence token"),
+    ],
+)
+def test_a_tokenizer_that_cannot_write_the_numbers_or_their_end_is_refused(words, message):
+    vocabulary = {word: i for i, word in enumerate(["?", "a", "numbers:", *words])}
+    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    inner.decoder = decoders.Fuse()
+    with pytest.raises(UserError, match=message):
+        load(PreTrainedTokenizerFast(tokenizer_object=inner), low=0, high=9)
 
 
 def test_settings_that_contradict_each_other_are_refused():

@@ -252,7 +252,7 @@ def test_an_unscored_trajectory_is_refused_and_nothing_of_its_batch_is_kept(
 def test_a_trajectory_that_ends_where_it_may_not_end_is_refused() -> None:
     dead_end = trajectory(tokens=[1, 2])
     object.__setattr__(dead_end, "terminable", np.array([False, True, False]))
-    with pytest.raises(ValueError, match="terminable"):
+    with pytest.raises(ValueError, match="ends where it may not stop"):
         buffer().add([dead_end.scored([np.nan, -1.0, np.nan])])
 
 

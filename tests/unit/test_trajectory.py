@@ -161,10 +161,22 @@ def test_a_reward_is_kept_at_terminable_prefixes_only():
     assert scored.final_log_reward == -3.0
 
 
+@pytest.mark.parametrize(
+    ("tokens", "log_reward", "fault"),
+    [
+        ([6, 7, 1, 8], [np.nan, np.nan, -3.0, np.nan, -4.0], None),
+        ([6, 7, 1, 8], [np.nan, np.nan, np.nan, np.nan, -4.0], "log R is nan"),
+        ([6, 7, 1, 8], [0.0, 0.0, -3.0, 0.0, -np.inf], "log R is -inf"),
+        ([6, 7, 1, 8], [0.0, 0.0, np.inf, 0.0, -4.0], "log R is inf"),
+        ([6, 1], [0.0, 0.0, 0.0], "z ends where it may not stop, so it has no log R"),
+    ],
+)
+def test_a_fault_is_a_log_r_that_is_not_finite_wherever_z_may_stop(tokens, log_reward, fault):
+    assert unscored(tokens).scored(log_reward).reward_fault == fault
+
+
 def test_a_reward_of_the_wrong_shape_or_missing_where_needed_is_refused():
     with pytest.raises(ValueError, match="expected"):
         unscored([0, 6]).scored([1.0])
-    with pytest.raises(ValueError, match="NaN at a terminable"):
-        unscored([0, 6]).scored([1.0, 2.0, np.nan])
     with pytest.raises(ValueError, match="not been scored"):
         _ = unscored([0, 6]).final_log_reward

@@ -43,12 +43,17 @@ def test_every_terminable_prefix_gets_the_weight_of_its_own_text(pairs, tokenize
 
 
 @pytest.mark.parametrize("weight", [float("-inf"), float("nan")])
-def test_a_weight_that_is_not_finite_is_refused_with_the_text(pairs, tokenizer, weight):
+def test_a_weight_that_is_not_finite_is_the_fault_of_its_trajectory_alone(pairs, tokenizer, weight):
     def never(query, text):
-        return weight
+        return weight if query.query_id == "q1" else 0.0
 
-    with pytest.raises(UserError, match=rf"never gave {weight} for the text .*finite"):
-        reward_of(never, tokenizer).score(pairs)
+    for one in reward_of(never, tokenizer).score(pairs):
+        assert one.reward_fault == (f"log R is {weight}" if one.query_id == "q1" else None)
+
+
+def test_a_verifier_that_gives_no_number_is_named_with_the_text(pairs, tokenizer):
+    with pytest.raises(UserError, match=r"the verifier .* failed on the text .*TypeError"):
+        reward_of(lambda query, text: None, tokenizer).score(pairs)
 
 
 def test_a_verifier_that_fails_is_named_with_the_text(pairs, tokenizer):

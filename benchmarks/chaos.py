@@ -1,0 +1,242 @@
+"""Forty faults in one run: what is survived, how fast, what is lost, and what it costs the policy.
+
+    python benchmarks/chaos.py                             # 42 faults, some 20 minutes on two cores
+    python benchmarks/chaos.py --faults 4 --controls 1     # a short form
+
+A policy of random integers is trained on the tiny model of the tests, first undisturbed with
+several seeds, then once more while a seeded schedule of faults befalls it (faults.py has them).
+Prints a line a fault, then a Markdown table; --out keeps both, and the run, in a directory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from faults import Fault, SmallDisk, faults
+from victim import Lost, MlflowServer, Victim
+
+from job_runner import tiny_number_flags
+from tiny import tiny_model
+
+SETTINGS = {
+    "steps": 400,
+    "task__high": 100,
+    "policy__lora_rank": 32,  # so that adapters are too large to travel inside a message
+    "learner__lr": "1e-2",
+    "learner__lr_end": 0.05,
+    "eval__every": 0,
+    "checkpoint__every": 5,
+    "runtime__call_timeout_s": 12,
+    "runtime__max_restarts": 200,
+    "runtime__log_every": 20,
+}
+FIRST_FAULT_AFTER = 10  # updates
+BETWEEN_FAULTS = 4  # updates
+LIMIT_S = 240.0  # for a run to be itself again after a fault
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """seconds: from the fault until an update was applied with all that it took away restored."""
+
+    number: int
+    fault: str
+    target: str
+    step: int
+    seconds: float
+    survived: bool
+    remark: str = ""
+
+
+@dataclass
+class Tally:
+    """Trajectories: acknowledged to the job, and those that the files of replay have."""
+
+    acknowledged: int = 0
+    stored_before: int = 0
+    lost: int = 0
+
+    def settle(self, victim: Victim) -> None:
+        """The account of a job that has ended, however it did."""
+        acknowledged, stored = victim.acknowledged(), victim.stored()
+        self.lost += max(0, acknowledged - (stored - self.stored_before))
+        self.acknowledged += acknowledged
+        self.stored_before = stored
+
+
+def schedule(kinds: list[Fault], count: int, seed: int) -> Iterator[Fault]:
+    """Every kind once in a random order, and again until there are enough."""
+    rng = np.random.default_rng(seed)
+    return islice(cycle(kinds[i] for i in rng.permutation(len(kinds))), count)
+
+
+def undisturbed(model: Path, home: Path, uri: str, seed: int) -> float:
+    """Total variation to the target after a run that nothing happened to."""
+    victim = Victim(home, flags(model, home, uri, seed))
+    victim.wait(lambda: victim.process.poll() == 0, 1800.0, "a run without faults did not end")
+    assert victim.summary is not None
+    return float(victim.summary["after"]["tv"])
+
+
+def flags(model: Path, home: Path, uri: str, seed: int) -> list[str]:
+    return tiny_number_flags(model, home, seed=seed, tracking__uri=uri, **SETTINGS)
+
+
+def befall(victim: Victim, fault: Fault, number: int, tally: Tally) -> Outcome:
+    """One fault, from its beginning until the run is itself again."""
+    step, before = victim.step, len(victim.restarts)
+    started = time.monotonic()
+    try:
+        release = fault.inflict(victim)
+        if fault.whole:
+            release()
+            tally.settle(victim)
+            victim.go_on()
+            file = victim.run_dir / "metrics.jsonl"
+            size = file.stat().st_size
+            victim.wait(lambda: file.stat().st_size != size, LIMIT_S, "it did not go on")
+            step = victim.step
+        elif fault.restarts:
+            victim.wait(
+                lambda: len(victim.restarts) > before,
+                LIMIT_S,
+                f"the {fault.target} was not started again",
+            )
+            step = victim.step
+        victim.wait(lambda: victim.step > step, LIMIT_S, "there was no further update")
+        seconds = time.monotonic() - started
+        victim.wait(lambda: victim.step >= step + fault.updates, LIMIT_S, "updates ceased")
+        if not fault.whole:
+            release()
+    except (Lost, AssertionError) as error:
+        seconds = time.monotonic() - started
+        return Outcome(number, fault.name, fault.target, step, seconds, False, str(error))
+    return Outcome(number, fault.name, fault.target, step, seconds, True)
+
+
+def tormented(
+    victim: Victim, kinds: list[Fault], count: int, seed: int, tally: Tally
+) -> list[Outcome]:
+    """A run that befalls all that is scheduled; ends early where it does not survive."""
+    outcomes: list[Outcome] = []
+    victim.wait(lambda: victim.step >= FIRST_FAULT_AFTER, LIMIT_S, "training did not begin")
+    for number, fault in enumerate(schedule(kinds, count, seed), start=1):
+        step = victim.step
+        victim.wait(lambda step=step: victim.step >= step + BETWEEN_FAULTS, LIMIT_S, "no updates")
+        outcomes.append(befall(victim, fault, number, tally))
+        print(line(outcomes[-1]), flush=True)
+        if victim.process.poll() is not None:
+            break
+    return outcomes
+
+
+def line(outcome: Outcome) -> str:
+    state = "survived" if outcome.survived else f"NOT survived: {outcome.remark}"
+    return (
+        f"{outcome.number:3d}  after update {outcome.step:4d}  {outcome.fault} of "
+        f"{outcome.target}: {state}, {outcome.seconds:.1f} s"
+    )
+
+
+def table(outcomes: list[Outcome]) -> str:
+    rows = [
+        "| fault | befell | times | survived | seconds, median | 95th percentile |",
+        "|---|---|---|---|---|---|",
+    ]
+    kinds = sorted({(one.fault, one.target) for one in outcomes})
+    for fault, target in [*kinds, ("all", "")]:
+        of_kind = [o for o in outcomes if fault == "all" or (o.fault, o.target) == (fault, target)]
+        seconds = [one.seconds for one in of_kind]
+        rows.append(
+            f"| {fault} | {target} | {len(of_kind)} | {sum(o.survived for o in of_kind)} "
+            f"| {statistics.median(seconds):.1f} | {np.percentile(seconds, 95):.1f} |"
+        )
+    return "\n".join(rows)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--faults", type=int, default=42, help="how many (default 42)")
+    parser.add_argument("--controls", type=int, default=3, help="runs without faults (default 3)")
+    parser.add_argument("--seed", type=int, default=0, help="of the schedule (default 0)")
+    parser.add_argument("--only", help="only faults whose name and target match this")
+    parser.add_argument("--out", type=Path, help="a new directory for the report and the runs")
+    given = parser.parse_args()
+    home = given.out or Path(tempfile.mkdtemp(prefix="gfn-ray-chaos-"))
+    home.mkdir(parents=True, exist_ok=True)
+    report = chaos(home.absolute(), given.faults, given.controls, given.seed, given.only)
+    print(f"\n{report.pop('table')}\n")
+    for name, value in report.items():
+        print(f"{name}: {value}")
+    return 0 if report["survived"] == report["faults"] and not report["trajectories_lost"] else 1
+
+
+def chaos(home: Path, count: int, controls: int, seed: int, only: str | None) -> dict[str, Any]:
+    model = tiny_model(home / "model")
+    server = MlflowServer(home)
+    server.start()
+    victims: list[Victim] = []
+    disk: SmallDisk | None = None
+    try:
+        variation = []
+        for number in range(controls):
+            place = home / f"control-{number}"
+            place.mkdir()
+            variation.append(undisturbed(model, place, server.uri, number))
+            print(f"without faults, seed {number}: total variation {variation[-1]:.4f}", flush=True)
+        place = home / "chaos"
+        place.mkdir()
+        victim = Victim(place, flags(model, place, server.uri, 0))
+        victims.append(victim)
+        victim.wait(victim.checkpoints.is_dir, 120.0, "the run made no directory")
+        disk = SmallDisk(victim.checkpoints)
+        if not disk.mount():
+            print("no small disk can be mounted here: 'disk full' is left out")
+            disk = None
+        kinds = faults(server, victim.checkpoints if disk else None)
+        kinds = [k for k in kinds if not only or re.search(only, f"{k.name} {k.target}")]
+        tally = Tally()
+        outcomes = tormented(victim, kinds, count, seed, tally)
+        victim.wait(lambda: victim.process.poll() == 0, 1800.0, "the run did not end")
+        assert victim.summary is not None
+        tally.settle(victim)
+        found = {
+            "table": table(outcomes),
+            "faults": len(outcomes),
+            "survived": sum(one.survived for one in outcomes),
+            "seconds_to_recover_median": round(statistics.median(o.seconds for o in outcomes), 1),
+            "seconds_to_recover_p95": round(
+                float(np.percentile([o.seconds for o in outcomes], 95)), 1
+            ),
+            "trajectories_acknowledged": tally.acknowledged,
+            "trajectories_lost": tally.lost,
+            "actors_restarted": len(victim.restarts),
+            "total_variation": round(float(victim.summary["after"]["tv"]), 4),
+            "total_variation_without_faults": [round(one, 4) for one in variation],
+        }
+        report = {**found, "outcomes": [asdict(one) for one in outcomes]}
+        (home / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+        (home / "report.md").write_text(found["table"] + "\n")
+        return found
+    finally:
+        for one in victims:
+            one.kill()
+        if disk is not None:
+            disk.unmount()
+        server.kill()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

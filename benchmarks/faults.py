@@ -1,0 +1,214 @@
+"""What may befall a run: each fault is inflicted from outside, on real processes and files.
+
+Owns the faults and how each is taken back. What becomes of the run is for chaos.py to see.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from victim import ACTORS, MlflowServer, Victim
+
+Release = Callable[[], None]
+
+PAUSE_S = 2.0
+"""Seconds that a slow actor keeps silent: well below the run's time limit for a call."""
+GONE_WITHIN_S = 30.0
+"""Seconds that a process which does not answer may outlive the start of its successor's work."""
+CHECKPOINT_DISK_BYTES = 24 << 20
+
+_FREE_OBJECTS = """
+import sys, ray
+from ray._private.internal_api import free, node_stats
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+(node,) = ray.nodes()
+stats = node_stats(node["NodeManagerAddress"], node["NodeManagerPort"])
+found = {
+    bytes(ref.object_id)
+    for worker in stats.core_workers_stats
+    for ref in worker.object_refs
+    if ref.object_size > 100_000
+}
+free([ray.ObjectRef(one) for one in found], local_only=False)
+print(len(found))
+"""
+
+_FILL_STORE = """
+import sys, time, numpy as np, ray
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+kept = [ray.put(np.ones(32 << 20, dtype=np.uint8)) for _ in range(int(sys.argv[2]))]
+print(len(kept), flush=True)
+time.sleep(float(sys.argv[3]))
+"""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """restarts: the kind of actor that has to be started again, if any. whole: the job itself dies
+    and is resumed. updates: that must be applied while it lasts, before it is taken back."""
+
+    name: str
+    target: str
+    inflict: Callable[[Victim], Release]
+    restarts: bool = False
+    whole: bool = False
+    updates: int = 2
+
+
+def faults(server: MlflowServer, disk: Path | None) -> list[Fault]:
+    """Each kind on each of its targets. disk: a small file system for checkpoints, where one can
+    be had."""
+    kinds = [
+        *(Fault("kill -9", kind, _kill(kind), restarts=True) for kind in ACTORS),
+        *(Fault("SIGSTOP", kind, _wedge(kind), restarts=True) for kind in ACTORS),
+        *(Fault("out of memory", kind, _starve(kind), restarts=True) for kind in ACTORS),
+        *(Fault("slow replies", kind, _delay(kind)) for kind in ACTORS),
+        Fault("kill -9 and --resume", "the whole job", lambda victim: victim.kill, whole=True),
+        Fault("server gone", "MLflow", lambda _: _without(server), updates=4),
+        Fault("database locked", "MLflow", lambda _: _locked(server.database), updates=4),
+        Fault("objects lost", "object store", _lose_objects, updates=4),
+        Fault("store full", "object store", _fill_store, updates=4),
+    ]
+    if disk is not None:
+        kinds.append(Fault("disk full", "checkpoints", lambda _: _filled(disk), updates=12))
+    return kinds
+
+
+def _nothing() -> None:
+    """What is done cannot be taken back."""
+
+
+def _kill(kind: str) -> Callable[[Victim], Release]:
+    def inflict(victim: Victim) -> Release:
+        victim.actor(kind).kill()
+        return _nothing
+
+    return inflict
+
+
+def _wedge(kind: str) -> Callable[[Victim], Release]:
+    def inflict(victim: Victim) -> Release:
+        process = victim.actor(kind)
+        process.suspend()
+
+        def release() -> None:
+            """The run has to end it by itself: one that is still there would keep its memory."""
+            try:
+                process.wait(GONE_WITHIN_S)
+            except psutil.TimeoutExpired:
+                process.kill()
+                raise AssertionError(f"the stopped {kind} process was left behind") from None
+
+        return release
+
+    return inflict
+
+
+def _delay(kind: str) -> Callable[[Victim], Release]:
+    def inflict(victim: Victim) -> Release:
+        process = victim.actor(kind)
+        process.suspend()
+        time.sleep(PAUSE_S)
+        process.resume()
+        return _nothing
+
+    return inflict
+
+
+def _starve(kind: str) -> Callable[[Victim], Release]:
+    """No further page of address space: the next allocation that needs one fails."""
+
+    def inflict(victim: Victim) -> Release:
+        process = victim.actor(kind)
+        process.rlimit(psutil.RLIMIT_AS, (1 << 20, 1 << 20))
+        return _nothing
+
+    return inflict
+
+
+def _without(server: MlflowServer) -> Release:
+    server.kill()
+    return server.start
+
+
+def _locked(database: Path) -> Release:
+    connection = sqlite3.connect(database, timeout=30.0, check_same_thread=False)
+    connection.execute("BEGIN EXCLUSIVE")
+
+    def release() -> None:
+        connection.rollback()
+        connection.close()
+
+    return release
+
+
+def _filled(disk: Path) -> Release:
+    filler = disk / ".filler"
+    with filler.open("wb") as out:
+        try:
+            while True:
+                out.write(b"\0" * (1 << 20))
+                out.flush()
+        except OSError:
+            pass  # full, as is wanted
+    return filler.unlink
+
+
+def _lose_objects(victim: Victim) -> Release:
+    process = _ray_script(_FREE_OBJECTS, victim)
+    text, _ = process.communicate(timeout=60)
+    assert int(text) > 0, "the store held no object to be lost"
+    return _nothing
+
+
+def _fill_store(victim: Victim) -> Release:
+    """A neighbour puts more into Ray's store than it holds, so that what lies there is spilled."""
+    process = _ray_script(_FILL_STORE, victim, "24", "600")
+    assert process.stdout is not None
+    process.stdout.readline()
+
+    def release() -> None:
+        process.kill()
+        process.wait(30)
+
+    return release
+
+
+def _ray_script(text: str, victim: Victim, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", text, victim.gcs_address(), *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+class SmallDisk:
+    """A file system of a few megabytes over a directory; needs the right to mount one."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def mount(self) -> bool:
+        """False where this user may not."""
+        if os.geteuid() != 0 or not shutil.which("mount"):
+            return False
+        done = subprocess.run(
+            [
+                *("mount", "-t", "tmpfs", "-o", f"size={CHECKPOINT_DISK_BYTES}", "checkpoints"),
+                str(self._directory),
+            ],
+            capture_output=True,
+        )
+        return done.returncode == 0
+
+    def unmount(self) -> None:
+        subprocess.run(["umount", str(self._directory)], check=True, timeout=60)

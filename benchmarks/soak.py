@@ -1,0 +1,172 @@
+"""Does a long run leak? Memory, object store, files and shared memory of a run, over time.
+
+    python benchmarks/soak.py --minutes 60
+
+Trains a policy of random digits on the tiny model of the tests for so long, looks at every process
+each few seconds, and fits a line to each series once the run has warmed up. A series grows where
+its slope is beyond doubt (95 % interval above zero) and adds more than `GROWTH` of its mean in an
+hour. Prints a Markdown table; --out keeps it, the samples and a plot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+from scipy import stats
+from victim import ACTORS, Victim
+
+from gfn_ray.evaluation.drawing import AFTER, GRID, INK, save_figure
+from job_runner import tiny_number_flags
+from tiny import tiny_model
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SETTINGS = {
+    "steps": 10_000_000,
+    "task__high": 9,
+    "policy__lora_rank": 32,
+    "learner__lr": "1e-3",
+    "eval__every": 0,
+    "checkpoint__every": 50,
+    "runtime__log_every": 1000,
+}
+WARM_UP = 0.25  # share of the samples that are left out: caches fill, allocators settle
+GROWTH = 0.05  # of the mean, in an hour
+MIB = 2**20
+
+Series = dict[str, list[float]]
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Trend:
+    """slope and its 95 % interval in units an hour."""
+
+    name: str
+    mean: float
+    slope: float
+    low: float
+    high: float
+
+    @property
+    def grows(self) -> bool:
+        return self.low > 0 and self.slope > GROWTH * self.mean
+
+
+def trend(name: str, hours: Array, values: Array) -> Trend:
+    """A straight line through what comes after the warm-up. Neighbouring samples are alike, so the
+    interval is that of the Theil-Sen slope, which asks nothing of their errors' shape."""
+    skipped = int(len(values) * WARM_UP)
+    x, y = hours[skipped:], values[skipped:]
+    slope, _, low, high = stats.theilslopes(y, x)
+    return Trend(name, float(y.mean()), float(slope), float(low), float(high))
+
+
+def look(victim: Victim) -> dict[str, float]:
+    """Everything that could leak, now."""
+    found: dict[str, float] = {}
+    processes = {kind: victim.actor(kind) for kind in ACTORS}
+    processes["controller"] = psutil.Process(victim.process.pid)
+    for kind, process in processes.items():
+        # Unique set size: pages of Ray's store that a process has touched are not its own.
+        found[f"{kind}: memory, MiB"] = process.memory_full_info().uss / MIB
+        found[f"{kind}: open files"] = process.num_fds()
+        found[f"{kind}: threads"] = process.num_threads()
+    shared = Path("/dev/shm")
+    found["/dev/shm: files"] = len(list(shared.iterdir()))
+    found["/dev/shm: MiB"] = sum(one.stat().st_size for one in shared.iterdir()) / MIB
+    found["run directory: MiB"] = _size(victim.run_dir) / MIB
+    return found
+
+
+def soak(home: Path, minutes: float, every: float) -> tuple[Array, Series]:
+    """Hours [N] and what was seen at each."""
+    model = tiny_model(home / "model")
+    flags = tiny_number_flags(model, home, **SETTINGS)
+    victim = Victim(home, flags)
+    hours: list[float] = []
+    seen: Series = defaultdict(list)
+    try:
+        victim.wait(lambda: victim.step > 0, 600.0, "training did not begin")
+        started = time.monotonic()
+        while (passed := time.monotonic() - started) < 60 * minutes:
+            for name, value in look(victim).items():
+                seen[name].append(value)
+            hours.append(passed / 3600)
+            due = time.monotonic() + every
+            victim.wait(lambda due=due: time.monotonic() >= due, 2 * every, "the clock stands")
+        print(f"{victim.step} updates in {minutes:g} minutes, {len(hours)} looks")
+    finally:
+        victim.kill()
+    return np.array(hours), dict(seen)
+
+
+def table(trends: list[Trend]) -> str:
+    rows = ["| | mean | change an hour | 95 % interval | |", "|---|---|---|---|---|"]
+    for one in trends:
+        verdict = "GROWS" if one.grows else "flat"
+        rows.append(
+            f"| {one.name} | {one.mean:.1f} | {one.slope:+.2f} | {one.low:+.2f} to {one.high:+.2f} "
+            f"| {verdict} |"
+        )
+    return "\n".join(rows)
+
+
+def plot(hours: Array, seen: Series) -> Callable[[], Figure]:
+    """Memory of each process, one panel each, on a scale that starts at zero."""
+
+    def make() -> Figure:
+        from matplotlib.figure import Figure
+
+        names = [name for name in seen if name.endswith("MiB")]
+        figure = Figure(figsize=(8, 1.5 * len(names)), layout="constrained")
+        for axes, name in zip(figure.subplots(len(names), sharex=True), names, strict=True):
+            axes.plot(60 * hours, seen[name], color=AFTER, linewidth=1.2)
+            axes.set_ylim(0, 1.25 * max(seen[name]) or 1)
+            axes.set_title(name, loc="left", fontsize=9, color=INK)
+            axes.grid(color=GRID)
+            axes.spines[["top", "right"]].set_visible(False)
+        figure.axes[-1].set_xlabel("minutes")
+        return figure
+
+    return make
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--minutes", type=float, default=60.0, help="default 60")
+    parser.add_argument("--every", type=float, default=5.0, help="seconds between looks")
+    parser.add_argument("--out", type=Path, help="a new directory for table, samples and plot")
+    given = parser.parse_args()
+    home = (given.out or Path(tempfile.mkdtemp(prefix="gfn-ray-soak-"))).absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    hours, seen = soak(home, given.minutes, given.every)
+    # What a run writes down is meant to grow; it is drawn, not judged.
+    judged = [name for name in seen if not name.startswith("run directory")]
+    trends = [trend(name, hours, np.array(seen[name])) for name in judged]
+    (home / "samples.json").write_text(json.dumps({"hours": hours.tolist(), **seen}) + "\n")
+    (home / "report.md").write_text(table(trends) + "\n")
+    files = save_figure(plot(hours, seen), home / "soak", "A run's memory over time", 110)
+    print(f"\n{table(trends)}\n\ndrawn: {files[0]}")
+    return 1 if any(one.grows for one in trends) else 0
+
+
+def _size(directory: Path) -> int:
+    return sum(one.stat().st_size for one in directory.rglob("*") if one.is_file())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,36 @@
+"""An update that was not applied, since a number in it is NaN or infinite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+
+REFUSED = "refused"
+"""Key of the reason in a refused update's wire form; no metric of an update has this name."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Parameters, optimizer and schedule are as they were.
+
+    reason: which number, as in "the loss is nan". known: by name, what the update found out of
+    each trajectory [B], in the order of the batch.
+    """
+
+    reason: str
+    known: dict[str, npt.NDArray[Any]]
+
+    def to_wire(self) -> dict[str, Any]:
+        return {REFUSED: self.reason, "known": self.known}
+
+
+def first_not_finite(values: Mapping[str, float]) -> str | None:
+    """Of numbers by name, the first that is NaN or infinite, as in "the loss is nan"."""
+    for name, value in values.items():
+        if not math.isfinite(value):
+            return f"{name} is {value}"
+    return None
