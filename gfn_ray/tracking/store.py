@@ -37,14 +37,13 @@ def open_run(
     experiment: str,
     run_name: str,
     params: Mapping[str, Any],
-    settings_file: Path | None,
     artifact_root: Path | None,
     run_id: str | None,
 ) -> tuple[MlflowClient, str]:
     """A client, and the id of a new run or of the one that is gone on with.
 
     The arguments are those of Tracker.start. Raises UserError where the store does not take a
-    run, its parameters and the file.
+    run and its parameters.
     """
     try:
         with quick_to_give_up():
@@ -57,7 +56,7 @@ def open_run(
 
                 run = client.create_run(experiment_id, tags=resolve_tags(), run_name=run_name)
                 run_id = str(run.info.run_id)
-                _fill(client, run_id, params, settings_file)
+                _fill(client, run_id, params)
             return client, run_id
     except UserError:
         raise
@@ -137,9 +136,7 @@ def _experiment(client: MlflowClient, uri: str, name: str, artifact_root: Path |
     return str(found.experiment_id)
 
 
-def _fill(
-    client: MlflowClient, run_id: str, params: Mapping[str, Any], settings_file: Path | None
-) -> None:
+def _fill(client: MlflowClient, run_id: str, params: Mapping[str, Any]) -> None:
     """Writes what stands from the start: a run's parameters are for good."""
     from mlflow.entities import Param
     from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
@@ -151,8 +148,6 @@ def _fill(
     try:
         for batch in batches(entries, _PARAMS_PER_BATCH):
             client.log_batch(run_id, params=batch)
-        if settings_file is not None:
-            client.log_artifact(run_id, str(settings_file))
     except Exception:
         client.set_terminated(run_id, "FAILED")
         raise
