@@ -23,6 +23,7 @@ def open_books(config: ConfigT, name: str, display: Display) -> tuple[RunDir, Tr
         config.tracking.experiment,
         directory.path.name,
         config.model_dump(mode="json"),
+        directory.untracked_file,
         artifact_root=output_root() / "mlruns",
     )
     directory.write_tracking(tracker.run_id)
@@ -41,6 +42,7 @@ def reopen_books(config: JobConfig, directory: RunDir, display: Display) -> Trac
         config.tracking.experiment,
         directory.path.name,
         config.model_dump(mode="json"),
+        directory.untracked_file,
         artifact_root=output_root() / "mlruns",
         run_id=directory.read_tracking(),
     )

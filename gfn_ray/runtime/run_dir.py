@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import re
 import shutil
@@ -19,12 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 from filelock import FileLock, Timeout
 
 from gfn_ray.config import JobConfig, TuneBaseJob
 from gfn_ray.durable import COMPLETE, atomic_file, fsync
 from gfn_ray.errors import UserError
+from gfn_ray.json_lines import line, plain
 from gfn_ray.tracking import redact_uri
 
 ConfigT = TypeVar("ConfigT", JobConfig, TuneBaseJob)
@@ -160,6 +159,11 @@ class RunDir:
         return self.path / "start"
 
     @property
+    def untracked_file(self) -> Path:
+        """What MLflow has not taken yet."""
+        return self.path / "untracked"
+
+    @property
     def tracking_file(self) -> Path:
         return self.path / "tracking.json"
 
@@ -196,7 +200,7 @@ class RunDir:
         _write_atomically(self.config_file, text)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        _write_atomically(self.summary_file, json.dumps(_plain(summary), indent=2) + "\n")
+        _write_atomically(self.summary_file, json.dumps(plain(summary), indent=2) + "\n")
 
     def _take_lock(self) -> None:
         """Kept until the process ends."""
@@ -308,7 +312,7 @@ def _remove(directory: Path) -> None:
 
 
 def _append(file: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    lines = [json.dumps(_plain(record), ensure_ascii=False) + "\n" for record in records]
+    lines = [line(record) for record in records]
     with file.open("a", encoding="utf-8") as out:
         out.write("".join(lines))
 
@@ -316,16 +320,3 @@ def _append(file: Path, records: Iterable[Mapping[str, Any]]) -> None:
 def _write_atomically(file: Path, text: str) -> None:
     with atomic_file(file) as temp:
         temp.write_text(text, encoding="utf-8")
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON can hold it: numpy unwrapped, paths as text, NaN and infinity as null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, (np.generic, np.ndarray)):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value

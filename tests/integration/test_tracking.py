@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,17 +22,24 @@ from hypothesis import strategies as st
 
 import gfn_ray
 from gfn_ray.config import InfillJob
-from gfn_ray.errors import RunFailed, UserError
-from gfn_ray.tracking import Tracker, _key, redact_uri
+from gfn_ray.errors import UserError
+from gfn_ray.tracking import Tracker, redact_uri
+from gfn_ray.tracking.names import key as mlflow_key
 
 METRICS_CALL_LIMIT_S = 0.010
+
+
+def begin(uri: str, experiment: str, name: str, params: dict[str, Any], **options: Any) -> Tracker:
+    """A tracker whose data waits in a file of its own."""
+    waiting = Path(tempfile.mkdtemp(prefix="gfn_ray-test-")) / "untracked"
+    return Tracker.start(uri, experiment, name, params, waiting, **options)
 
 
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with MLflow's tables, for the first connection takes many seconds."""
     file = tmp_path_factory.mktemp("mlflow") / "migrated.db"
-    Tracker.start(f"sqlite:///{file}", "warm-up", "warm-up", {}).end("FINISHED")
+    begin(f"sqlite:///{file}", "warm-up", "warm-up", {}).end("FINISHED")
     return file
 
 
@@ -43,7 +51,7 @@ def uri(migrated: Path, tmp_path: Path) -> str:
 
 @pytest.fixture
 def tracker(uri: str) -> Iterator[Tracker]:
-    tracker = Tracker.start(uri, "tests", "a-run", {"steps": 3})
+    tracker = begin(uri, "tests", "a-run", {"steps": 3})
     yield tracker
     tracker.end("FINISHED")
 
@@ -71,7 +79,7 @@ def history(tracker: Tracker, key: str) -> list[tuple[int, float]]:
 
 def test_a_whole_config_becomes_dotted_parameters(uri: str) -> None:
     config = InfillJob()
-    tracker = Tracker.start(uri, "tests", "config", config.model_dump())
+    tracker = begin(uri, "tests", "config", config.model_dump())
     params = stored(tracker).data.params
     tracker.end("FINISHED")
     assert params["learner.lr"] == "0.0005"
@@ -89,7 +97,7 @@ def test_awkward_parameters_are_made_to_fit(uri: str) -> None:
         "empty": "",
         **{f"p{i}": i for i in range(250)},
     }
-    tracker = Tracker.start(uri, "tests", "awkward", params)
+    tracker = begin(uri, "tests", "awkward", params)
     kept = stored(tracker).data.params
     tracker.end("FINISHED")
     assert len(kept) == len(params)
@@ -133,8 +141,8 @@ def test_a_step_does_not_wait_for_the_database(tracker: Tracker) -> None:
 def test_mlflow_takes_every_name_that_we_make(name: str) -> None:
     from mlflow.utils.validation import _validate_metric_name, _validate_param_name
 
-    _validate_metric_name(_key(name))
-    _validate_param_name(_key(name))
+    _validate_metric_name(mlflow_key(name))
+    _validate_param_name(mlflow_key(name))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +157,7 @@ def test_mlflow_takes_every_name_that_we_make(name: str) -> None:
     ],
 )
 def test_names_stay_readable(name: str, key: str) -> None:
-    assert _key(name) == key
+    assert mlflow_key(name) == key
 
 
 # Artifacts and tables
@@ -188,7 +196,7 @@ def test_artifacts_lie_beside_the_database_not_in_the_working_directory(
 
 def test_artifacts_go_where_they_are_told(uri: str, tmp_path: Path) -> None:
     root = tmp_path / "else where"
-    tracker = Tracker.start(uri, "my experiment", "run", {}, artifact_root=root)
+    tracker = begin(uri, "my experiment", "run", {}, artifact_root=root)
     (tmp_path / "file").write_text("f")
     tracker.artifact(tmp_path / "file", "sub")
     tracker.end("FINISHED")
@@ -200,7 +208,7 @@ def test_artifacts_go_where_they_are_told(uri: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("status", ["FINISHED", "KILLED", "FAILED"])
 def test_a_run_ends_with_its_status_and_with_all_its_metrics(uri: str, status: Any) -> None:
-    tracker = Tracker.start(uri, "tests", "a-run", {})
+    tracker = begin(uri, "tests", "a-run", {})
     tracker.metrics({"loss": 1.0}, 1)
     tracker.end(status)
     tracker.end("FINISHED")
@@ -212,7 +220,7 @@ def test_a_run_ends_with_its_status_and_with_all_its_metrics(uri: str, status: A
 
 def test_system_metrics_are_sampled(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
-    tracker = Tracker.start(uri, "tests", "system", {})
+    tracker = begin(uri, "tests", "system", {})
     deadline = time.monotonic() + 30
     seen: set[str] = set()
     while "system/cpu_utilization_percentage" not in seen and time.monotonic() < deadline:
@@ -222,7 +230,7 @@ def test_system_metrics_are_sampled(uri: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_two_runs_share_an_experiment(uri: str) -> None:
-    trackers = [Tracker.start(uri, "shared", f"run-{i}", {}) for i in range(2)]
+    trackers = [begin(uri, "shared", f"run-{i}", {}) for i in range(2)]
     runs = [stored(tracker).info for tracker in trackers]
     for tracker in trackers:
         tracker.end("FINISHED")
@@ -231,11 +239,11 @@ def test_two_runs_share_an_experiment(uri: str) -> None:
 
 
 def test_a_deleted_experiment_is_refused(uri: str) -> None:
-    Tracker.start(uri, "gone", "run", {}).end("FINISHED")
+    begin(uri, "gone", "run", {}).end("FINISHED")
     known = client(uri).get_experiment_by_name("gone")
     client(uri).delete_experiment(known.experiment_id)
     with pytest.raises(UserError, match=r"--tracking.experiment got 'gone', which was deleted"):
-        Tracker.start(uri, "gone", "run", {})
+        begin(uri, "gone", "run", {})
 
 
 def free_port() -> int:
@@ -262,7 +270,7 @@ def test_a_store_that_cannot_be_opened_is_refused_soon_and_without_secrets(
     (tmp_path / "notes.txt").write_text("these are notes, not a database")
     start = time.monotonic()
     with pytest.raises(UserError) as refused:
-        Tracker.start(uri.format(**names), "tests", "run", {})
+        begin(uri.format(**names), "tests", "run", {})
     message = str(refused.value)
     assert message.startswith(f"--tracking.uri got {shown.format(**names)}, which MLflow cannot ")
     assert why in message
@@ -270,20 +278,16 @@ def test_a_store_that_cannot_be_opened_is_refused_soon_and_without_secrets(
     assert time.monotonic() - start < 30
 
 
-def test_a_store_that_is_lost_ends_a_finished_run_with_one_clear_error(
-    uri: str, tmp_path: Path
+def test_a_file_that_is_gone_is_named_and_the_rest_arrives(
+    uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tracker = Tracker.start(uri, "tests", "run", {})
+    tracker = begin(uri, "tests", "run", {})
     tracker.artifact(tmp_path / "no such file")
-    with pytest.raises(RunFailed, match=r"--tracking.uri.*no such file.*run directory"):
-        tracker.end("FINISHED")
-    assert client(uri).get_run(tracker.run_id).info.status == "FAILED"
-
-
-def test_a_store_that_is_lost_does_not_hide_why_a_run_failed(uri: str, tmp_path: Path) -> None:
-    tracker = Tracker.start(uri, "tests", "run", {})
-    tracker.artifact(tmp_path / "no such file")
-    tracker.end("KILLED")
+    tracker.metrics({"loss": 1.0}, 1)
+    tracker.end("FINISHED")
+    run = client(uri).get_run(tracker.run_id)
+    assert (run.info.status, run.data.metrics["loss"]) == ("FINISHED", 1.0)
+    assert "no such file" in caplog.text
 
 
 def test_the_first_connection_is_silent_and_calls_nobody(tmp_path: Path) -> None:
@@ -292,7 +296,8 @@ def test_the_first_connection_is_silent_and_calls_nobody(tmp_path: Path) -> None
         "from pathlib import Path\n"
         "from gfn_ray.tracking import Tracker\n"
         "assert 'mlflow' not in sys.modules\n"
-        f"tracker = Tracker.start('sqlite:///{tmp_path}/new.db', 'e', 'r', {{'a': 1}})\n"
+        f"tracker = Tracker.start('sqlite:///{tmp_path}/new.db', 'e', 'r', {{'a': 1}}, "
+        f"Path('{tmp_path}/untracked'))\n"
         "tracker.metrics({'loss': 1.0}, 1)\n"
         "tracker.table('samples', [{'z': 'a'}])\n"
         "tracker.table('samples', [{'z': 'b'}])\n"

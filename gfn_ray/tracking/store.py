@@ -1,0 +1,167 @@
+"""Opening a tracking store: what is wrong with an address or a place shows here, and at once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gfn_ray.errors import UserError
+from gfn_ray.tracking.address import SQL_SCHEMES, SQLITE_FILE, reason, redact_uri, sqlite_path
+from gfn_ray.tracking.names import batches, flat, key, text
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_PARAMS_PER_BATCH = 100  # MLflow's MAX_PARAMS_TAGS_PER_BATCH
+
+# Read when MLflow is imported. Nothing of a run leaves the machine unasked, nor draws over the
+# display; and the courier has a back-off of its own, beside which four minutes are too long.
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "1",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+_FEW_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+
+# Whose words about a store that fails are repeated by ours, in one line instead of a traceback.
+_LOUD = ("mlflow", "urllib3")
+
+
+def open_run(
+    uri: str,
+    experiment: str,
+    run_name: str,
+    params: Mapping[str, Any],
+    artifact_root: Path | None,
+    run_id: str | None,
+) -> tuple[MlflowClient, str]:
+    """A client, and the id of a new run or of the one that is gone on with.
+
+    The arguments are those of Tracker.start. Raises UserError where the store does not take a
+    run and its parameters.
+    """
+    try:
+        with quick_to_give_up():
+            client = _open(uri)
+            experiment_id = _experiment(client, uri, experiment, artifact_root)
+            if run_id is not None:
+                _reopen(client, uri, run_id)
+            else:
+                from mlflow.tracking.context.registry import resolve_tags
+
+                run = client.create_run(experiment_id, tags=resolve_tags(), run_name=run_name)
+                run_id = str(run.info.run_id)
+                _fill(client, run_id, params)
+            return client, run_id
+    except UserError:
+        raise
+    except Exception as error:
+        # Drivers, HTTP and SQLAlchemy each have their own exceptions; all mean the same here.
+        raise UserError(
+            f"--tracking.uri got {redact_uri(uri)}, which MLflow cannot open: "
+            f"{reason(error)}; it takes sqlite:///FILE.db or the address of a server"
+        ) from error
+
+
+@contextmanager
+def quick_to_give_up() -> Iterator[None]:
+    """Seconds for a server that takes a call and is silent; a variable that is set is respected."""
+    name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "15"
+    try:
+        yield
+    finally:
+        del os.environ[name]
+
+
+def _open(uri: str) -> MlflowClient:
+    os.environ.update(_ENVIRONMENT)
+    for name, value in _FEW_RETRIES.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    # MLflow sets its loggers up at import; the first connection prints each migration.
+    for name in _LOUD:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    if uri.startswith(SQLITE_FILE):
+        _try_sqlite(sqlite_path(uri))
+    return MlflowClient(tracking_uri=uri)
+
+
+def _try_sqlite(file: Path) -> None:
+    """Raise now what MLflow would retry for minutes: no such place, no permission, no database."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(file, timeout=30.0)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.rollback()
+
+
+def _artifact_location(uri: str, experiment: str, root: Path | None) -> str | None:
+    # Left to itself MLflow takes ./mlruns, which for a submitted job is a directory that Ray
+    # deletes.
+    if uri.startswith(SQLITE_FILE) and root is None:
+        root = sqlite_path(uri).parent / "mlruns"
+    if root is None or not uri.startswith(SQL_SCHEMES):
+        return None
+    return (root.absolute() / key(experiment).replace(" ", "_")).as_uri()
+
+
+def _experiment(client: MlflowClient, uri: str, name: str, artifact_root: Path | None) -> str:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        location = _artifact_location(uri, name, artifact_root)
+        try:
+            return str(client.create_experiment(name, artifact_location=location))
+        except MlflowException as error:
+            # Another job made it in between.
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            return _experiment(client, uri, name, artifact_root)
+    if found.lifecycle_stage != "active":
+        raise UserError(
+            f"--tracking.experiment got {name!r}, which was deleted in MLflow; name another, or "
+            f"restore it: mlflow experiments restore --experiment-id {found.experiment_id}"
+        )
+    return str(found.experiment_id)
+
+
+def _fill(client: MlflowClient, run_id: str, params: Mapping[str, Any]) -> None:
+    """Writes what stands from the start: a run's parameters are for good."""
+    from mlflow.entities import Param
+    from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
+
+    entries = [
+        Param(key(name), redact_uri(text(value))[:MAX_PARAM_VAL_LENGTH])
+        for name, value in flat(params)
+    ]
+    try:
+        for batch in batches(entries, _PARAMS_PER_BATCH):
+            client.log_batch(run_id, params=batch)
+    except Exception:
+        client.set_terminated(run_id, "FAILED")
+        raise
+
+
+def _reopen(client: MlflowClient, uri: str, run_id: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.update_run(run_id, status="RUNNING")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise UserError(
+            f"--tracking.uri got {redact_uri(uri)}, which has no run {run_id}; name the store that "
+            "the run was begun in"
+        ) from None
