@@ -46,10 +46,12 @@ class Measured:
 
 @dataclass(frozen=True)
 class Resumption:
-    """Where a run goes on. training: the record of a checkpoint."""
+    """Where a run goes on. training: the record of a checkpoint. replay: the file beside it, of a
+    synchronous run."""
 
     measured: Measured
     training: Record
+    replay: Path
 
 
 def write_training(directory: Path, training: Record, replay: bytes | None) -> None:
@@ -72,16 +74,14 @@ def write_measured(run: RunDir, measured: Measured) -> None:
         temp.write_bytes(pack(record))
 
 
-def prepare_resumption(run: RunDir, queries: list[Query]) -> Resumption | None:
-    """Puts a run's directory back to its newest checkpoint; None where it has none, and is empty
-    again. queries: the held-out ones.
+def find_resumption(run: RunDir, queries: list[Query]) -> Resumption | None:
+    """Where a run can go on: at its newest checkpoint; None where it has none. Changes nothing.
+    queries: the held-out ones.
 
     Raises UserError where a file is damaged, or was written by a newer gfn_ray.
     """
     checkpoint = newest_complete(run.checkpoints_dir)
     if checkpoint is None or not run.start_file.exists():
-        run.cut_back({})
-        shutil.rmtree(run.replay_dir, ignore_errors=True)
         return None
     training = _read(checkpoint / TRAINING_FILE, f"remove {checkpoint} to go on from an older one")
     start = _read(run.start_file, f"remove {run.start_file} to start over")
@@ -99,11 +99,18 @@ def prepare_resumption(run: RunDir, queries: list[Query]) -> Resumption | None:
             f"{run.start_file} speaks of {error}, which the task's data does not have any more; "
             "bring the data of this run back, or start a new run"
         ) from None
-    replay = checkpoint / REPLAY_FILE
-    if replay.exists():
-        start_from(run.replay_dir, replay.read_bytes())
-    run.cut_back(training["files"])
-    return Resumption(measured, training)
+    return Resumption(measured, training, checkpoint / REPLAY_FILE)
+
+
+def put_back(run: RunDir, resumption: Resumption | None) -> None:
+    """A run's directory as it was at that checkpoint; None: as it was at the beginning."""
+    if resumption is None:
+        run.cut_back({})
+        shutil.rmtree(run.replay_dir, ignore_errors=True)
+        return
+    if resumption.replay.exists():
+        start_from(run.replay_dir, resumption.replay.read_bytes())
+    run.cut_back(resumption.training["files"])
 
 
 def _read(file: Path, remedy: str) -> Record:

@@ -18,7 +18,7 @@ from gfn_ray.models.loading import (
 )
 from gfn_ray.models.merged import merged_model_dir
 from gfn_ray.runtime.books import open_books, reopen_books
-from gfn_ray.runtime.checkpoints import Resumption, prepare_resumption
+from gfn_ray.runtime.checkpoints import Resumption, find_resumption, put_back
 from gfn_ray.runtime.cluster import check_resources, choose_device, connected
 from gfn_ray.runtime.display import Display, make_display
 from gfn_ray.runtime.run_dir import RunDir
@@ -82,8 +82,13 @@ def _record(
         directory, tracker = open_books(given, task.name, display)
     else:
         directory = RunDir.reopen(given.resume)
-        resumption = prepare_resumption(directory, data.held_out)
-        _check_unfinished(given, directory, resumption)
+        resumption = find_resumption(directory, data.held_out)
+        finished = _finished(given, directory, resumption)
+        if finished is not None:
+            if directory.untracked_file.exists():
+                reopen_books(given, directory, display).end("FINISHED")
+            raise UserError(f"--resume got {directory.path}, {finished}")
+        put_back(directory, resumption)
         tracker = reopen_books(given, directory, display)
     status: RunStatus = "FAILED"
     session = Session(config, task, data, tokenizer, directory, display, tracker)
@@ -106,18 +111,17 @@ def _record(
         tracker.end(status)
 
 
-def _check_unfinished(config: JobConfig, directory: RunDir, resumption: Resumption | None) -> None:
-    """Raises UserError where there is nothing to go on with."""
+def _finished(config: JobConfig, directory: RunDir, resumption: Resumption | None) -> str | None:
+    """Why there is nothing to go on with, if so. A run that stopped early goes on."""
     if resumption is None or not directory.summary_file.exists():
-        return
+        return None
     done = resumption.training["controller"]["step"]
     rounds = resumption.training["labels"] is not None
     if rounds or done >= config.steps:
         more = "its rounds are done" if rounds else "give --steps more than that to train on"
-        raise UserError(
-            f"--resume got {directory.path}, which finished after {count(done, 'update')}; {more}"
-        )
+        return f"which finished after {count(done, 'update')}; {more}"
     resumption.training["session"]["ended_by"] = "steps"
+    return None
 
 
 def _check(config: JobConfig, task: Task, data: TaskData) -> None:

@@ -117,6 +117,8 @@ def test_a_killed_run_goes_on_as_if_it_had_never_ended(undisturbed, tiny_dir, tm
     assert mlflow_run(tmp_path).info.run_id == begun
     assert mlflow_run(tmp_path).info.status == "FINISHED"
 
+    written = metrics(tmp_path)
     code, _, err = run(again, tmp_path, "random_number")
     assert code == 2
+    assert metrics(tmp_path) == written, "a refusal changes nothing"
     assert f"finished after {STEPS} updates; give --steps more" in err
