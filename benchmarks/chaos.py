@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import cycle, islice
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,16 @@ SETTINGS = {
 }
 FIRST_FAULT_AFTER = 10  # updates
 BETWEEN_FAULTS = 4  # updates
+NOTICE = "restarting it in"  # what a run says of an actor that is lost
 LIMIT_S = 240.0  # for a run to be itself again after a fault
+FELT_WITHIN_S = 40.0  # for an actor that has to be started again: time limit, end and notice
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """seconds: from the fault until an update was applied with all that it took away restored."""
+    """seconds: from the fault until an update was applied with all that it took away restored.
+    felt: False where nothing came of it, as when a process that may have no further memory wants
+    none; such a fault is taken back and not counted."""
 
     number: int
     fault: str
@@ -57,6 +61,7 @@ class Outcome:
     step: int
     seconds: float
     survived: bool
+    felt: bool = True
     remark: str = ""
 
 
@@ -76,10 +81,10 @@ class Tally:
         self.stored_before = stored
 
 
-def schedule(kinds: list[Fault], count: int, seed: int) -> Iterator[Fault]:
-    """Every kind once in a random order, and again until there are enough."""
+def schedule(kinds: list[Fault], seed: int) -> Iterator[Fault]:
+    """Every kind once in a random order, and so on without an end."""
     rng = np.random.default_rng(seed)
-    return islice(cycle(kinds[i] for i in rng.permutation(len(kinds))), count)
+    return cycle([kinds[i] for i in rng.permutation(len(kinds))])
 
 
 def undisturbed(model: Path, home: Path, uri: str, seed: int) -> float:
@@ -97,6 +102,7 @@ def flags(model: Path, home: Path, uri: str, seed: int) -> list[str]:
 def befall(victim: Victim, fault: Fault, number: int, tally: Tally) -> Outcome:
     """One fault, from its beginning until the run is itself again."""
     step, before = victim.step, len(victim.restarts)
+    said = victim.output().count(NOTICE)
     started = time.monotonic()
     try:
         release = fault.inflict(victim)
@@ -109,6 +115,11 @@ def befall(victim: Victim, fault: Fault, number: int, tally: Tally) -> Outcome:
             victim.wait(lambda: file.stat().st_size != size, LIMIT_S, "it did not go on")
             step = victim.step
         elif fault.restarts:
+            if not noticed(victim, said):
+                release()
+                return Outcome(
+                    number, fault.name, fault.target, step, FELT_WITHIN_S, True, felt=False
+                )
             victim.wait(
                 lambda: len(victim.restarts) > before,
                 LIMIT_S,
@@ -122,8 +133,19 @@ def befall(victim: Victim, fault: Fault, number: int, tally: Tally) -> Outcome:
             release()
     except (Lost, AssertionError) as error:
         seconds = time.monotonic() - started
-        return Outcome(number, fault.name, fault.target, step, seconds, False, str(error))
+        return Outcome(number, fault.name, fault.target, step, seconds, False, remark=str(error))
     return Outcome(number, fault.name, fault.target, step, seconds, True)
+
+
+def noticed(victim: Victim, said: int) -> bool:
+    """Whether the run says once more than before that an actor is started again."""
+    try:
+        victim.wait(lambda: victim.output().count(NOTICE) > said, FELT_WITHIN_S, "not felt")
+    except Lost:
+        if victim.process.poll() is not None:
+            raise
+        return False
+    return True
 
 
 def tormented(
@@ -132,18 +154,22 @@ def tormented(
     """A run that befalls all that is scheduled; ends early where it does not survive."""
     outcomes: list[Outcome] = []
     victim.wait(lambda: victim.step >= FIRST_FAULT_AFTER, LIMIT_S, "training did not begin")
-    for number, fault in enumerate(schedule(kinds, count, seed), start=1):
+    for fault in schedule(kinds, seed):
         step = victim.step
         victim.wait(lambda step=step: victim.step >= step + BETWEEN_FAULTS, LIMIT_S, "no updates")
-        outcomes.append(befall(victim, fault, number, tally))
-        print(line(outcomes[-1]), flush=True)
-        if victim.process.poll() is not None:
-            break
-    return outcomes
+        found = befall(victim, fault, len(outcomes) + 1, tally)
+        print(line(found), flush=True)
+        if found.felt:
+            outcomes.append(found)
+        if victim.process.poll() is not None or len(outcomes) == count:
+            return outcomes
+    raise AssertionError("a schedule has no end")
 
 
 def line(outcome: Outcome) -> str:
     state = "survived" if outcome.survived else f"NOT survived: {outcome.remark}"
+    if not outcome.felt:
+        state = "not felt, and taken back"
     return (
         f"{outcome.number:3d}  after update {outcome.step:4d}  {outcome.fault} of "
         f"{outcome.target}: {state}, {outcome.seconds:.1f} s"

@@ -26,9 +26,6 @@ GONE_WITHIN_S = 30.0
 """Seconds that a process which does not answer may outlive the start of its successor's work."""
 CHECKPOINT_DISK_BYTES = 24 << 20
 
-HUNGRY = ("sampler", "reward", "learner")
-"""Replay is left out: once full it asks the system for nothing, so no limit is ever felt."""
-
 _FILL_STORE = """
 import sys, time, numpy as np, ray
 ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
@@ -57,7 +54,7 @@ def faults(server: MlflowServer, disk: Path | None) -> list[Fault]:
     kinds = [
         *(Fault("kill -9", kind, _kill(kind), restarts=True) for kind in ACTORS),
         *(Fault("SIGSTOP", kind, _wedge(kind), restarts=True) for kind in ACTORS),
-        *(Fault("out of memory", kind, _starve(kind), restarts=True) for kind in HUNGRY),
+        *(Fault("out of memory", kind, _starve(kind), restarts=True) for kind in ACTORS),
         *(Fault("slow replies", kind, _delay(kind)) for kind in ACTORS),
         Fault("kill -9 and --resume", "the whole job", lambda victim: victim.kill, whole=True),
         Fault("server gone", "MLflow", lambda _: _without(server), updates=4),
@@ -115,8 +112,13 @@ def _starve(kind: str) -> Callable[[Victim], Release]:
 
     def inflict(victim: Victim) -> Release:
         process = victim.actor(kind)
-        process.rlimit(psutil.RLIMIT_AS, (1 << 20, 1 << 20))
-        return _nothing
+        process.rlimit(psutil.RLIMIT_AS, (1 << 20, psutil.RLIM_INFINITY))
+
+        def release() -> None:
+            if process.is_running():  # it found room enough in what it had
+                process.rlimit(psutil.RLIMIT_AS, (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY))
+
+        return release
 
     return inflict
 

@@ -129,6 +129,10 @@ class Victim:
         file = self.run_dir / "summary.json"
         return json.loads(file.read_text()) if file.exists() else None
 
+    def output(self) -> str:
+        """All that the run has printed."""
+        return (self.home / "out").read_text()
+
     def actor(self, kind: str) -> psutil.Process:
         """The process of an actor that works; waits for one where it is on its way back."""
         found: list[psutil.Process] = []

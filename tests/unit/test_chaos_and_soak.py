@@ -1,5 +1,7 @@
 """The judges of long runs: a schedule that leaves no fault out, and trends that see a leak."""
 
+from itertools import islice
+
 import numpy as np
 import pytest
 from chaos import Outcome, schedule, table
@@ -21,19 +23,19 @@ def kinds(tmp_path):
 
 def test_every_fault_befalls_every_actor(kinds):
     actors = {"sampler", "reward", "replay", "learner"}
-    for name in ("kill -9", "SIGSTOP", "slow replies"):
+    for name in ("kill -9", "SIGSTOP", "out of memory", "slow replies"):
         assert {fault.target for fault in kinds if fault.name == name} == actors
 
 
 def test_a_schedule_leaves_no_fault_out_and_repeats_none_before(kinds):
-    drawn = list(schedule(kinds, 2 * len(kinds), seed=3))
+    drawn = list(islice(schedule(kinds, seed=3), 2 * len(kinds)))
     for half in (drawn[: len(kinds)], drawn[len(kinds) :]):
         assert {(one.name, one.target) for one in half} == {(k.name, k.target) for k in kinds}
 
 
 def test_a_schedule_follows_from_its_seed(kinds):
     first, again, other = (
-        [(one.name, one.target) for one in schedule(kinds, 30, seed)] for seed in (0, 0, 1)
+        [(one.name, one.target) for one in islice(schedule(kinds, seed), 30)] for seed in (0, 0, 1)
     )
     assert first == again != other
 
