@@ -66,7 +66,13 @@ class MlflowServer:
                 ],
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"},
+                env={
+                    **os.environ,
+                    "MLFLOW_DISABLE_TELEMETRY": "true",
+                    "DO_NOT_TRACK": "1",
+                    # Half a dozen further processes, for jobs that nobody here gives it.
+                    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+                },
             )
         await_true(self._answers, limit, "the MLflow server did not start")
 
