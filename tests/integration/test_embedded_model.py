@@ -9,7 +9,6 @@ import os
 import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -70,9 +69,7 @@ def test_two_processes_at_once_convert_once(converted, cache):
 
 def test_a_later_call_only_looks(directory):
     before = (directory / "model.safetensors").stat().st_mtime_ns
-    started = time.monotonic()
     assert resolve_model(ModelConfig()) == str(directory)
-    assert time.monotonic() - started < 1.0
     assert (directory / "model.safetensors").stat().st_mtime_ns == before
 
 

@@ -7,11 +7,13 @@ import math
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,6 @@ from gfn_ray.config import InfillJob
 from gfn_ray.errors import UserError
 from gfn_ray.tracking import Tracker, redact_uri
 from gfn_ray.tracking.names import key as mlflow_key
-
-METRICS_CALL_LIMIT_S = 0.010
 
 
 def begin(uri: str, experiment: str, name: str, params: dict[str, Any], **options: Any) -> Tracker:
@@ -126,14 +126,13 @@ def test_thousands_of_metrics_in_one_step_arrive(tracker: Tracker) -> None:
     assert len(stored(tracker).data.metrics) == 2_500
 
 
-def test_a_step_does_not_wait_for_the_database(tracker: Tracker) -> None:
+def test_a_step_does_not_wait_for_the_database(tracker: Tracker, tmp_path: Path) -> None:
     tracker.flush()
-    seconds = []
-    for step in range(50):
-        start = time.perf_counter()
-        tracker.metrics({f"m{i}": step for i in range(30)}, step)
-        seconds.append(time.perf_counter() - start)
-    assert float(np.median(seconds)) < METRICS_CALL_LIMIT_S
+    with closing(sqlite3.connect(tmp_path / "mlflow.db", timeout=30)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        for step in range(50):  # with a wait for each, the test would not end in its time
+            tracker.metrics({f"m{i}": step for i in range(30)}, step)
+        other.rollback()
     assert len(history(tracker, "m0")) == 50
 
 
@@ -252,6 +251,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@pytest.mark.timeout(60)  # MLflow itself would try for four minutes
 @pytest.mark.parametrize(
     ("uri", "shown", "why"),
     [
@@ -268,14 +268,12 @@ def test_a_store_that_cannot_be_opened_is_refused_soon_and_without_secrets(
 ) -> None:
     names = {"tmp": tmp_path, "port": free_port()}
     (tmp_path / "notes.txt").write_text("these are notes, not a database")
-    start = time.monotonic()
     with pytest.raises(UserError) as refused:
         begin(uri.format(**names), "tests", "run", {})
     message = str(refused.value)
     assert message.startswith(f"--tracking.uri got {shown.format(**names)}, which MLflow cannot ")
     assert why in message
     assert "secret" not in message and "\n" not in message
-    assert time.monotonic() - start < 30
 
 
 def test_a_file_that_is_gone_is_named_and_the_rest_arrives(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from gfn_ray.config import InfillJob
 from gfn_ray.errors import RunFailed, UserError
 from gfn_ray.settings import settings_of
 
-HELP_LIMIT_S = 1.0
 HEAVY = ("torch", "ray", "vllm", "transformers", "mlflow", "rich")
 
 
@@ -319,7 +317,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert (ended.value.code, capsys.readouterr().out) == (0, f"gfn_ray {__version__}\n")
 
 
-def test_help_is_quick_and_loads_nothing_heavy() -> None:
+def test_help_loads_nothing_heavy() -> None:
     program = (
         "import sys\n"
         "from gfn_ray.cli import parse\n"
@@ -329,16 +327,9 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
         "finally:\n"
         f"    print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)\n"
     )
-
-    def seconds() -> float:
-        start = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-        assert done.stderr.strip() == "[]"
-        assert "--learner.lr" in done.stdout
-        return time.perf_counter() - start
-
-    # The best of three: the limit is the program's, not the neighbours' on a shared machine.
-    assert min(seconds() for _ in range(3)) < HELP_LIMIT_S
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stderr.strip() == "[]"
+    assert "--learner.lr" in done.stdout
 
 
 @pytest.mark.parametrize(
