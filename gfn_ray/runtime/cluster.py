@@ -20,7 +20,9 @@ LOCAL_OBJECT_STORE_BYTES = 512 << 20
 def connected() -> Iterator[None]:
     """Connects to $RAY_ADDRESS (set inside a submitted job), else starts Ray locally."""
     address = os.environ.get("RAY_ADDRESS")
-    common = {"log_to_driver": False, "logging_level": "ERROR"}
+    # A failed call has several references, of which calls.py reads one; Ray would print the
+    # traceback of every other.
+    common = {"log_to_driver": False, "logging_level": "CRITICAL"}
     try:
         if address:
             ray.init(address=address, **common)
