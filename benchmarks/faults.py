@@ -156,7 +156,7 @@ def _fill_store(victim: Victim) -> Release:
     disk. Nothing in Ray 2.60 takes a single object away from outside."""
     process = _ray_script(_FILL_STORE, victim, "24", "600")
     assert process.stdout is not None
-    process.stdout.readline()
+    assert process.stdout.readline(), "the neighbour could not join the cluster"
 
     def release() -> None:
         process.kill()
@@ -170,6 +170,8 @@ def _ray_script(text: str, victim: Victim, *arguments: str) -> subprocess.Popen[
         [sys.executable, "-c", text, victim.gcs_address(), *arguments],
         stdout=subprocess.PIPE,
         text=True,
+        # As the run's own processes have it: Ray would look for the cluster on another address.
+        env={**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"},
     )
 
 

@@ -36,6 +36,7 @@ _WORDS_FOR_NO_MEMORY = (
     "unable to allocate",
     "can't start new thread",
     "bad_alloc",
+    "could not create a primitive",  # oneDNN's, which gives no cause
 )
 
 

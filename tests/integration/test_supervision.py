@@ -184,6 +184,7 @@ def test_an_actor_that_stops_answering_is_replaced_after_the_limit(cluster, tmp_
         RuntimeError(
             "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"
         ),
+        RuntimeError("could not create a primitive"),
         RuntimeError("can't start new thread"),
         OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
     ],
