@@ -77,10 +77,14 @@ def read_adapter(peft_model: Any, version: int) -> Adapter:
 
 
 def write_adapter(adapter: Adapter, directory: Path) -> None:
-    """Writes the two files by the names under which PEFT and vLLM look for them."""
-    from safetensors.numpy import save_file
+    """Writes the two files by the names under which PEFT and vLLM look for them.
 
-    save_file(adapter.tensors, directory / WEIGHTS_FILE)
+    Raises OSError where they cannot be written.
+    """
+    from safetensors.numpy import save
+
+    # Not save_file, which tells of a full disk by an exception of its own.
+    (directory / WEIGHTS_FILE).write_bytes(save(adapter.tensors))
     (directory / CONFIG_FILE).write_text(json.dumps(adapter.config, indent=2))
 
 

@@ -6,6 +6,7 @@ import torch
 
 from gfn_ray.config import PolicyConfig
 from gfn_ray.errors import UserError
+from gfn_ray.models.adapter_files import WEIGHTS_FILE
 from gfn_ray.policy.adapter import Adapter, add_adapter, read_adapter, write_adapter
 from gfn_ray.policy.log_q import TrajectoryGroup, chunks, log_q
 from makers import make_support, make_trajectory, random_query, random_trajectories
@@ -168,3 +169,9 @@ def test_the_same_seed_gives_the_same_adapter(tiny_dir):
 def test_a_layer_that_the_model_lacks_is_named(base):
     with pytest.raises(UserError, match=r"policy\.lora_targets names 'c_attn'"):
         add_adapter(base, PolicyConfig(lora_targets=("c_attn",)), seed=0)
+
+
+def test_an_adapter_that_finds_the_disk_full_is_an_os_error(tmp_path):
+    (tmp_path / WEIGHTS_FILE).symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        write_adapter(Adapter(0, {}, {"a.weight": np.ones((64, 64), np.float32)}), tmp_path)
