@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 from faults import Fault, SmallDisk, faults
-from victim import Lost, MlflowServer, Victim
+from victim import Lost, MlflowServer, Victim, await_true
 
 from job_runner import tiny_number_flags
 from tiny import tiny_model
@@ -235,8 +235,7 @@ def chaos(home: Path, count: int, controls: int, seed: int, only: str | None) ->
         kinds = [k for k in kinds if not only or re.search(only, f"{k.name} {k.target}")]
         tally = Tally()
         outcomes = tormented(victim, kinds, count, seed, tally)
-        victim.wait(lambda: victim.process.poll() == 0, 1800.0, "the run did not end")
-        assert victim.summary is not None
+        await_true(lambda: victim.process.poll() is not None, 1800.0, "the run did not end")
         tally.settle(victim)
         found = {
             "table": table(outcomes),
@@ -249,7 +248,8 @@ def chaos(home: Path, count: int, controls: int, seed: int, only: str | None) ->
             "trajectories_acknowledged": tally.acknowledged,
             "trajectories_lost": tally.lost,
             "actors_restarted": len(victim.restarts),
-            "total_variation": round(float(victim.summary["after"]["tv"]), 4),
+            "exit_code": victim.process.returncode,
+            "total_variation": victim.summary and round(victim.summary["after"]["tv"], 4),
             "total_variation_without_faults": [round(one, 4) for one in variation],
         }
         report = {**found, "outcomes": [asdict(one) for one in outcomes]}
