@@ -31,7 +31,6 @@ from job_runner import tiny_number_flags
 from tiny import tiny_model
 
 SETTINGS = {
-    "steps": 400,
     "task__high": 100,
     "policy__lora_rank": 32,  # so that adapters are too large to travel inside a message
     "learner__lr": "1e-2",
@@ -87,16 +86,16 @@ def schedule(kinds: list[Fault], seed: int) -> Iterator[Fault]:
     return cycle([kinds[i] for i in rng.permutation(len(kinds))])
 
 
-def undisturbed(model: Path, home: Path, uri: str, seed: int) -> float:
+def undisturbed(model: Path, home: Path, uri: str, seed: int, steps: int) -> float:
     """Total variation to the target after a run that nothing happened to."""
-    victim = Victim(home, flags(model, home, uri, seed))
+    victim = Victim(home, flags(model, home, uri, seed, steps))
     victim.wait(lambda: victim.process.poll() == 0, 1800.0, "a run without faults did not end")
     assert victim.summary is not None
     return float(victim.summary["after"]["tv"])
 
 
-def flags(model: Path, home: Path, uri: str, seed: int) -> list[str]:
-    return tiny_number_flags(model, home, seed=seed, tracking__uri=uri, **SETTINGS)
+def flags(model: Path, home: Path, uri: str, seed: int, steps: int) -> list[str]:
+    return tiny_number_flags(model, home, seed=seed, steps=steps, tracking__uri=uri, **SETTINGS)
 
 
 def befall(victim: Victim, fault: Fault, number: int, tally: Tally) -> Outcome:
@@ -198,18 +197,24 @@ def main() -> int:
     parser.add_argument("--controls", type=int, default=3, help="runs without faults (default 3)")
     parser.add_argument("--seed", type=int, default=0, help="of the schedule (default 0)")
     parser.add_argument("--only", help="only faults whose name and target match this")
+    parser.add_argument("--steps", type=int, default=600, help="updates of a run (default 600)")
     parser.add_argument("--out", type=Path, help="a new directory for the report and the runs")
     given = parser.parse_args()
     home = given.out or Path(tempfile.mkdtemp(prefix="gfn-ray-chaos-"))
     home.mkdir(parents=True, exist_ok=True)
-    report = chaos(home.absolute(), given.faults, given.controls, given.seed, given.only)
+    report = chaos(
+        home.absolute(), given.faults, given.controls, given.seed, given.only, given.steps
+    )
     print(f"\n{report.pop('table')}\n")
     for name, value in report.items():
         print(f"{name}: {value}")
     return 0 if report["survived"] == report["faults"] and not report["trajectories_lost"] else 1
 
 
-def chaos(home: Path, count: int, controls: int, seed: int, only: str | None) -> dict[str, Any]:
+def chaos(
+    home: Path, count: int, controls: int, seed: int, only: str | None, steps: int
+) -> dict[str, Any]:
+    """The report; outcomes and runs stay in `home`."""
     model = tiny_model(home / "model")
     server = MlflowServer(home)
     server.start()
@@ -220,11 +225,11 @@ def chaos(home: Path, count: int, controls: int, seed: int, only: str | None) ->
         for number in range(controls):
             place = home / f"control-{number}"
             place.mkdir()
-            variation.append(undisturbed(model, place, server.uri, number))
+            variation.append(undisturbed(model, place, server.uri, number, steps))
             print(f"without faults, seed {number}: total variation {variation[-1]:.4f}", flush=True)
         place = home / "chaos"
         place.mkdir()
-        victim = Victim(place, flags(model, place, server.uri, 0))
+        victim = Victim(place, flags(model, place, server.uri, 0, steps))
         victims.append(victim)
         victim.wait(victim.checkpoints.is_dir, 120.0, "the run made no directory")
         disk = SmallDisk(victim.checkpoints)
