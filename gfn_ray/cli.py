@@ -116,8 +116,8 @@ def _resolve(job: type[ConfigT], arguments: list[str]) -> ConfigT:
     flags, file = _read_flags(arguments, settings)
     if "resume" in flags and flags["resume"] != NONE:
         file = _resumed(flags, file, settings["resume"])
-        return _resolved(settings, job, flags, _read_toml(file), file)
-    stored = {} if file is None else _read_toml(file)
+        return _resolved(settings, job, flags, _read_toml(file, "--resume"), file)
+    stored = {} if file is None else _read_toml(file, "--config")
     if "resume" in settings and stored.get("resume", NONE) != NONE:
         raise UserError(
             f"resume in {file} would go on with a run under other settings; leave it out, and give "
@@ -248,20 +248,20 @@ def _negated(name: str, settings: Settings) -> Setting | None:
     return setting if setting is not None and setting.kind is bool else None
 
 
-def _read_toml(file: Path) -> Tree:
-    text = read_document(file, "--config", _LARGEST_CONFIG)
+def _read_toml(file: Path, flag: str) -> Tree:
+    text = read_document(file, flag, _LARGEST_CONFIG)
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"--config got {file}, which is not TOML: {error}") from None
+        raise UserError(f"{flag} got {file}, which is not TOML: {error}") from None
     except RecursionError:
         raise UserError(
-            f"--config got {file}, whose brackets are nested too deep; no setting takes more than "
+            f"{flag} got {file}, whose brackets are nested too deep; no setting takes more than "
             "one list"
         ) from None
     except ValueError:  # of int(), which reads no more digits than that
         raise UserError(
-            f"--config got {file}, where a number has more than {sys.get_int_max_str_digits():,} "
+            f"{flag} got {file}, where a number has more than {sys.get_int_max_str_digits():,} "
             "digits; write a smaller one"
         ) from None
 

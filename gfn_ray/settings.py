@@ -55,7 +55,7 @@ class Setting:
         elif item is not None:
             words = f"{_WORDS.get(item, 'paths')}, or several with commas between"
             if (number := _length(self.kind)) is not None:
-                words = f"{number} of {_WORDS[item]}, with commas between"
+                words = f"{_WORDS[item]}, {number} of it with commas between"
         else:
             words = _WORDS.get(self.kind, "a path")
         bounds = [
