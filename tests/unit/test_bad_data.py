@@ -23,8 +23,7 @@ from gfn_ray.tasks.arithmetic import ArithmeticTask
 from gfn_ray.tasks.continuation import ContinuationTask
 from gfn_ray.tasks.infill import InfillTask
 from gfn_ray.tasks.subjectivity import SubjectivityTask
-from job_runner import run
-from refusals import check, contents, put, refusal, sparse, unprivileged
+from refusals import put, refusal, sparse, unprivileged
 
 GIB, MIB = 2**30, 2**20
 SENTENCES = [f"{name} ran home." for name in ("Ann", "Bob", "Cid", "Dee", "Eve")]
@@ -108,8 +107,8 @@ PROMPTS = {
     "second line of 2 MiB": ("One.\n" + "x" * 2 * MIB, ["data, line 2: more than 1,048,576"]),
     "too few": ("One.\nTwo.\n", ["eval.queries asks for 20", "give more prompts"]),
     "one prompt a thousand times": ("One.\n" * 1000, ["eval.queries", "the data has 0"]),
-    "prompts of 1,000 words": (
-        "".join(f"Prompt {i} {'word ' * 1000}\n" for i in range(200)),
+    "prompt of 1,000 words": (
+        "\n".join(["word " * 1000, *(f"Sentence {i}." for i in range(300))]),
         ["the prompt of text 'line-1' has", "sampler.max_prompt_tokens allows 235"],
     ),
 }
@@ -219,13 +218,3 @@ def test_every_reader_refuses_what_is_no_readable_text(
         put(data, content)
         refusal(lambda: load(task, tokenizer), capsys, tmp_path, ["data", name])
         data.unlink()
-
-
-def test_a_job_ends_before_it_has_started_anything(tiny_dir, tmp_path):
-    put(tmp_path / "data", lines(LABELLED | {"label": 2}))
-    before = contents(tmp_path)
-    flags = ["--data.path", "data", "--model.name", str(tiny_dir)]
-    code, _, err = run(flags, tmp_path, "subjectivity")
-    check(code, err, ["data, line 1, label: expected 0 (objective) or 1 (subjective), got 2"])
-    left = contents(tmp_path)
-    assert {name: left.pop(name) for name in ("out", "err")} and left == before

@@ -40,7 +40,11 @@ FILES = {
     "latin-1": (b"steps = 1\n# caf\xe9\n", FILE, ["run.toml, line 2", "save the file as UTF-8"]),
     "utf-16": ("steps = 1".encode("utf-16"), FILE, ["run.toml is UTF-16", "save it as UTF-8"]),
     "NUL": (b"steps = 1\n\0", FILE, ["run.toml, line 2", "a NUL byte", "UTF-8 text"]),
-    "open string": ("a = 'x\nb = 1\n", FILE, ["--config got run.toml", "not TOML", "line 1"]),
+    "open string": (
+        "a = 'x\nb = 1\n",
+        FILE,
+        ["--config got run.toml", "not TOML", "end of document"],
+    ),
     "section twice": ("[learner]\n[learner]\n", FILE, ["not TOML", "twice", "line 2"]),
     "JSON": ('{"steps": 1}', FILE, ["--config got run.toml", "not TOML", "line 1"]),
     "too deep": (f"a = {'[' * 9999}", FILE, ["run.toml", "nested too deep", "one list"]),
@@ -209,16 +213,23 @@ def test_a_byte_order_mark_and_a_file_without_settings_are_no_mistakes(tmp_path)
         assert parse(InfillJob, ["--config", str(file)]).steps == steps
 
 
-def test_a_job_ends_as_its_settings_do(tmp_path):
+@pytest.mark.parametrize(
+    ("job", "argv", "names"),
+    [
+        ("infill", FILE, ["learner.lr in run.toml got 'fast'", "it takes a number, above 0"]),
+        ("compare", ["--run", "a"], ["unknown setting --run", "did you mean --runs?"]),
+    ],
+)
+def test_a_job_ends_as_its_settings_do(job, argv, names, tmp_path):
     put(tmp_path / "run.toml", "[learner]\nlr = 'fast'")
     before = contents(tmp_path)
     done = subprocess.run(
-        [sys.executable, str(JOBS / "infill.py"), *FILE],
+        [sys.executable, str(JOBS / f"{job}.py"), *argv],
         capture_output=True,
         cwd=tmp_path,
         text=True,
         timeout=120,
     )
-    check(done.returncode, done.stderr, ["learner.lr in run.toml got 'fast'", "a number, above 0"])
+    check(done.returncode, done.stderr, names)
     assert done.stdout == ""
     assert contents(tmp_path) == before
