@@ -59,10 +59,10 @@ class Setting:
         else:
             words = _WORDS.get(self.kind, "a path")
         bounds = [
-            f"{word} {getattr(rule, name):g}"
+            f"{word} {bound:,}" if isinstance(bound, int) else f"{word} {bound:g}"
             for rule in self.field.metadata
             for name, word in _BOUNDS.items()
-            if getattr(rule, name, None) is not None
+            if (bound := getattr(rule, name, None)) is not None
         ]
         return ", ".join([words, *bounds] + ["or none"] * self.optional)
 

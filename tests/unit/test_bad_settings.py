@@ -83,6 +83,11 @@ FLAGS = {
     "endless value": (InfillJob, ["--steps", DIGITS], ["--steps got '999", "a whole number"]),
     "endless word": (InfillJob, ["x" * 9999], ["unexpected argument 'xxx", "--name value"]),
     "beyond 64 bits": (InfillJob, ["--seed", "9" * 20], ["--seed got '99999", "too large"]),
+    "seed beyond the engine's": (
+        InfillJob,
+        ["--seed", str(2**32)],
+        ["--seed got 4294967296", "at least 0, below 4,294,967,296"],
+    ),
     "required": (CompareJob, [], ["--runs is missing", "paths"]),
     "home of nobody": (InfillJob, ["--run-dir", "~no.one/a"], ["--run-dir got '~no.one/a'"]),
     "three words of two": (
