@@ -86,6 +86,7 @@ def load_causal_lm(path: str, dtype: str, device: str, trust_remote_code: bool) 
             attn_implementation="sdpa",
             local_files_only=Path(path).is_dir(),
             trust_remote_code=trust_remote_code,
+            use_safetensors=True,  # left to itself, transformers falls back to pickled weights
             output_loading_info=True,
         )
     except Exception as error:  # transformers, safetensors, torch and huggingface_hub kinds
