@@ -16,7 +16,7 @@ def listening(processes: Iterable[psutil.Process]) -> dict[str, set[Address]]:
     for process in processes:
         try:
             sockets = process.net_connections(kind="tcp")
-            name = " ".join(process.cmdline())[:200]
+            name = " ".join(process.cmdline())
         except psutil.Error:  # it ended meanwhile, is a zombie, or somebody else's
             continue
         for one in sockets:

@@ -1,5 +1,9 @@
 """A run's own Ray, with a vLLM engine in it: who can reach it, and who may use it."""
 
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import grpc
@@ -54,6 +58,44 @@ def test_every_socket_that_listens_is_on_loopback(cluster):
         if not all(one.is_loopback for one in addresses)
     }
     assert outside == {}
+
+
+GROUP_OF_ONE = """
+import psutil, torch.distributed as dist
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+print(*{one.laddr.ip for one in psutil.Process().net_connections("tcp") if one.status == "LISTEN"})
+"""
+
+
+def test_an_engine_is_on_loopback_whatever_the_machines_name_stands_for(tmp_path):
+    """vLLM's process groups listen where Gloo does: where a name leads to, unless it is told."""
+    name, outside = socket.gethostname(), outer_address()
+    (tmp_path / "hosts").write_text(f"127.0.0.1 localhost\n{outside} {name}\n")
+    own_hosts = f"mount --bind {tmp_path}/hosts /etc/hosts && exec "
+
+    def listens_on(environment):
+        words = ["unshare", "--map-root-user", "--mount", "sh", "-c", own_hosts + '"$@"', "sh"]
+        done = subprocess.run(
+            [*words, sys.executable, "-c", GROUP_OF_ONE],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+        )
+        if done.returncode:
+            pytest.skip(f"this account may not give a process a view of its own: {done.stderr}")
+        return set(done.stdout.split())
+
+    assert listens_on({"GLOO_SOCKET_IFNAME": ""}) == {outside}
+    assert listens_on(vllm_environment("cpu")) == {"127.0.0.1"}
+
+
+def outer_address():
+    for addresses in psutil.net_if_addrs().values():
+        for one in addresses:
+            if one.family == socket.AF_INET and not one.address.startswith("127."):
+                return one.address
+    pytest.skip("this machine has no address but loopback")
 
 
 def test_whoever_has_no_token_is_refused(cluster):
