@@ -67,7 +67,11 @@ def command(arguments: Sequence[str]) -> int:
         return 0
     found = predict(words.adapter, words.query, words.n, seed=words.seed, model=words.model)
     for answer, weight in found.answers:
-        _print({"answer": answer, "weight": weight}, f"{weight:6.3f}  {one_line(answer)}", words.as_json)
+        _print(
+            {"answer": answer, "weight": weight},
+            f"{weight:6.3f}  {one_line(answer)}",
+            words.as_json,
+        )
     if found.unanswered:
         share = found.unanswered
         _print({"answer": None, "weight": share}, f"{share:6.3f}  (no answer)", words.as_json)
