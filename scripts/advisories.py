@@ -1,7 +1,7 @@
-"""Asks pip-audit for known vulnerabilities of locked packages, and says in a line a file what it found.
+"""Asks pip-audit for known vulnerabilities of locked packages, a file after another.
 
 A service that cannot be asked is no finding: not all who run this have a network. But neither is
-it a pass, which pip-audit calls it where every package is unknown to whoever answers in PyPI's place.
+it a pass, as which pip-audit counts it where whoever answers in PyPI's place knows no package.
 
     python scripts/advisories.py PIP_AUDIT LOCK_FILE ...
 """

@@ -39,8 +39,8 @@ def resolve_model(config: ModelConfig) -> str:
         pickled = sorted(file.name for file in directory.glob("*.bin"))
         if pickled and not any(directory.glob("*.safetensors")):
             raise UserError(
-                f"--model.name: the weights of {directory.absolute()} are pickled ({pickled[0]}), and "
-                "a pickle can run code; expected safetensors files, as save_pretrained writes them"
+                f"--model.name: the weights of {directory.absolute()} are pickled ({pickled[0]}), "
+                "and a pickle can run code; expected safetensors, as save_pretrained writes them"
             )
         return str(directory.resolve())
     if directory.is_file() or not _HUB_ID.fullmatch(name):
