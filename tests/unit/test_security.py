@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 from transformers import dynamic_module_utils
 
@@ -218,6 +219,15 @@ def test_a_model_whose_weights_are_pickled_is_refused(tiny_dir, tmp_path, marker
     with pytest.raises(UserError, match="cannot load the model"):
         load_causal_lm(str(directory), "float32", "cpu", False)
     assert not marker.exists()
+
+
+def test_even_sound_weights_are_not_read_from_a_pickle(tiny_dir, tmp_path):
+    directory = Path(shutil.copytree(tiny_dir, tmp_path / "pickled"))
+    weights = load_causal_lm(str(tiny_dir), "float32", "cpu", False).state_dict()
+    torch.save(weights, directory / "pytorch_model.bin")
+    (directory / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="cannot load the model"):
+        load_causal_lm(str(directory), "float32", "cpu", False)
 
 
 def test_pickled_weights_beside_safetensors_are_passed_over(tiny_dir, tmp_path, marker):
