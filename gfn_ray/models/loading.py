@@ -36,6 +36,12 @@ def resolve_model(config: ModelConfig) -> str:
                 f"--model.name: {directory.absolute()} holds no config.json; expected the "
                 "directory of a whole causal LM, as save_pretrained writes it"
             )
+        pickled = sorted(file.name for file in directory.glob("*.bin"))
+        if pickled and not any(directory.glob("*.safetensors")):
+            raise UserError(
+                f"--model.name: the weights of {directory.absolute()} are pickled ({pickled[0]}), "
+                "and a pickle can run code; expected safetensors, as save_pretrained writes them"
+            )
         return str(directory.resolve())
     if directory.is_file() or not _HUB_ID.fullmatch(name):
         raise UserError(
@@ -86,6 +92,7 @@ def load_causal_lm(path: str, dtype: str, device: str, trust_remote_code: bool) 
             attn_implementation="sdpa",
             local_files_only=Path(path).is_dir(),
             trust_remote_code=trust_remote_code,
+            use_safetensors=True,  # left to itself, transformers falls back to pickled weights
             output_loading_info=True,
         )
     except Exception as error:  # transformers, safetensors, torch and huggingface_hub kinds

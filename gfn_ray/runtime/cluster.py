@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import ray
 import torch
+from ray._private import ray_constants
 
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import RunFailed, UserError
@@ -27,6 +29,7 @@ def connected() -> Iterator[None]:
         if address:
             ray.init(address=address, **common)
         else:
+            _keep_to_ourselves()
             ray.init(
                 address="local",
                 include_dashboard=False,
@@ -44,6 +47,19 @@ def connected() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _keep_to_ourselves() -> None:
+    """Before a Ray of our own starts: its ports are this machine's, its token this account's."""
+    # Ray read the variable that the package sets when it was imported, perhaps before the package.
+    ray_constants.ENABLE_RAY_CLUSTER = ray_constants.env_bool(
+        ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, False
+    )
+    # Ray writes the token for all to read, and whoever has it can run code as this account.
+    with suppress(OSError, RuntimeError):  # no home, or none to write to: Ray says what it needs
+        directory = Path.home() / ".ray"
+        directory.mkdir(exist_ok=True)
+        directory.chmod(0o700)
 
 
 def choose_device(config: JobConfig) -> str:
