@@ -82,19 +82,20 @@ def _record(
         directory, tracker = open_books(given, task.name, display)
     else:
         directory = RunDir.reopen(given.resume)
-        resumption = find_resumption(directory, data.held_out)
+        resumption = find_resumption(directory, task.name, given, data.held_out)
         finished = _finished(given, directory, resumption)
         if finished is not None:
             if directory.untracked_file.exists():
                 reopen_books(given, directory, display).end("FINISHED")
             raise UserError(f"--resume got {directory.path}, {finished}")
-        put_back(directory, resumption)
         tracker = reopen_books(given, directory, display)
     status: RunStatus = "FAILED"
     session = Session(config, task, data, tokenizer, directory, display, tracker)
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, session.interrupt)
     try:
+        if given.resume is not None:
+            put_back(directory, resumption)
         tracker.artifact(directory.config_file)
         display.phase("starting actors and loading models")
         report = session.work(device, resumption)
@@ -113,8 +114,10 @@ def _record(
 
 def _finished(config: JobConfig, directory: RunDir, resumption: Resumption | None) -> str | None:
     """Why there is nothing to go on with, if so. A run that stopped early goes on."""
-    if resumption is None or not directory.summary_file.exists():
+    if not directory.summary_file.exists():
         return None
+    if resumption is None:
+        return "which finished and has no checkpoint any more; start a new run"
     done = resumption.training["controller"]["step"]
     rounds = resumption.training["labels"] is not None
     if rounds or done >= config.steps:
