@@ -191,9 +191,7 @@ def _check_origin(checkpoint: Path, task_name: str, config: JobConfig) -> None:
 def _difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any] | None:
     """The first setting below `name` that differs, with both values."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        below = (
-            _difference(f"{name}.{key}", old.get(key), new.get(key)) for key in {**old, **new}
-        )
+        below = (_difference(f"{name}.{key}", old.get(key), new.get(key)) for key in {**old, **new})
         return next((found for found in below if found), None)
     return None if old == new else (name, old, new)
 
