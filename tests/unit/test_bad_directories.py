@@ -521,7 +521,7 @@ def poisoned(model: Path) -> None:
             return Path.touch, (model / "poisoned",)
 
     (model / "model.safetensors").unlink()
-    (model / "pytorch_model.bin").write_bytes(pickle.dumps(Poison()))
+    (model / "pytorch_model.bin").write_bytes(pickle.dumps(Poison(), protocol=2))
 
 
 def of_the_cache(model: Path) -> None:
@@ -562,3 +562,17 @@ def test_what_is_no_model_is_not_loaded(
         load_causal_lm(path, "float32", "cpu", False)
 
     refused(load, home, capsys, str(model), *named)
+
+
+@pytest.mark.parametrize("spoil", [cut, Path.unlink])
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "complete.json"])
+def test_a_half_written_model_of_the_cache_is_made_again(
+    name: str, spoil: Spoil, home: Path, tiny_dir: Path
+) -> None:
+    def made() -> Path:
+        return Path(merged_model_dir(str(tiny_dir), home / "run" / "adapter", False))
+
+    directory = made()
+    whole = contents(directory)
+    spoil(directory / name)
+    assert contents(made()) == whole
