@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 
 from gfn_ray.cli import main
+
+Spoil = Callable[[Path], Any]
 
 LOCKS = (".lock", "lock")
 
@@ -67,3 +70,25 @@ def promise_too_much(file: Path) -> None:
 
 def change_json(file: Path, **changes: Any) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def gone(directory: Path) -> None:
+    shutil.rmtree(directory)
+
+
+def a_file(directory: Path) -> None:
+    gone(directory)
+    directory.write_text("no directory")
+
+
+def empty(directory: Path) -> None:
+    gone(directory)
+    directory.mkdir()
+
+
+def replace(old: str, new: str) -> Spoil:
+    return lambda file: file.write_text(file.read_text().replace(old, new))
+
+
+def below(name: str, spoil: Spoil) -> Spoil:
+    return lambda directory: spoil(directory / name)
