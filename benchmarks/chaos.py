@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from faults import Fault, SmallDisk, faults
+from faults import DISK_FULL, Fault, SmallDisk, faults
 from victim import Lost, MlflowServer, Victim, await_true
 
 from job_runner import tiny_number_flags
@@ -150,12 +150,19 @@ def noticed(victim: Victim, said: int) -> bool:
 def tormented(
     victim: Victim, kinds: list[Fault], count: int, seed: int, tally: Tally
 ) -> list[Outcome]:
-    """A run that befalls all that is scheduled; ends early where it does not survive."""
+    """A run that befalls all that is scheduled; fewer outcomes where it ends before, in whatever
+    way."""
     outcomes: list[Outcome] = []
     victim.wait(lambda: victim.step >= FIRST_FAULT_AFTER, LIMIT_S, "training did not begin")
     for fault in schedule(kinds, seed):
         step = victim.step
-        victim.wait(lambda step=step: victim.step >= step + BETWEEN_FAULTS, LIMIT_S, "no updates")
+        try:
+            victim.wait(
+                lambda step=step: victim.step >= step + BETWEEN_FAULTS, LIMIT_S, "no updates"
+            )
+        except Lost as error:
+            print(f"no further faults: {error}", flush=True)
+            return outcomes
         found = befall(victim, fault, len(outcomes) + 1, tally)
         print(line(found), flush=True)
         if found.felt:
@@ -208,13 +215,15 @@ def main() -> int:
     print(f"\n{report.pop('table')}\n")
     for name, value in report.items():
         print(f"{name}: {value}")
-    return 0 if report["survived"] == report["faults"] and not report["trajectories_lost"] else 1
+    survived = report["survived"] == report["faults"] == given.faults
+    return 0 if survived and not report["trajectories_lost"] else 1
 
 
 def chaos(
     home: Path, count: int, controls: int, seed: int, only: str | None, steps: int
 ) -> dict[str, Any]:
-    """The report; outcomes and runs stay in `home`."""
+    """The report; outcomes and runs stay in `home`. Without controls, the run is told to stop once
+    nothing more befalls it."""
     model = tiny_model(home / "model")
     server = MlflowServer(home)
     server.start()
@@ -232,14 +241,21 @@ def chaos(
         victim = Victim(place, flags(model, place, server.uri, 0, steps))
         victims.append(victim)
         victim.wait(victim.checkpoints.is_dir, 120.0, "the run made no directory")
-        disk = SmallDisk(victim.checkpoints)
-        if not disk.mount():
-            print("no small disk can be mounted here: 'disk full' is left out")
-            disk = None
-        kinds = faults(server, victim.checkpoints if disk else None)
-        kinds = [k for k in kinds if not only or re.search(only, f"{k.name} {k.target}")]
+        kinds = [
+            kind
+            for kind in faults(server, victim.checkpoints)
+            if not only or re.search(only, f"{kind.name} {kind.target}")
+        ]
+        if any(kind.name == DISK_FULL for kind in kinds):
+            disk = SmallDisk(victim.checkpoints)
+            if not disk.mount():
+                print(f"no small disk can be mounted here: '{DISK_FULL}' is left out")
+                kinds = [kind for kind in kinds if kind.name != DISK_FULL]
+                disk = None
         tally = Tally()
         outcomes = tormented(victim, kinds, count, seed, tally)
+        if not controls:  # there is no policy to compare this one's with
+            victim.process.terminate()
         await_true(lambda: victim.process.poll() is not None, 1800.0, "the run did not end")
         tally.settle(victim)
         found = {

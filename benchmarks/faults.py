@@ -20,6 +20,8 @@ from victim import ACTORS, MlflowServer, Victim
 
 Release = Callable[[], None]
 
+DISK_FULL = "disk full"
+
 PAUSE_S = 2.0
 """Seconds that a slow actor keeps silent: well below the run's time limit for a call."""
 GONE_WITHIN_S = 30.0
@@ -48,10 +50,9 @@ class Fault:
     updates: int = 2
 
 
-def faults(server: MlflowServer, disk: Path | None) -> list[Fault]:
-    """Each kind on each of its targets. disk: a small file system for checkpoints, where one can
-    be had."""
-    kinds = [
+def faults(server: MlflowServer, checkpoints: Path) -> list[Fault]:
+    """Each kind on each of its targets. checkpoints: on a small file system, for DISK_FULL."""
+    return [
         *(Fault("kill -9", kind, _kill(kind), restarts=True) for kind in ACTORS),
         *(Fault("SIGSTOP", kind, _wedge(kind), restarts=True) for kind in ACTORS),
         *(Fault("out of memory", kind, _starve(kind), restarts=True) for kind in ACTORS),
@@ -60,10 +61,8 @@ def faults(server: MlflowServer, disk: Path | None) -> list[Fault]:
         Fault("server gone", "MLflow", lambda _: _without(server), updates=4),
         Fault("database locked", "MLflow", lambda _: _locked(server.database), updates=4),
         Fault("store full", "object store", _fill_store, updates=4),
+        Fault(DISK_FULL, "checkpoints", lambda _: _filled(checkpoints), updates=12),
     ]
-    if disk is not None:
-        kinds.append(Fault("disk full", "checkpoints", lambda _: _filled(disk), updates=12))
-    return kinds
 
 
 def _nothing() -> None:

@@ -59,6 +59,7 @@ SUMMARY = {
     "policy_versions",
     "max_policy_lag_seen",
     "restarts",
+    "bad_batches",
     "mlflow_run_id",
     "adapter",
     "baselines",

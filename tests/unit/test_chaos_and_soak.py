@@ -18,7 +18,7 @@ def noise(seed):
 
 @pytest.fixture
 def kinds(tmp_path):
-    return faults(server=None, disk=tmp_path)
+    return faults(server=None, checkpoints=tmp_path)
 
 
 def test_every_fault_befalls_every_actor(kinds):

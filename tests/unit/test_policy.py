@@ -114,7 +114,7 @@ def test_tool_written_tokens_have_log_q_zero(base, support):
     plain = log_q_of(base, [group], support).log_pf[0]
     tooled = log_q_of(base, [TrajectoryGroup(group.prompt_ids, [marked])], support).log_pf[0]
     assert tooled[1] == 0
-    assert torch.equal(np.delete(tooled, 1), np.delete(plain, 1))
+    assert np.allclose(np.delete(tooled, 1), np.delete(plain, 1), atol=1e-4)
 
 
 def test_a_token_that_the_policy_wrote_elsewhere_is_still_the_tools_own_here(base, support):
