@@ -13,6 +13,7 @@ from ray._private import ray_constants
 
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import RunFailed, UserError
+from gfn_ray.runtime.ray_address import check_answers
 
 # A run moves adapters and token ids; Ray's default of a third of memory would be wasted.
 LOCAL_OBJECT_STORE_BYTES = 512 << 20
@@ -22,11 +23,14 @@ LOCAL_OBJECT_STORE_BYTES = 512 << 20
 def connected() -> Iterator[None]:
     """Connects to $RAY_ADDRESS (set inside a submitted job), else starts Ray locally."""
     address = os.environ.get("RAY_ADDRESS")
+    if address == "local":  # Ray's own word for that
+        address = None
     # A failed call has several references, of which calls.py reads one; Ray would print the
     # traceback of every other.
     common = {"log_to_driver": False, "logging_level": "CRITICAL"}
     try:
         if address:
+            check_answers(address)
             ray.init(address=address, **common)
         else:
             _keep_to_ourselves()
