@@ -116,7 +116,12 @@ def _resolve(job: type[ConfigT], arguments: list[str]) -> ConfigT:
     flags, file = _read_flags(arguments, settings)
     if "resume" in flags and flags["resume"] != NONE:
         file = _resumed(flags, file, settings["resume"])
-        return _resolved(settings, job, flags, _read_toml(file, "--resume"), file)
+        stored = _read_toml(file, "--resume")
+        try:
+            _flatten(stored, settings, file)
+        except UserError as error:
+            raise UserError(f"--resume got a run of another job or version: {error}") from None
+        return _resolved(settings, job, flags, stored, file)
     stored = {} if file is None else _read_toml(file, "--config")
     if "resume" in settings and stored.get("resume", NONE) != NONE:
         raise UserError(
@@ -253,7 +258,9 @@ def _read_toml(file: Path, flag: str) -> Tree:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{flag} got {file}, which is not TOML: {error}") from None
+        raise UserError(
+            f"{flag} got {file}, which is not TOML: {error}; mend it, or give another"
+        ) from None
     except RecursionError:
         raise UserError(
             f"{flag} got {file}, whose brackets are nested too deep; no setting takes more than "

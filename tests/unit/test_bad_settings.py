@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gfn_ray.cli import parse
+from gfn_ray.cli import dump_toml, parse
 from gfn_ray.config import (
     ArithmeticJob,
     CompareJob,
@@ -208,6 +208,13 @@ def test_a_damaged_file_of_a_run_is_named_with_the_flag_that_led_to_it(
     monkeypatch.chdir(tmp_path)
     put(tmp_path / "config.toml", "steps =\n")
     names = ["--resume got config.toml", "not TOML", "line 1"]
+    refusal(lambda: parse(InfillJob, ["--resume", "."]), capsys, tmp_path, names)
+
+
+def test_a_run_of_another_job_is_no_run_to_go_on_with(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path / "config.toml", dump_toml(RandomNumberJob()))
+    names = ["--resume got a run of another job", "unknown setting task."]
     refusal(lambda: parse(InfillJob, ["--resume", "."]), capsys, tmp_path, names)
 
 
