@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from faults import DISK_FULL, Fault, SmallDisk, faults
+from faults import DISK_FULL, Fault, Release, SmallDisk, faults
 from victim import Lost, MlflowServer, Victim, await_true
 
 from job_runner import tiny_number_flags
@@ -80,6 +80,11 @@ class Tally:
         self.stored_before = stored
 
 
+def matching(kinds: list[Fault], only: str | None) -> list[Fault]:
+    """Those whose name and target match a pattern; all without one."""
+    return [kind for kind in kinds if not only or re.search(only, f"{kind.name} {kind.target}")]
+
+
 def schedule(kinds: list[Fault], seed: int) -> Iterator[Fault]:
     """Every kind once in a random order, and so on without an end."""
     rng = np.random.default_rng(seed)
@@ -99,41 +104,52 @@ def flags(model: Path, home: Path, uri: str, seed: int, steps: int) -> list[str]
 
 
 def befall(victim: Victim, fault: Fault, number: int, tally: Tally) -> Outcome:
-    """One fault, from its beginning until the run is itself again."""
-    step, before = victim.step, len(victim.restarts)
-    said = victim.output().count(NOTICE)
-    started = time.monotonic()
+    """One fault, from its beginning until the run is itself again; taken back in any case."""
+    step, started = victim.step, time.monotonic()
+
+    def outcome(seconds: float, survived: bool, felt: bool = True, remark: str = "") -> Outcome:
+        return Outcome(number, fault.name, fault.target, step, seconds, survived, felt, remark)
+
     try:
-        release = fault.inflict(victim)
+        said, before = victim.output().count(NOTICE), len(victim.restarts)
+        take_back = fault.inflict(victim)
         if fault.whole:
-            release()
-            tally.settle(victim)
-            victim.go_on()
-            file = victim.run_dir / "metrics.jsonl"
-            size = file.stat().st_size
-            victim.wait(lambda: file.stat().st_size != size, LIMIT_S, "it did not go on")
-            step = victim.step
-        elif fault.restarts:
-            if not noticed(victim, said):
-                release()
-                return Outcome(
-                    number, fault.name, fault.target, step, FELT_WITHIN_S, True, felt=False
+            return outcome(resumed(victim, take_back, tally, started), True)
+        try:
+            if fault.restarts and not noticed(victim, said):
+                return outcome(FELT_WITHIN_S, True, felt=False)
+            if fault.restarts:
+                victim.wait(
+                    lambda: len(victim.restarts) > before,
+                    LIMIT_S,
+                    f"the {fault.target} was not started again",
                 )
-            victim.wait(
-                lambda: len(victim.restarts) > before,
-                LIMIT_S,
-                f"the {fault.target} was not started again",
-            )
-            step = victim.step
-        victim.wait(lambda: victim.step > step, LIMIT_S, "there was no further update")
-        seconds = time.monotonic() - started
-        victim.wait(lambda: victim.step >= step + fault.updates, LIMIT_S, "updates ceased")
-        if not fault.whole:
-            release()
+            seconds = goes_on(victim, started)
+            target = step + fault.updates
+            victim.wait(lambda: victim.step >= target, LIMIT_S, "updates ceased")
+        finally:
+            take_back()
     except (Lost, AssertionError) as error:
-        seconds = time.monotonic() - started
-        return Outcome(number, fault.name, fault.target, step, seconds, False, remark=str(error))
-    return Outcome(number, fault.name, fault.target, step, seconds, True)
+        return outcome(time.monotonic() - started, False, remark=str(error))
+    return outcome(seconds, True)
+
+
+def goes_on(victim: Victim, started: float) -> float:
+    """Seconds from `started` to the next update."""
+    step = victim.step
+    victim.wait(lambda: victim.step > step, LIMIT_S, "there was no further update")
+    return time.monotonic() - started
+
+
+def resumed(victim: Victim, kill: Release, tally: Tally, started: float) -> float:
+    """The same for a job that is killed, and goes on from its last checkpoint."""
+    kill()
+    tally.settle(victim)
+    victim.go_on()
+    file = victim.run_dir / "metrics.jsonl"
+    size = file.stat().st_size
+    victim.wait(lambda: file.stat().st_size != size, LIMIT_S, "it did not go on")
+    return goes_on(victim, started)
 
 
 def noticed(victim: Victim, said: int) -> bool:
@@ -188,7 +204,7 @@ def table(outcomes: list[Outcome]) -> str:
         "|---|---|---|---|---|---|",
     ]
     kinds = sorted({(one.fault, one.target) for one in outcomes})
-    for fault, target in [*kinds, ("all", "")]:
+    for fault, target in [*kinds, ("all", "")] if outcomes else []:
         of_kind = [o for o in outcomes if fault == "all" or (o.fault, o.target) == (fault, target)]
         seconds = [one.seconds for one in of_kind]
         rows.append(
@@ -207,6 +223,8 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=600, help="updates of a run (default 600)")
     parser.add_argument("--out", type=Path, help="a new directory for the report and the runs")
     given = parser.parse_args()
+    if not matching(faults(MlflowServer(Path()), Path()), given.only):
+        parser.error(f"--only {given.only} matches no fault")
     home = given.out or Path(tempfile.mkdtemp(prefix="gfn-ray-chaos-"))
     home.mkdir(parents=True, exist_ok=True)
     report = chaos(
@@ -240,12 +258,8 @@ def chaos(
         place.mkdir()
         victim = Victim(place, flags(model, place, server.uri, 0, steps))
         victims.append(victim)
-        victim.wait(victim.checkpoints.is_dir, 120.0, "the run made no directory")
-        kinds = [
-            kind
-            for kind in faults(server, victim.checkpoints)
-            if not only or re.search(only, f"{kind.name} {kind.target}")
-        ]
+        victim.wait(victim.checkpoints.is_dir, LIMIT_S, "the run made no directory")
+        kinds = matching(faults(server, victim.checkpoints), only)
         if any(kind.name == DISK_FULL for kind in kinds):
             disk = SmallDisk(victim.checkpoints)
             if not disk.mount():
@@ -262,10 +276,6 @@ def chaos(
             "table": table(outcomes),
             "faults": len(outcomes),
             "survived": sum(one.survived for one in outcomes),
-            "seconds_to_recover_median": round(statistics.median(o.seconds for o in outcomes), 1),
-            "seconds_to_recover_p95": round(
-                float(np.percentile([o.seconds for o in outcomes], 95)), 1
-            ),
             "trajectories_acknowledged": tally.acknowledged,
             "trajectories_lost": tally.lost,
             "actors_restarted": len(victim.restarts),
@@ -280,9 +290,9 @@ def chaos(
     finally:
         for one in victims:
             one.kill()
+        server.kill()
         if disk is not None:
             disk.unmount()
-        server.kill()
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ SETTINGS = {
     "runtime__log_every": 1000,
 }
 WARM_UP = 0.25  # share of the samples that are left out: caches fill, allocators settle
+BLOCKS = 20
 GROWTH = 0.05  # of the mean, in an hour
 MIB = 2**20
 
@@ -67,10 +68,14 @@ class Trend:
 
 
 def trend(name: str, hours: Array, values: Array) -> Trend:
-    """A straight line through what comes after the warm-up. Neighbouring samples are alike, so the
-    interval is that of the Theil-Sen slope, which asks nothing of their errors' shape."""
+    """A straight line through what comes after the warm-up, by Theil and Sen: a few samples far off
+    do not tilt it. Its interval takes samples for independent, and neighbours are alike; so it is
+    fitted to the means of BLOCKS stretches."""
     skipped = int(len(values) * WARM_UP)
-    x, y = hours[skipped:], values[skipped:]
+    x, y = (
+        np.array([block.mean() for block in np.array_split(series[skipped:], BLOCKS)])
+        for series in (hours, values)
+    )
     slope, _, low, high = stats.theilslopes(y, x)
     return Trend(name, float(y.mean()), float(slope), float(low), float(high))
 
@@ -85,10 +90,10 @@ def look(victim: Victim) -> dict[str, float]:
         found[f"{kind}: memory, MiB"] = process.memory_full_info().uss / MIB
         found[f"{kind}: open files"] = process.num_fds()
         found[f"{kind}: threads"] = process.num_threads()
-    shared = Path("/dev/shm")
-    found["/dev/shm: files"] = len(list(shared.iterdir()))
-    found["/dev/shm: MiB"] = sum(one.stat().st_size for one in shared.iterdir()) / MIB
-    found["run directory: MiB"] = _size(victim.run_dir) / MIB
+    shared = _sizes(Path("/dev/shm"))
+    found["/dev/shm: files"] = len(shared)
+    found["/dev/shm: MiB"] = sum(shared) / MIB
+    found["run directory: MiB"] = sum(_sizes(victim.run_dir)) / MIB
     return found
 
 
@@ -151,6 +156,9 @@ def main() -> int:
     parser.add_argument("--every", type=float, default=5.0, help="seconds between looks")
     parser.add_argument("--out", type=Path, help="a new directory for table, samples and plot")
     given = parser.parse_args()
+    shortest = 2 * BLOCKS * given.every / 60 / (1 - WARM_UP)
+    if given.minutes < shortest:
+        parser.error(f"a trend takes --minutes {shortest:.1f} or more at --every {given.every:g}")
     home = (given.out or Path(tempfile.mkdtemp(prefix="gfn-ray-soak-"))).absolute()
     home.mkdir(parents=True, exist_ok=True)
     hours, seen = soak(home, given.minutes, given.every)
@@ -164,8 +172,16 @@ def main() -> int:
     return 1 if any(one.grows for one in trends) else 0
 
 
-def _size(directory: Path) -> int:
-    return sum(one.stat().st_size for one in directory.rglob("*") if one.is_file())
+def _sizes(directory: Path) -> list[int]:
+    """Of every file below; one may go while it is looked at."""
+    sizes = []
+    for one in directory.rglob("*"):
+        try:
+            if one.is_file():
+                sizes.append(one.stat().st_size)
+        except FileNotFoundError:
+            continue
+    return sizes
 
 
 if __name__ == "__main__":

@@ -254,7 +254,7 @@ class ReplayStore:
         except OSError as error:
             self._failure = (
                 f"replay cannot be kept in {self._directory} ({error.strerror or error}); make "
-                "room or mend that, or give the run another directory with --run-dir"
+                "room or mend that"
             )
             raise UserError(self._failure) from error
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gfn_ray.config import JobConfig
-from gfn_ray.errors import EXIT_INTERRUPTED, RunFailed, UserError
+from gfn_ray.errors import EXIT_INTERRUPTED, UserError
 from gfn_ray.models.loading import (
     EMBEDDED,
     hide_loading_bars,
@@ -21,6 +21,7 @@ from gfn_ray.runtime.books import open_books, reopen_books
 from gfn_ray.runtime.checkpoints import Resumption, find_resumption, put_back
 from gfn_ray.runtime.cluster import check_resources, choose_device, connected
 from gfn_ray.runtime.display import Display, make_display
+from gfn_ray.runtime.endings import with_way_on
 from gfn_ray.runtime.run_dir import RunDir
 from gfn_ray.runtime.session import Session
 from gfn_ray.runtime.warm_start import warm_start_references
@@ -109,11 +110,12 @@ def _record(
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, session.interrupt)
     try:
-        if going_on is not None:
-            put_back(directory, resumption)
-        tracker.artifact(directory.config_file)
-        display.phase("starting actors and loading models")
-        report = session.work(device, resumption)
+        with with_way_on(session.left_behind):
+            if going_on is not None:
+                put_back(directory, resumption)
+            tracker.artifact(directory.config_file)
+            display.phase("starting actors and loading models")
+            report = session.work(device, resumption)
         status = "FINISHED"
         display.show(report)
         return 0
@@ -121,8 +123,6 @@ def _record(
         status = "KILLED"
         display.message(f"interrupted: {session.left_behind()}")
         return EXIT_INTERRUPTED
-    except RunFailed as error:
-        raise RunFailed(f"{error}; {session.left_behind()}") from error
     finally:
         tracker.end(status)
 

@@ -1,0 +1,33 @@
+"""How a run that cannot go on says so: one sentence of what failed, and one of how to go on."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from gfn_ray.errors import RunFailed, UserError
+
+# What a disk says of itself, not of a bug of ours.
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE}
+
+
+@contextmanager
+def with_way_on(left_behind: Callable[[], str]) -> Iterator[None]:
+    """Adds what the run has left behind to an error that ends it; a full or broken disk is one.
+
+    Raises what it was given, UserError or RunFailed, and RunFailed for the disk.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{error}; {left_behind()}") from error
+    except RunFailed as error:
+        raise RunFailed(f"{error}; {left_behind()}") from error
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        file = error.filename or "a file of the run"
+        raise RunFailed(
+            f"cannot write {file}: {error.strerror}; make room or mend the disk; {left_behind()}"
+        ) from error

@@ -1,0 +1,49 @@
+"""A run that cannot go on says what failed and how to go on, whatever it was."""
+
+import errno
+import os
+
+import pytest
+
+from gfn_ray.errors import RunFailed, UserError
+from gfn_ray.runtime.endings import with_way_on
+
+LEFT = "the policy so far is step-000050; go on with --resume runs/a"
+
+
+def ending(error):
+    with pytest.raises(Exception) as ended, with_way_on(lambda: LEFT):
+        raise error
+    return ended.value
+
+
+def test_a_disk_that_is_full_ends_the_run_with_a_sentence():
+    with (
+        pytest.raises(RunFailed) as ended,
+        with_way_on(lambda: LEFT),
+        open("/dev/full", "w") as out,
+    ):
+        out.write("x" * 10_000)
+    assert str(ended.value) == (
+        "cannot write a file of the run: No space left on device; make room or mend the disk; "
+        + LEFT
+    )
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EDQUOT, errno.EIO])
+def test_a_file_that_the_disk_does_not_take_is_named(number):
+    error = ending(OSError(number, os.strerror(number), "runs/a/metrics.jsonl"))
+    assert isinstance(error, RunFailed)
+    assert "cannot write runs/a/metrics.jsonl: " in str(error) and str(error).endswith(LEFT)
+
+
+@pytest.mark.parametrize("kind", [UserError, RunFailed])
+def test_an_error_keeps_its_kind_and_so_its_exit_code(kind):
+    error = ending(kind("the log of replay is damaged at byte 17"))
+    assert type(error) is kind
+    assert str(error) == f"the log of replay is damaged at byte 17; {LEFT}"
+
+
+@pytest.mark.parametrize("bug", [FileNotFoundError(errno.ENOENT, "gone"), KeyError("step")])
+def test_a_bug_keeps_its_traceback(bug):
+    assert ending(bug) is bug
