@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -90,9 +91,10 @@ def look(victim: Victim) -> dict[str, float]:
         found[f"{kind}: memory, MiB"] = process.memory_full_info().uss / MIB
         found[f"{kind}: open files"] = process.num_fds()
         found[f"{kind}: threads"] = process.num_threads()
-    shared = _sizes(Path("/dev/shm"))
-    found["/dev/shm: files"] = len(shared)
-    found["/dev/shm: MiB"] = sum(shared) / MIB
+    # Ray's store is a file without a name there, so its size is only seen in what is used in all.
+    shared = Path("/dev/shm")
+    found["/dev/shm: files"] = len(list(shared.iterdir()))
+    found["/dev/shm, Ray's store in it: MiB"] = shutil.disk_usage(shared).used / MIB
     found["run directory: MiB"] = sum(_sizes(victim.run_dir)) / MIB
     return found
 
