@@ -36,6 +36,7 @@ from gfn_ray.packed import Record, pack, unpack
 from gfn_ray.replay.store import start_from
 from gfn_ray.runtime.run_dir import (
     RunDir,
+    bring_back,
     complete_checkpoints,
     publish_directory,
     redacted,
@@ -102,8 +103,8 @@ def find_resumption(
     """Where a run can go on: at its newest checkpoint that is whole; None where it has made none.
     Changes nothing. queries: the held-out ones.
 
-    Raises UserError where no checkpoint is whole any more, or where they are of another task, of
-    other settings or of a newer gfn_ray.
+    Raises UserError where no checkpoint is whole any more, though updates were made, or where they
+    are of another task, of other settings or of a newer gfn_ray.
     """
     checkpoint, damaged = _newest_whole(run)
     if checkpoint is None:
@@ -144,6 +145,7 @@ def put_back(run: RunDir, resumption: Resumption | None) -> None:
     if resumption.replay.exists():
         start_from(run.replay_dir, resumption.replay.read_bytes())
     run.cut_back(resumption.training["files"])
+    bring_back(run.checkpoint_dir(resumption.training["controller"]["step"]))
 
 
 def _newest_whole(run: RunDir) -> tuple[Path | None, list[Path]]:
@@ -166,6 +168,11 @@ def _newest_whole(run: RunDir) -> tuple[Path | None, list[Path]]:
         raise UserError(
             f"no checkpoint in {run.checkpoints_dir} is whole ({why}); bring one back from a copy, "
             "or start a new run"
+        )
+    if run.tells_of_updates():
+        raise UserError(
+            f"{run.metrics_file} tells of updates, and {run.checkpoints_dir} has no checkpoint that "
+            "is whole; bring one back from a copy, or start a new run"
         )
     return None, []
 
