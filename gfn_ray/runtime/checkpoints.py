@@ -14,7 +14,6 @@ checkpoint, so that what follows is what would have followed, bit for bit.
 from __future__ import annotations
 
 import logging
-import shutil
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,7 +32,7 @@ from gfn_ray.evaluation.records import (
 )
 from gfn_ray.evaluation.result import Baseline, Evaluation
 from gfn_ray.packed import Record, pack, unpack
-from gfn_ray.replay.store import start_from
+from gfn_ray.replay.store import empty_store, start_from
 from gfn_ray.runtime.run_dir import (
     RunDir,
     bring_back,
@@ -138,7 +137,7 @@ def put_back(run: RunDir, resumption: Resumption | None) -> None:
     """A run's directory as it was at that checkpoint; None: as it was at the beginning."""
     if resumption is None:
         run.cut_back({})
-        shutil.rmtree(run.replay_dir, ignore_errors=True)
+        empty_store(run.replay_dir)
         return
     for checkpoint in resumption.damaged:
         set_aside(checkpoint)  # a published one counts when the old ones are removed
@@ -171,8 +170,8 @@ def _newest_whole(run: RunDir) -> tuple[Path | None, list[Path]]:
         )
     if run.tells_of_updates():
         raise UserError(
-            f"{run.metrics_file} tells of updates, and {run.checkpoints_dir} has no checkpoint that "
-            "is whole; bring one back from a copy, or start a new run"
+            f"{run.metrics_file} tells of updates, and {run.checkpoints_dir} has no checkpoint "
+            "that is whole; bring one back from a copy, or start a new run"
         )
     return None, []
 

@@ -379,7 +379,7 @@ def _link(link: Path, target: str) -> None:
 
 
 def _remove(directory: Path) -> None:
-    """Remove a directory where there is one; marker first, so that half of it is never taken for whole."""
+    """Removes a directory, if it is there; marker first, so that half of it is never whole."""
     if directory.exists():
         (directory / COMPLETE).unlink(missing_ok=True)
         shutil.rmtree(directory)

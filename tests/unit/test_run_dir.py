@@ -8,6 +8,7 @@ import math
 import os
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -239,8 +240,9 @@ def crashes(step: Any, place: Path, copies: Path) -> list[Path]:
     left: list[Path] = []
     with pytest.MonkeyPatch.context() as patch:
         for name in ("open", "fsync", "rename", "replace", "unlink", "rmdir"):
+            original = getattr(os, name)
 
-            def watched(*args: Any, operation: Any = getattr(os, name), **kwargs: Any) -> Any:
+            def watched(*args: Any, operation: Any = original, **kwargs: Any) -> Any:
                 left.append(Path(shutil.copytree(place, copies / str(len(left)))))
                 return operation(*args, **kwargs)
 
@@ -257,7 +259,8 @@ def test_a_death_at_any_moment_of_a_replacement_leaves_a_whole_one(root: Path) -
         following: list[Path] = []
         for place in places:
             copies = root / f"crashes-{written}" / place.name
-            left = crashes(lambda at=place: publish(at / "step-000050", written), place, copies)
+            replace = partial(publish, place / "step-000050", written)
+            left = crashes(replace, place, copies)
             assert [path.name for path in place.iterdir()] == ["step-000050"]
             following += left
         for place in following:
