@@ -8,7 +8,9 @@
 Owns these files and which checkpoint counts: the newest that is as it was written. Both directories
 are published whole, with checksums. An asynchronous run goes on with the replay that it
 left, which has every acknowledged trajectory; a synchronous one with the replay of the
-checkpoint, so that what follows is what would have followed, bit for bit.
+checkpoint, so that what follows is what would have followed, bit for bit. One exception: with
+learner.publish_every above 1, a run that is asked to stop publishes the weights that it stops with,
+and goes on from a version that an undisturbed run may not have had. A killed run does not.
 """
 
 from __future__ import annotations
@@ -74,6 +76,13 @@ class Resumption:
     training: Record
     replay: Path
     damaged: list[Path] = field(default_factory=list)
+
+    def hand_over(self) -> Record:
+        """The record of training, which is not kept here: weights and moments are large, and
+        whoever opened the run holds on to this object until its end."""
+        training = dict(self.training)
+        self.training.clear()
+        return training
 
 
 def write_training(directory: Path, training: Record, replay: bytes | None) -> None:

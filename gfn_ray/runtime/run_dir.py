@@ -284,8 +284,10 @@ def publish_directory(final: Path) -> Iterator[Path]:
         for path in (*temp.rglob("*"), temp):
             fsync(path)
         _write_atomically(temp / COMPLETE, checksums(temp))
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temp, ignore_errors=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(final)  # a full disk is told of without one
         raise
     if final.exists():
         final.rename(old)

@@ -196,7 +196,7 @@ class Session:
 
     def _go_on(self, fleet: Fleet, controller: Controller, resumption: Resumption) -> None:
         """Everything as the checkpoint has it, with its weights published."""
-        training = resumption.training
+        training = resumption.hand_over()
         session, learner = training["session"], training["learner"]
         self._display.phase(f"going on after update {training['controller']['step']}")
         version = learner["policy"]["version"] - 1

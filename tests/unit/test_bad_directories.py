@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,10 @@ def empty_file(file: Path) -> None:
     file.write_text("")
 
 
+def without_last_line(file: Path) -> None:
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
+
+
 # --- A run to be resumed ---
 
 
@@ -131,6 +136,18 @@ RUNS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "markers that list nothing": (
         each(lambda file: file.write_text("x\n"), COMPLETE),
         ("COMPLETE is no list of checksums",),
+    ),
+    "markers that were emptied": (
+        each(empty_file, COMPLETE),
+        ("no checkpoint", "step-000004/COMPLETE does not list training"),
+    ),
+    "markers that were cut off after a line": (
+        each(without_last_line, COMPLETE),
+        ("no checkpoint", "step-000004/COMPLETE does not list training"),
+    ),
+    "an emptied marker of the measurements": (
+        below("start/COMPLETE", empty_file),
+        ("start/COMPLETE does not list measured", "start a new run"),
     ),
     "a newer format": (
         each_written_so(of_format(2), "training"),
@@ -226,6 +243,17 @@ def test_a_whole_checkpoint_that_a_dead_writer_left_beside_its_name_counts(
 
 def spoil_training(checkpoint: Path) -> None:
     flip(checkpoint / "training")
+
+
+def test_the_state_of_a_training_does_not_outlive_its_use(home: Path, data: TaskData) -> None:
+    config = parse(RandomNumberJob, ["--resume", str(home / "run")])
+    found = find_resumption(RunDir(home / "run"), TASK, config, data.held_out)
+    assert found is not None
+    weights = weakref.ref(found.training["learner"]["policy"]["parameters"]["0"])
+    training = found.hand_over()
+    assert training["controller"]["step"] == STEPS[-1] and weights() is not None
+    del training
+    assert weights() is None
 
 
 def test_a_resumed_run_shortens_its_own_files_and_no_others(home: Path) -> None:

@@ -235,6 +235,16 @@ def test_what_a_dead_writer_left_does_not_get_into_the_next_one(root: Path) -> N
     assert not (publish(root / "adapter") / "torn").exists()
 
 
+def test_a_full_disk_is_told_of_by_the_name_of_what_found_no_room(root: Path) -> None:
+    with pytest.raises(OSError) as full, publish_directory(root / "adapter") as temp:
+        (temp / "tensors").symlink_to("/dev/full")
+        (temp / "tensors").write_bytes(b"weights")
+    assert (full.value.strerror, full.value.filename) == (
+        "No space left on device",
+        str(root / "adapter"),
+    )
+
+
 def crashes(step: Any, place: Path, copies: Path) -> list[Path]:
     """What is left of `place` by a death before each file operation of this step."""
     left: list[Path] = []
