@@ -13,6 +13,10 @@ COMPLETE = "COMPLETE"
 """Marker file of a published directory; it is written last, so a torn one has none. It lists the
 other files as sha256sum does, so that `sha256sum -c COMPLETE` checks them by hand, too."""
 
+# Only a gfn_ray with checksums writes these, and they come last by name of what is beside them: a
+# marker that does not list them was emptied or cut off.
+_ALWAYS_LISTED = ("training", "measured")
+
 _LISTED = re.compile(r"([0-9a-f]{64})  ([^\0]+)")
 
 
@@ -50,16 +54,19 @@ def checksums(directory: Path) -> str:
 
 def damage(directory: Path) -> str | None:
     """What is wrong with a published directory: the file, and how it is not as it was published;
-    None where it is whole. An empty marker, of a gfn_ray before the checksums, vouches for all.
+    None where it is whole. An empty marker, of a gfn_ray before the checksums, vouches for what
+    such a one wrote.
     """
     try:
         lines = (directory / COMPLETE).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
         return f"{directory / COMPLETE} cannot be read"
+    names = set()
     for line in lines:
         listed = _LISTED.fullmatch(line)
         if listed is None:
             return f"{directory / COMPLETE} is no list of checksums"
+        names.add(listed[2])
         file = directory / listed[2]
         try:
             if _sha256(file) != listed[1]:
@@ -68,6 +75,9 @@ def damage(directory: Path) -> str | None:
             return f"{file} is missing"
         except OSError as error:
             return f"{file} cannot be read ({error.strerror})"
+    for name in _ALWAYS_LISTED:
+        if name not in names and (directory / name).exists():
+            return f"{directory / COMPLETE} does not list {name}"
     return None
 
 

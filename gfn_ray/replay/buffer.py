@@ -47,10 +47,13 @@ class ReplayBuffer:
     group: trajectories that a learner group wants. At capacity, queries fuller than this
     are thinned first; then the query that has got nothing for longest gives up its
     entries, until it is gone. Thinning alone would leave every query with one or two,
-    once the data set has more queries than the buffer has room for groups.
+    once the data set has more queries than the buffer has room for groups. newest_version:
+    of the policy, where the buffer is not the first one.
     """
 
-    def __init__(self, config: ReplayConfig, seed: int, *, group: int = 8) -> None:
+    def __init__(
+        self, config: ReplayConfig, seed: int, *, group: int = 8, newest_version: int = 0
+    ) -> None:
         self._config = config
         self._group = group
         self._rng = np.random.default_rng(seed)
@@ -60,7 +63,7 @@ class ReplayBuffer:
         self._masses = QueryMasses(config.capacity)
         self._changed_rows: set[int] = set()
         self._free_slots = list(range(config.capacity - 1, -1, -1))
-        self._version = 0
+        self._version = newest_version
         self._arrivals = 0
         self._largest_loss: float | None = None
         self._inserted = self._duplicates = self._evicted = self._sampled = 0

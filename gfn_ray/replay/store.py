@@ -32,6 +32,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -54,6 +55,7 @@ from gfn_ray.trajectory import Trajectory
 LOG_LIMIT = 16 * 2**20
 # A predecessor that was just killed may take a moment to be gone.
 LOCK_WAIT_S = 10.0
+LOCK = "lock"
 
 # What the buffer reads of its settings; a log replayed under others would give another buffer.
 _SETTINGS = (
@@ -101,12 +103,11 @@ class ReplayStore:
             "learner.trajectories_per_query": group,
         }
         self._failure: str | None = None
-        self._new_buffer = lambda: ReplayBuffer(config, seed, group=group)
+        self._new_buffer = partial(ReplayBuffer, config, seed, group=group)
         self._buffer = self._new_buffer()
-        self._lock = FileLock(directory / "lock", timeout=lock_wait)
         with self._file_errors():
             directory.mkdir(parents=True, exist_ok=True)
-            self._take_lock()
+            self._lock = _take_lock(directory, lock_wait)
             try:
                 self._open()
             except BaseException:
@@ -142,7 +143,8 @@ class ReplayStore:
         )
 
     def clear(self) -> None:
-        """Start again with an empty buffer and its first random numbers."""
+        """Start again with an empty buffer and its first random numbers. Of what was before, it
+        knows the newest policy version alone."""
         self._on_record({"call": "clear"}, self._start_again)
 
     def snapshot(self) -> bytes:
@@ -169,16 +171,7 @@ class ReplayStore:
         return result
 
     def _start_again(self) -> None:
-        self._buffer = self._new_buffer()
-
-    def _take_lock(self) -> None:
-        try:
-            self._lock.acquire()
-        except Timeout:
-            raise UserError(
-                f"{self._directory} is in use by another process; end that one, or give this run "
-                "a directory of its own with --run-dir"
-            ) from None
+        self._buffer = self._new_buffer(newest_version=self._buffer.newest_version)
 
     def _open(self) -> None:
         number = self._files.newest()
@@ -252,21 +245,60 @@ class ReplayStore:
         try:
             yield
         except OSError as error:
-            self._failure = (
-                f"replay cannot be kept in {self._directory} ({error.strerror or error}); make "
-                "room or mend that"
-            )
+            self._failure = _cannot_be_kept(self._directory, error)
             raise UserError(self._failure) from error
 
 
-def start_from(directory: Path, snapshot: bytes) -> None:
+def start_from(directory: Path, snapshot: bytes, *, lock_wait: float = LOCK_WAIT_S) -> None:
     """A store of the state that `ReplayStore.snapshot` gave, in place of what is there."""
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    files = PairFiles(directory)
-    RecordWriter.create(files.log(0)).close()
-    with atomic_file(files.snapshot(0)) as temp:
-        temp.write_bytes(snapshot)
+    with _emptied(directory, lock_wait):
+        files = PairFiles(directory)
+        RecordWriter.create(files.log(0)).close()
+        with atomic_file(files.snapshot(0)) as temp:
+            temp.write_bytes(snapshot)
+
+
+def empty_store(directory: Path, *, lock_wait: float = LOCK_WAIT_S) -> None:
+    """No store any more in a directory; the next one there begins anew."""
+    with _emptied(directory, lock_wait):
+        pass
+
+
+@contextmanager
+def _emptied(directory: Path, lock_wait: float) -> Iterator[None]:
+    """A directory of which nothing is left but its lock, which is held meanwhile: without that
+    file, another process could open a store beside one that is still open."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = _take_lock(directory, lock_wait)
+        try:
+            for path in directory.iterdir():
+                if path.name != LOCK:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            yield
+        finally:
+            lock.release()
+    except OSError as error:
+        raise UserError(_cannot_be_kept(directory, error)) from error
+
+
+def _take_lock(directory: Path, wait: float) -> FileLock:
+    lock = FileLock(directory / LOCK, timeout=wait)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"{directory} is in use by another process; end that one, or give this run a "
+            "directory of its own with --run-dir"
+        ) from None
+    return lock
+
+
+def _cannot_be_kept(directory: Path, error: OSError) -> str:
+    return (
+        f"replay cannot be kept in {directory} ({error.strerror or error}); make room or mend "
+        "that, or give the run another directory with --run-dir"
+    )
 
 
 @contextmanager

@@ -8,13 +8,14 @@
 Owns these files and which checkpoint counts: the newest that is as it was written. Both directories
 are published whole, with checksums. An asynchronous run goes on with the replay that it
 left, which has every acknowledged trajectory; a synchronous one with the replay of the
-checkpoint, so that what follows is what would have followed, bit for bit.
+checkpoint, so that what follows is what would have followed, bit for bit. One exception: with
+learner.publish_every above 1, a run that is asked to stop publishes the weights that it stops with,
+and goes on from a version that an undisturbed run may not have had. A killed run does not.
 """
 
 from __future__ import annotations
 
 import logging
-import shutil
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,9 +34,10 @@ from gfn_ray.evaluation.records import (
 )
 from gfn_ray.evaluation.result import Baseline, Evaluation
 from gfn_ray.packed import Record, pack, unpack
-from gfn_ray.replay.store import start_from
+from gfn_ray.replay.store import empty_store, start_from
 from gfn_ray.runtime.run_dir import (
     RunDir,
+    bring_back,
     complete_checkpoints,
     publish_directory,
     redacted,
@@ -75,6 +77,13 @@ class Resumption:
     replay: Path
     damaged: list[Path] = field(default_factory=list)
 
+    def hand_over(self) -> Record:
+        """The record of training, which is not kept here: weights and moments are large, and
+        whoever opened the run holds on to this object until its end."""
+        training = dict(self.training)
+        self.training.clear()
+        return training
+
 
 def write_training(directory: Path, training: Record, replay: bytes | None) -> None:
     """Adds to a checkpoint's directory what a run needs to go on from it."""
@@ -102,8 +111,8 @@ def find_resumption(
     """Where a run can go on: at its newest checkpoint that is whole; None where it has made none.
     Changes nothing. queries: the held-out ones.
 
-    Raises UserError where no checkpoint is whole any more, or where they are of another task, of
-    other settings or of a newer gfn_ray.
+    Raises UserError where no checkpoint is whole any more, though updates were made, or where they
+    are of another task, of other settings or of a newer gfn_ray.
     """
     checkpoint, damaged = _newest_whole(run)
     if checkpoint is None:
@@ -137,13 +146,14 @@ def put_back(run: RunDir, resumption: Resumption | None) -> None:
     """A run's directory as it was at that checkpoint; None: as it was at the beginning."""
     if resumption is None:
         run.cut_back({})
-        shutil.rmtree(run.replay_dir, ignore_errors=True)
+        empty_store(run.replay_dir)
         return
     for checkpoint in resumption.damaged:
         set_aside(checkpoint)  # a published one counts when the old ones are removed
     if resumption.replay.exists():
         start_from(run.replay_dir, resumption.replay.read_bytes())
     run.cut_back(resumption.training["files"])
+    bring_back(run.checkpoint_dir(resumption.training["controller"]["step"]))
 
 
 def _newest_whole(run: RunDir) -> tuple[Path | None, list[Path]]:
@@ -166,6 +176,11 @@ def _newest_whole(run: RunDir) -> tuple[Path | None, list[Path]]:
         raise UserError(
             f"no checkpoint in {run.checkpoints_dir} is whole ({why}); bring one back from a copy, "
             "or start a new run"
+        )
+    if run.tells_of_updates():
+        raise UserError(
+            f"{run.metrics_file} tells of updates, and {run.checkpoints_dir} has no checkpoint "
+            "that is whole; bring one back from a copy, or start a new run"
         )
     return None, []
 

@@ -68,7 +68,7 @@ class LabelRounds:
         after_m_step: Callable[[int, dict[str, float]], None],
     ) -> Wire:
         """All rounds; returns the label adapter. after_m_step gets the round, from 1, and metrics
-        of its M-step."""
+        of its M-step, while nothing is under way and replay is empty."""
         em, steps = self._plan.em, self._config.steps
         for done in range(self._done + 1, em.rounds + 1):
             controller.train(observe, until=steps * done // em.rounds)

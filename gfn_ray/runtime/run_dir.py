@@ -31,7 +31,7 @@ ConfigT = TypeVar("ConfigT", JobConfig, TuneBaseJob)
 _log = logging.getLogger(__name__)
 _SQLITE = "sqlite:///"
 _PUBLISHED = re.compile(r"step-\d+")
-_PUBLISHED_OR_TEMP = re.compile(r"step-\d+|\.step-\d+\.tmp")
+_PUBLISHED_OR_BESIDE = re.compile(r"step-\d+|\.step-\d+\.(tmp|old)")
 
 
 def output_root() -> Path:
@@ -225,6 +225,13 @@ class RunDir:
         files = (self.metrics_file, self.samples_file, self.diagnostics_file, self.queries_file)
         return [file for file in files if file.exists()]
 
+    def tells_of_updates(self) -> bool:
+        """Whether any update is on record; the last line may be torn."""
+        if not self.metrics_file.exists():
+            return False
+        with self.metrics_file.open(encoding="utf-8", errors="replace") as lines:
+            return any('"phase": "train"' in line for line in lines)
+
     def write_config(self, text: str) -> None:
         _write_atomically(self.config_file, text)
 
@@ -262,33 +269,54 @@ class RunDir:
 def publish_directory(final: Path) -> Iterator[Path]:
     """Yields an empty directory to fill; it appears as `final`, complete, or not at all.
 
-    Files are on disk before the rename and the marker COMPLETE comes last. An older
-    directory of the same name is replaced; should the process die between its removal
-    and the rename, neither is there, and the next older checkpoint is the newest.
+    Its files and, last, its marker COMPLETE are on disk before it gets its name. An older
+    directory of the same name steps aside for it, and goes after that. So from the first
+    publication on, a whole one is there at any moment: as `final`, or beside it, where
+    `complete_checkpoints` sees it and `bring_back` finds it.
     """
-    temp = final.with_name(f".{final.name}.tmp")
-    shutil.rmtree(temp, ignore_errors=True)  # left by a writer that died
+    temp, old = _beside(final)
+    bring_back(final)
+    _remove(temp)
+    _remove(old)
     temp.mkdir(parents=True)
     try:
         yield temp
-    except BaseException:
+        for path in (*temp.rglob("*"), temp):
+            fsync(path)
+        _write_atomically(temp / COMPLETE, checksums(temp))
+    except BaseException as error:
         shutil.rmtree(temp, ignore_errors=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(final)  # a full disk is told of without one
         raise
-    for path in (*temp.rglob("*"), temp):
-        fsync(path)
-    listed = checksums(temp)
-    _remove(final)
+    if final.exists():
+        final.rename(old)
     temp.rename(final)
-    _write_atomically(final / COMPLETE, listed)
     fsync(final.parent)
+    _remove(old)
+
+
+def bring_back(final: Path) -> None:
+    """Gives a published directory its name, where a writer died before that."""
+    if (final / COMPLETE).exists():
+        return
+    for whole in _beside(final):
+        if (whole / COMPLETE).exists():
+            _remove(final)
+            whole.rename(final)
+            fsync(final.parent)
+            return
 
 
 def complete_checkpoints(checkpoints_dir: Path) -> Iterator[Path]:
-    """Those that were published whole, the highest step first; torn ones are passed over."""
-    for path in reversed(_by_step(checkpoints_dir, _PUBLISHED)):
+    """Those that were published whole, the highest step first; torn ones are passed over.
+
+    One that a writer who died left beside its name comes after the one of that name.
+    """
+    for path in reversed(_by_step(checkpoints_dir, _PUBLISHED_OR_BESIDE)):
         if (path / COMPLETE).exists():
             yield path
-        else:
+        elif _PUBLISHED.fullmatch(path.name):
             _log.warning("checkpoint %s is torn (it has no file %s); ignored", path, COMPLETE)
 
 
@@ -310,7 +338,7 @@ def prune(checkpoints_dir: Path, keep: int) -> None:
         path for path in _by_step(checkpoints_dir, _PUBLISHED) if (path / COMPLETE).exists()
     ]
     if len(complete) > keep:
-        for path in _by_step(checkpoints_dir, _PUBLISHED_OR_TEMP):
+        for path in _by_step(checkpoints_dir, _PUBLISHED_OR_BESIDE):
             if _step(path) < _step(complete[-keep]):
                 _remove(path)
 
@@ -318,7 +346,13 @@ def prune(checkpoints_dir: Path, keep: int) -> None:
 def _by_step(checkpoints_dir: Path, names: re.Pattern[str]) -> list[Path]:
     if not checkpoints_dir.is_dir():
         return []
-    return sorted((p for p in checkpoints_dir.iterdir() if names.fullmatch(p.name)), key=_step)
+    found = (path for path in checkpoints_dir.iterdir() if names.fullmatch(path.name))
+    return sorted(found, key=lambda path: (_step(path), path.name))
+
+
+def _beside(final: Path) -> tuple[Path, Path]:
+    """Where a directory is filled, and where the one that it replaces waits to be removed."""
+    return final.with_name(f".{final.name}.tmp"), final.with_name(f".{final.name}.old")
 
 
 def _step(checkpoint: Path) -> int:
@@ -347,7 +381,7 @@ def _link(link: Path, target: str) -> None:
 
 
 def _remove(directory: Path) -> None:
-    """Remove a published directory; marker first, so that half of it is never taken for whole."""
+    """Removes a directory, if it is there; marker first, so that half of it is never whole."""
     if directory.exists():
         (directory / COMPLETE).unlink(missing_ok=True)
         shutil.rmtree(directory)

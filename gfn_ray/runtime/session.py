@@ -196,7 +196,7 @@ class Session:
 
     def _go_on(self, fleet: Fleet, controller: Controller, resumption: Resumption) -> None:
         """Everything as the checkpoint has it, with its weights published."""
-        training = resumption.training
+        training = resumption.hand_over()
         session, learner = training["session"], training["learner"]
         self._display.phase(f"going on after update {training['controller']['step']}")
         version = learner["policy"]["version"] - 1
@@ -285,6 +285,8 @@ class Session:
             self._recorder.m_step(controller.step, done, metrics)
             listed = ", ".join(f"{name} {number(v)}" for name, v in metrics.items())
             self._display.message(f"M-step {done}: {listed}")
+            # What replay takes from here on is scored by this label model, and outlives the process.
+            self._checkpoint(controller)
 
         adapter = Adapter.from_wire(labels.train(controller, observe, after_m_step))
         with publish_directory(self._directory.label_adapter_dir) as directory:

@@ -1,10 +1,13 @@
 """The subjectivity job, end to end on real parts: two rounds of EM through two reward actors."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from gfn_ray.packed import unpack
 from job_runner import mlflow_run, run, summary, tiny_flags
 from refusals import check, contents, put
 
@@ -31,6 +34,7 @@ def finished(tiny_dir, tmp_path_factory):
         em__m_lr="5e-3",
         em__samples=2,
         eval__queries=12,
+        checkpoint__every=6,
     )
     code, out, err = run(flags, home, "subjectivity")
     assert code == 0, err
@@ -57,6 +61,29 @@ def test_an_m_step_leaves_replay_empty(finished):
     train = rows(finished[0], "train")
     assert train[2]["train/replay_inserted"] < train[1]["train/replay_inserted"] + 8
     assert train[2]["train/replay_size"] <= train[2]["train/trajectories_sampled"] - 8
+
+
+def test_a_run_goes_on_after_its_last_m_step_and_not_before_it(finished, tmp_path):
+    """Else replay, which is not put back, would hold rewards of a label model that is lost."""
+    run_dir = Path(shutil.copytree(finished[0] / "run", tmp_path / "run"))
+    checkpoints = run_dir / "checkpoints"
+    after_round = {path: unpack((path / "training").read_bytes()) for path in checkpoints.iterdir()}
+    done = {path.name: training["labels"]["done"] for path, training in after_round.items()}
+    assert done == {"step-000002": 1, "step-000005": 2}
+    for path, training in after_round.items():
+        known = (run_dir / "metrics.jsonl").read_bytes()[: training["files"]["metrics.jsonl"]]
+        m_steps = [row for row in map(json.loads, known.splitlines()) if row["phase"] == "m-step"]
+        assert m_steps[-1]["round"] == done[path.name]
+
+    shutil.rmtree(checkpoints / "step-000005")
+    (run_dir / "summary.json").unlink()
+    again = ["--resume", str(run_dir), "--tracking.uri", f"sqlite:///{tmp_path / 'mlflow.db'}"]
+    (run_dir / "tracking.json").unlink()
+    code, out, err = run(again, tmp_path, "subjectivity")
+    assert code == 0, err
+    assert "going on after update 2" in out
+    assert [(row["round"], row["step"]) for row in rows(tmp_path, "m-step")] == [(1, 2), (2, 5)]
+    assert [row["step"] for row in rows(tmp_path, "train")] == [1, 2, 3, 4, 5]
 
 
 def test_policy_and_baselines_are_measured_alike(finished):

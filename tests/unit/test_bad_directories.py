@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from filelock import FileLock
 import gfn_ray
 from gfn_ray.cli import parse
 from gfn_ray.config import CompareJob, RandomNumberJob
-from gfn_ray.durable import COMPLETE
+from gfn_ray.durable import COMPLETE, damage
 from gfn_ray.models.adapter_files import WEIGHTS_FILE
 from gfn_ray.models.merged import merged_model_dir
 from gfn_ray.packed import pack, unpack
@@ -26,7 +27,7 @@ from gfn_ray.serving.description import FILE
 from gfn_ray.tasks.random_number import RandomNumberTask
 from gfn_ray.tasks.task import TaskData
 from gfn_ray.tracking.spool import Spool
-from good_run import STEPS, TASK, data_of, mark_again, settings
+from good_run import STEPS, TASK, copy_run, data_of, mark_again, settings
 from refused_places import (
     Spoil,
     a_file,
@@ -62,6 +63,13 @@ def each_written_so(spoil: Spoil, name: str) -> Spoil:
     return lambda run: [(spoil(one / name), mark_again(one)) for one in checkpoints(run)]
 
 
+def torn_name(run: Path) -> Path:
+    """Where a writer that dies leaves what it has not marked yet."""
+    newest = checkpoints(run)[-1]
+    (newest / COMPLETE).unlink()
+    return newest.with_name(f".{newest.name}.tmp")
+
+
 def of_format(number: int) -> Spoil:
     return lambda file: file.write_bytes(pack({**unpack(file.read_bytes()), "format": number}))
 
@@ -73,6 +81,15 @@ def finished(run: Path) -> None:
 def finished_without_checkpoints(run: Path) -> None:
     finished(run)
     empty(run / "checkpoints")
+    empty_file(run / "metrics.jsonl")  # it had no update to make
+
+
+def empty_file(file: Path) -> None:
+    file.write_text("")
+
+
+def without_last_line(file: Path) -> None:
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
 
 
 # --- A run to be resumed ---
@@ -120,6 +137,18 @@ RUNS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
         each(lambda file: file.write_text("x\n"), COMPLETE),
         ("COMPLETE is no list of checksums",),
     ),
+    "markers that were emptied": (
+        each(empty_file, COMPLETE),
+        ("no checkpoint", "step-000004/COMPLETE does not list training"),
+    ),
+    "markers that were cut off after a line": (
+        each(without_last_line, COMPLETE),
+        ("no checkpoint", "step-000004/COMPLETE does not list training"),
+    ),
+    "an emptied marker of the measurements": (
+        below("start/COMPLETE", empty_file),
+        ("start/COMPLETE does not list measured", "start a new run"),
+    ),
     "a newer format": (
         each_written_so(of_format(2), "training"),
         ("step-000004/training has format 2", "the gfn_ray that wrote it"),
@@ -128,6 +157,14 @@ RUNS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "training that promises too much": (
         each_written_so(promise_too_much, "training"),
         ("step-000004/training is damaged",),
+    ),
+    "updates and no checkpoint": (
+        below("checkpoints", empty),
+        ("metrics.jsonl tells of updates", "has no checkpoint that is whole", "start a new"),
+    ),
+    "updates and a checkpoint that was never whole": (
+        lambda run: [gone(checkpoints(run)[0]), checkpoints(run)[1].rename(torn_name(run))],
+        ("metrics.jsonl tells of updates", "has no checkpoint"),
     ),
     "no measurements": (below("start", gone), ("start is missing or torn", "start a new run")),
     "damaged measurements": (
@@ -180,6 +217,43 @@ def test_of_damaged_checkpoints_the_newest_whole_one_counts_and_the_others_are_s
         (directory / "training").write_bytes(b"newer")
     prune(run.checkpoints_dir, keep=1)
     assert newest_complete(run.checkpoints_dir) == run.checkpoint_dir(3)
+
+
+@pytest.mark.parametrize("left", [".step-000004.tmp", ".step-000004.old"])
+@pytest.mark.parametrize("final", ["gone", "torn", "damaged"])
+def test_a_whole_checkpoint_that_a_dead_writer_left_beside_its_name_counts(
+    final: str, left: str, home: Path, data: TaskData
+) -> None:
+    run, (older, newest) = RunDir(home / "run"), checkpoints(home / "run")
+    gone(older)
+    copy_run(newest, newest.with_name(left))
+    {"gone": gone, "torn": lambda one: (one / COMPLETE).unlink(), "damaged": spoil_training}[final](
+        newest
+    )
+    config, before = parse(RandomNumberJob, ["--resume", str(home / "run")]), contents(home)
+    found = find_resumption(run, TASK, config, data.held_out)
+    assert found is not None and found.training["controller"]["step"] == STEPS[-1]
+    assert contents(home) == before
+
+    put_back(run, found)
+    names = {path.name for path in run.checkpoints_dir.iterdir()}
+    assert names == {newest.name} | ({f"{newest.name}.damaged"} if final == "damaged" else set())
+    assert damage(newest) is None
+
+
+def spoil_training(checkpoint: Path) -> None:
+    flip(checkpoint / "training")
+
+
+def test_the_state_of_a_training_does_not_outlive_its_use(home: Path, data: TaskData) -> None:
+    config = parse(RandomNumberJob, ["--resume", str(home / "run")])
+    found = find_resumption(RunDir(home / "run"), TASK, config, data.held_out)
+    assert found is not None
+    weights = weakref.ref(found.training["learner"]["policy"]["parameters"]["0"])
+    training = found.hand_over()
+    assert training["controller"]["step"] == STEPS[-1] and weights() is not None
+    del training
+    assert weights() is None
 
 
 def test_a_resumed_run_shortens_its_own_files_and_no_others(home: Path) -> None:

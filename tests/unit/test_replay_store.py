@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from courses import (
     CONFIGS,
+    GROUP,
     NEVER_ROLLS,
     ROLLS_OFTEN,
     Course,
@@ -29,6 +30,7 @@ from courses import (
 )
 from gfn_ray.config import ReplayConfig
 from gfn_ray.errors import UserError
+from gfn_ray.replay import ReplayBuffer
 from gfn_ray.replay.record_file import preamble
 
 TESTS = Path(__file__).parents[1]
@@ -70,7 +72,7 @@ def test_a_store_restored_again_and_again_goes_on_as_if_never_ended(
 
 @settings(max_examples=30)
 @given(configs, seeds, st.integers(0, 20), st.integers(0, 20))
-def test_a_cleared_store_is_restored_as_one_that_was_new_then(
+def test_a_cleared_store_is_restored_as_one_that_was_new_then_but_for_its_newest_version(
     tmp_path_factory: pytest.TempPathFactory,
     config: ReplayConfig,
     seed: int,
@@ -78,14 +80,18 @@ def test_a_cleared_store_is_restored_as_one_that_was_new_then(
     after: int,
 ) -> None:
     directory = tmp_path_factory.mktemp("run") / "replay"
-    store, forgotten, kept = opened(directory, config, seed), Course(seed), Course(seed)
+    store = opened(directory, config, seed)
+    forgotten, kept, again = Course(seed), Course(seed), Course(seed)
     for _ in range(before):
         forgotten.step(store)
+    newest = store.buffer.newest_version
     store.clear()
+    expected = ReplayBuffer(config, seed, group=GROUP, newest_version=newest)
+    assert store.buffer.newest_version == expected.newest_version == newest
     for _ in range(after):
-        kept.step(store)
+        assert kept.step(store) == again.step(expected)
     store.close()
-    assert_equal(restored(directory, config, seed), buffer_after(config, seed, after))
+    assert_equal(restored(directory, config, seed), expected)
 
 
 @settings(max_examples=60)

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from gfn_ray.errors import UserError
 from gfn_ray.packed import pack, unpack
 from gfn_ray.replay import ReplayBuffer
 from gfn_ray.replay.record_file import framed, preamble, read_records
+from gfn_ray.replay.store import empty_store, start_from
 from gfn_ray.trajectory import Trajectory
 
 TESTS = Path(__file__).parents[1]
@@ -142,6 +144,32 @@ def test_a_directory_has_one_owner_at_a_time(tmp_path: Path) -> None:
         opened(tmp_path, CONFIGS[0])
     first.close()
     opened(tmp_path, CONFIGS[0])
+
+
+@pytest.mark.parametrize("put_in_place", [empty_store, partial(start_from, snapshot=b"")])
+def test_a_store_that_is_open_is_not_replaced(put_in_place: Any, tmp_path: Path) -> None:
+    first, course = opened(tmp_path, CONFIGS[0], limit=NEVER_ROLLS), Course(0)
+    course.step(first)
+    with pytest.raises(UserError, match="in use by another process"):
+        put_in_place(tmp_path, lock_wait=0)
+    for _ in range(4):
+        course.step(first)
+    first.close()
+    assert_equal(restored(tmp_path, CONFIGS[0], 0), buffer_after(CONFIGS[0], 0, 5))
+
+
+def test_a_store_that_is_replaced_keeps_its_lock_and_nothing_else(tmp_path: Path) -> None:
+    place, other = tmp_path / "replay", opened(tmp_path / "other", CONFIGS[0])
+    crashed_after(place, CONFIGS[0], 0, 3, NEVER_ROLLS)
+    (place / "of-another-program").mkdir()
+    for number in range(3):
+        Course(number).step(other)
+    start_from(place, other.snapshot())
+    assert {path.name for path in place.iterdir()} == {"lock", "log-000000", "snapshot-000000"}
+    assert_equal(restored(place, CONFIGS[0], 0), other.buffer)
+    empty_store(place)
+    assert {path.name for path in place.iterdir()} == {"lock"}
+    assert_equal(restored(place, CONFIGS[0], 0), ReplayBuffer(CONFIGS[0], 0, group=GROUP))
 
 
 def test_a_refused_call_leaves_no_trace(tmp_path: Path) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import re
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import numpy as np
 import pytest
 
 from gfn_ray.config import JobConfig
-from gfn_ray.durable import COMPLETE
+from gfn_ray.durable import COMPLETE, damage
 from gfn_ray.errors import UserError
 from gfn_ray.runtime.run_dir import (
     RunDir,
@@ -230,6 +233,52 @@ def test_what_a_dead_writer_left_does_not_get_into_the_next_one(root: Path) -> N
     (root / ".adapter.tmp").mkdir()
     (root / ".adapter.tmp" / "torn").write_text("half")
     assert not (publish(root / "adapter") / "torn").exists()
+
+
+def test_a_full_disk_is_told_of_by_the_name_of_what_found_no_room(root: Path) -> None:
+    with pytest.raises(OSError) as full, publish_directory(root / "adapter") as temp:
+        (temp / "tensors").symlink_to("/dev/full")
+        (temp / "tensors").write_bytes(b"weights")
+    assert (full.value.strerror, full.value.filename) == (
+        "No space left on device",
+        str(root / "adapter"),
+    )
+
+
+def crashes(step: Any, place: Path, copies: Path) -> list[Path]:
+    """What is left of `place` by a death before each file operation of this step."""
+    left: list[Path] = []
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("open", "fsync", "rename", "replace", "unlink", "rmdir"):
+            original = getattr(os, name)
+
+            def watched(*args: Any, operation: Any = original, **kwargs: Any) -> Any:
+                left.append(Path(shutil.copytree(place, copies / str(len(left)))))
+                return operation(*args, **kwargs)
+
+            patch.setattr(os, name, watched)
+        step()
+    return left
+
+
+def test_a_death_at_any_moment_of_a_replacement_leaves_a_whole_one(root: Path) -> None:
+    """And so does a second one, while what the first left is replaced."""
+    publish(root / "run" / "step-000050", "0")
+    places, seen = [root / "run"], set()
+    for written in ("1", "2"):
+        following: list[Path] = []
+        for place in places:
+            copies = root / f"crashes-{written}" / place.name
+            replace = partial(publish, place / "step-000050", written)
+            left = crashes(replace, place, copies)
+            assert [path.name for path in place.iterdir()] == ["step-000050"]
+            following += left
+        for place in following:
+            found = newest_complete(place)
+            assert found is not None and damage(found) is None
+            seen.add((found.name, (found / "state" / "tensors").read_text()))
+        places = following
+    assert {("step-000050", "0"), (".step-000050.tmp", "1"), ("step-000050", "2")} <= seen
 
 
 # Checkpoints
