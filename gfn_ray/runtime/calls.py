@@ -145,7 +145,7 @@ class PendingCalls:
         except DataLost as loss:
             self._calls.remove(call)
             if call.lost is None:
-                raise RunFailed(f"{loss}; it cannot be made again in the middle of a run") from loss
+                raise loss.ends_the_run() from loss
             call.lost()
             return
         self._calls.remove(call)

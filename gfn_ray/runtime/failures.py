@@ -47,6 +47,10 @@ class ActorLost(Exception):
 class DataLost(Exception):
     """The call's data is gone from the object store: it has to be made again."""
 
+    def ends_the_run(self) -> RunFailed:
+        """For a caller that cannot make it again."""
+        return RunFailed(f"{self}; it cannot be made again in the middle of a run")
+
 
 def value_of(ref: Any, actor: str, what: str, limit: float = FETCH_LIMIT_S) -> Any:
     """The value of a call that is done. actor and what name it in errors.

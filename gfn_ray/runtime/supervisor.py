@@ -16,7 +16,7 @@ import ray
 
 from gfn_ray.config import RuntimeConfig
 from gfn_ray.errors import RunFailed
-from gfn_ray.runtime.failures import ActorLost, value_of
+from gfn_ray.runtime.failures import ActorLost, DataLost, value_of
 from gfn_ray.runtime.members import Member
 from gfn_ray.wording import count
 
@@ -125,6 +125,8 @@ class Supervisor:
             member.end()
             self._expect_back(member, str(again), absence.lost_at)
             return
+        except DataLost as loss:
+            raise loss.ends_the_run() from loss
         self._absent.remove(absence)
         member.up()
         back = Restart(

@@ -245,6 +245,17 @@ def test_data_that_is_lost_on_its_way_is_the_callers_to_make_again(cluster):
     assert len(crew.restarts) == 1
 
 
+def test_data_that_a_successor_would_need_and_that_is_lost_ends_the_run(cluster):
+    owner, crew = Crew(), Crew()
+    (values,) = owner.ask("owned")
+    assert crew.ask("first", values, changes_state=True) == 7
+    owner.kill()
+    owner.ask("process")
+    crew.kill()
+    with pytest.raises(RunFailed, match="is lost.*cannot be made again in the middle of a run"):
+        crew.ask("add", 1)
+
+
 def test_what_an_actor_left_in_the_store_outlives_it(cluster):
     crew, found = Crew(), []
     calls = crew.calls()
