@@ -33,6 +33,10 @@ _HEAD = struct.Struct("<4sQI")
 _LENGTH = struct.Struct("<Q")
 
 
+class DamagedReplay(UserError):
+    """A file of replay that no further try will read."""
+
+
 @dataclass(frozen=True)
 class Records:
     """What a file holds.
@@ -60,7 +64,7 @@ def framed(payload: bytes) -> bytes:
 def read_records(file: Path) -> Records:
     """Everything up to a torn end.
 
-    Raises UserError where the file is none of these, has a newer format, or is damaged
+    Raises DamagedReplay where the file is none of these, has a newer format, or is damaged
     before its end, and OSError where it cannot be read.
     """
     data = file.read_bytes()
@@ -73,7 +77,7 @@ def read_records(file: Path) -> Records:
     following = data.find(_MARKER, offset + 1)
     while following >= 0:
         if _payload_at(data, following) is not None:
-            raise UserError(
+            raise DamagedReplay(
                 f"{file} is damaged at byte {offset:,}, and intact records follow at byte "
                 f"{following:,}; bring the file back from a copy, or move {file.parent} away to "
                 "start with an empty replay"
@@ -124,12 +128,12 @@ def _check_preamble(file: Path, data: bytes) -> None:
     start = data[: _PREAMBLE.size]
     version = struct.unpack_from("<8xI", start)[0] if len(start) == _PREAMBLE.size else 0
     if start != preamble(version):
-        raise UserError(
+        raise DamagedReplay(
             f"{file} does not begin as a file of replay does (damaged at byte 0); bring it back "
             f"from a copy, or move {file.parent} away to start with an empty replay"
         )
     if version != FORMAT:
-        raise UserError(
+        raise DamagedReplay(
             f"{file} has format {version}, and this gfn_ray reads format {FORMAT}; go on with the "
             f"gfn_ray that wrote it, or move {file.parent} away to start with an empty replay"
         )

@@ -47,7 +47,14 @@ from gfn_ray.replay.buffer import ReplayBuffer
 from gfn_ray.replay.columns import from_columns, to_columns
 from gfn_ray.replay.outcomes import AddReport, ReplayBatch
 from gfn_ray.replay.pairs import PairFiles
-from gfn_ray.replay.record_file import Records, RecordWriter, framed, preamble, read_records
+from gfn_ray.replay.record_file import (
+    DamagedReplay,
+    Records,
+    RecordWriter,
+    framed,
+    preamble,
+    read_records,
+)
 from gfn_ray.trajectory import Trajectory
 
 # Bytes that a log may grow to; reading 16 MiB back takes a few seconds.
@@ -275,7 +282,7 @@ def _making_sense(file: Path, offset: int) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
-        raise UserError(
+        raise DamagedReplay(
             f"{file}: the record at byte {offset:,} cannot be understood ({error}); it was written "
             f"by another gfn_ray: go on with that one, or move {file.parent} away to start with "
             "an empty replay"
@@ -285,7 +292,7 @@ def _making_sense(file: Path, offset: int) -> Iterator[None]:
 def _only_record(file: Path, records: Records) -> bytes:
     """The one record of a snapshot, which is written whole, so that no end of it can be torn."""
     if records.torn or len(records.payloads) != 1:
-        raise UserError(
+        raise DamagedReplay(
             f"{file} is damaged at byte {records.size:,}; bring it back from a copy, or move "
             f"{file.parent} away to start with an empty replay"
         )

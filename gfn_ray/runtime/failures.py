@@ -20,7 +20,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from gfn_ray.errors import RunFailed, UserError
+from gfn_ray.errors import RunFailed, UserError, out_of_memory
 
 # A value is asked for when it is known to be there; fetching it from another node may take time.
 FETCH_LIMIT_S = 60.0
@@ -29,15 +29,6 @@ FETCH_LIMIT_S = 60.0
 _EXIT_DETAIL = re.compile(r"exit detail: (.*?)(?: Some common causes include|$)")
 
 _DEATHS = (ActorDiedError, ActorUnavailableError, WorkerCrashedError, OutOfMemoryError)
-
-
-_WORDS_FOR_NO_MEMORY = (
-    "allocate memory",
-    "unable to allocate",
-    "can't start new thread",
-    "bad_alloc",
-    "could not create a primitive",  # oneDNN's, which gives no cause
-)
 
 
 class ActorLost(Exception):
@@ -67,25 +58,16 @@ def value_of(ref: Any, actor: str, what: str, limit: float = FETCH_LIMIT_S) -> A
     except RayTaskError as error:
         cause = error.cause if isinstance(error.cause, Exception) else error
         if isinstance(cause, UserError):
-            raise UserError(str(cause)) from None
+            raise type(cause)(str(cause)) from None
         if isinstance(cause, ObjectLostError):
             raise DataLost(f"what {actor} was given is lost: {_cause(cause)}") from error
-        if _out_of_memory(cause):
+        if out_of_memory(cause):
             raise ActorLost(f"{actor} ran out of memory while it had to {what}") from error
         raise RunFailed(f"{actor} failed to {what}: {type(cause).__name__}: {cause}") from error
     except _DEATHS as error:
         raise ActorLost(f"{actor} died while it had to {what}: {_cause(error)}") from error
     except RayError as error:  # a full disk or object store, a node or a placement that is gone
         raise RunFailed(f"Ray could not let {actor} {what}: {_cause(error)}") from error
-
-
-def _out_of_memory(cause: Exception) -> bool:
-    """Python, a GPU, torch, numpy, the system and Ray each have a way of their own to say it."""
-    return (
-        isinstance(cause, MemoryError)
-        or type(cause).__name__ == "OutOfMemoryError"
-        or any(words in str(cause).lower() for words in _WORDS_FOR_NO_MEMORY)
-    )
 
 
 def _cause(error: Exception) -> str:

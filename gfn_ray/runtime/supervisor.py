@@ -15,7 +15,8 @@ from typing import Any
 import ray
 
 from gfn_ray.config import RuntimeConfig
-from gfn_ray.errors import RunFailed
+from gfn_ray.errors import RunFailed, UserError
+from gfn_ray.replay.record_file import DamagedReplay
 from gfn_ray.runtime.failures import ActorLost, DataLost, value_of
 from gfn_ray.runtime.members import Member
 from gfn_ray.wording import count
@@ -111,7 +112,7 @@ class Supervisor:
                 if not _is_done(absence.loading):
                     self._check_deadline(absence, "load its model", "start_timeout_s")
                     return
-                value_of(absence.loading, member.name, "load its model")
+                _has_loaded(absence.loading, member)
                 absence.waiting = member.loaded()
                 limit = self._config.call_timeout_s * max(1, member.repeats)
                 absence.deadline = time.monotonic() + limit
@@ -162,6 +163,17 @@ def late(actor: str, what: str, config: RuntimeConfig, setting: str) -> str:
     return (
         f"{actor} did not {what} within {limit:g} s (if it is only slow, raise runtime.{setting})"
     )
+
+
+def _has_loaded(loading: Any, member: Member) -> None:
+    """Its predecessor loaded under the same settings, so that whatever is in the way now, memory
+    that the dead have not given back yet, a lock that they hold, may be gone the next time."""
+    try:
+        value_of(loading, member.name, "load its model")
+    except DamagedReplay:
+        raise
+    except (UserError, DataLost, RunFailed) as error:
+        raise ActorLost(f"{member.name} could not load again: {error}") from error
 
 
 def _is_done(ref: Any) -> bool:

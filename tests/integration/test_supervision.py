@@ -12,6 +12,7 @@ import ray
 
 from gfn_ray.config import RuntimeConfig
 from gfn_ray.errors import RunFailed, UserError
+from gfn_ray.replay.record_file import DamagedReplay
 from gfn_ray.runtime.calls import PendingCalls
 from gfn_ray.runtime.cluster import connected
 from gfn_ray.runtime.members import Member
@@ -80,14 +81,28 @@ class Counter:
         raise UserError("set it to 3")
 
 
+class SlowToReload(Counter):
+    """Its successors fail to load with each of these errors in turn, and then no more."""
+
+    def __init__(self, directory, errors):
+        super().__init__()
+        self._directory, self._errors = directory, errors
+
+    def load(self):
+        loads = len(list(self._directory.iterdir()))
+        (self._directory / str(loads)).touch()
+        if 0 < loads <= len(self._errors):
+            raise self._errors[loads - 1]
+
+
 class Crew:
     """One member, its supervisor, and what the supervisor said."""
 
-    def __init__(self, **settings):
+    def __init__(self, kind=Counter, arguments=(), **settings):
         self.said, self.restarts = [], []
         config = RuntimeConfig(**{"start_timeout_s": 60, "call_timeout_s": 30, **settings})
         self.supervisor = Supervisor(config, self.said.append, self.restarts.append)
-        self.member = Member("the counter", lambda: ray.remote(Counter).remote())
+        self.member = Member("the counter", lambda: ray.remote(kind).remote(*arguments))
         ray.get(self.member.start(), timeout=60)
         self.member.up()
         self.config = config
@@ -202,6 +217,25 @@ def test_an_actor_without_address_space_is_replaced(cluster, tmp_path):
     assert len(crew.restarts) == 1
 
 
+def test_what_keeps_a_successor_from_loading_is_given_time_to_pass(cluster, tmp_path):
+    errors = [
+        UserError("replay is in use by another process"),
+        ValueError("No available memory for the cache blocks"),
+    ]
+    crew = Crew(SlowToReload, (tmp_path, errors))
+    crew.kill()
+    assert crew.ask("add", 1) == 1
+    assert "in use by another process; restarting it in 2 s (2 of 20" in crew.said[1]
+    assert "cache blocks; restarting it in 4 s (3 of 20" in crew.said[2]
+
+
+def test_a_damaged_replay_store_is_not_loaded_again(cluster, tmp_path):
+    crew = Crew(SlowToReload, (tmp_path, [DamagedReplay("log-000000 is damaged at byte 7")]))
+    crew.kill()
+    with pytest.raises(UserError, match="damaged at byte 7"):
+        crew.ask("add", 1)
+
+
 def test_a_spent_budget_ends_the_run_with_every_cause(cluster):
     crew = Crew(max_restarts=1)
     crew.kill()
@@ -252,7 +286,7 @@ def test_data_that_a_successor_would_need_and_that_is_lost_ends_the_run(cluster)
     owner.kill()
     owner.ask("process")
     crew.kill()
-    with pytest.raises(RunFailed, match="is lost.*cannot be made again in the middle of a run"):
+    with pytest.raises(RunFailed, match=r"is lost.*cannot be made again in the middle of a run"):
         crew.ask("add", 1)
 
 
