@@ -6,6 +6,8 @@ Owns the reading of Ray's exceptions, and the sentences made of them.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -67,7 +69,21 @@ def value_of(ref: Any, actor: str, what: str, limit: float = FETCH_LIMIT_S) -> A
     except _DEATHS as error:
         raise ActorLost(f"{actor} died while it had to {what}: {_cause(error)}") from error
     except RayError as error:  # a full disk or object store, a node or a placement that is gone
-        raise RunFailed(f"Ray could not let {actor} {what}: {_cause(error)}") from error
+        raise _not_let(actor, what, error) from error
+
+
+@contextmanager
+def making(actor: str, what: str) -> Iterator[None]:
+    """Around a remote call as it is made: what is given by value goes into the object store at
+    once, and that may be full."""
+    try:
+        yield
+    except RayError as error:
+        raise _not_let(actor, what, error) from error
+
+
+def _not_let(actor: str, what: str, error: RayError) -> RunFailed:
+    return RunFailed(f"Ray could not let {actor} {what}: {_cause(error)}")
 
 
 def _cause(error: Exception) -> str:

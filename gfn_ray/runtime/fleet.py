@@ -14,7 +14,7 @@ from gfn_ray.config import JobConfig
 from gfn_ray.errors import RunFailed
 from gfn_ray.runtime import actors
 from gfn_ray.runtime.calls import ChangesState, PendingCalls
-from gfn_ray.runtime.failures import ActorLost, DataLost, value_of
+from gfn_ray.runtime.failures import ActorLost, DataLost, making, value_of
 from gfn_ray.runtime.label_actor import LabelRewardActor
 from gfn_ray.runtime.members import Issue, Member
 from gfn_ray.runtime.supervisor import Supervisor, late
@@ -43,8 +43,8 @@ class Fleet:
         """
         # Ray leaves GPUs visible to actors that reserved none, and vLLM would take one.
         hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
-        support = ray.put(data.support.to_wire())
-        queries = ray.put([query.to_wire() for query in (*data.train, *data.held_out)])
+        support = _put(data.support.to_wire())
+        queries = _put([query.to_wire() for query in (*data.train, *data.held_out)])
         sampler = ray.remote(actors.SamplerActor).options(
             **_resources(config, device, config.sampler.gpus),
             runtime_env=_environment(config.sampler.threads, vllm_environment(device) | hidden),
@@ -121,7 +121,7 @@ class Fleet:
 
     def put(self, value: Any) -> Any:
         """The reference of a value in the store, as an actor would have left it."""
-        return ray.put(value)
+        return _put(value)
 
     def restore_learner(self, state: Any, version: int) -> None:
         """The learner of an earlier process, which publishes this version next."""
@@ -138,6 +138,11 @@ class Fleet:
         state = self.ask(self.learner, "hand over its state", lambda actor: actor.state.remote())
         self.learner.saved(lambda actor: actor.restore.remote(state))
         return state
+
+
+def _put(value: Any) -> Any:
+    with making("the object store", "take up what actors are given"):
+        return ray.put(value)
 
 
 def _load(config: JobConfig, members: list[Member]) -> None:

@@ -98,11 +98,14 @@ class SlowToReload(Counter):
 class Crew:
     """One member, its supervisor, and what the supervisor said."""
 
-    def __init__(self, kind=Counter, arguments=(), **settings):
+    def __init__(self, kind=Counter, arguments=(), options=None, **settings):
         self.said, self.restarts = [], []
         config = RuntimeConfig(**{"start_timeout_s": 60, "call_timeout_s": 30, **settings})
         self.supervisor = Supervisor(config, self.said.append, self.restarts.append)
-        self.member = Member("the counter", lambda: ray.remote(kind).remote(*arguments))
+        options = options or {}
+        self.member = Member(
+            "the counter", lambda: ray.remote(kind).options(**options).remote(*arguments)
+        )
         ray.get(self.member.start(), timeout=60)
         self.member.up()
         self.config = config
@@ -215,6 +218,20 @@ def test_an_actor_without_address_space_is_replaced(cluster, tmp_path):
     crew = Crew()
     assert crew.ask("has_no_address_space", tmp_path / "failed") == 0
     assert len(crew.restarts) == 1
+
+
+def test_a_call_that_ray_will_not_even_take_ends_the_run_with_a_sentence(cluster):
+    crew = Crew(options={"max_pending_calls": 1})
+    calls = crew.calls()
+    with pytest.raises(RunFailed, match="Ray could not let the counter count: The task"):
+        for _ in range(2):
+            calls.add(crew.member, "count", lambda actor: actor.state.remote(), print)
+    calls.run_all()
+    for amount in (1, 10):
+        crew.ask("add", amount, changes_state=True)
+    crew.kill()
+    with pytest.raises(RunFailed, match="Ray could not let the counter take up its work again"):
+        crew.ask("add", 100)
 
 
 def test_what_keeps_a_successor_from_loading_is_given_time_to_pass(cluster, tmp_path):
