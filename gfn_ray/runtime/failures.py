@@ -37,6 +37,10 @@ class ActorLost(Exception):
     """The actor died, ran out of memory or cannot be reached: another one may do the work."""
 
 
+class ActorDied(ActorLost):
+    """Its process is gone, and not by anything that its code raised."""
+
+
 class DataLost(Exception):
     """The call's data is gone from the object store: it has to be made again."""
 
@@ -67,7 +71,8 @@ def value_of(ref: Any, actor: str, what: str, limit: float = FETCH_LIMIT_S) -> A
             raise ActorLost(f"{actor} ran out of memory while it had to {what}") from error
         raise RunFailed(f"{actor} failed to {what}: {type(cause).__name__}: {cause}") from error
     except _DEATHS as error:
-        raise ActorLost(f"{actor} died while it had to {what}: {_cause(error)}") from error
+        kind = ActorLost if "creation task" in str(error) else ActorDied
+        raise kind(f"{actor} died while it had to {what}: {_cause(error)}") from error
     except RayError as error:  # a full disk or object store, a node or a placement that is gone
         raise _not_let(actor, what, error) from error
 

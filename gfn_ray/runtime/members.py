@@ -30,6 +30,7 @@ class Member:
         self.handle: Any = None
         self.generation = 0
         self.failures_in_a_row = 0
+        self.has_loaded = False
 
     def start(self) -> Any:
         """Makes the actor and has it load its model; returns the reference of that call."""
@@ -47,6 +48,7 @@ class Member:
     def up(self) -> None:
         """It may be called."""
         self.handle = self._starting
+        self.has_loaded = True
 
     def end(self) -> None:
         """Kills the process, whatever it is doing; one that is dead already may be ended too."""

@@ -21,6 +21,8 @@ from gfn_ray.runtime.failures import ActorLost, DataLost, value_of
 from gfn_ray.runtime.members import Member
 from gfn_ray.wording import count
 
+# Processes that may die as an actor loads for the first time: what kills each is no accident.
+FIRST_LOADS = 3
 # Wait before the first restart of an actor, doubled with each further one in a row.
 FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 60.0
@@ -73,6 +75,10 @@ class Supervisor:
         """
         if generation != member.generation or member.handle is None:
             return  # somebody else's call told of it before
+        self.replace(member, cause)
+
+    def replace(self, member: Member, cause: str) -> None:
+        """Ends an actor, which may be one that never loaded, and has another one started."""
         member.end()
         self._expect_back(member, cause, time.monotonic())
 
@@ -100,6 +106,8 @@ class Supervisor:
         done, budget = len(self._causes), self._config.max_restarts
         if done > budget:
             raise RunFailed(self._account())
+        if not member.has_loaded and member.failures_in_a_row + 1 >= FIRST_LOADS:
+            raise RunFailed(f"{cause}; of {FIRST_LOADS} tries none has loaded")
         delay = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2**member.failures_in_a_row)
         member.failures_in_a_row += 1
         self._observe(f"{cause}; restarting it in {delay:g} s ({done} of {budget} restarts)")
@@ -166,13 +174,15 @@ def late(actor: str, what: str, config: RuntimeConfig, setting: str) -> str:
 
 
 def _has_loaded(loading: Any, member: Member) -> None:
-    """Its predecessor loaded under the same settings, so that whatever is in the way now, memory
-    that the dead have not given back yet, a lock that they hold, may be gone the next time."""
+    """Where a predecessor loaded under the same settings, whatever is in the way now, memory that
+    the dead have not given back yet, a lock that they hold, may be gone the next time."""
     try:
         value_of(loading, member.name, "load its model")
     except DamagedReplay:
         raise
     except (UserError, DataLost, RunFailed) as error:
+        if not member.has_loaded:
+            raise
         raise ActorLost(f"{member.name} could not load again: {error}") from error
 
 

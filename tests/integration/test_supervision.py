@@ -15,6 +15,7 @@ from gfn_ray.errors import RunFailed, UserError
 from gfn_ray.replay.record_file import DamagedReplay
 from gfn_ray.runtime.calls import PendingCalls
 from gfn_ray.runtime.cluster import connected
+from gfn_ray.runtime.fleet import load
 from gfn_ray.runtime.members import Member
 from gfn_ray.runtime.supervisor import Supervisor
 
@@ -95,6 +96,22 @@ class SlowToReload(Counter):
             raise self._errors[loads - 1]
 
 
+class DiesAtStart(Counter):
+    """The first processes are killed as they load; the next one raises what it was given."""
+
+    def __init__(self, directory, deaths, error=None):
+        super().__init__()
+        self._directory, self._deaths, self._error = directory, deaths, error
+
+    def load(self):
+        loads = len(list(self._directory.iterdir()))
+        (self._directory / str(loads)).touch()
+        if loads < self._deaths:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self._error is not None:
+            raise self._error
+
+
 class Crew:
     """One member, its supervisor, and what the supervisor said."""
 
@@ -106,8 +123,7 @@ class Crew:
         self.member = Member(
             "the counter", lambda: ray.remote(kind).options(**options).remote(*arguments)
         )
-        ray.get(self.member.start(), timeout=60)
-        self.member.up()
+        load(config, self.supervisor, [self.member])
         self.config = config
 
     def calls(self):
@@ -251,6 +267,26 @@ def test_a_damaged_replay_store_is_not_loaded_again(cluster, tmp_path):
     crew.kill()
     with pytest.raises(UserError, match="damaged at byte 7"):
         crew.ask("add", 1)
+
+
+def test_an_actor_that_is_killed_as_it_first_loads_is_started_again(cluster, tmp_path):
+    crew = Crew(DiesAtStart, (tmp_path, 1))
+    assert crew.ask("add", 1) == 1
+    (restart,) = crew.restarts
+    assert "died while it had to load its model" in restart.cause
+
+
+def test_an_actor_that_always_dies_as_it_first_loads_ends_the_run_soon(cluster, tmp_path):
+    with pytest.raises(RunFailed, match=r"of 3 tries none has loaded.*free on the Ray cluster"):
+        Crew(DiesAtStart, (tmp_path, 99))
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("deaths", [0, 1])
+def test_what_a_first_load_raises_ends_the_run_at_once(cluster, tmp_path, deaths):
+    with pytest.raises(RunFailed, match="failed to load its model: LookupError: no such layer"):
+        Crew(DiesAtStart, (tmp_path, deaths, LookupError("no such layer")))
+    assert len(list(tmp_path.iterdir())) == deaths + 1
 
 
 def test_a_spent_budget_ends_the_run_with_every_cause(cluster):
