@@ -6,6 +6,13 @@ that escapes is a bug and keeps its traceback.
 
 from __future__ import annotations
 
+_WORDS_FOR_NO_MEMORY = (
+    "allocate memory",
+    "unable to allocate",
+    "can't start new thread",
+    "bad_alloc",
+    "could not create a primitive",  # oneDNN's, which gives no cause
+)
 _LONGEST_QUOTE = 80  # characters of what is quoted in an error's one line
 
 EXIT_USER_ERROR = 2
@@ -27,6 +34,19 @@ class RunFailed(Exception):
     The message names the actor, what was asked of it, and the setting that bounds
     the wait. Jobs print it without a traceback and exit with 3.
     """
+
+
+class OutOfMemory(RunFailed):
+    """There was too little memory at this moment; an actor may try again later."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Python, a GPU, torch, numpy, the system and Ray each have a way of their own to say it."""
+    return (
+        isinstance(error, MemoryError | OutOfMemory)
+        or type(error).__name__ == "OutOfMemoryError"
+        or any(words in str(error).lower() for words in _WORDS_FOR_NO_MEMORY)
+    )
 
 
 def shown(value: object) -> str:

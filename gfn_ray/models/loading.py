@@ -1,7 +1,8 @@
 """From `--model.name` to a tokenizer and a frozen causal LM.
 
 Owns the resolution of model names and the one way in which models are loaded. Every
-failure that a person can mend by another name, directory or device becomes a UserError.
+failure that a person can mend by another name, directory or device becomes a UserError; a
+lack of memory, which may pass, does not.
 A directory is loaded without any network call. Imports torch and transformers only
 inside functions.
 """
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gfn_ray.config import ModelConfig
-from gfn_ray.errors import UserError
+from gfn_ray.errors import OutOfMemory, UserError, out_of_memory
 from gfn_ray.models.cache import MARKER
 from gfn_ray.models.embedded import embedded_model_dir
 
@@ -97,6 +98,11 @@ def load_causal_lm(path: str, dtype: str, device: str, trust_remote_code: bool) 
             output_loading_info=True,
         )
     except Exception as error:  # transformers, safetensors, torch and huggingface_hub kinds
+        if out_of_memory(error):
+            raise OutOfMemory(
+                f"out of memory while loading the model of {path} ({_first_line(error)}); free "
+                "some, or choose a smaller model with --model.name"
+            ) from error
         raise _refusal("the model", path, error) from error
     model: PreTrainedModel = loaded[0]
     if missing := sorted(loaded[1]["missing_keys"]):
@@ -110,17 +116,18 @@ def load_causal_lm(path: str, dtype: str, device: str, trust_remote_code: bool) 
 
 
 def _refusal(what: str, path: str, error: Exception) -> UserError:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
     if (Path(path) / MARKER).is_file():
         advice = "remove that directory, and it is made again"
     elif Path(path).is_dir():
         advice = "give another directory"
     else:
         advice = f"check the id and the network, or use {EMBEDDED!r} or a local directory"
-    return UserError(
-        f"--model.name: cannot load {what} of {path}: "
-        f"{lines[0][:_LONGEST_REASON].rstrip(' .:')}; {advice}"
-    )
+    return UserError(f"--model.name: cannot load {what} of {path}: {_first_line(error)}; {advice}")
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:_LONGEST_REASON].rstrip(" .:")
 
 
 def vocab_size(path: str, trust_remote_code: bool) -> int:

@@ -11,8 +11,7 @@ import re
 from pathlib import Path
 
 from gfn_ray.durable import fsync
-from gfn_ray.errors import UserError
-from gfn_ray.replay.record_file import preamble
+from gfn_ray.replay.record_file import DamagedReplay, preamble
 
 _NAME = re.compile(r"(snapshot|log)-(\d{6,})")
 
@@ -32,7 +31,7 @@ class PairFiles:
     def newest(self) -> int | None:
         """Number of the pair that counts; None where there is none yet.
 
-        Raises UserError where a file is missing that no crash can have taken: newer than the
+        Raises DamagedReplay where a file is missing that no crash can have taken: newer than the
         newest snapshot is at most a log without records.
         """
         logs = self._numbers("log")
@@ -58,8 +57,8 @@ class PairFiles:
         found = (_NAME.fullmatch(path.name) for path in self.directory.iterdir())
         return sorted(int(match[2]) for match in found if match and match[1] == kind)
 
-    def _missing(self, file: Path) -> UserError:
-        return UserError(
+    def _missing(self, file: Path) -> DamagedReplay:
+        return DamagedReplay(
             f"{file} is missing, and replay cannot be restored without it; bring it back from a "
             f"copy, or move {self.directory} away to start with an empty replay"
         )

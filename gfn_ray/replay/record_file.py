@@ -2,7 +2,7 @@
 
 Owns the format and how damage is told apart; not what a record says.
 
-Format 1, little-endian:
+Format 2, little-endian (in format 1, records of replay had no ids of calls):
 
     file   = magic (8 bytes), format (u32), crc32 of those 12 bytes (u32), then records
     record = marker (4 bytes), length (u64), crc32 of length and payload (u32), payload
@@ -24,7 +24,8 @@ from pathlib import Path
 from gfn_ray.durable import fsync
 from gfn_ray.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
+_OLDEST = 1
 
 _MAGIC = b"GFNREPLY"
 _PREAMBLE = struct.Struct("<8sII")
@@ -33,17 +34,22 @@ _HEAD = struct.Struct("<4sQI")
 _LENGTH = struct.Struct("<Q")
 
 
+class DamagedReplay(UserError):
+    """A file of replay that no further try will read."""
+
+
 @dataclass(frozen=True)
 class Records:
     """What a file holds.
 
     payloads: of each record, with the offset at which the record begins. size: bytes of the
-    file up to the end of the last intact record. torn: bytes after that.
+    file up to the end of the last intact record. torn: bytes after that. version: its format.
     """
 
     payloads: list[tuple[int, bytes]]
     size: int
     torn: int
+    version: int
 
 
 def preamble(version: int = FORMAT) -> bytes:
@@ -60,11 +66,11 @@ def framed(payload: bytes) -> bytes:
 def read_records(file: Path) -> Records:
     """Everything up to a torn end.
 
-    Raises UserError where the file is none of these, has a newer format, or is damaged
+    Raises DamagedReplay where the file is none of these, has a newer format, or is damaged
     before its end, and OSError where it cannot be read.
     """
     data = file.read_bytes()
-    _check_preamble(file, data)
+    version = _version(file, data)
     payloads = []
     offset = _PREAMBLE.size
     while (payload := _payload_at(data, offset)) is not None:
@@ -73,13 +79,13 @@ def read_records(file: Path) -> Records:
     following = data.find(_MARKER, offset + 1)
     while following >= 0:
         if _payload_at(data, following) is not None:
-            raise UserError(
+            raise DamagedReplay(
                 f"{file} is damaged at byte {offset:,}, and intact records follow at byte "
                 f"{following:,}; bring the file back from a copy, or move {file.parent} away to "
                 "start with an empty replay"
             )
         following = data.find(_MARKER, following + 1)
-    return Records(payloads, offset, len(data) - offset)
+    return Records(payloads, offset, len(data) - offset, version)
 
 
 class RecordWriter:
@@ -120,19 +126,21 @@ class RecordWriter:
             rest = rest[written:]
 
 
-def _check_preamble(file: Path, data: bytes) -> None:
+def _version(file: Path, data: bytes) -> int:
     start = data[: _PREAMBLE.size]
     version = struct.unpack_from("<8xI", start)[0] if len(start) == _PREAMBLE.size else 0
     if start != preamble(version):
-        raise UserError(
+        raise DamagedReplay(
             f"{file} does not begin as a file of replay does (damaged at byte 0); bring it back "
             f"from a copy, or move {file.parent} away to start with an empty replay"
         )
-    if version != FORMAT:
-        raise UserError(
-            f"{file} has format {version}, and this gfn_ray reads format {FORMAT}; go on with the "
-            f"gfn_ray that wrote it, or move {file.parent} away to start with an empty replay"
+    if not _OLDEST <= version <= FORMAT:
+        raise DamagedReplay(
+            f"{file} has format {version}, and this gfn_ray reads formats {_OLDEST} to "
+            f"{FORMAT}; go on with the gfn_ray that wrote it, or move {file.parent} away to start "
+            "with an empty replay"
         )
+    return int(version)
 
 
 def _payload_at(data: bytes, offset: int) -> bytes | None:

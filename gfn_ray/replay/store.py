@@ -18,7 +18,8 @@ Snapshots are on the disk before the old pair goes. So a power cut can take call
 last snapshot (as a rule those of the last half minute), and may, as blocks reach the disk in any
 order, leave a log that is refused as damaged. Not promised: that a log replays to the
 last bit under another version of numpy or on another kind of CPU, whose exp and log may differ.
-A duplicated call is the caller's: a call without an answer may or may not have happened.
+A call without an answer may or may not have happened: made again under its id, it happens
+once. An older format is read, and written as a new pair at once.
 
 Rolling over. When the log outgrows `log_limit` and the snapshot, a new pair replaces both:
 first the empty log, then the snapshot under its final name, which is the moment from which the
@@ -34,7 +35,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -44,11 +45,20 @@ from gfn_ray.config import ReplayConfig
 from gfn_ray.durable import atomic_file
 from gfn_ray.errors import UserError
 from gfn_ray.packed import Record, pack, unpack
+from gfn_ray.replay.answers import Answers
 from gfn_ray.replay.buffer import ReplayBuffer
 from gfn_ray.replay.columns import from_columns, to_columns
 from gfn_ray.replay.outcomes import AddReport, ReplayBatch
 from gfn_ray.replay.pairs import PairFiles
-from gfn_ray.replay.record_file import Records, RecordWriter, framed, preamble, read_records
+from gfn_ray.replay.record_file import (
+    FORMAT,
+    DamagedReplay,
+    Records,
+    RecordWriter,
+    framed,
+    preamble,
+    read_records,
+)
 from gfn_ray.trajectory import Trajectory
 
 # Bytes that a log may grow to; reading 16 MiB back takes a few seconds.
@@ -103,6 +113,7 @@ class ReplayStore:
             "learner.trajectories_per_query": group,
         }
         self._failure: str | None = None
+        self._answers = Answers()
         self._new_buffer = partial(ReplayBuffer, config, seed, group=group)
         self._buffer = self._new_buffer()
         with self._file_errors():
@@ -119,21 +130,27 @@ class ReplayStore:
         """For reading. A change that passes the store by is not on record."""
         return self._buffer
 
-    def add(self, trajectories: list[Trajectory]) -> AddReport:
-        record = {"call": "add", "trajectories": to_columns(trajectories)}
+    def add(self, trajectories: list[Trajectory], call_id: str | None = None) -> AddReport:
+        record = {"call": "add", "id": call_id, "trajectories": to_columns(trajectories)}
         return self._on_record(record, lambda: self._buffer.add(trajectories))
 
-    def sample(self, queries: int, per_query: int, current_version: int) -> ReplayBatch | None:
-        record = {"call": "sample", "arguments": [queries, per_query, current_version]}
-        return self._on_record(
-            record, lambda: self._buffer.sample(queries, per_query, current_version)
-        )
+    def sample(
+        self, queries: int, per_query: int, current_version: int, call_id: str | None = None
+    ) -> ReplayBatch | None:
+        arguments = [queries, per_query, current_version]
+        record = {"call": "sample", "id": call_id, "arguments": arguments}
+        return self._on_record(record, lambda: self._buffer.sample(*arguments))
 
     def update_priorities(
-        self, slots: npt.ArrayLike, generations: npt.ArrayLike, losses: npt.ArrayLike
+        self,
+        slots: npt.ArrayLike,
+        generations: npt.ArrayLike,
+        losses: npt.ArrayLike,
+        call_id: str | None = None,
     ) -> int:
         record = {
             "call": "update_priorities",
+            "id": call_id,
             "slots": np.asarray(slots, dtype=np.int64),
             "generations": np.asarray(generations, dtype=np.int64),
             "losses": np.asarray(losses, dtype=np.float64),
@@ -142,16 +159,19 @@ class ReplayStore:
             record, lambda: self._buffer.update_priorities(slots, generations, losses)
         )
 
-    def clear(self) -> None:
+    def clear(self, call_id: str | None = None) -> None:
         """Start again with an empty buffer and its first random numbers. Of what was before, it
         knows the newest policy version alone."""
-        self._on_record({"call": "clear"}, self._start_again)
+        self._on_record({"call": "clear", "id": call_id}, self._start_again)
 
     def snapshot(self) -> bytes:
         """The whole present state, for `start_from`."""
-        return preamble() + framed(
-            pack({"settings": self._settings, "state": self._buffer.state()})
-        )
+        record = {
+            "settings": self._settings,
+            "state": self._buffer.state(),
+            "answers": self._answers.state(),
+        }
+        return preamble() + framed(pack(record))
 
     def close(self) -> None:
         """Let another process open the store; nothing is left to write."""
@@ -162,10 +182,15 @@ class ReplayStore:
         """A call that the buffer refuses changes nothing, and so is not logged."""
         if self._failure is not None:
             raise UserError(self._failure)
+        kind, call_id = record["call"], record["id"]
+        if self._answers.has(kind, call_id):
+            first: Result = self._answers.of(kind, call_id)
+            return first
         payload = pack(record)
         result = call()
         with self._file_errors():
             self._log.append(payload)
+            self._answers.keep(kind, call_id, result)
             if self._log.size > max(self._log_limit, self._snapshot_size):
                 self._begin_pair(self._number + 1)
         return result
@@ -179,12 +204,16 @@ class ReplayStore:
             self._begin_pair(0)
             return
         self._restore_snapshot(self._files.snapshot(number))
-        self._log = self._repeat_log(self._files.log(number))
+        log = self._files.log(number)
+        records = read_records(log)
+        self._repeat_log(log, records)
+        self._log = RecordWriter.reopen(log, records.size)
         self._number = number
         self._files.keep_only(number)
+        if records.version < FORMAT:
+            self._begin_pair(number + 1)
 
-    def _repeat_log(self, log: Path) -> RecordWriter:
-        records = read_records(log)
+    def _repeat_log(self, log: Path, records: Records) -> None:
         for offset, payload in records.payloads:
             with _making_sense(log, offset):
                 self._repeat(unpack(payload))
@@ -197,7 +226,6 @@ class ReplayStore:
                 records.size,
                 len(records.payloads),
             )
-        return RecordWriter.reopen(log, records.size)
 
     def _begin_pair(self, number: int) -> None:
         """The order of these steps is what a crash relies on; the module's docstring has it."""
@@ -226,19 +254,24 @@ class ReplayStore:
                         f"{written[name]}; set it back, or use another run directory"
                     )
             self._buffer.restore(record["state"])
+            self._answers.restore(record.get("answers", {}))  # format 1 has none
 
     def _repeat(self, record: Record) -> None:
-        call = record["call"]
+        call, buffer = record["call"], self._buffer
+        result: Any = None
         if call == "add":
-            self._buffer.add(from_columns(record["trajectories"]))
+            result = buffer.add(from_columns(record["trajectories"]))
         elif call == "sample":
-            self._buffer.sample(*record["arguments"])
+            result = buffer.sample(*record["arguments"])
         elif call == "update_priorities":
-            self._buffer.update_priorities(record["slots"], record["generations"], record["losses"])
+            result = buffer.update_priorities(
+                record["slots"], record["generations"], record["losses"]
+            )
         elif call == "clear":
             self._start_again()
         else:
             raise ValueError(f"unknown call {call!r}")
+        self._answers.keep(call, record.get("id"), result)  # format 1 has no ids
 
     @contextmanager
     def _file_errors(self) -> Iterator[None]:
@@ -297,7 +330,7 @@ def _take_lock(directory: Path, wait: float) -> FileLock:
 def _cannot_be_kept(directory: Path, error: OSError) -> str:
     return (
         f"replay cannot be kept in {directory} ({error.strerror or error}); make room or mend "
-        "that, or give the run another directory with --run-dir"
+        "that"
     )
 
 
@@ -307,7 +340,7 @@ def _making_sense(file: Path, offset: int) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
-        raise UserError(
+        raise DamagedReplay(
             f"{file}: the record at byte {offset:,} cannot be understood ({error}); it was written "
             f"by another gfn_ray: go on with that one, or move {file.parent} away to start with "
             "an empty replay"
@@ -317,7 +350,7 @@ def _making_sense(file: Path, offset: int) -> Iterator[None]:
 def _only_record(file: Path, records: Records) -> bytes:
     """The one record of a snapshot, which is written whole, so that no end of it can be torn."""
     if records.torn or len(records.payloads) != 1:
-        raise UserError(
+        raise DamagedReplay(
             f"{file} is damaged at byte {records.size:,}; bring it back from a copy, or move "
             f"{file.parent} away to start with an empty replay"
         )

@@ -177,7 +177,10 @@ class RewardActor:
 
 
 class ReplayActor:
-    """The shared replay buffer, on record in a directory: what answered has survived a kill."""
+    """The shared replay buffer, on record in a directory: what answered has survived a kill.
+
+    call_id: of a call that may be made again, which then gets the answer of the first time.
+    """
 
     def __init__(self, config: JobConfig, directory: Path) -> None:
         self._config = config
@@ -191,17 +194,19 @@ class ReplayActor:
         group = config.learner.trajectories_per_query
         self._store = ReplayStore(self._directory, config.replay, config.seed, group=group)
 
-    def clear(self) -> None:
+    def clear(self, call_id: str | None = None) -> None:
         """Forgets every trajectory."""
-        self._store.clear()
+        self._store.clear(call_id)
 
-    def add(self, wires: list[Wire]) -> Wire:
-        self._store.add([Trajectory.from_wire(wire) for wire in wires])
+    def add(self, wires: list[Wire], call_id: str | None = None) -> Wire:
+        self._store.add([Trajectory.from_wire(wire) for wire in wires], call_id)
         return {"offered": len(wires), "size": len(self._store.buffer)}
 
-    def sample(self, queries: int, per_query: int, version: int) -> tuple[list[Wire], Wire]:
+    def sample(
+        self, queries: int, per_query: int, version: int, call_id: str | None = None
+    ) -> tuple[list[Wire], Wire]:
         """A batch and where it came from; trajectories = 0 where nothing is eligible."""
-        batch = self._store.sample(queries, per_query, version)
+        batch = self._store.sample(queries, per_query, version, call_id)
         if batch is None:
             return [], {"trajectories": 0}
         info = {
@@ -219,8 +224,10 @@ class ReplayActor:
         """The whole buffer, for a checkpoint."""
         return self._store.snapshot()
 
-    def update_priorities(self, slots: Any, generations: Any, losses: Any) -> int:
-        return self._store.update_priorities(slots, generations, losses)
+    def update_priorities(
+        self, slots: Any, generations: Any, losses: Any, call_id: str | None = None
+    ) -> int:
+        return self._store.update_priorities(slots, generations, losses, call_id)
 
 
 class LearnerActor:

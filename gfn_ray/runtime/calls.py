@@ -15,7 +15,7 @@ import ray
 
 from gfn_ray.config import RuntimeConfig
 from gfn_ray.errors import RunFailed
-from gfn_ray.runtime.failures import ActorLost, DataLost, value_of
+from gfn_ray.runtime.failures import ActorLost, DataLost, making, value_of
 from gfn_ray.runtime.members import Issue, Member, read_here
 from gfn_ray.runtime.supervisor import Supervisor, late
 
@@ -126,11 +126,12 @@ class PendingCalls:
         self._issue(call)
 
     def _issue(self, call: _Call) -> None:
-        if call.member is None:
-            call.result = call.issue(None)
-        elif call.member.handle is not None:
-            call.result = call.issue(call.member.handle)
-            call.generation = call.member.generation
+        with making(call.actor, call.what):
+            if call.member is None:
+                call.result = call.issue(None)
+            elif call.member.handle is not None:
+                call.result = call.issue(call.member.handle)
+                call.generation = call.member.generation
         call.deadline = time.monotonic() + self._config.call_timeout_s
 
     def _finish(self, call: _Call) -> None:
@@ -145,7 +146,7 @@ class PendingCalls:
         except DataLost as loss:
             self._calls.remove(call)
             if call.lost is None:
-                raise RunFailed(f"{loss}; it cannot be made again in the middle of a run") from loss
+                raise loss.ends_the_run() from loss
             call.lost()
             return
         self._calls.remove(call)

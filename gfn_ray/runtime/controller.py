@@ -29,6 +29,7 @@ from gfn_ray.replay.rate_limiter import limiter_for
 from gfn_ray.runtime.bad_batches import BadBatch, BadBatches
 from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.runtime.lag import LagGate
+from gfn_ray.runtime.replay_calls import ReplayCalls
 from gfn_ray.tasks.task import TaskData
 from gfn_ray.trajectory import Trajectory
 
@@ -94,6 +95,7 @@ class Controller:
         self._limiter = limiter_for(self._config)
         self._gate = LagGate(config.max_policy_lag)
         self._calls = fleet.calls()
+        self._replay = ReplayCalls()
         self._idle_samplers = list(range(config.samplers))
         self._to_sample_again: list[_Group] = []
         self._reward_load = [0] * config.reward_actors
@@ -192,7 +194,7 @@ class Controller:
 
     def empty_replay(self) -> None:
         """Forgets every stored trajectory, while training pauses: their log-rewards are void."""
-        self._fleet.ask(self._fleet.replay, "be emptied", lambda actor: actor.clear.remote())
+        self._fleet.ask(self._fleet.replay, "be emptied", self._replay.clear())
         self._limiter = limiter_for(self._config)
         self._replay_size = 0
 
@@ -299,7 +301,7 @@ class Controller:
         self._calls.add(
             self._fleet.replay,
             "store a group",
-            lambda actor: actor.add.remote(wires),
+            self._replay.add(wires),
             lambda report: self._stored(wires, report, group),
             lost=lambda: self._sample_again(group),
         )
@@ -364,9 +366,7 @@ class Controller:
         self._calls.add(
             self._fleet.replay,
             "give a batch",
-            lambda actor: actor.sample.options(num_returns=2).remote(
-                learner.queries_per_step, learner.trajectories_per_query, version
-            ),
+            self._replay.sample(learner.queries_per_step, learner.trajectories_per_query, version),
             drawn,
         )
 
@@ -380,9 +380,7 @@ class Controller:
                 self._calls.add(
                     self._fleet.replay,
                     "update priorities",
-                    lambda actor: actor.update_priorities.remote(
-                        drawn["slots"], drawn["generations"], losses
-                    ),
+                    self._replay.update_priorities(drawn["slots"], drawn["generations"], losses),
                     lambda _: None,
                     lost=lambda: None,
                 )

@@ -6,6 +6,8 @@ Owns the reading of Ray's exceptions, and the sentences made of them.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -20,7 +22,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from gfn_ray.errors import RunFailed, UserError
+from gfn_ray.errors import RunFailed, UserError, out_of_memory
 
 # A value is asked for when it is known to be there; fetching it from another node may take time.
 FETCH_LIMIT_S = 60.0
@@ -31,21 +33,20 @@ _EXIT_DETAIL = re.compile(r"exit detail: (.*?)(?: Some common causes include|$)"
 _DEATHS = (ActorDiedError, ActorUnavailableError, WorkerCrashedError, OutOfMemoryError)
 
 
-_WORDS_FOR_NO_MEMORY = (
-    "allocate memory",
-    "unable to allocate",
-    "can't start new thread",
-    "bad_alloc",
-    "could not create a primitive",  # oneDNN's, which gives no cause
-)
-
-
 class ActorLost(Exception):
     """The actor died, ran out of memory or cannot be reached: another one may do the work."""
 
 
+class ActorDied(ActorLost):
+    """Its process is gone, and not by anything that its code raised."""
+
+
 class DataLost(Exception):
     """The call's data is gone from the object store: it has to be made again."""
+
+    def ends_the_run(self) -> RunFailed:
+        """For a caller that cannot make it again."""
+        return RunFailed(f"{self}; it cannot be made again in the middle of a run")
 
 
 def value_of(ref: Any, actor: str, what: str, limit: float = FETCH_LIMIT_S) -> Any:
@@ -63,25 +64,31 @@ def value_of(ref: Any, actor: str, what: str, limit: float = FETCH_LIMIT_S) -> A
     except RayTaskError as error:
         cause = error.cause if isinstance(error.cause, Exception) else error
         if isinstance(cause, UserError):
-            raise UserError(str(cause)) from None
+            raise type(cause)(str(cause)) from None
         if isinstance(cause, ObjectLostError):
             raise DataLost(f"what {actor} was given is lost: {_cause(cause)}") from error
-        if _out_of_memory(cause):
+        if out_of_memory(cause):
             raise ActorLost(f"{actor} ran out of memory while it had to {what}") from error
         raise RunFailed(f"{actor} failed to {what}: {type(cause).__name__}: {cause}") from error
     except _DEATHS as error:
-        raise ActorLost(f"{actor} died while it had to {what}: {_cause(error)}") from error
+        kind = ActorLost if "creation task" in str(error) else ActorDied
+        raise kind(f"{actor} died while it had to {what}: {_cause(error)}") from error
     except RayError as error:  # a full disk or object store, a node or a placement that is gone
-        raise RunFailed(f"Ray could not let {actor} {what}: {_cause(error)}") from error
+        raise _not_let(actor, what, error) from error
 
 
-def _out_of_memory(cause: Exception) -> bool:
-    """Python, a GPU, torch, numpy, the system and Ray each have a way of their own to say it."""
-    return (
-        isinstance(cause, MemoryError)
-        or type(cause).__name__ == "OutOfMemoryError"
-        or any(words in str(cause).lower() for words in _WORDS_FOR_NO_MEMORY)
-    )
+@contextmanager
+def making(actor: str, what: str) -> Iterator[None]:
+    """Around a remote call as it is made: what is given by value goes into the object store at
+    once, and that may be full."""
+    try:
+        yield
+    except RayError as error:
+        raise _not_let(actor, what, error) from error
+
+
+def _not_let(actor: str, what: str, error: RayError) -> RunFailed:
+    return RunFailed(f"Ray could not let {actor} {what}: {_cause(error)}")
 
 
 def _cause(error: Exception) -> str:

@@ -10,11 +10,11 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from gfn_ray.config import JobConfig
+from gfn_ray.config import JobConfig, RuntimeConfig
 from gfn_ray.errors import RunFailed
 from gfn_ray.runtime import actors
-from gfn_ray.runtime.calls import ChangesState, PendingCalls
-from gfn_ray.runtime.failures import ActorLost, DataLost, value_of
+from gfn_ray.runtime.calls import POLL_SECONDS, ChangesState, PendingCalls
+from gfn_ray.runtime.failures import ActorDied, ActorLost, DataLost, making, value_of
 from gfn_ray.runtime.label_actor import LabelRewardActor
 from gfn_ray.runtime.members import Issue, Member
 from gfn_ray.runtime.supervisor import Supervisor, late
@@ -43,8 +43,8 @@ class Fleet:
         """
         # Ray leaves GPUs visible to actors that reserved none, and vLLM would take one.
         hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
-        support = ray.put(data.support.to_wire())
-        queries = ray.put([query.to_wire() for query in (*data.train, *data.held_out)])
+        support = _put(data.support.to_wire())
+        queries = _put([query.to_wire() for query in (*data.train, *data.held_out)])
         sampler = ray.remote(actors.SamplerActor).options(
             **_resources(config, device, config.sampler.gpus),
             runtime_env=_environment(config.sampler.threads, vllm_environment(device) | hidden),
@@ -90,7 +90,7 @@ class Fleet:
         together = [[*others, *fleet.samplers]]
         waves = [others, fleet.samplers] if device == "cuda" else together
         for wave in waves:
-            _load(config, wave)
+            load(config.runtime, supervisor, wave)
         return fleet
 
     def calls(self) -> PendingCalls:
@@ -121,7 +121,7 @@ class Fleet:
 
     def put(self, value: Any) -> Any:
         """The reference of a value in the store, as an actor would have left it."""
-        return ray.put(value)
+        return _put(value)
 
     def restore_learner(self, state: Any, version: int) -> None:
         """The learner of an earlier process, which publishes this version next."""
@@ -140,23 +140,41 @@ class Fleet:
         return state
 
 
-def _load(config: JobConfig, members: list[Member]) -> None:
-    """Has these actors load their models at the same time, and waits for all. One that cannot
-    do it the first time will not do it the second: nothing is restarted here."""
-    deadline = time.monotonic() + config.runtime.start_timeout_s
-    loading = [(member, member.start()) for member in members]
+def _put(value: Any) -> Any:
+    with making("the object store", "take up what actors are given"):
+        return ray.put(value)
+
+
+def load(config: RuntimeConfig, supervisor: Supervisor, members: list[Member]) -> None:
+    """Has these actors load their models at the same time, and waits for all. One whose process
+    is killed is started again; one that raises would raise the second time, too."""
+    deadline = time.monotonic() + config.start_timeout_s
     try:
-        for member, ref in loading:
-            ready, _ = ray.wait([ref], timeout=max(0.0, deadline - time.monotonic()))
-            if not ready:
-                raise RunFailed(
-                    late(member.name, "load its model", config.runtime, "start_timeout_s")
-                )
-            value_of(ref, member.name, "load its model")
-            member.up()
+        loading = {member.start(): member for member in members}
+        while not all(member.handle for member in members):
+            supervisor.attend()
+            watched = [*loading, *supervisor.references]
+            done = ray.wait(watched, timeout=POLL_SECONDS)[0] if watched else []
+            if not watched:  # every one that is missing waits for its back-off
+                time.sleep(POLL_SECONDS)
+            for ref in done:
+                if (member := loading.pop(ref, None)) is not None:
+                    _first_loaded(member, ref, supervisor)
+            if loading and time.monotonic() > deadline:
+                late_one = next(iter(loading.values()))
+                raise RunFailed(late(late_one.name, "load its model", config, "start_timeout_s"))
     except (ActorLost, DataLost, RunFailed) as error:
         free = ", ".join(f"{v:g} {k}" for k, v in ray.available_resources().items() if v)
         raise RunFailed(f"{error} (free on the Ray cluster: {free or 'nothing'})") from error
+
+
+def _first_loaded(member: Member, loading: Any, supervisor: Supervisor) -> None:
+    try:
+        value_of(loading, member.name, "load its model")
+    except ActorDied as death:
+        supervisor.replace(member, str(death))
+    else:
+        member.up()
 
 
 def _resources(config: JobConfig, device: str, gpus: float) -> dict[str, float]:

@@ -12,6 +12,8 @@ from typing import Any
 
 import ray
 
+from gfn_ray.runtime.failures import making
+
 Issue = Callable[[Any], Any]
 """A remote call, given the actor's handle. Returns its reference, or a list of several of which
 the last one's value is to be read here."""
@@ -28,22 +30,25 @@ class Member:
         self.handle: Any = None
         self.generation = 0
         self.failures_in_a_row = 0
+        self.has_loaded = False
 
     def start(self) -> Any:
         """Makes the actor and has it load its model; returns the reference of that call."""
         self.generation += 1
-        handle = self._create()
-        self._starting = handle
-        return handle.load.remote()
+        with making(self.name, "load its model"):
+            self._starting = self._create()
+            return self._starting.load.remote()
 
     def loaded(self) -> list[Any]:
         """References of the calls that make it what its predecessor was, in their order."""
         issues = [*([self._saved] if self._saved else []), *self._since]
-        return [read_here(issue(self._starting)) for issue in issues]
+        with making(self.name, "take up its work again"):
+            return [read_here(issue(self._starting)) for issue in issues]
 
     def up(self) -> None:
         """It may be called."""
         self.handle = self._starting
+        self.has_loaded = True
 
     def end(self) -> None:
         """Kills the process, whatever it is doing; one that is dead already may be ended too."""

@@ -15,11 +15,14 @@ from typing import Any
 import ray
 
 from gfn_ray.config import RuntimeConfig
-from gfn_ray.errors import RunFailed
-from gfn_ray.runtime.failures import ActorLost, value_of
+from gfn_ray.errors import RunFailed, UserError
+from gfn_ray.replay.record_file import DamagedReplay
+from gfn_ray.runtime.failures import ActorLost, DataLost, value_of
 from gfn_ray.runtime.members import Member
 from gfn_ray.wording import count
 
+# Processes that may die as an actor loads for the first time: what kills each is no accident.
+FIRST_LOADS = 3
 # Wait before the first restart of an actor, doubled with each further one in a row.
 FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 60.0
@@ -72,6 +75,10 @@ class Supervisor:
         """
         if generation != member.generation or member.handle is None:
             return  # somebody else's call told of it before
+        self.replace(member, cause)
+
+    def replace(self, member: Member, cause: str) -> None:
+        """Ends an actor, which may be one that never loaded, and has another one started."""
         member.end()
         self._expect_back(member, cause, time.monotonic())
 
@@ -99,6 +106,8 @@ class Supervisor:
         done, budget = len(self._causes), self._config.max_restarts
         if done > budget:
             raise RunFailed(self._account())
+        if not member.has_loaded and member.failures_in_a_row + 1 >= FIRST_LOADS:
+            raise RunFailed(f"{cause}; of {FIRST_LOADS} tries none has loaded")
         delay = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2**member.failures_in_a_row)
         member.failures_in_a_row += 1
         self._observe(f"{cause}; restarting it in {delay:g} s ({done} of {budget} restarts)")
@@ -111,7 +120,7 @@ class Supervisor:
                 if not _is_done(absence.loading):
                     self._check_deadline(absence, "load its model", "start_timeout_s")
                     return
-                value_of(absence.loading, member.name, "load its model")
+                _has_loaded(absence.loading, member)
                 absence.waiting = member.loaded()
                 limit = self._config.call_timeout_s * max(1, member.repeats)
                 absence.deadline = time.monotonic() + limit
@@ -125,6 +134,8 @@ class Supervisor:
             member.end()
             self._expect_back(member, str(again), absence.lost_at)
             return
+        except DataLost as loss:
+            raise loss.ends_the_run() from loss
         self._absent.remove(absence)
         member.up()
         back = Restart(
@@ -160,6 +171,19 @@ def late(actor: str, what: str, config: RuntimeConfig, setting: str) -> str:
     return (
         f"{actor} did not {what} within {limit:g} s (if it is only slow, raise runtime.{setting})"
     )
+
+
+def _has_loaded(loading: Any, member: Member) -> None:
+    """Where a predecessor loaded under the same settings, whatever is in the way now, memory that
+    the dead have not given back yet, a lock that they hold, may be gone the next time."""
+    try:
+        value_of(loading, member.name, "load its model")
+    except DamagedReplay:
+        raise
+    except (UserError, DataLost, RunFailed) as error:
+        if not member.has_loaded:
+            raise
+        raise ActorLost(f"{member.name} could not load again: {error}") from error
 
 
 def _is_done(ref: Any) -> bool:

@@ -11,6 +11,7 @@ from gfn_ray.config import InfillJob
 from gfn_ray.replay import ReplayBuffer
 from gfn_ray.runtime.actors import ReplayActor
 from gfn_ray.runtime.cluster import connected
+from gfn_ray.runtime.replay_calls import ReplayCalls
 
 pytestmark = pytest.mark.ray
 
@@ -72,3 +73,24 @@ def test_a_new_actor_over_the_directory_of_a_killed_one_draws_what_that_would_ha
         assert drawn(wires) == drawn([one.to_wire() for one in expected.trajectories])
         assert info["stats"] == never_killed.stats()
     assert version > ADDS
+
+
+def test_a_call_made_again_on_the_successor_gets_the_answer_that_was_not_heard(start):
+    rng, calls = np.random.default_rng(0), ReplayCalls()
+    group = [random_trajectory(rng, 0).to_wire() for _ in range(8)]
+    add, sample = calls.add(group), calls.sample(2, 4, 0)
+
+    def answers(actor):
+        wires, info = ray.get(sample(actor), timeout=60)
+        return drawn(wires), info["slots"].tolist(), info["stats"]
+
+    actor = start()
+    stored, heard_by_nobody = ray.get(add(actor), timeout=60), answers(actor)
+    process_of("ReplayActor").kill()
+    successor = start()
+    assert ray.get(add(successor), timeout=60) == stored
+    assert answers(successor) == heard_by_nobody
+    for another in (calls, ReplayCalls()):  # the second as after --resume
+        ray.get(another.sample(2, 4, 0)(successor), timeout=60)
+    (_, info) = ray.get(calls.sample(2, 4, 0)(successor), timeout=60)
+    assert info["trajectories"] == 0 or info["stats"]["sampled"] > heard_by_nobody[2]["sampled"]

@@ -12,8 +12,10 @@ import ray
 
 from gfn_ray.config import RuntimeConfig
 from gfn_ray.errors import RunFailed, UserError
+from gfn_ray.replay.record_file import DamagedReplay
 from gfn_ray.runtime.calls import PendingCalls
 from gfn_ray.runtime.cluster import connected
+from gfn_ray.runtime.fleet import load
 from gfn_ray.runtime.members import Member
 from gfn_ray.runtime.supervisor import Supervisor
 
@@ -80,16 +82,48 @@ class Counter:
         raise UserError("set it to 3")
 
 
+class SlowToReload(Counter):
+    """Its successors fail to load with each of these errors in turn, and then no more."""
+
+    def __init__(self, directory, errors):
+        super().__init__()
+        self._directory, self._errors = directory, errors
+
+    def load(self):
+        loads = len(list(self._directory.iterdir()))
+        (self._directory / str(loads)).touch()
+        if 0 < loads <= len(self._errors):
+            raise self._errors[loads - 1]
+
+
+class DiesAtStart(Counter):
+    """The first processes are killed as they load; the next one raises what it was given."""
+
+    def __init__(self, directory, deaths, error=None):
+        super().__init__()
+        self._directory, self._deaths, self._error = directory, deaths, error
+
+    def load(self):
+        loads = len(list(self._directory.iterdir()))
+        (self._directory / str(loads)).touch()
+        if loads < self._deaths:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self._error is not None:
+            raise self._error
+
+
 class Crew:
     """One member, its supervisor, and what the supervisor said."""
 
-    def __init__(self, **settings):
+    def __init__(self, kind=Counter, arguments=(), options=None, **settings):
         self.said, self.restarts = [], []
         config = RuntimeConfig(**{"start_timeout_s": 60, "call_timeout_s": 30, **settings})
         self.supervisor = Supervisor(config, self.said.append, self.restarts.append)
-        self.member = Member("the counter", lambda: ray.remote(Counter).remote())
-        ray.get(self.member.start(), timeout=60)
-        self.member.up()
+        options = options or {}
+        self.member = Member(
+            "the counter", lambda: ray.remote(kind).options(**options).remote(*arguments)
+        )
+        load(config, self.supervisor, [self.member])
         self.config = config
 
     def calls(self):
@@ -202,6 +236,59 @@ def test_an_actor_without_address_space_is_replaced(cluster, tmp_path):
     assert len(crew.restarts) == 1
 
 
+def test_a_call_that_ray_will_not_even_take_ends_the_run_with_a_sentence(cluster):
+    crew = Crew(options={"max_pending_calls": 1})
+    calls = crew.calls()
+    with pytest.raises(RunFailed, match="Ray could not let the counter count: The task"):
+        for _ in range(2):
+            calls.add(crew.member, "count", lambda actor: actor.state.remote(), print)
+    calls.run_all()
+    for amount in (1, 10):
+        crew.ask("add", amount, changes_state=True)
+    crew.kill()
+    with pytest.raises(RunFailed, match="Ray could not let the counter take up its work again"):
+        crew.ask("add", 100)
+
+
+def test_what_keeps_a_successor_from_loading_is_given_time_to_pass(cluster, tmp_path):
+    errors = [
+        UserError("replay is in use by another process"),
+        ValueError("No available memory for the cache blocks"),
+    ]
+    crew = Crew(SlowToReload, (tmp_path, errors))
+    crew.kill()
+    assert crew.ask("add", 1) == 1
+    assert "in use by another process; restarting it in 2 s (2 of 20" in crew.said[1]
+    assert "cache blocks; restarting it in 4 s (3 of 20" in crew.said[2]
+
+
+def test_a_damaged_replay_store_is_not_loaded_again(cluster, tmp_path):
+    crew = Crew(SlowToReload, (tmp_path, [DamagedReplay("log-000000 is damaged at byte 7")]))
+    crew.kill()
+    with pytest.raises(UserError, match="damaged at byte 7"):
+        crew.ask("add", 1)
+
+
+def test_an_actor_that_is_killed_as_it_first_loads_is_started_again(cluster, tmp_path):
+    crew = Crew(DiesAtStart, (tmp_path, 1))
+    assert crew.ask("add", 1) == 1
+    (restart,) = crew.restarts
+    assert "died while it had to load its model" in restart.cause
+
+
+def test_an_actor_that_always_dies_as_it_first_loads_ends_the_run_soon(cluster, tmp_path):
+    with pytest.raises(RunFailed, match=r"of 3 tries none has loaded.*free on the Ray cluster"):
+        Crew(DiesAtStart, (tmp_path, 99))
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("deaths", [0, 1])
+def test_what_a_first_load_raises_ends_the_run_at_once(cluster, tmp_path, deaths):
+    with pytest.raises(RunFailed, match="failed to load its model: LookupError: no such layer"):
+        Crew(DiesAtStart, (tmp_path, deaths, LookupError("no such layer")))
+    assert len(list(tmp_path.iterdir())) == deaths + 1
+
+
 def test_a_spent_budget_ends_the_run_with_every_cause(cluster):
     crew = Crew(max_restarts=1)
     crew.kill()
@@ -243,6 +330,17 @@ def test_data_that_is_lost_on_its_way_is_the_callers_to_make_again(cluster):
     with pytest.raises(RunFailed, match="is lost"):
         crew.ask("first", values)
     assert len(crew.restarts) == 1
+
+
+def test_data_that_a_successor_would_need_and_that_is_lost_ends_the_run(cluster):
+    owner, crew = Crew(), Crew()
+    (values,) = owner.ask("owned")
+    assert crew.ask("first", values, changes_state=True) == 7
+    owner.kill()
+    owner.ask("process")
+    crew.kill()
+    with pytest.raises(RunFailed, match=r"is lost.*cannot be made again in the middle of a run"):
+        crew.ask("add", 1)
 
 
 def test_what_an_actor_left_in_the_store_outlives_it(cluster):

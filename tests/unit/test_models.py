@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
 from gfn_ray.config import ModelConfig
-from gfn_ray.errors import UserError
+from gfn_ray.errors import OutOfMemory, UserError
 from gfn_ray.models import embedded
 from gfn_ray.models.cache import cache_root
 from gfn_ray.models.loading import load_causal_lm, load_tokenizer, resolve_model
@@ -264,3 +267,23 @@ def test_building_the_tiny_model_leaves_the_random_state_alone(tmp_path):
     before = torch.get_rng_state()
     tiny_model(tmp_path)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@contextmanager
+def no_further_memory() -> Iterator[None]:
+    """A real lack of address space."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 20, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def test_a_lack_of_memory_is_not_blamed_on_the_model(tiny):
+    load_causal_lm(str(tiny), "float32", "cpu", False)  # all that it imports is there
+    with (
+        pytest.raises(OutOfMemory, match="out of memory while loading the model"),
+        no_further_memory(),
+    ):
+        load_causal_lm(str(tiny), "float32", "cpu", False)

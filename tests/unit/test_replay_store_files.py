@@ -110,8 +110,8 @@ def test_the_torn_end_is_cut_with_a_line_that_says_how_many_bytes(
 def test_a_newer_format_is_refused(kind: str, tmp_path: Path) -> None:
     crashed_after(tmp_path, CONFIGS[0], 0, 3, NEVER_ROLLS)
     file = newest(tmp_path, kind)
-    file.write_bytes(preamble(version=2) + file.read_bytes()[len(preamble()) :])
-    with pytest.raises(UserError, match="has format 2, and this gfn_ray reads format 1"):
+    file.write_bytes(preamble(version=3) + file.read_bytes()[len(preamble()) :])
+    with pytest.raises(UserError, match="has format 3, and this gfn_ray reads formats 1 to 2"):
         opened(tmp_path, CONFIGS[0])
 
 
