@@ -164,7 +164,10 @@ class Courier:
             log = self._client.log_artifacts if local.is_dir() else self._client.log_artifact
             log(self._run_id, str(local), first["below"])
         elif not self._is_outdated():
-            self._client.set_terminated(self._run_id, first["status"])
+            if first["status"] == "RUNNING":
+                self._client.update_run(self._run_id, status="RUNNING")
+            else:
+                self._client.set_terminated(self._run_id, first["status"])
 
     def _is_outdated(self) -> bool:
         """Whether the status that comes next has a newer one behind it."""
