@@ -83,9 +83,9 @@ def take_up(
     resumption = find_resumption(directory, task.name, config, data.held_out)
     finished = _finished(config, directory, resumption)
     if finished is not None:
-        if directory.untracked_file.exists():
-            if reopen_books(config, directory, display).end("FINISHED"):
-                return None
+        left = directory.untracked_file.exists()
+        if left and reopen_books(config, directory, display).end("FINISHED"):
+            return None
         raise UserError(f"--resume got {directory.path}, {finished}")
     return directory, resumption
 

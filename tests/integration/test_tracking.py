@@ -25,6 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gfn_ray
+from full_disk import no_room_beyond
 from gfn_ray.config import InfillJob
 from gfn_ray.errors import UserError
 from gfn_ray.tracking import Tracker, is_redacted, redact_uri
@@ -389,6 +390,17 @@ def test_of_a_batch_only_the_entry_at_fault_is_left_out(
     assert courier.finish(60)
     assert set(mlflow.get_run(run_id).data.metrics) == {"one", "three"}
     assert len([one for one in caplog.messages if "does not take metrics" in one]) == 1
+
+
+def test_a_full_disk_holds_up_nothing(uri: str, tmp_path: Path) -> None:
+    mlflow = client(uri)
+    run_id = mlflow.create_run(mlflow.create_experiment("full disk")).info.run_id
+    spool = Spool(tmp_path / "waiting")
+    spool.append({"table": "large.json", "columns": {"z": ["z" * 4_000_000]}})  # than MLflow's file
+    spool.append({"metrics": [["loss", 1.0, 17, 1]]})
+    with no_room_beyond(spool.file.stat().st_size):
+        assert Courier(mlflow, run_id, uri, spool).finish(60)
+    assert mlflow.get_run(run_id).data.metrics == {"loss": 1.0}
 
 
 def test_what_a_deleted_run_is_to_get_waits_until_it_is_restored(tracker: Tracker) -> None:

@@ -1,16 +1,14 @@
 """The queue of what MLflow has not taken yet: a file that gives back what it was given."""
 
 import json
-import resource
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from full_disk import no_room_beyond
 from gfn_ray.errors import UserError
 from gfn_ray.tracking.spool import Spool
 
@@ -27,17 +25,6 @@ def filled(file):
     for entry in ENTRIES:
         spool.append(entry)
     return spool
-
-
-@contextmanager
-def no_room_beyond(size: int) -> Iterator[None]:
-    """As on a full disk, no file grows beyond this size."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_what_waits_comes_back_in_its_order(file):
