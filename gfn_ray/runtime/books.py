@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from gfn_ray.cli import dump_toml
-from gfn_ray.config import JobConfig
+from gfn_ray.config import JobConfig, TuneBaseJob
+from gfn_ray.errors import UserError
 from gfn_ray.runtime.display import Display
 from gfn_ray.runtime.run_dir import ConfigT, RunDir, output_root, redacted, resolve_tracking_uri
-from gfn_ray.tracking import Tracker
+from gfn_ray.tracking import Tracker, is_redacted, redact_uri
 
 
 def open_books(config: ConfigT, name: str, display: Display) -> tuple[RunDir, Tracker]:
@@ -26,6 +27,7 @@ def open_books(config: ConfigT, name: str, display: Display) -> tuple[RunDir, Tr
             config.model_dump(mode="json"),
             directory.untracked_file,
             artifact_root=output_root() / "mlruns",
+            delivery=delivery(config, directory),
         )
     except BaseException:
         directory.discard()
@@ -49,7 +51,27 @@ def reopen_books(config: JobConfig, directory: RunDir, display: Display) -> Trac
         directory.untracked_file,
         artifact_root=output_root() / "mlruns",
         run_id=directory.read_tracking(),
+        delivery=delivery(config, directory),
     )
     directory.write_config(dump_toml(redacted(config.model_copy(update={"resume": None}))))
     directory.write_tracking(tracker.run_id)
     return tracker
+
+
+def check_login(config: JobConfig, directory: RunDir) -> None:
+    """Raises UserError where a run that is gone on with has an address that opens nothing."""
+    uri = config.tracking.uri
+    if is_redacted(uri):
+        raise UserError(
+            f"--resume got {directory.path}, which has tracking.uri {uri}, for a password is not "
+            "stored; give the address with it as --tracking.uri"
+        )
+
+
+def delivery(config: JobConfig | TuneBaseJob, directory: RunDir) -> str:
+    """What becomes of data that MLflow has not taken when the run ends."""
+    if isinstance(config, TuneBaseJob):
+        return "no job delivers it later; metrics.jsonl and summary.json have the same numbers"
+    uri = config.tracking.uri
+    login = "" if redact_uri(uri) == uri else " --tracking.uri URI, with its password,"
+    return f"--resume {directory.path}{login} delivers it"

@@ -17,7 +17,7 @@ from gfn_ray.models.loading import (
     vocab_size,
 )
 from gfn_ray.models.merged import merged_model_dir
-from gfn_ray.runtime.books import open_books, reopen_books
+from gfn_ray.runtime.books import check_login, open_books, reopen_books
 from gfn_ray.runtime.checkpoints import Resumption, find_resumption, put_back
 from gfn_ray.runtime.cluster import check_resources, choose_device, connected
 from gfn_ray.runtime.display import Display, make_display
@@ -49,7 +49,12 @@ def run(config: JobConfig, task: Task) -> int:
         check_positions(data, config.sampler, positions)
         _check(config, task, data)
         config = _with_absolute_model(config, model)
-        going_on = None if config.resume is None else take_up(config, task, data, display)
+        going_on = None
+        if config.resume is not None:
+            going_on = take_up(config, task, data, display)
+            if going_on is None:
+                display.message("MLflow now has all of this run")
+                return 0
         running = _on_merged_base(config, model, display)
         display.phase("starting Ray")
         with connected():
@@ -67,19 +72,21 @@ def run(config: JobConfig, task: Task) -> int:
 
 def take_up(
     config: JobConfig, task: Task, data: TaskData, display: Display
-) -> tuple[RunDir, Resumption | None]:
+) -> tuple[RunDir, Resumption | None] | None:
     """The directory that --resume names, and where its run goes on; None: at the beginning.
 
-    Raises UserError, with nothing in the directory changed, where that cannot be. What MLflow has
-    not taken of a run that is finished is delivered first.
+    In place of both None, where the run is finished and only MLflow had not taken all of it, and
+    has now. Raises UserError, with nothing in the directory changed, where a run cannot go on.
     """
     assert config.resume is not None
     directory = RunDir.reopen(config.resume)
+    check_login(config, directory)
     resumption = find_resumption(directory, task.name, config, data.held_out)
     finished = _finished(config, directory, resumption)
     if finished is not None:
-        if directory.untracked_file.exists():
-            reopen_books(config, directory, display).end("FINISHED")
+        left = directory.untracked_file.exists()
+        if left and reopen_books(config, directory, display).end("FINISHED"):
+            return None
         raise UserError(f"--resume got {directory.path}, {finished}")
     return directory, resumption
 

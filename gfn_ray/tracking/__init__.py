@@ -9,7 +9,7 @@ Knows nothing of what the numbers mean. MLflow is imported when a run starts, no
 import alone takes seconds.
 """
 
-from gfn_ray.tracking.address import redact_uri
+from gfn_ray.tracking.address import is_redacted, redact_uri
 from gfn_ray.tracking.tracker import RunStatus, Tracker
 
-__all__ = ["RunStatus", "Tracker", "redact_uri"]
+__all__ = ["RunStatus", "Tracker", "is_redacted", "redact_uri"]

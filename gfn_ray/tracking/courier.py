@@ -2,14 +2,15 @@
 
 Owns the thread that talks to MLflow, the tries, and what a person is told of them. An entry leaves
 the spool once MLflow has it. So all of them arrive, and only what was under way when a store
-failed may arrive twice: metrics that MLflow keeps once for each step and time, or a table's rows.
+failed, or could not be struck off on a full disk before a restart, may arrive twice: metrics that
+MLflow keeps once for each step and time, or a table's rows.
 
 | entry | is |
 |---|---|
 | {"metrics": [[name, value, milliseconds, step], ...]} | numbers of one step |
 | {"table": file, "columns": {name: values}} | rows of a table |
 | {"artifact": path, "below": path or null} | a file or a directory of the run |
-| {"status": text} | the end of the run |
+| {"status": text} | the run's state; one with a newer one behind it is out of date, and skipped |
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ LONGEST_DELAY_S = 60.0
 
 _METRICS_PER_BATCH = 1000  # MLflow's MAX_METRICS_PER_BATCH
 _ENTRIES_AT_ONCE = 200  # of metrics, put together to batches: a step has a few dozen
+
+_DELETED = "must be in the 'active' state"
+"""MLflow's words, under the code of a wrong value, for a run or an experiment that was deleted, and
+that can be restored."""
 
 _log = logging.getLogger(__name__)
 
@@ -93,23 +98,17 @@ class Courier:
                 self._changed.wait_for(lambda: self._finishing or not self._spool.empty)
                 if self._finishing:
                     return
-                entries = self._next()
             try:
-                self._deliver(entries)
+                with self._changed:
+                    entries = self._next()
+                self._pass_on(entries)
             except Exception as error:
-                # Drivers, HTTP and SQLAlchemy each have their own exceptions, and a store that
-                # fails now may be back in a minute: every one of them means the same here.
-                if not _is_ours(error):
-                    self._failed(error, delay)
-                    delay = min(LONGEST_DELAY_S, 2 * delay)
-                    continue
-                self._tell(f"MLflow does not take {_named(entries[0])}: {reason(error)}")
-            delay = FIRST_DELAY_S
-            with self._changed:
-                if self._finishing:
-                    return
-                self._spool.drop(len(entries))
-                self._changed.notify_all()
+                # Drivers, HTTP and SQLAlchemy each have their own exceptions, and a store or a
+                # disk that fails now may be back in a minute: all of them mean the same here.
+                self._failed(error, delay)
+                delay = min(LONGEST_DELAY_S, 2 * delay)
+            else:
+                delay = FIRST_DELAY_S
 
     def _next(self) -> list[dict[str, Any]]:
         """The oldest entry, or as many of metrics as stand together."""
@@ -120,11 +119,28 @@ class Courier:
         more = takewhile(lambda entry: "metrics" in entry, waiting)
         return [first, *islice(more, _ENTRIES_AT_ONCE - 1)]
 
+    def _pass_on(self, entries: list[dict[str, Any]]) -> None:
+        """Delivers them and takes them off; one that no store will ever take is named instead."""
+        try:
+            self._deliver(entries)
+        except Exception as error:
+            if not _is_ours(error):
+                raise
+            if len(entries) > 1:  # only one of them may be at fault
+                for entry in entries:
+                    self._pass_on([entry])
+                return
+            self._tell(f"MLflow does not take {_named(entries[0])}: {reason(error, self._uri)}")
+        with self._changed:
+            if not self._finishing:
+                self._spool.drop(len(entries))
+                self._changed.notify_all()
+
     def _failed(self, error: Exception, delay: float) -> None:
         if delay == FIRST_DELAY_S:
             self._tell(
                 f"MLflow at {redact_uri(self._uri)} (--tracking.uri) takes no data: "
-                f"{reason(error)}; the run goes on, and what MLflow is to get waits in "
+                f"{reason(error, self._uri)}; the run goes on, and what MLflow is to get waits in "
                 f"{self._spool.file}"
             )
         with self._changed:
@@ -147,8 +163,16 @@ class Courier:
             local = Path(first["artifact"])
             log = self._client.log_artifacts if local.is_dir() else self._client.log_artifact
             log(self._run_id, str(local), first["below"])
-        else:
-            self._client.set_terminated(self._run_id, first["status"])
+        elif not self._is_outdated():
+            if first["status"] == "RUNNING":
+                self._client.update_run(self._run_id, status="RUNNING")
+            else:
+                self._client.set_terminated(self._run_id, first["status"])
+
+    def _is_outdated(self) -> bool:
+        """Whether the status that comes next has a newer one behind it."""
+        with self._changed:
+            return any("status" in entry for entry in islice(self._spool, 1, None))
 
     def _tell(self, sentence: str) -> None:
         _log.warning("%s", sentence)
@@ -159,7 +183,8 @@ def _is_ours(error: Exception) -> bool:
     from mlflow.exceptions import MlflowException
 
     if isinstance(error, MlflowException):
-        return error.error_code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
+        # Not BAD_REQUEST: that is MLflow's name for a proxy's 400, or a database that is damaged.
+        return error.error_code == "INVALID_PARAMETER_VALUE" and _DELETED not in str(error)
     return isinstance(error, FileNotFoundError)
 
 

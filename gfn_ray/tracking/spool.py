@@ -13,6 +13,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,19 +58,25 @@ class Spool:
         return (entry for _, entry in self._waiting())
 
     def drop(self, entries: int) -> None:
-        """So many of the oldest are delivered."""
+        """So many of the oldest are delivered.
+
+        The line that says so only saves work: where a full disk does not take it, they come again
+        after a restart, and once from this object all the same.
+        """
         waiting = self._waiting()
         for _ in range(entries):
             self._delivered, _ = next(waiting)
         self._settle()
         if not self.empty:
-            self.append({_DELIVERED: self._delivered})
+            with suppress(OSError):
+                self.append({_DELIVERED: self._delivered})
 
     def close(self) -> None:
         """Leaves no file where nothing waits."""
+        empty = self.empty
         self._lines.close()
-        if self._delivered == self.file.stat().st_size:
-            self.file.unlink()
+        if empty:
+            self.file.unlink(missing_ok=True)  # its directory may have been removed
 
     def _settle(self) -> None:
         if next(self._waiting(), None) is None:

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gfn_ray.errors import UserError
-from gfn_ray.tracking.address import SQL_SCHEMES, SQLITE_FILE, reason, redact_uri, sqlite_path
+from gfn_ray.tracking.address import (
+    SQL_SCHEMES,
+    SQLITE_FILE,
+    reason,
+    redact_text,
+    redact_uri,
+    sqlite_path,
+)
 from gfn_ray.tracking.names import batches, flat, key, text
 
 if TYPE_CHECKING:
@@ -64,7 +71,7 @@ def open_run(
         # Drivers, HTTP and SQLAlchemy each have their own exceptions; all mean the same here.
         raise UserError(
             f"--tracking.uri got {redact_uri(uri)}, which MLflow cannot open: "
-            f"{reason(error)}; it takes sqlite:///FILE.db or the address of a server"
+            f"{reason(error, uri)}; it takes sqlite:///FILE.db or the address of a server"
         ) from error
 
 
@@ -142,7 +149,7 @@ def _fill(client: MlflowClient, run_id: str, params: Mapping[str, Any]) -> None:
     from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
     entries = [
-        Param(key(name), redact_uri(text(value))[:MAX_PARAM_VAL_LENGTH])
+        Param(key(name), redact_text(redact_uri(text(value)))[:MAX_PARAM_VAL_LENGTH])
         for name, value in flat(params)
     ]
     try:

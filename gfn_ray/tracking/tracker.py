@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from gfn_ray.errors import UserError
 from gfn_ray.json_lines import plain
 from gfn_ray.tracking.address import redact_uri
 from gfn_ray.tracking.courier import Courier, now_ms
@@ -32,18 +33,21 @@ _log = logging.getLogger(__name__)
 class Tracker:
     """One MLflow run, from `start` to `end`."""
 
-    def __init__(self, client: MlflowClient, run_id: str, uri: str, spool: Spool) -> None:
-        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+    def __init__(
+        self, client: MlflowClient, run_id: str, uri: str, spool: Spool, delivery: str
+    ) -> None:
+        from gfn_ray.tracking.system import SteadyMonitor
 
         self.run_id = run_id
         self.uri = uri
         self._spool_file = spool.file
+        self._delivery = delivery
         self._courier = Courier(client, run_id, uri, spool)
-        self._system = SystemMetricsMonitor(
+        self._system = SteadyMonitor(
             run_id, sampling_interval=SYSTEM_METRICS_EVERY_S, tracking_uri=uri
         )
         self._system.start()
-        self._ended = False
+        self._delivered: bool | None = None  # until the end
 
     @staticmethod
     def start(
@@ -55,23 +59,33 @@ class Tracker:
         *,
         artifact_root: Path | None = None,
         run_id: str | None = None,
+        delivery: str = "stays there",
     ) -> Tracker:
         """Open the store and begin a run, or go on with the run of this id.
 
         params may be nested; it is flattened to dotted names. spool_file: where data waits for
         MLflow; what an earlier process left there is delivered first. artifact_root is where a new
         experiment in a database keeps its artifacts; default: mlruns beside a sqlite file. A
-        server decides for itself.
+        server decides for itself. delivery: what becomes of data that MLflow has not taken when
+        the run ends, for the sentence that tells of it.
 
         Raises UserError where the store cannot be opened, or the file is damaged.
         """
         spool = Spool(spool_file)  # first: a run that is refused leaves no run in the store
         try:
             client, found = open_run(uri, experiment, run_name, params, artifact_root, run_id)
+            if run_id is not None and not spool.empty:
+                # An earlier end of the run may wait there, and would be the run's state now.
+                spool.append({"status": "RUNNING"})
+        except OSError as error:
+            spool.close()
+            raise UserError(
+                f"{spool_file} cannot be written ({error.strerror}); make room on its disk"
+            ) from None
         except BaseException:
             spool.close()
             raise
-        return Tracker(client, found, uri, spool)
+        return Tracker(client, found, uri, spool, delivery)
 
     def metrics(self, values: Mapping[str, Any], step: int) -> None:
         """Log numbers of a step; None, NaN and infinities are left out."""
@@ -99,26 +113,31 @@ class Tracker:
         """Wait until MLflow has everything; False where it does not take it now."""
         return self._courier.settle(SETTLE_LIMIT_S)
 
-    def end(self, status: RunStatus) -> None:
-        """Send what is left, and close the run with a status; a second call does nothing.
+    def end(self, status: RunStatus) -> bool:
+        """Send what is left, and close the run with a status; True where MLflow has all of it.
 
-        What a store does not take stays in the file, for --resume: the run is what it is without.
+        What a store does not take stays in the file: the run is what it is without. A second call
+        does nothing, and gives the same answer.
         """
-        if self._ended:
-            return
-        self._ended = True
+        if self._delivered is not None:
+            return self._delivered
+        self._courier.post({"status": status})  # first: what comes may be interrupted
         with quick_to_give_up():
+            limit = SETTLE_LIMIT_S
             try:
                 self._system.finish()
-                self._courier.post({"status": status})
-                delivered = self._courier.finish(SETTLE_LIMIT_S)
             except KeyboardInterrupt:
-                delivered = False
-        if not delivered:
+                limit = 0.0
+            try:
+                self._delivered = self._courier.finish(limit)
+            except KeyboardInterrupt:
+                self._delivered = False
+        if not self._delivered:
             _log.warning(
                 "MLflow at %s (--tracking.uri) has not taken all of this run; the rest is in %s, "
-                "and --resume %s delivers it",
+                "and %s",
                 redact_uri(self.uri),
                 self._spool_file,
-                self._spool_file.parent,
+                self._delivery,
             )
+        return self._delivered

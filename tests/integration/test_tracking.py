@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import math
 import os
@@ -10,10 +11,11 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +25,38 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gfn_ray
+from full_disk import no_room_beyond
 from gfn_ray.config import InfillJob
 from gfn_ray.errors import UserError
-from gfn_ray.tracking import Tracker, redact_uri
+from gfn_ray.tracking import Tracker, is_redacted, redact_uri
+from gfn_ray.tracking.address import redact_text
+from gfn_ray.tracking.courier import Courier
 from gfn_ray.tracking.names import key as mlflow_key
+from gfn_ray.tracking.spool import Spool
 
-
-def begin(uri: str, experiment: str, name: str, params: dict[str, Any], **options: Any) -> Tracker:
-    """A tracker whose data waits in a file of its own."""
-    waiting = Path(tempfile.mkdtemp(prefix="gfn_ray-test-")) / "untracked"
-    return Tracker.start(uri, experiment, name, params, waiting, **options)
+Begin = Callable[..., Tracker]
 
 
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with MLflow's tables, for the first connection takes many seconds."""
     file = tmp_path_factory.mktemp("mlflow") / "migrated.db"
-    begin(f"sqlite:///{file}", "warm-up", "warm-up", {}).end("FINISHED")
+    untracked = file.with_name("untracked")
+    Tracker.start(f"sqlite:///{file}", "warm-up", "warm-up", {}, untracked).end("FINISHED")
     return file
+
+
+@pytest.fixture
+def begin(tmp_path: Path) -> Begin:
+    """Begins trackers whose data waits in files of their own."""
+    numbers = count()
+
+    def begun(uri: str, experiment: str, name: str, params: Any, **options: Any) -> Tracker:
+        (tmp_path / "untracked").mkdir(exist_ok=True)
+        file = tmp_path / "untracked" / str(next(numbers))
+        return Tracker.start(uri, experiment, name, params, file, **options)
+
+    return begun
 
 
 @pytest.fixture
@@ -50,7 +66,7 @@ def uri(migrated: Path, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def tracker(uri: str) -> Iterator[Tracker]:
+def tracker(begin: Begin, uri: str) -> Iterator[Tracker]:
     tracker = begin(uri, "tests", "a-run", {"steps": 3})
     yield tracker
     tracker.end("FINISHED")
@@ -77,7 +93,7 @@ def history(tracker: Tracker, key: str) -> list[tuple[int, float]]:
 # Parameters
 
 
-def test_a_whole_config_becomes_dotted_parameters(uri: str) -> None:
+def test_a_whole_config_becomes_dotted_parameters(begin: Begin, uri: str) -> None:
     config = InfillJob()
     tracker = begin(uri, "tests", "config", config.model_dump())
     params = stored(tracker).data.params
@@ -89,11 +105,12 @@ def test_a_whole_config_becomes_dotted_parameters(uri: str) -> None:
     assert params["task.template"] == config.task.template
 
 
-def test_awkward_parameters_are_made_to_fit(uri: str) -> None:
+def test_awkward_parameters_are_made_to_fit(begin: Begin, uri: str) -> None:
     params = {
         "why?": "because",
         "long": "x" * 10_000,
-        "uri": "https://me:secret@host/",
+        "uri": 'https://me:it\'s "secret"@host/',
+        "note": "see https://me:secret@host/, it says",
         "empty": "",
         **{f"p{i}": i for i in range(250)},
     }
@@ -104,6 +121,7 @@ def test_awkward_parameters_are_made_to_fit(uri: str) -> None:
     assert kept["why_"] == "because"
     assert 5_000 < len(kept["long"]) < 10_000
     assert kept["uri"] == "https://***@host/"
+    assert kept["note"] == "see https://***@host/, it says"
 
 
 # Metrics
@@ -193,7 +211,7 @@ def test_artifacts_lie_beside_the_database_not_in_the_working_directory(
     assert list((tmp_path / "cwd").iterdir()) == []
 
 
-def test_artifacts_go_where_they_are_told(uri: str, tmp_path: Path) -> None:
+def test_artifacts_go_where_they_are_told(begin: Begin, uri: str, tmp_path: Path) -> None:
     root = tmp_path / "else where"
     tracker = begin(uri, "my experiment", "run", {}, artifact_root=root)
     (tmp_path / "file").write_text("f")
@@ -206,7 +224,9 @@ def test_artifacts_go_where_they_are_told(uri: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", ["FINISHED", "KILLED", "FAILED"])
-def test_a_run_ends_with_its_status_and_with_all_its_metrics(uri: str, status: Any) -> None:
+def test_a_run_ends_with_its_status_and_with_all_its_metrics(
+    begin: Begin, uri: str, status: Any
+) -> None:
     tracker = begin(uri, "tests", "a-run", {})
     tracker.metrics({"loss": 1.0}, 1)
     tracker.end(status)
@@ -217,7 +237,9 @@ def test_a_run_ends_with_its_status_and_with_all_its_metrics(uri: str, status: A
     assert run.data.tags["mlflow.user"]
 
 
-def test_system_metrics_are_sampled(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_system_metrics_are_sampled(
+    begin: Begin, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
     tracker = begin(uri, "tests", "system", {})
     deadline = time.monotonic() + 30
@@ -228,7 +250,7 @@ def test_system_metrics_are_sampled(uri: str, monkeypatch: pytest.MonkeyPatch) -
     assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= seen
 
 
-def test_two_runs_share_an_experiment(uri: str) -> None:
+def test_two_runs_share_an_experiment(begin: Begin, uri: str) -> None:
     trackers = [begin(uri, "shared", f"run-{i}", {}) for i in range(2)]
     runs = [stored(tracker).info for tracker in trackers]
     for tracker in trackers:
@@ -237,7 +259,7 @@ def test_two_runs_share_an_experiment(uri: str) -> None:
     assert runs[0].run_id != runs[1].run_id
 
 
-def test_a_deleted_experiment_is_refused(uri: str) -> None:
+def test_a_deleted_experiment_is_refused(begin: Begin, uri: str) -> None:
     begin(uri, "gone", "run", {}).end("FINISHED")
     known = client(uri).get_experiment_by_name("gone")
     client(uri).delete_experiment(known.experiment_id)
@@ -261,10 +283,12 @@ def free_port() -> int:
         ("ftp://me:secret@host/x", "ftp://***@host/x", "unsupported URI"),
         ("mlruns", "mlruns", "filesystem tracking backend"),
         ("http://me:secret@127.0.0.1:{port}", "http://***@127.0.0.1:{port}", "Connection refused"),
+        ("http://me:it's secret@127.0.0.1:{port}", "http://***@127.0.0.1:{port}", "ction refused"),
+        ("ftp://me:it's \"secret@host/x", "ftp://***@host/x", "unsupported URI"),
     ],
 )
 def test_a_store_that_cannot_be_opened_is_refused_soon_and_without_secrets(
-    uri: str, shown: str, why: str, tmp_path: Path
+    begin: Begin, uri: str, shown: str, why: str, tmp_path: Path
 ) -> None:
     names = {"tmp": tmp_path, "port": free_port()}
     (tmp_path / "notes.txt").write_text("these are notes, not a database")
@@ -277,7 +301,7 @@ def test_a_store_that_cannot_be_opened_is_refused_soon_and_without_secrets(
 
 
 def test_a_file_that_is_gone_is_named_and_the_rest_arrives(
-    uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    begin: Begin, uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tracker = begin(uri, "tests", "run", {})
     tracker.artifact(tmp_path / "no such file")
@@ -326,9 +350,82 @@ def test_the_first_connection_is_silent_and_calls_nobody(tmp_path: Path) -> None
         ("mysql://h/db?user=me&password=secret&x=1", "mysql://h/db?user=me&password=***&x=1"),
         ("https://h/?access_token=secret", "https://h/?access_token=***"),
         ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
-        ("cannot reach http://me:secret@host, sorry", "cannot reach http://***@host, sorry"),
         ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("http://me:it's5ecret@host", "http://***@host"),
+        ('http://me:"secret"@host', "http://***@host"),
+        ("http://me:a secret@host", "http://***@host"),
+        ("mysql://h/db?password=a secret&x=1", "mysql://h/db?password=***&x=1"),
     ],
 )
 def test_secrets_in_an_address_are_not_shown(uri: str, shown: str) -> None:
     assert redact_uri(uri) == shown
+    assert redact_uri(shown) == shown
+    assert is_redacted(shown) == (shown != uri)
+    assert redact_text(f"cannot reach {uri} now", uri) == f"cannot reach {shown} now"
+
+
+def test_secrets_in_a_text_with_addresses_are_not_shown() -> None:
+    text = "neither http://me:secret@host nor 'http://h/?token=secret' answers, m@x asks"
+    shown = "neither http://***@host nor 'http://h/?token=*** answers, m@x asks"
+    assert redact_text(text) == shown
+
+
+# What MLflow refuses
+
+
+def waiting(tmp_path: Path, *names: str) -> Spool:
+    """A queue with a number of each name in it."""
+    spool = Spool(tmp_path / "waiting")
+    for step, name in enumerate(names):
+        spool.append({"metrics": [[name, 1.0, 17, step]]})
+    return spool
+
+
+def test_of_a_batch_only_the_entry_at_fault_is_left_out(
+    uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mlflow = client(uri)
+    run_id = mlflow.create_run(mlflow.create_experiment("refusals")).info.run_id
+    courier = Courier(mlflow, run_id, uri, waiting(tmp_path, "one", "two?", "three"))
+    assert courier.finish(60)
+    assert set(mlflow.get_run(run_id).data.metrics) == {"one", "three"}
+    assert len([one for one in caplog.messages if "does not take metrics" in one]) == 1
+
+
+def test_a_full_disk_holds_up_nothing(uri: str, tmp_path: Path) -> None:
+    mlflow = client(uri)
+    run_id = mlflow.create_run(mlflow.create_experiment("full disk")).info.run_id
+    spool = Spool(tmp_path / "waiting")
+    spool.append({"table": "large.json", "columns": {"z": ["z" * 4_000_000]}})  # than MLflow's file
+    spool.append({"metrics": [["loss", 1.0, 17, 1]]})
+    with no_room_beyond(spool.file.stat().st_size):
+        assert Courier(mlflow, run_id, uri, spool).finish(60)
+    assert mlflow.get_run(run_id).data.metrics == {"loss": 1.0}
+
+
+def test_what_a_deleted_run_is_to_get_waits_until_it_is_restored(tracker: Tracker) -> None:
+    tracker.flush()
+    client(tracker.uri).delete_run(tracker.run_id)
+    tracker.metrics({"loss": 1.0}, 1)
+    assert not tracker.flush()
+    client(tracker.uri).restore_run(tracker.run_id)
+    assert history(tracker, "loss") == [(1, 1.0)]
+
+
+def test_a_proxy_that_answers_400_loses_nothing(tmp_path: Path) -> None:
+    class Proxy(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_error(400)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing on this test's stderr."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        uri = f"http://127.0.0.1:{server.server_address[1]}"
+        spool = waiting(tmp_path, "one", "two")
+        assert not Courier(client(uri), "0" * 32, uri, spool).finish(60)
+        server.shutdown()
+        thread.join()
+    assert len(list(spool)) == 2

@@ -171,6 +171,10 @@ RUNS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
         below("start/measured", flip),
         ("start/measured is not as it was written", "start a new run"),
     ),
+    "an address without its password": (
+        below("config.toml", replace("sqlite:///", "http://***@host")),
+        ("tracking.uri http://***@host", "give the address with it as --tracking.uri"),
+    ),
     "finished": (finished, ("finished after 4 updates", "--steps")),
     "finished, and cleared": (
         finished_without_checkpoints,

@@ -1,12 +1,14 @@
 """The queue of what MLflow has not taken yet: a file that gives back what it was given."""
 
 import json
+import shutil
 from itertools import islice
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from full_disk import no_room_beyond
 from gfn_ray.errors import UserError
 from gfn_ray.tracking.spool import Spool
 
@@ -44,6 +46,23 @@ def test_an_empty_queue_takes_no_room_and_leaves_no_file(file):
     assert spool.empty and file.stat().st_size == 0
     spool.close()
     assert not file.exists()
+
+
+def test_a_full_disk_stops_nothing_and_what_was_delivered_comes_again_only_after_a_restart(file):
+    spool = filled(file)
+    with no_room_beyond(file.stat().st_size):
+        spool.drop(1)
+        assert list(spool) == ENTRIES[1:]
+        assert list(Spool(file)) == ENTRIES
+        spool.drop(3)
+    assert spool.empty
+
+
+def test_a_directory_that_is_gone_does_not_hinder_closing(tmp_path):
+    (tmp_path / "run").mkdir()
+    spool = Spool(tmp_path / "run" / "untracked")
+    shutil.rmtree(tmp_path / "run")
+    spool.close()
 
 
 @given(st.integers(min_value=0, max_value=2**20))
