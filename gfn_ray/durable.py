@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 COMPLETE = "COMPLETE"
 """Marker file of a published directory; it is written last, so a torn one has none. It lists the
@@ -52,16 +53,25 @@ def damage(directory: Path) -> str | None:
     """What is wrong with a published directory: the file, and how it is not as it was published;
     None where it is whole. An empty marker, of a gfn_ray before the checksums, vouches for all.
     """
+    marker = directory / COMPLETE
     try:
-        lines = (directory / COMPLETE).read_text(encoding="utf-8").splitlines()
+        if not stat.S_ISREG(marker.stat().st_mode):
+            return f"{marker} is no regular file"
+        lines = marker.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
-        return f"{directory / COMPLETE} cannot be read"
+        return f"{marker} cannot be read"
     for line in lines:
         listed = _LISTED.fullmatch(line)
         if listed is None:
-            return f"{directory / COMPLETE} is no list of checksums"
-        file = directory / listed[2]
+            return f"{marker} is no list of checksums"
+        # Whoever wrote the list may be a stranger: it leads nowhere else, nor to what could block.
+        name = PurePosixPath(listed[2])
+        if name.is_absolute() or ".." in name.parts:
+            return f"{marker} lists what is not below it"
+        file = directory / name
         try:
+            if not stat.S_ISREG(file.stat().st_mode):
+                return f"{file} is no regular file"
             if _sha256(file) != listed[1]:
                 return f"{file} is not as it was written"
         except FileNotFoundError:
