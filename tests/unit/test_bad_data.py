@@ -196,7 +196,7 @@ def test_a_bad_file_of_data(task, case, tokenizer, tmp_path, monkeypatch, capsys
     content, names = TASKS[task][2][case]
     monkeypatch.chdir(tmp_path)
     put(tmp_path / "data", content)
-    refusal(lambda: load(task, tokenizer), capsys, tmp_path, names)
+    refusal(lambda: load(task, tokenizer), tmp_path, capsys, *names)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -212,9 +212,9 @@ def test_every_reader_refuses_what_is_no_readable_text(
 
     put(data, "x")
     data.chmod(0)
-    refusal(body, capsys, tmp_path, ["--data.path", "data", "Permission", "change its permissions"])
+    refusal(body, tmp_path, capsys, "--data.path", "data", "Permission", "change its permissions")
     data.unlink()
     for content, name in ((os.mkfifo, "a pipe"), (sparse(2 * GIB), "bytes"), (b"\xff\xfe", "16")):
         put(data, content)
-        refusal(lambda: load(task, tokenizer), capsys, tmp_path, ["data", name])
+        refusal(lambda: load(task, tokenizer), tmp_path, capsys, "data", name)
         data.unlink()

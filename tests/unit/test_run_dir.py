@@ -15,10 +15,10 @@ import pytest
 from gfn_ray.config import JobConfig
 from gfn_ray.durable import COMPLETE
 from gfn_ray.errors import UserError
+from gfn_ray.places import output_root
 from gfn_ray.runtime.run_dir import (
     RunDir,
     newest_complete,
-    output_root,
     prune,
     publish_directory,
     resolve_tracking_uri,
