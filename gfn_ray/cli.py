@@ -253,7 +253,7 @@ def _read_toml(file: Path, flag: str) -> Tree:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{flag} got {file}, which is not TOML: {error}") from None
+        raise UserError(f"{flag} got {file}, which is not TOML: {error}; mend it there") from None
     except RecursionError:
         raise UserError(
             f"{flag} got {file}, whose brackets are nested too deep; no setting takes more than "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.server
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ from gfn_ray.runtime.run_dir import RunDir
 from good_run import write_run
 from job_runner import JOBS, tiny_number_flags
 from refusals import check, contents
+from sockets import free_ports
 
 LIMIT_S = 120  # of a job that is refused; it loads torch and a tiny model
 
@@ -39,9 +39,7 @@ def job(name: str, flags: list[str], home: Path, **variables: str) -> str:
 
 @pytest.fixture
 def refusing_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
 
 
 @pytest.fixture

@@ -128,7 +128,10 @@ SUMS = {
     "NaN": ("[NaN]", ["data is not JSON: NaN is no JSON; write a number or null"]),
     "key twice": ('[{"num_sol": 1, "num_sol": 2}]', ["the key 'num_sol' stands twice"]),
     "half a pair": (r'[{"str_sol": "\ud83d"}]', ["'str_sol' has half of a surrogate pair; write"]),
-    "an object": (json.dumps(ROW), ["data holds no list of problems, [{str_query, num_sol"]),
+    "an object": (
+        json.dumps(ROW),
+        ["data holds no list of problems; expected [{str_query, num_sol"],
+    ),
     "empty list": ("[]", ["data holds no list of problems"]),
     "row that is a text": (json.dumps([ROW, "6 - 0"]), ["data, row 2: expected an object with"]),
     "key missing": (json.dumps([{"str_query": ""}]), ["data, row 1: num_sol is missing"]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from gfn_ray.models.merged import merged_model_dir
 from gfn_ray.models.sentence_encoder import SentenceEncoder
 from gfn_ray.serving.description import FILE
 from good_run import mark_again
+from pickles import write_pickle
 from refusals import refusal, unprivileged
 from refused_places import (
     OUT_OF_SIGHT,
@@ -65,7 +65,7 @@ def weights(spoil: Spoil) -> Spoil:
 
 def pickled(adapter: Path) -> None:
     (adapter / WEIGHTS_FILE).unlink()
-    (adapter / "adapter_model.bin").write_bytes(pickle.dumps({"lora_A": [1.0]}))
+    write_pickle(adapter / "adapter_model.bin", adapter / "it-ran")
 
 
 def no_json(content: str) -> Spoil:
@@ -180,14 +180,8 @@ def test_what_is_no_whole_adapter_is_not_served(
 
 
 def poisoned(model: Path) -> None:
-    """Weights that would leave a file if they were unpickled."""
-
-    class Poison:
-        def __reduce__(self) -> Any:
-            return Path.touch, (model / "poisoned",)
-
     (model / "model.safetensors").unlink()
-    (model / "pytorch_model.bin").write_bytes(pickle.dumps(Poison(), protocol=2))
+    write_pickle(model / "pytorch_model.bin", model / "it-ran")
 
 
 def of_the_cache(model: Path) -> None:
@@ -208,7 +202,7 @@ MODELS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
         ("--model.name: cannot load the model", "give another directory"),
     ),
     "weights of no sense": (below("model.safetensors", fill), ("cannot load the model",)),
-    "a pickle that runs code": (poisoned, ("cannot load the model",)),
+    "a pickle that runs code": (poisoned, ("are pickled (pytorch_model.bin)",)),
     "a tokenizer cut short": (below("tokenizer.json", cut), ("cannot load the tokenizer",)),
     "a damaged one of the cache": (of_the_cache, ("remove that directory, and it is made again",)),
 }
