@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -28,12 +27,14 @@ from gfn_ray.replay.store import ReplayStore
 from gfn_ray.runtime.checkpoints import TRAINING_FILE
 from gfn_ray.runtime.run_dir import newest_complete
 from job_runner import JOBS
+from processes import actor_processes, command
+from sockets import free_ports
 
 ACTORS = {
-    "sampler": "ray::SamplerActor",
-    "reward": "ray::RewardActor",
-    "replay": "ray::ReplayActor",
-    "learner": "ray::LearnerActor",
+    "sampler": "SamplerActor",
+    "reward": "RewardActor",
+    "replay": "ReplayActor",
+    "learner": "LearnerActor",
 }
 
 POLL_S = 0.05
@@ -49,9 +50,7 @@ class MlflowServer:
     def __init__(self, home: Path) -> None:
         self.database = home / "mlflow.db"
         self._home = home
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
+        (self._port,) = free_ports(1)
         self.uri = f"http://127.0.0.1:{self._port}"
 
     def start(self, limit: float = 180.0) -> None:
@@ -155,7 +154,7 @@ class Victim:
     def gcs_address(self) -> str:
         """Where other processes join the run's Ray cluster."""
         for process in psutil.Process(self.process.pid).children(recursive=True):
-            for word in _command(process):
+            for word in command(process):
                 if word.startswith("--gcs-address="):
                     return word.partition("=")[2]
         raise Lost("the run has no Ray cluster")
@@ -193,8 +192,7 @@ class Victim:
         return rows[-1] if rows else {}
 
     def _actors(self, kind: str) -> list[psutil.Process]:
-        below = psutil.Process(self.process.pid).children(recursive=True)
-        return [one for one in below if "".join(_command(one)[:1]).startswith(ACTORS[kind])]
+        return actor_processes(self.process.pid, ACTORS[kind])
 
 
 def await_true(condition: Callable[[], bool], limit: float, complaint: str) -> None:
@@ -219,13 +217,6 @@ def end_tree(pid: int) -> None:
         except psutil.NoSuchProcess:
             continue  # it went with its parent
     psutil.wait_procs(family[1:], timeout=30)
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except (psutil.NoSuchProcess, psutil.ZombieProcess):
-        return []
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ from gfn_ray.errors import (
     shown,
 )
 from gfn_ray.help_page import help_page
+from gfn_ray.places import is_file, output_root
 from gfn_ray.settings import (
     NONE,
     Setting,
@@ -236,10 +237,9 @@ def _resumed(flags: dict[str, str], file: Path | None, setting: Setting) -> Path
                 f"--resume takes the run's own settings; leave --{name.replace('_', '-')} out, or "
                 "start a new run"
             )
-    directory: Path = _accept(
-        setting.from_text, setting, flags["resume"], setting.flag
-    ).expanduser()
-    if not (directory / _STORED_SETTINGS).is_file():
+    given: Path = _accept(setting.from_text, setting, flags["resume"], setting.flag)
+    directory = output_root() / given.expanduser()
+    if not is_file(directory / _STORED_SETTINGS, setting.flag):
         raise UserError(
             f"--resume got {directory}, which has no {_STORED_SETTINGS}; it takes the directory of "
             "a run, as the run's first and last lines name it"

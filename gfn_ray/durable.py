@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 COMPLETE = "COMPLETE"
 """Marker file of a published directory; it is written last, so a torn one has none. It lists the
@@ -57,18 +58,27 @@ def damage(directory: Path) -> str | None:
     None where it is whole. An empty marker, of a gfn_ray before the checksums, vouches for what
     such a one wrote.
     """
+    marker = directory / COMPLETE
     try:
-        lines = (directory / COMPLETE).read_text(encoding="utf-8").splitlines()
+        if not stat.S_ISREG(marker.stat().st_mode):
+            return f"{marker} is no regular file"
+        lines = marker.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
-        return f"{directory / COMPLETE} cannot be read"
+        return f"{marker} cannot be read"
     names = set()
     for line in lines:
         listed = _LISTED.fullmatch(line)
         if listed is None:
-            return f"{directory / COMPLETE} is no list of checksums"
+            return f"{marker} is no list of checksums"
+        # Whoever wrote the list may be a stranger: it leads nowhere else, nor to what could block.
+        place = PurePosixPath(listed[2])
+        if place.is_absolute() or ".." in place.parts:
+            return f"{marker} lists what is not below it"
         names.add(listed[2])
-        file = directory / listed[2]
+        file = directory / place
         try:
+            if not stat.S_ISREG(file.stat().st_mode):
+                return f"{file} is no regular file"
             if _sha256(file) != listed[1]:
                 return f"{file} is not as it was written"
         except FileNotFoundError:
@@ -77,7 +87,7 @@ def damage(directory: Path) -> str | None:
             return f"{file} cannot be read ({error.strerror})"
     for name in _ALWAYS_LISTED:
         if name not in names and (directory / name).exists():
-            return f"{directory / COMPLETE} does not list {name}"
+            return f"{marker} does not list {name}"
     return None
 
 

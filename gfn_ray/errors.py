@@ -57,6 +57,6 @@ def shown(value: object) -> str:
         return f"a very long {type(value).__name__}"
 
 
-def cut(text: str) -> str:
+def cut(text: str, longest: int = _LONGEST_QUOTE) -> str:
     """The beginning of a text that a message quotes."""
-    return text if len(text) <= _LONGEST_QUOTE else text[:_LONGEST_QUOTE] + "..."
+    return text if len(text) <= longest else text[:longest] + "..."

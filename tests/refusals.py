@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import stat
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from gfn_ray.cli import main
 
 NOBODY = 65534  # the user that owns nothing
 LONGEST = 700  # characters of a sentence that a person still reads
+LOCKS = (".lock", "lock")
 
 Content = bytes | str | Callable[[Path], object] | None
 
@@ -36,37 +39,43 @@ def sparse(size: int) -> Callable[[Path], None]:
 
 
 def refusal(
-    body: Callable[[], int],
-    capsys: pytest.CaptureFixture[str],
-    home: Path,
-    names: Sequence[str],
-) -> None:
-    """The job's body ends as a person's mistake should: code 2, one sentence that names what is
-    at fault and what mends it, nothing on standard output, and the directory as it was."""
+    ask: Callable[[], Any], home: Path, capsys: pytest.CaptureFixture[str], *named: str
+) -> str:
+    """What is asked for ends as a person's mistake should: code 2, one sentence that names these
+    words, nothing on standard output, and all below home as it was. Returns the sentence."""
     before = contents(home)
+    capsys.readouterr()
     try:
-        code = main(body)
-    except SystemExit as ended:
-        code = ended.code
+        code = main(lambda: ask() or 0)
+    except SystemExit as end:  # a command line ends the process itself
+        code = end.code
     out, err = capsys.readouterr()
-    assert out == ""
-    check(code, err, names)
+    line = check(code, out, err, *named)
     assert contents(home) == before
+    return line
 
 
-def check(code: object, err: str, names: Sequence[str]) -> None:
-    """Exit code and standard error are those of a refusal that names all of these."""
+def check(code: object, out: str, err: str, *named: str) -> str:
+    """Exit code and output are those of a refusal that names all of these, and a way out.
+    Returns its sentence."""
     assert code == 2, err
+    assert out == ""
     line = err.removesuffix("\n")
     assert line.startswith("error: ") and line.isprintable() and len(line) < LONGEST, err
-    assert [name for name in names if name not in line] == [], line
+    assert "; " in line, f"what is wrong; what to do: {line}"
+    assert [name for name in named if name not in line] == [], line
+    return line
 
 
-def contents(home: Path) -> dict[str, tuple[int, int, int]]:
-    """Mode, size and time of change of all that lies below a directory."""
+def contents(home: Path) -> dict[str, tuple[int, ...]]:
+    """All that lies below a directory, and what changes with a file: mode, number, size and time.
+    Not the locks, which say nothing, nor a directory's time, which a lock changes."""
     return {
-        str(path.relative_to(home)): (status.st_mode, status.st_size, status.st_mtime_ns)
-        for path in sorted(home.rglob("*"))
+        str(path.relative_to(home)): (status.st_mode,)
+        if stat.S_ISDIR(status.st_mode)
+        else (status.st_mode, status.st_ino, status.st_size, status.st_mtime_ns)
+        for path in home.rglob("*")
+        if path.name not in LOCKS
         for status in [path.lstat()]
     }
 

@@ -1,50 +1,15 @@
-"""What every bad place must get, and the ways in which a good one is spoiled."""
+"""The ways in which a good place is spoiled."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from gfn_ray.cli import main
-
 Spoil = Callable[[Path], Any]
-
-LOCKS = (".lock", "lock")
-
-
-def contents(home: Path) -> dict[str, bytes | None]:
-    """Every file below, and every directory; not the locks, which say nothing."""
-    return {
-        str(path.relative_to(home)): path.read_bytes() if path.is_file() else None
-        for path in home.rglob("*")
-        if path.name not in LOCKS
-    }
-
-
-def refused(
-    ask: Callable[[], Any], home: Path, capsys: pytest.CaptureFixture[str], *named: str
-) -> str:
-    """The sentence: one line that names these words and a way out; nothing below home changed."""
-    before = contents(home)
-    capsys.readouterr()
-    try:
-        code = main(lambda: ask() or 0)
-    except SystemExit as end:  # a command line ends the process itself
-        code = end.code
-    said = capsys.readouterr().err.splitlines()
-    assert code == 2, said
-    (line,) = [one for one in said if one.startswith("error: ")]
-    assert said[-1] == line and "Traceback" not in line
-    for word in named:
-        assert word in line, line
-    assert ";" in line, f"what is wrong; what to do: {line}"
-    assert contents(home) == before
-    return line
 
 
 def flip(file: Path, place: float = 0.5) -> None:
@@ -81,6 +46,12 @@ def a_file(directory: Path) -> None:
     directory.write_text("no directory")
 
 
+def a_pipe(file: Path) -> None:
+    """Whoever opens it to read waits for a writer."""
+    file.unlink()
+    os.mkfifo(file)
+
+
 def empty(directory: Path) -> None:
     gone(directory)
     directory.mkdir()
@@ -92,3 +63,21 @@ def replace(old: str, new: str) -> Spoil:
 
 def below(name: str, spoil: Spoil) -> Spoil:
     return lambda directory: spoil(directory / name)
+
+
+def too_long(home: Path) -> Path:
+    """A place that no system gives; not below home, which is not open to all."""
+    return Path("/" + "x" * 300)
+
+
+def closed(home: Path) -> Path:
+    """A place below where nobody without privileges may look."""
+    (home / "closed").mkdir(mode=0)
+    return home / "closed" / "in it"
+
+
+OUT_OF_SIGHT = {
+    too_long: "File name too long; give a shorter one",
+    closed: "Permission denied; change its permissions",
+}
+"""Ways to make a place at which nothing can be looked up, and what a refusal says of each."""

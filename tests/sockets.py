@@ -1,13 +1,24 @@
-"""Which addresses processes accept connections on."""
+"""Which addresses processes accept connections on, and ports at which nobody does."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable
+from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import psutil
 
 Address = IPv4Address | IPv6Address
+
+
+def free_ports(count: int) -> list[int]:
+    """Different ports of the loopback address that nobody has yet."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def listening(processes: Iterable[psutil.Process]) -> dict[str, set[Address]]:

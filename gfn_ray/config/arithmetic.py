@@ -85,7 +85,8 @@ class ArithmeticConfig(Section):
                 raise ValueError(f"task.{name} takes different numbers from 2 on; got {counts}")
         if self.demonstrations + self.problems == 0:
             raise ValueError(
-                "task.demonstrations and task.problems are both 0: there is nothing to train on"
+                "task.demonstrations and task.problems are both 0: there is nothing to train on; "
+                "raise one"
             )
         longest = max(*self.train_operands, *self.eval_operands)
         largest = self.largest_operand * (longest - 1)
@@ -105,7 +106,8 @@ class ArithmeticConfig(Section):
         if shown and shown >= self.demonstrations:
             raise ValueError(
                 f"task.shots ({self.shots}) and task.reward_shots ({self.reward_shots}) must be "
-                f"below task.demonstrations ({self.demonstrations}), whence they come"
+                f"below task.demonstrations ({self.demonstrations}), whence they come; "
+                "change one"
             )
         return self
 

@@ -68,7 +68,7 @@ class ContinuationConfig(Section):
         bad = [t for t in self.temperatures if not 0 < t <= 2]
         if bad or len(set(self.temperatures)) < len(self.temperatures):
             raise ValueError(
-                "task.temperatures takes different numbers above 0 and at most 2, "
+                "task.temperatures takes different numbers above 0 and at most 2; "
                 f"got {', '.join(map(str, self.temperatures))}"
             )
         return self

@@ -63,7 +63,9 @@ class RandomNumberConfig(Section):
     @model_validator(mode="after")
     def _consistent(self) -> RandomNumberConfig:
         if not self.low < self.high:
-            raise ValueError(f"task.low ({self.low}) must be below task.high ({self.high})")
+            raise ValueError(
+                f"task.low ({self.low}) must be below task.high ({self.high}); change one"
+            )
         if self.high - self.low >= MOST_INTEGERS:
             raise ValueError(
                 f"task.low ({self.low}) to task.high ({self.high}) are more than {MOST_INTEGERS} "

@@ -109,7 +109,7 @@ class SubjectivityConfig(Section):
             word.strip() for word in self.label_words
         ):
             raise ValueError(
-                f"task.label_words takes two different words, got {', '.join(self.label_words)}"
+                f"task.label_words takes two different words; got {', '.join(self.label_words)}"
             )
         if not all(any(c.isalnum() for c in stem) for stem in self.named_stems):
             raise ValueError("task.named_stems has a stem without a letter; leave it out")

@@ -153,22 +153,26 @@ def load_demonstrations(path: Path) -> list[Problem]:
     except ValueError as error:
         raise UserError(f"--data.path: {path} is not JSON: {error}") from None
     if not isinstance(rows, list) or not rows:
-        raise UserError(f"--data.path: {path} holds no list of problems, [{{{', '.join(_KEYS)}}}]")
+        raise UserError(
+            f"--data.path: {path} holds no list of problems; expected [{{{', '.join(_KEYS)}}}, ...]"
+        )
     first: dict[Problem, int] = {}
     for number, row in enumerate(rows, 1):
         where = f"{path}, row {number}"
         problem = _problem(row, where)
         if problem in first:
-            raise UserError(f"{where}, str_query: the question of row {first[problem]} again")
+            raise UserError(
+                f"{where}, str_query: the question of row {first[problem]} again; leave one out"
+            )
         first[problem] = number
     return list(first)
 
 
 def _problem(row: object, where: str) -> Problem:
     if not isinstance(row, dict):
-        raise UserError(f"{where}: expected an object with {', '.join(_KEYS)}")
+        raise UserError(f"{where}: expected an object with {', '.join(_KEYS)}; mend it there")
     if missing := [key for key in _KEYS if key not in row]:
-        raise UserError(f"{where}: {missing[0]} is missing")
+        raise UserError(f"{where}: {missing[0]} is missing; add it")
     for key in _KEYS:
         if not isinstance(row[key], (str, int)) or isinstance(row[key], bool):
             raise UserError(

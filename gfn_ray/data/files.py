@@ -8,7 +8,6 @@ byte-order mark of UTF-8 is passed over. Does not own formats.
 from __future__ import annotations
 
 import codecs
-import errno
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from gfn_ray.errors import UserError
+from gfn_ray.places import unreadable
 
 LARGEST_FILE = 2**30  # bytes: read line by line, but what comes of it is kept in memory
 LARGEST_DOCUMENT = 2**26  # bytes: kept in memory whole, several times as large once parsed
@@ -33,7 +33,6 @@ _OTHER_MARKS = (
 )
 _LONGEST_MARK = max(len(mark) for mark, _ in _OTHER_MARKS)
 _KINDS = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
-_CURES = {errno.EACCES: "change its permissions", errno.EPERM: "change its permissions"}
 
 
 def raw_lines(path: Path, setting: str) -> Iterator[bytes]:
@@ -118,8 +117,7 @@ def _opened(path: Path, setting: str, largest: int) -> Iterator[BinaryIO]:
             file.seek(0)
             yield file
     except OSError as error:
-        cure = _CURES.get(error.errno or 0, "check the path")
-        raise UserError(f"{setting}: cannot read {path}: {error.strerror}; {cure}") from None
+        raise unreadable(path, setting, error) from None
 
 
 def _check_kind(path: Path, setting: str, mode: int) -> None:

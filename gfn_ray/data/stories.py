@@ -135,7 +135,7 @@ def _csv_lines(text: Iterator[str], name: str) -> Iterator[tuple[str, list[str]]
 
 def _row(where: str, columns: Sequence[str], cells: Sequence[str]) -> _Row:
     if len(cells) < len(columns):
-        _refuse(where, columns[len(cells)], f"missing: {len(cells)} cells, expected {len(columns)}")
+        _refuse(where, columns[len(cells)], f"missing: {len(cells)} cells; expected {len(columns)}")
     if len(cells) > len(columns):
         what = f"surplus: {len(cells)} cells, expected {len(columns)}; is a comma unquoted?"
         _refuse(where, f"number {len(columns) + 1}", what)
@@ -158,7 +158,7 @@ def _roc_story(row: _Row) -> Story:
 def _cloze_story(row: _Row) -> Story:
     answer = row.cells[CLOZE_ANSWER]
     if answer not in CLOZE_ENDINGS:
-        _refuse(row.where, CLOZE_ANSWER, f"expected 1 or 2, got {shown(answer)}")
+        _refuse(row.where, CLOZE_ANSWER, f"expected 1 or 2, got {shown(answer)}; mend it there")
     endings = {key: _filled(row, column) for key, column in CLOZE_ENDINGS.items()}
     context = tuple(_filled(row, column) for column in CLOZE_CONTEXT)
     return Story(_filled(row, "InputStoryid"), "", (*context, endings[answer]))
@@ -179,7 +179,9 @@ def _layout(columns: Sequence[str], where: str) -> _Layout:
     """The layout whose columns are all there; further columns are ignored."""
     repeated = sorted({column for column in columns if columns.count(column) > 1})
     if repeated:
-        raise UserError(f"{where}: columns named twice: {', '.join(map(shown, repeated))}")
+        raise UserError(
+            f"{where}: columns named twice: {', '.join(map(shown, repeated))}; rename one"
+        )
     layout = min(LAYOUTS, key=lambda layout: len(set(layout.columns) - set(columns)))
     missing = [column for column in layout.columns if column not in columns]
     if missing:
@@ -191,7 +193,7 @@ def _layout(columns: Sequence[str], where: str) -> _Layout:
 
 
 def _filled(row: _Row, column: str) -> str:
-    return row.cells[column] or _refuse(row.where, column, "empty")
+    return row.cells[column] or _refuse(row.where, column, "empty; fill it")
 
 
 def _refuse(where: str, column: str, what: str) -> NoReturn:
@@ -241,6 +243,6 @@ def _hub_row(where: str, columns: Sequence[str], cells: Mapping[str, object]) ->
         if column == CLOZE_ANSWER and isinstance(cell, int):  # the hub types its columns
             cell = str(cell)
         if not isinstance(cell, str):
-            _refuse(where, column, f"expected text, got {type(cell).__name__}")
+            _refuse(where, column, f"expected text, got {type(cell).__name__}; mend it there")
         texts[column] = _checked(cell, where, column)
     return _Row(where, texts)

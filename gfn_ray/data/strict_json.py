@@ -22,7 +22,7 @@ def parse_json(text: str) -> Any:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
         line = f"line {error.lineno}, " if "\n" in text.strip() else ""
-        raise ValueError(f"{error.msg} at {line}column {error.colno}") from None
+        raise ValueError(f"{error.msg} at {line}column {error.colno}; mend it there") from None
     except RecursionError:
         raise ValueError("its brackets are nested too deep; flatten it") from None
 

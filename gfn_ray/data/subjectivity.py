@@ -125,7 +125,7 @@ def _json_row(text: str, where: str, sentence_id: str) -> Sentence:
     except ValueError as error:
         raise UserError(f"{where}: not a line of JSON: {error}") from None
     if not isinstance(row, dict):
-        raise UserError(f"{where}: expected an object with {' and '.join(COLUMNS)}")
+        raise UserError(f"{where}: expected an object with {' and '.join(COLUMNS)}; mend it there")
     return _sentence(row, where, sentence_id)
 
 
@@ -147,4 +147,4 @@ def _sentence(row: Mapping[str, object], where: str, sentence_id: str) -> Senten
 
 
 def _refuse(where: str, column: str, expected: str, got: object) -> NoReturn:
-    raise UserError(f"{where}, {column}: expected {expected}, got {shown(got)}")
+    raise UserError(f"{where}, {column}: expected {expected}, got {shown(got)}; mend it there")

@@ -13,6 +13,7 @@ from typing import Any
 
 from gfn_ray.durable import COMPLETE, damage
 from gfn_ray.errors import UserError
+from gfn_ray.places import is_file
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -30,7 +31,7 @@ def check_adapter(directory: Path, called: str) -> tuple[dict[str, Any], Shapes]
     adapter, or two files that are not of the same one.
     """
     for name in (CONFIG_FILE, WEIGHTS_FILE):
-        if not (directory / name).is_file():
+        if not is_file(directory / name, called):
             if name == WEIGHTS_FILE and (directory / _PICKLE).exists():
                 raise UserError(
                     f"{called} {directory} holds {_PICKLE}, a pickle, which could run code and is "

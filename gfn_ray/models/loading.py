@@ -17,6 +17,8 @@ from gfn_ray.config import ModelConfig
 from gfn_ray.errors import OutOfMemory, UserError, out_of_memory
 from gfn_ray.models.cache import MARKER
 from gfn_ray.models.embedded import embedded_model_dir
+from gfn_ray.places import is_dir, is_file
+from gfn_ray.settings import path_from
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -31,9 +33,12 @@ def resolve_model(config: ModelConfig) -> str:
     name = config.name
     if name == EMBEDDED:
         return str(embedded_model_dir())
-    directory = Path(name).expanduser() if name.startswith("~") else Path(name)
-    if name and directory.is_dir():
-        if not (directory / "config.json").is_file():
+    try:
+        directory = path_from(name).expanduser()
+    except ValueError:
+        raise _no_directory(name) from None
+    if is_dir(directory, "--model.name"):
+        if not is_file(directory / "config.json", "--model.name"):
             raise UserError(
                 f"--model.name: {directory.absolute()} holds no config.json; expected the "
                 "directory of a whole causal LM, as save_pretrained writes it"
@@ -45,12 +50,16 @@ def resolve_model(config: ModelConfig) -> str:
                 "and a pickle can run code; expected safetensors, as save_pretrained writes them"
             )
         return str(directory.resolve())
-    if directory.is_file() or not _HUB_ID.fullmatch(name):
-        raise UserError(
-            f"--model.name: no directory {name!r}; expected {EMBEDDED!r}, an existing local "
-            "directory, or a hub id like 'owner/model'"
-        )
+    if is_file(directory, "--model.name") or not _HUB_ID.fullmatch(name):
+        raise _no_directory(name)
     return name
+
+
+def _no_directory(name: str) -> UserError:
+    return UserError(
+        f"--model.name: no directory {name!r}; expected {EMBEDDED!r}, an existing local "
+        "directory, or a hub id like 'owner/model'"
+    )
 
 
 def hide_loading_bars(path: str) -> None:

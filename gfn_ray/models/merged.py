@@ -14,7 +14,7 @@ from typing import Any
 from gfn_ray.errors import UserError
 from gfn_ray.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE, check_adapter
 from gfn_ray.models.cache import cached_model_dir
-from gfn_ray.models.loading import load_causal_lm, load_tokenizer
+from gfn_ray.models.loading import hide_loading_bars, load_causal_lm, load_tokenizer
 
 MERGER_VERSION = 1  # part of the directory's name: raise it when the merge changes
 
@@ -54,6 +54,7 @@ def _check_adapter(model: str, adapter: Path) -> None:
 
 
 def _merge(model: str, adapter: Path, directory: Path, trust_remote_code: bool) -> None:
+    hide_loading_bars(model)
     base = load_causal_lm(model, "float32", "cpu", trust_remote_code)
     merged = _with_adapter(base, adapter).merge_and_unload(safe_merge=True)
     merged.save_pretrained(directory)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gfn_ray.errors import UserError
+from gfn_ray.places import is_dir
 from gfn_ray.trajectory import BoolArray
 
 EMBEDDED = "all-minilm-l6-v2"
@@ -30,7 +31,7 @@ class SentenceEncoder:
         from transformers import AutoModel, AutoTokenizer
 
         path = str(_embedded_dir()) if name == EMBEDDED else name
-        local = Path(path).is_dir()
+        local = is_dir(Path(path), "--encoder.name")
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(
                 path, local_files_only=local, trust_remote_code=False

@@ -329,8 +329,7 @@ def _take_lock(directory: Path, wait: float) -> FileLock:
 
 def _cannot_be_kept(directory: Path, error: OSError) -> str:
     return (
-        f"replay cannot be kept in {directory} ({error.strerror or error}); make room or mend "
-        "that"
+        f"replay cannot be kept in {directory} ({error.strerror or error}); make room or mend that"
     )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from gfn_ray.cli import dump_toml
 from gfn_ray.config import JobConfig, TuneBaseJob
 from gfn_ray.errors import UserError
+from gfn_ray.places import output_root
 from gfn_ray.runtime.display import Display
-from gfn_ray.runtime.run_dir import ConfigT, RunDir, output_root, redacted, resolve_tracking_uri
+from gfn_ray.runtime.run_dir import ConfigT, RunDir, redacted, resolve_tracking_uri
 from gfn_ray.tracking import Tracker, is_redacted, redact_uri
 
 

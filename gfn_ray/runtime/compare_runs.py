@@ -11,8 +11,9 @@ from gfn_ray.config import CompareJob
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.compare import PerQuery, Run, compare, comparison_table
 from gfn_ray.evaluation.posterior import AVERAGED
+from gfn_ray.places import output_root
 from gfn_ray.runtime.display import make_console
-from gfn_ray.runtime.run_dir import RunDir, output_root
+from gfn_ray.runtime.run_dir import RunDir
 
 WIDEST = 400  # columns, where no terminal sets a limit: rows are not to be folded in a file
 

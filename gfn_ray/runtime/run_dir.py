@@ -24,6 +24,7 @@ from gfn_ray.config import JobConfig, TuneBaseJob
 from gfn_ray.durable import COMPLETE, atomic_file, checksums, fsync
 from gfn_ray.errors import UserError
 from gfn_ray.json_lines import line, plain
+from gfn_ray.places import exists, output_root
 from gfn_ray.tracking import redact_uri
 
 ConfigT = TypeVar("ConfigT", JobConfig, TuneBaseJob)
@@ -32,18 +33,6 @@ _log = logging.getLogger(__name__)
 _SQLITE = "sqlite:///"
 _PUBLISHED = re.compile(r"step-\d+")
 _PUBLISHED_OR_BESIDE = re.compile(r"step-\d+|\.step-\d+\.(tmp|old)")
-
-
-def output_root() -> Path:
-    """The directory that relative output paths start from.
-
-    Ray deletes its copy of a submitted working directory with the job, so nothing of
-    worth may be written there; outputs of such a job go to ~/gfn_ray.
-    """
-    if home := os.environ.get("GFN_RAY_HOME"):
-        return Path(home).expanduser().absolute()
-    here = Path.cwd()
-    return Path.home() / "gfn_ray" if "runtime_resources" in here.parts else here
 
 
 def resolve_tracking_uri(uri: str) -> str:
@@ -99,9 +88,9 @@ class RunDir:
     @staticmethod
     def reopen(path: Path) -> RunDir:
         """The directory of a run that ended; nothing in it is changed yet."""
-        run = RunDir(path.expanduser().absolute())
+        run = RunDir(output_root() / path.expanduser())
         for part in (run.config_file, run.checkpoints_dir):
-            if not part.exists():
+            if not exists(part, "--resume"):
                 raise UserError(
                     f"--resume got {run.path}, which has no {part.name}, so that no run can be "
                     "gone on with; it takes the directory of a run, as the run's first and last "

@@ -285,7 +285,7 @@ class Session:
             self._recorder.m_step(controller.step, done, metrics)
             listed = ", ".join(f"{name} {number(v)}" for name, v in metrics.items())
             self._display.message(f"M-step {done}: {listed}")
-            # What replay takes from here on is scored by this label model, and outlives the process.
+            # Replay outlives the process, and what it takes next is scored by this label model.
             self._checkpoint(controller)
 
         adapter = Adapter.from_wire(labels.train(controller, observe, after_m_step))

@@ -15,6 +15,7 @@ from gfn_ray.cli import read_stored
 from gfn_ray.config import JobConfig
 from gfn_ray.durable import COMPLETE, atomic_file, damage
 from gfn_ray.errors import UserError
+from gfn_ray.places import is_dir, is_file
 from gfn_ray.tasks.catalog import BUILT_IN
 from gfn_ray.tasks.task import Task
 
@@ -77,13 +78,13 @@ def write_description(directory: Path, task: str, settings: str) -> None:
 def read_description(directory: Path) -> Description:
     """What an adapter directory says of itself; UserError where it is none, or torn."""
     file = directory / FILE
-    if not directory.is_dir():
+    if not is_dir(directory, "the adapter"):
         raise UserError(
             f"there is no adapter directory {directory}; a finished run leaves one at "
             "runs/<task>-latest/adapter"
         )
-    if not file.is_file():
-        if (directory / "adapter" / FILE).is_file():
+    if not is_file(file, "the adapter"):
+        if is_file(directory / "adapter" / FILE, "the adapter"):
             raise UserError(f"{directory} is a run's directory; its adapter is {directory}/adapter")
         raise UserError(
             f"{directory} has no file {FILE}, so its task and settings are unknown; it takes a "

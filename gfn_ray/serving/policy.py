@@ -24,6 +24,7 @@ from gfn_ray.policy.adapter import load_adapter
 from gfn_ray.sampling.environment import vllm_environment
 from gfn_ray.sampling.tools import ToolLoop
 from gfn_ray.serving.description import FILE, read_description
+from gfn_ray.settings import path_from
 from gfn_ray.trajectory import Query
 from gfn_ray.wording import count
 
@@ -69,7 +70,13 @@ class ServedPolicy:
         model: str | None = None,
         trust_remote_code: bool = False,
     ) -> None:
-        self._directory = Path(adapter).expanduser()
+        try:
+            self._directory = path_from(str(adapter)).expanduser()
+        except ValueError:
+            raise UserError(
+                f"there is no adapter directory {str(adapter)!r}; a finished run leaves one at "
+                "runs/<task>-latest/adapter"
+            ) from None
         description = read_description(self._directory)
         self._adapter = load_adapter(self._directory)
         self._task, config = description.make_task(task)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.server
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -18,13 +17,14 @@ from gfn_ray.runtime.ray_address import check_answers
 from gfn_ray.runtime.run_dir import RunDir
 from good_run import write_run
 from job_runner import JOBS, tiny_number_flags
-from refused_places import contents
+from refusals import check, contents
+from sockets import free_ports
 
 LIMIT_S = 120  # of a job that is refused; it loads torch and a tiny model
 
 
 def job(name: str, flags: list[str], home: Path, **variables: str) -> str:
-    """The one line that a job is refused with; it may say nothing else on stderr."""
+    """The one line that a job is refused with."""
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     done = subprocess.run(
         [sys.executable, str(JOBS / f"{name}.py"), *flags],
@@ -34,17 +34,12 @@ def job(name: str, flags: list[str], home: Path, **variables: str) -> str:
         text=True,
         timeout=LIMIT_S,
     )
-    assert done.returncode == 2, done.stderr
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("error: ") and ";" in line
-    return line
+    return check(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture
 def refusing_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from peft import set_peft_model_state_dict
@@ -23,6 +22,7 @@ from gfn_ray.tasks.infill import InfillTask
 from gfn_ray.tasks.references import known_trajectory
 from job_runner import LIMIT, await_output, mlflow_run, run, run_make, start, summary, tiny_flags
 from policies import load, lora_trainer
+from processes import actor_processes
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
 
@@ -320,8 +320,7 @@ def test_a_dead_actor_ends_the_run_with_one_clear_error_once_no_restart_is_left(
     process = start(flags, tmp_path)
     try:
         await_line(tmp_path, process, "step 2/")
-        workers = psutil.Process(process.pid).children(recursive=True)
-        (victim,) = [w for w in workers if "ray::SamplerActor" in " ".join(w.cmdline())]
+        (victim,) = actor_processes(process.pid, "SamplerActor")
         victim.kill()
         assert process.wait(LIMIT) == 3
     finally:

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,7 +13,7 @@ import psutil
 import pytest
 
 from job_runner import LIMIT
-from sockets import listening
+from sockets import free_ports, listening
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -40,16 +39,6 @@ def ray(*words, home, **variables):
     )
 
 
-def free_ports(count):
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [str(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
 def members(place):
     """The cluster's own processes: `ray stop` would end those of every other one as well."""
     found = set()
@@ -73,7 +62,7 @@ def cluster(home):
     """Where Ray keeps the files of a cluster that asks for a token, and its address."""
     assert ray("get-auth-token", "--generate", home=home).returncode == 0
     place = tempfile.mkdtemp(prefix="ray-")  # short: a socket's path has 107 characters at most
-    port, client, dashboard, agent = free_ports(4)
+    port, client, dashboard, agent = map(str, free_ports(4))
     try:
         started = ray(
             *("start", "--head", "--node-ip-address", "127.0.0.1", "--dashboard-host", "127.0.0.1"),

@@ -1,7 +1,8 @@
 """A replay actor whose process is killed: the next one over its directory goes on from there."""
 
+import os
+
 import numpy as np
-import psutil
 import pytest
 import ray
 from ray.exceptions import RayActorError
@@ -12,21 +13,12 @@ from gfn_ray.replay import ReplayBuffer
 from gfn_ray.runtime.actors import ReplayActor
 from gfn_ray.runtime.cluster import connected
 from gfn_ray.runtime.replay_calls import ReplayCalls
+from processes import actor_processes
 
 pytestmark = pytest.mark.ray
 
 CONFIG = InfillJob()
 ADDS = 12
-
-
-def process_of(name):
-    """The one process below this one in which Ray runs an actor of this class."""
-    (found,) = (
-        process
-        for process in psutil.Process().children(recursive=True)
-        if process.cmdline()[:1] == [f"ray::{name}"]
-    )
-    return found
 
 
 def drawn(wires):
@@ -60,7 +52,8 @@ def test_a_new_actor_over_the_directory_of_a_killed_one_draws_what_that_would_ha
         wires, _ = ray.get(actor.sample.remote(2, 4, version), timeout=60)
         assert drawn(wires) == drawn([one.to_wire() for one in expected.trajectories])
 
-    process_of("ReplayActor").kill()
+    (process,) = actor_processes(os.getpid(), "ReplayActor")
+    process.kill()
     with pytest.raises(RayActorError):
         ray.get(actor.sample.remote(2, 4, 0), timeout=60)
 
@@ -86,7 +79,8 @@ def test_a_call_made_again_on_the_successor_gets_the_answer_that_was_not_heard(s
 
     actor = start()
     stored, heard_by_nobody = ray.get(add(actor), timeout=60), answers(actor)
-    process_of("ReplayActor").kill()
+    (process,) = actor_processes(os.getpid(), "ReplayActor")
+    process.kill()
     successor = start()
     assert ray.get(add(successor), timeout=60) == stored
     assert answers(successor) == heard_by_nobody

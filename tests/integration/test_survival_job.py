@@ -7,6 +7,7 @@ import psutil
 import pytest
 
 from job_runner import LIMIT, await_output, mlflow_run, run, start, summary, tiny_number_flags
+from processes import actor_processes
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
 
@@ -65,18 +66,6 @@ def await_update(home, process, step):
     await_output(process, home, are_there, f"update {step} did not come in time")
 
 
-def processes(process, actor):
-    below = psutil.Process(process.pid).children(recursive=True)
-    return [one for one in below if "".join(words(one)[:1]).startswith(f"ray::{actor}")]
-
-
-def words(process):
-    try:
-        return process.cmdline()
-    except psutil.NoSuchProcess:  # Ray ends idle workers as it likes
-        return []
-
-
 def test_what_dies_on_the_way_changes_nothing(undisturbed, tiny_dir, tmp_path):
     """Sampler, reward actor, learner and replay are killed in turn in the middle of training, and
     then the job itself with all that it started; another process goes on."""
@@ -84,7 +73,7 @@ def test_what_dies_on_the_way_changes_nothing(undisturbed, tiny_dir, tmp_path):
     try:
         for number, actor in enumerate(ACTORS):
             await_update(tmp_path, process, 3 + EVERY * number)
-            (victim,) = processes(process, actor)
+            (victim,) = actor_processes(process.pid, actor)
             victim.kill()
         await_update(tmp_path, process, STEPS - 2 * EVERY)
         process.send_signal(signal.SIGSTOP)  # it must not end while its processes are listed

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -33,6 +32,7 @@ from gfn_ray.tracking.address import redact_text
 from gfn_ray.tracking.courier import Courier
 from gfn_ray.tracking.names import key as mlflow_key
 from gfn_ray.tracking.spool import Spool
+from sockets import free_ports
 
 Begin = Callable[..., Tracker]
 
@@ -267,12 +267,6 @@ def test_a_deleted_experiment_is_refused(begin: Begin, uri: str) -> None:
         begin(uri, "gone", "run", {})
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.mark.timeout(60)  # MLflow itself would try for four minutes
 @pytest.mark.parametrize(
     ("uri", "shown", "why"),
@@ -290,7 +284,7 @@ def free_port() -> int:
 def test_a_store_that_cannot_be_opened_is_refused_soon_and_without_secrets(
     begin: Begin, uri: str, shown: str, why: str, tmp_path: Path
 ) -> None:
-    names = {"tmp": tmp_path, "port": free_port()}
+    names = {"tmp": tmp_path, "port": free_ports(1)[0]}
     (tmp_path / "notes.txt").write_text("these are notes, not a database")
     with pytest.raises(UserError) as refused:
         begin(uri.format(**names), "tests", "run", {})

@@ -128,7 +128,10 @@ SUMS = {
     "NaN": ("[NaN]", ["data is not JSON: NaN is no JSON; write a number or null"]),
     "key twice": ('[{"num_sol": 1, "num_sol": 2}]', ["the key 'num_sol' stands twice"]),
     "half a pair": (r'[{"str_sol": "\ud83d"}]', ["'str_sol' has half of a surrogate pair; write"]),
-    "an object": (json.dumps(ROW), ["data holds no list of problems, [{str_query, num_sol"]),
+    "an object": (
+        json.dumps(ROW),
+        ["data holds no list of problems; expected [{str_query, num_sol"],
+    ),
     "empty list": ("[]", ["data holds no list of problems"]),
     "row that is a text": (json.dumps([ROW, "6 - 0"]), ["data, row 2: expected an object with"]),
     "key missing": (json.dumps([{"str_query": ""}]), ["data, row 1: num_sol is missing"]),
@@ -196,7 +199,7 @@ def test_a_bad_file_of_data(task, case, tokenizer, tmp_path, monkeypatch, capsys
     content, names = TASKS[task][2][case]
     monkeypatch.chdir(tmp_path)
     put(tmp_path / "data", content)
-    refusal(lambda: load(task, tokenizer), capsys, tmp_path, names)
+    refusal(lambda: load(task, tokenizer), tmp_path, capsys, *names)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -212,9 +215,9 @@ def test_every_reader_refuses_what_is_no_readable_text(
 
     put(data, "x")
     data.chmod(0)
-    refusal(body, capsys, tmp_path, ["--data.path", "data", "Permission", "change its permissions"])
+    refusal(body, tmp_path, capsys, "--data.path", "data", "Permission", "change its permissions")
     data.unlink()
     for content, name in ((os.mkfifo, "a pipe"), (sparse(2 * GIB), "bytes"), (b"\xff\xfe", "16")):
         put(data, content)
-        refusal(lambda: load(task, tokenizer), capsys, tmp_path, ["data", name])
+        refusal(lambda: load(task, tokenizer), tmp_path, capsys, "data", name)
         data.unlink()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,18 +30,19 @@ from gfn_ray.tasks.random_number import RandomNumberTask
 from gfn_ray.tasks.task import TaskData
 from gfn_ray.tracking.spool import Spool
 from good_run import STEPS, TASK, copy_run, data_of, mark_again, settings
+from refusals import contents, refusal, unprivileged
 from refused_places import (
+    OUT_OF_SIGHT,
     Spoil,
     a_file,
+    a_pipe,
     below,
-    contents,
     cut,
     empty,
     fill,
     flip,
     gone,
     promise_too_much,
-    refused,
     replace,
 )
 
@@ -72,6 +75,14 @@ def torn_name(run: Path) -> Path:
 
 def of_format(number: int) -> Spoil:
     return lambda file: file.write_bytes(pack({**unpack(file.read_bytes()), "format": number}))
+
+
+def listing(checkpoint: Path, name: Path) -> None:
+    """A marker that gives the right checksum of a file that is not the checkpoint's own."""
+    secret = checkpoint.parents[2] / "secret"
+    secret.write_text("a person's own")
+    checksum = hashlib.sha256(secret.read_bytes()).hexdigest()
+    (checkpoint / COMPLETE).write_text(f"{checksum}  {name}\n")
 
 
 def finished(run: Path) -> None:
@@ -149,6 +160,16 @@ RUNS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
         below("start/COMPLETE", empty_file),
         ("start/COMPLETE does not list measured", "start a new run"),
     ),
+    "markers that lead elsewhere": (
+        lambda run: [listing(one, run.parent / "secret") for one in checkpoints(run)],
+        ("COMPLETE lists what is not below it",),
+    ),
+    "markers that lead above": (
+        lambda run: [listing(one, Path("../../../secret")) for one in checkpoints(run)],
+        ("COMPLETE lists what is not below it",),
+    ),
+    "a pipe in the place of a file": (each(a_pipe, "training"), ("training is no regular file",)),
+    "pipes for markers": (each(a_pipe, COMPLETE), ("COMPLETE is no regular file",)),
     "a newer format": (
         each_written_so(of_format(2), "training"),
         ("step-000004/training has format 2", "the gfn_ray that wrote it"),
@@ -189,16 +210,29 @@ def test_what_is_no_whole_run_is_not_resumed(
 ) -> None:
     spoil, named = RUNS[case]
     spoil(home / "run")
-    refused(lambda: resume(home, data, steps=4), home, capsys, *named)
+    refusal(lambda: resume(home, data, steps=4), home, capsys, *named)
 
 
 def test_a_run_that_another_process_has_is_not_resumed(
     home: Path, data: TaskData, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with FileLock(home / "run" / ".lock"):
-        refused(
+        refusal(
             lambda: resume(home, data), home, capsys, str(home / "run"), "in use by another job"
         )
+
+
+@pytest.mark.parametrize("make", OUT_OF_SIGHT)
+def test_a_run_at_which_nobody_can_look_is_not_opened(
+    make: Callable[[Path], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = make(tmp_path)
+
+    def ask() -> None:
+        with unprivileged():
+            RunDir.reopen(path)
+
+    refusal(ask, tmp_path, capsys, f"--resume: cannot read {str(path)[:200]}", OUT_OF_SIGHT[make])
 
 
 def test_of_damaged_checkpoints_the_newest_whole_one_counts_and_the_others_are_set_aside(
@@ -275,7 +309,7 @@ def test_a_damaged_name_of_the_mlflow_run_is_refused(
 ) -> None:
     run = RunDir(home / "run")
     run.tracking_file.write_text(content)
-    refused(run.read_tracking, home, capsys, "tracking.json is damaged", "remove it to go on")
+    refusal(run.read_tracking, home, capsys, "tracking.json is damaged", "remove it to go on")
 
 
 # --- Replay, and what waits for MLflow ---
@@ -316,7 +350,7 @@ def test_a_damaged_store_is_not_opened(
     spoil, named = STORES[case]
     spoil(home / "run" / "replay")
     config = settings(tiny_dir, home)
-    refused(
+    refusal(
         lambda: ReplayStore(home / "run" / "replay", config.replay, config.seed, lock_wait=0),
         home,
         capsys,
@@ -332,10 +366,10 @@ def test_a_queue_for_mlflow_that_is_damaged_or_no_file_is_refused(
     for step in range(3):
         spool.append({"metrics": [["loss", 1.0, 0, step]]})
     flip(file, 0.1)
-    refused(lambda: Spool(file), home, capsys, "untracked, line 1 is damaged", "remove the file")
+    refusal(lambda: Spool(file), home, capsys, "untracked, line 1 is damaged", "remove the file")
     file.unlink()
     file.mkdir()
-    refused(lambda: Spool(file), home, capsys, "untracked cannot be written", "move it away")
+    refusal(lambda: Spool(file), home, capsys, "untracked cannot be written", "move it away")
 
 
 def test_the_good_places_are_good(home: Path, data: TaskData, tiny_dir: Path) -> None:
@@ -381,7 +415,7 @@ def test_what_is_no_finished_run_is_not_compared(
     spoil, named = COMPARED[case]
     spoil(home / "run")
     runs = (home / "run", home / "run")
-    refused(lambda: compare_runs(CompareJob(runs=runs)), home, capsys, str(home / "run"), *named)
+    refusal(lambda: compare_runs(CompareJob(runs=runs)), home, capsys, str(home / "run"), *named)
 
 
 @pytest.mark.parametrize(
@@ -398,7 +432,7 @@ def test_a_run_begins_in_a_new_directory_that_can_be_written(
     place: str, named: str, home: Path, tiny_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = settings(tiny_dir, home).model_copy(update={"run_dir": home / place})
-    refused(lambda: RunDir.create(config, TASK), home, capsys, "--run-dir got", place, named)
+    refusal(lambda: RunDir.create(config, TASK), home, capsys, "--run-dir got", place, named)
 
 
 @pytest.mark.parametrize("made_before", [False, True])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +15,26 @@ from safetensors.numpy import load_file, save_file
 import gfn_ray
 from gfn_ray.config import ModelConfig
 from gfn_ray.durable import COMPLETE
-from gfn_ray.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE
+from gfn_ray.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE, check_adapter
 from gfn_ray.models.loading import load_causal_lm, load_tokenizer, resolve_model
 from gfn_ray.models.merged import merged_model_dir
+from gfn_ray.models.sentence_encoder import SentenceEncoder
 from gfn_ray.serving.description import FILE
 from good_run import mark_again
+from pickles import write_pickle
+from refusals import refusal, unprivileged
 from refused_places import (
+    OUT_OF_SIGHT,
     Spoil,
     a_file,
     below,
     change_json,
-    contents,
     cut,
     empty,
     fill,
     flip,
     gone,
     promise_too_much,
-    refused,
     replace,
 )
 from tiny import tiny_model
@@ -63,7 +65,7 @@ def weights(spoil: Spoil) -> Spoil:
 
 def pickled(adapter: Path) -> None:
     (adapter / WEIGHTS_FILE).unlink()
-    (adapter / "adapter_model.bin").write_bytes(pickle.dumps({"lora_A": [1.0]}))
+    write_pickle(adapter / "adapter_model.bin", adapter / "it-ran")
 
 
 def no_json(content: str) -> Spoil:
@@ -111,7 +113,7 @@ def test_what_is_no_adapter_of_the_base_is_not_merged(
     adapter = home / "run" / "adapter"
     spoil(adapter)
     ask = lambda: merged_model_dir(str(tiny_dir), adapter, False)  # noqa: E731
-    refused(ask, home, capsys, str(adapter), *named)
+    refusal(ask, home, capsys, str(adapter), *named)
     models = home.parent / "cache" / "models"
     assert not models.exists() or not [path for path in models.iterdir() if path.is_dir()]
 
@@ -171,21 +173,15 @@ def test_what_is_no_whole_adapter_is_not_served(
     spoil, named = SERVED[case]
     adapter = home / "run" / "adapter"
     spoil(adapter)
-    refused(lambda: gfn_ray.open(adapter).close(), home, capsys, str(adapter), *named)
+    refusal(lambda: gfn_ray.open(adapter).close(), home, capsys, str(adapter), *named)
 
 
 # --- Models ---
 
 
 def poisoned(model: Path) -> None:
-    """Weights that would leave a file if they were unpickled."""
-
-    class Poison:
-        def __reduce__(self) -> Any:
-            return Path.touch, (model / "poisoned",)
-
     (model / "model.safetensors").unlink()
-    (model / "pytorch_model.bin").write_bytes(pickle.dumps(Poison(), protocol=2))
+    write_pickle(model / "pytorch_model.bin", model / "it-ran")
 
 
 def of_the_cache(model: Path) -> None:
@@ -206,7 +202,7 @@ MODELS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
         ("--model.name: cannot load the model", "give another directory"),
     ),
     "weights of no sense": (below("model.safetensors", fill), ("cannot load the model",)),
-    "a pickle that runs code": (poisoned, ("cannot load the model",)),
+    "a pickle that runs code": (poisoned, ("are pickled (pytorch_model.bin)",)),
     "a tokenizer cut short": (below("tokenizer.json", cut), ("cannot load the tokenizer",)),
     "a damaged one of the cache": (of_the_cache, ("remove that directory, and it is made again",)),
 }
@@ -225,7 +221,7 @@ def test_what_is_no_model_is_not_loaded(
         load_tokenizer(path, False)
         load_causal_lm(path, "float32", "cpu", False)
 
-    refused(load, home, capsys, str(model), *named)
+    refusal(load, home, capsys, str(model), *named)
 
 
 @pytest.mark.parametrize("spoil", [cut, Path.unlink])
@@ -236,7 +232,49 @@ def test_a_half_written_model_of_the_cache_is_made_again(
     def made() -> Path:
         return Path(merged_model_dir(str(tiny_dir), home / "run" / "adapter", False))
 
-    directory = made()
-    whole = contents(directory)
-    spoil(directory / name)
-    assert contents(made()) == whole
+    def read() -> dict[str, bytes]:
+        return {file.name: file.read_bytes() for file in made().iterdir() if file.name != "lock"}
+
+    whole = read()
+    spoil(made() / name)
+    assert read() == whole
+
+
+# --- Paths ---
+
+READERS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "a model": (lambda path: resolve_model(ModelConfig(name=str(path))), "--model.name"),
+    "an adapter": (lambda path: check_adapter(path, "the base adapter"), "the base adapter"),
+    "a served adapter": (lambda path: gfn_ray.open(path).close(), "the adapter"),
+    "an encoder": (lambda path: SentenceEncoder(str(path)), "--encoder.name"),
+}
+
+
+@pytest.mark.parametrize("make", OUT_OF_SIGHT)
+@pytest.mark.parametrize("reader", READERS)
+def test_a_path_at_which_nobody_can_look_is_refused(
+    reader: str,
+    make: Callable[[Path], Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    read, called = READERS[reader]
+    path = make(tmp_path)
+
+    def ask() -> None:
+        with unprivileged():
+            read(path)
+
+    refusal(ask, tmp_path, capsys, f"{called}: cannot read {str(path)[:200]}", OUT_OF_SIGHT[make])
+
+
+@pytest.mark.parametrize("name", ["~no.one/a", "a\0b", ""])
+@pytest.mark.parametrize("reader", ["a model", "a served adapter"])
+def test_a_name_that_can_be_no_path_is_refused(
+    reader: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read = {
+        "a model": lambda: resolve_model(ModelConfig(name=name)),
+        "a served adapter": lambda: gfn_ray.open(name).close(),
+    }[reader]
+    refusal(read, tmp_path, capsys, f"directory {name!r}")

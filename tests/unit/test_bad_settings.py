@@ -72,7 +72,16 @@ FILES = {
     "resume in the file": ("resume = 'runs/a'", FILE, ["resume in run.toml", "as a flag"]),
     "resume beside a file": ("", (*FILE, "--resume", "."), ["--resume", "leave --config run.toml"]),
     "resume with another seed": (None, ("--resume", ".", "--seed", "1"), ["leave --seed out"]),
-    "resume what is no run": (None, ("--resume", "."), ["--resume got .", "no config.toml"]),
+    "resume what is no run": (
+        None,
+        ("--resume", "."),
+        ["--resume got /", "which has no config.toml"],
+    ),
+    "resume by a long name": (
+        None,
+        ("--resume", "x" * 300),
+        ["--resume: cannot read /", "xxx...: File name too long; give a shorter one"],
+    ),
     "resume below a home of nobody": (None, ("--resume", "~no.one"), ["--resume got '~no.one'"]),
 }
 
@@ -179,7 +188,7 @@ def test_a_bad_file_of_settings(case, tmp_path, monkeypatch, capsys):
     content, argv, names = FILES[case]
     monkeypatch.chdir(tmp_path)
     put(tmp_path / "run.toml", content)
-    refusal(lambda: parse(InfillJob, argv), capsys, tmp_path, names)
+    refusal(lambda: parse(InfillJob, argv), tmp_path, capsys, *names)
 
 
 def test_a_file_of_settings_that_may_not_be_read(tmp_path, monkeypatch, capsys):
@@ -192,14 +201,37 @@ def test_a_file_of_settings_that_may_not_be_read(tmp_path, monkeypatch, capsys):
             return parse(InfillJob, FILE)
 
     names = ["--config: cannot read run.toml", "Permission denied", "change its permissions"]
-    refusal(body, capsys, tmp_path, names)
+    refusal(body, tmp_path, capsys, *names)
+
+
+def test_a_run_that_may_not_be_looked_at_is_not_resumed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path / "closed", lambda place: place.mkdir(mode=0))
+
+    def body():
+        with unprivileged():
+            return parse(InfillJob, ["--resume", "closed/run"])
+
+    names = ["--resume: cannot read", "closed/run", "Permission denied; change its permissions"]
+    refusal(body, tmp_path, capsys, *names)
+
+
+def test_a_run_is_resumed_below_the_place_where_runs_go(tmp_path, monkeypatch):
+    """A submitted job's working directory is Ray's copy of the code, without runs."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("GFN_RAY_HOME", str(tmp_path))
+    (tmp_path / "runs" / "one").mkdir(parents=True)
+    put(tmp_path / "runs" / "one" / "config.toml", "steps = 7")
+    assert parse(InfillJob, ["--resume", "runs/one"]).steps == 7
 
 
 @pytest.mark.parametrize("case", FLAGS)
 def test_bad_flags(case, tmp_path, monkeypatch, capsys):
     job, argv, names = FLAGS[case]
     monkeypatch.chdir(tmp_path)
-    refusal(lambda: parse(job, argv), capsys, tmp_path, names)
+    refusal(lambda: parse(job, argv), tmp_path, capsys, *names)
 
 
 def test_a_damaged_file_of_a_run_is_named_with_the_flag_that_led_to_it(
@@ -207,8 +239,8 @@ def test_a_damaged_file_of_a_run_is_named_with_the_flag_that_led_to_it(
 ):
     monkeypatch.chdir(tmp_path)
     put(tmp_path / "config.toml", "steps =\n")
-    names = ["--resume got config.toml", "not TOML", "line 1"]
-    refusal(lambda: parse(InfillJob, ["--resume", "."]), capsys, tmp_path, names)
+    names = [f"--resume got {tmp_path}/config.toml", "not TOML", "line 1"]
+    refusal(lambda: parse(InfillJob, ["--resume", "."]), tmp_path, capsys, *names)
 
 
 def test_a_run_of_another_job_is_no_run_to_go_on_with(tmp_path, monkeypatch, capsys):
@@ -242,6 +274,5 @@ def test_a_job_ends_as_its_settings_do(job, argv, names, tmp_path):
         text=True,
         timeout=120,
     )
-    check(done.returncode, done.stderr, names)
-    assert done.stdout == ""
+    check(done.returncode, done.stdout, done.stderr, *names)
     assert contents(tmp_path) == before

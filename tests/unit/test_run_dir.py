@@ -18,10 +18,10 @@ import pytest
 from gfn_ray.config import JobConfig
 from gfn_ray.durable import COMPLETE, damage
 from gfn_ray.errors import UserError
+from gfn_ray.places import output_root
 from gfn_ray.runtime.run_dir import (
     RunDir,
     newest_complete,
-    output_root,
     prune,
     publish_directory,
     resolve_tracking_uri,
@@ -112,6 +112,17 @@ def test_a_given_directory_is_made_below_the_root(given: str, root: Path) -> Non
     assert run.path == root / given
     assert run.checkpoints_dir.is_dir()
     assert (root / "runs" / "infill-latest").exists() == given.startswith("runs/")
+
+
+def test_a_run_is_found_again_by_the_name_it_was_given(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever the process is: a submitted job's working directory is a copy of the code."""
+    monkeypatch.setenv("GFN_RAY_HOME", str(root / "elsewhere"))
+    run = RunDir.create(JobConfig(run_dir=Path("runs/mine")), "infill")
+    run.write_config("steps = 1\n")
+    run._lock.release()
+    assert RunDir.reopen(Path("runs/mine")).path == run.path == root / "elsewhere" / "runs" / "mine"
 
 
 def test_a_given_empty_directory_is_taken(root: Path) -> None:

@@ -1,7 +1,6 @@
 """What SECURITY.md promises of our own code, and of model and adapter files from strangers."""
 
 import json
-import os
 import pickle
 import re
 import shutil
@@ -26,7 +25,9 @@ from gfn_ray.serving.command import _print
 from gfn_ray.tracking.names import key
 from gfn_ray.wording import one_line
 from makers import make_support, random_trajectories
+from pickles import write_pickle
 from policies import write_random_adapter
+from refused_places import change_json
 from unsafe_code import unsafe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -143,13 +144,11 @@ def with_code(tiny_dir, tmp_path, marker, monkeypatch):
         "class T(PreTrainedTokenizerFast): pass\n"
     )
     classes = {"AutoConfig": "evil.C", "AutoModel": "evil.M", "AutoModelForCausalLM": "evil.M"}
-    change(directory / "config.json", auto_map=classes)
-    change(directory / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.T", "evil.T"]})
+    change_json(directory / "config.json", auto_map=classes)
+    change_json(
+        directory / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.T", "evil.T"]}
+    )
     return directory
-
-
-def change(file, **values):
-    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
 
 
 LOADERS = {
@@ -163,7 +162,7 @@ LOADERS = {
 @pytest.mark.parametrize("known", [True, False], ids=["known type", "type of its own"])
 def test_code_in_a_model_directory_does_not_run(with_code, marker, load, known):
     if not known:
-        change(with_code / "config.json", model_type="evil")
+        change_json(with_code / "config.json", model_type="evil")
     try:
         load(str(with_code), False)
     except UserError as refused:
@@ -174,33 +173,19 @@ def test_code_in_a_model_directory_does_not_run(with_code, marker, load, known):
 @pytest.mark.parametrize("load", LOADERS.values(), ids=LOADERS)
 def test_it_runs_only_where_it_is_asked_for(with_code, marker, load):
     """So the test above can fail."""
-    change(with_code / "config.json", model_type="evil")
+    change_json(with_code / "config.json", model_type="evil")
     load(str(with_code), True)
     assert marker.exists()
 
 
 def test_code_in_an_encoders_directory_does_not_run(with_code, marker):
-    change(with_code / "config.json", model_type="evil")
+    change_json(with_code / "config.json", model_type="evil")
     with pytest.raises(UserError, match=r"--encoder\.name"):
         SentenceEncoder(str(with_code))
     assert not marker.exists()
 
 
 # Pickles in the place of weights
-
-
-class Payload:
-    """Makes a file when it is unpickled."""
-
-    def __init__(self, marker):
-        self._marker = marker
-
-    def __reduce__(self):
-        return os.mkdir, (str(self._marker),)
-
-
-def write_pickle(file, marker):
-    file.write_bytes(pickle.dumps(Payload(marker)))
 
 
 def test_the_pickle_of_these_tests_runs_code_when_it_is_read(tmp_path, marker):
@@ -293,7 +278,7 @@ def test_an_adapters_settings_cannot_have_code_run(
     monkeypatch.syspath_prepend(str(modules))
     if "tokenizer_name_or_path" in settings:
         settings = {**settings, "tokenizer_name_or_path": str(with_code)}
-    change(adapter / CONFIG_FILE, **settings)
+    change_json(adapter / CONFIG_FILE, **settings)
     try:
         merged_model_dir(str(tiny_dir), adapter, False)
     except UserError as refused:
