@@ -247,7 +247,7 @@ def test_a_run_of_another_job_is_no_run_to_go_on_with(tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     put(tmp_path / "config.toml", dump_toml(RandomNumberJob()))
     names = ["--resume got a run of another job", "unknown setting task."]
-    refusal(lambda: parse(InfillJob, ["--resume", "."]), capsys, tmp_path, names)
+    refusal(lambda: parse(InfillJob, ["--resume", "."]), tmp_path, capsys, *names)
 
 
 def test_a_byte_order_mark_and_a_file_without_settings_are_no_mistakes(tmp_path):
