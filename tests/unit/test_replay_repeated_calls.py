@@ -56,7 +56,7 @@ class Unheard:
         return answer
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.sampled_from(CONFIGS), st.integers(0, 2**16), st.integers(1, 12), limits)
 def test_calls_made_twice_over_a_kill_answer_and_leave_what_calls_made_once_do(
     tmp_path_factory: pytest.TempPathFactory,
@@ -110,8 +110,9 @@ def test_answers_are_forgotten_in_the_end_so_that_the_snapshot_is_bounded(tmp_pa
     sizes = []
     for call in range(3 * KEPT["add"]):
         store.add([], f"{call:04}")
-        sizes.append(len(store.snapshot()))
-    assert max(sizes[KEPT["add"] :]) < 1.01 * sizes[KEPT["add"]]
+        if (call + 1) % KEPT["add"] == 0:
+            sizes.append(len(store.snapshot()))
+    assert sizes[0] == sizes[1] == sizes[2]
 
 
 def test_a_store_of_format_1_is_read_and_goes_on_in_the_present_one(tmp_path: Path) -> None:
