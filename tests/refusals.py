@@ -50,16 +50,16 @@ def refusal(
     except SystemExit as end:  # a command line ends the process itself
         code = end.code
     out, err = capsys.readouterr()
-    line = check(code, out, err, *named)
+    assert out == ""
+    line = check(code, err, *named)
     assert contents(home) == before
     return line
 
 
-def check(code: object, out: str, err: str, *named: str) -> str:
-    """Exit code and output are those of a refusal that names all of these, and a way out.
+def check(code: object, err: str, *named: str) -> str:
+    """Exit code and standard error are those of a refusal that names all of these, and a way out.
     Returns its sentence."""
     assert code == 2, err
-    assert out == ""
     line = err.removesuffix("\n")
     assert line.startswith("error: ") and line.isprintable() and len(line) < LONGEST, err
     assert "; " in line, f"what is wrong; what to do: {line}"

@@ -126,8 +126,8 @@ def test_bad_data_ends_the_job_before_it_has_started_or_written_anything(tiny_di
     put(tmp_path / "data", '{"text": "A man rows home.", "label": 2}\n')
     before = contents(tmp_path)
     flags = ["--data.path", "data", "--model.name", str(tiny_dir)]
-    code, out, err = run(flags, tmp_path, "subjectivity")
-    check(code, out, err, "data, line 1, label: expected 0 (objective) or 1 (subjective), got 2")
+    code, _, err = run(flags, tmp_path, "subjectivity")
+    check(code, err, "data, line 1, label: expected 0 (objective) or 1 (subjective), got 2")
     left = contents(tmp_path)
     assert {name: left.pop(name) for name in ("out", "err")}
     assert left == before
