@@ -24,7 +24,7 @@ LIMIT_S = 120  # of a job that is refused; it loads torch and a tiny model
 
 
 def job(name: str, flags: list[str], home: Path, **variables: str) -> str:
-    """The one line that a job is refused with."""
+    """The one line that a job is refused with; its phases before that are on stdout."""
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     done = subprocess.run(
         [sys.executable, str(JOBS / f"{name}.py"), *flags],
@@ -34,7 +34,6 @@ def job(name: str, flags: list[str], home: Path, **variables: str) -> str:
         text=True,
         timeout=LIMIT_S,
     )
-    assert done.stdout in ("", "preparing model and data\n"), "what it was at, if anything"
     return check(done.returncode, done.stderr)
 
 
