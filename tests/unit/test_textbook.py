@@ -57,7 +57,7 @@ def test_log_q_by_the_book_is_ours(case, support):
 
 
 def test_log_reward_by_the_book_is_ours(case, support):
-    rollout, rewards = by_the_book(case, support)
+    _, rewards = by_the_book(case, support)
     batch = ours(case, support)
     width = batch.log_reward.shape[1]
     assert torch.allclose(rewards[:, :width], batch.log_reward, atol=1e-3)
