@@ -13,6 +13,7 @@ import argparse
 import re
 
 from bench_infill import Bench
+from bench_replay import ReplayBench
 
 
 def main() -> None:
@@ -22,8 +23,9 @@ def main() -> None:
     parser.add_argument("--only", help="only figures whose name matches this")
     parser.add_argument("--record", action="store_true", help="append to results.jsonl")
     given = parser.parse_args()
-    bench = Bench(1 if given.quick else given.rounds)
-    for name, measured in bench.figures().items():
+    rounds = 1 if given.quick else given.rounds
+    figures = {**Bench(rounds).figures(), **ReplayBench(rounds).figures()}
+    for name, measured in figures.items():
         if not given.only or re.search(given.only, name):
             figure = measured()
             print(figure, flush=True)
