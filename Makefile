@@ -24,11 +24,6 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export RAY_USAGE_STATS_ENABLED := 0
 
-# Where a token of Ray's lies (`ray get-auth-token --generate` makes one), a cluster asks for it, so
-# whoever submits must be told to show it.
-RAY_AUTH_MODE ?= $(if $(wildcard $(HOME)/.ray/auth_token),token,disabled)
-export RAY_AUTH_MODE
-
 ##@ Start here
 
 .PHONY: help
@@ -108,6 +103,10 @@ lint: setup ## Check format, style, types and layering
 	$(BIN)/mypy gfn_ray
 	$(BIN)/lint-imports --no-logo
 
+.PHONY: audit
+audit: setup ## Look for unsafe code, and for known vulnerabilities of the locked packages
+	@bash scripts/audit.sh
+
 .PHONY: format
 format: setup ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff check --fix-only .
@@ -115,16 +114,21 @@ format: setup ## Format the code and mend what ruff can mend
 
 ##@ Run on a Ray cluster
 
-# Without a token, whoever reaches Ray's ports can run code. On Linux it listens on every network
-# interface whatever the address options say, unless told that it will not form a cluster.
+# Without a token, whoever reaches Ray's ports can run code, and Ray would write the token for all
+# accounts to read. On Linux it listens on every network interface whatever the address options say,
+# unless told that it will not form a cluster.
 .PHONY: ray-up
-ray-up: setup ## Start Ray on this machine, reachable from this machine only
+ray-up: export RAY_AUTH_MODE ?= token
+ray-up: setup ## Start Ray on this machine, for this account on this machine only
+	@umask 077 && mkdir -p ~/.ray && chmod 700 ~/.ray && $(BIN)/ray get-auth-token --generate >/dev/null 2>&1
 	@PATH="$(CURDIR)/$(BIN):$$PATH" RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 ray start --head \
 	  --node-ip-address 127.0.0.1 --dashboard-host 127.0.0.1 --disable-usage-stats
 
 # Ray runs a copy of this folder; GFN_RAY_HOME says where runs/ and mlflow.db are to go instead.
-# A stopped job gets a minute, not Ray's three seconds, to write its checkpoint.
+# A stopped job gets a minute, not Ray's three seconds, to write its checkpoint. A token that is there
+# is shown, which Ray's own command does only where it is told to.
 .PHONY: submit
+submit: export RAY_AUTH_MODE ?= $(if $(RAY_AUTH_TOKEN)$(RAY_AUTH_TOKEN_PATH)$(wildcard $(HOME)/.ray/auth_token),token,disabled)
 submit: setup ## Submit a job: JOB=jobs/infill.py ARGS="..." (ADDRESS=http://host:8265)
 	@test -n "$(JOB)" || { echo 'submit: say which job, as in: make submit JOB=jobs/infill.py ARGS="--help"' >&2; exit 2; }
 	@test -f "$(JOB)" || { echo 'submit: there is no file $(JOB); the jobs are: $(wildcard jobs/*.py)' >&2; exit 2; }

@@ -1,15 +1,13 @@
-"""Settings from defaults, a TOML file and flags, in that order; errors and help in plain words.
+"""Settings from defaults, a TOML file and flags, in that order; errors in plain words.
 
 Owns the command line of every job: how flags are spelled, the one line that a mistake
-gets, `--help`, and the exit code. Imports nothing heavy, so that `--help` is instant.
+gets, and the exit code. Imports nothing heavy, so that `--help` is instant.
 """
 
 from __future__ import annotations
 
 import difflib
-import shutil
 import sys
-import textwrap
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,16 +17,34 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from gfn_ray import __version__
-from gfn_ray.errors import EXIT_INTERRUPTED, EXIT_RUN_FAILED, EXIT_USER_ERROR, RunFailed, UserError
-from gfn_ray.settings import NONE, Setting, Tree, get, is_section, put, settings_of, to_toml
+from gfn_ray.data.files import read_document
+from gfn_ray.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_RUN_FAILED,
+    EXIT_USER_ERROR,
+    RunFailed,
+    UserError,
+    cut,
+    shown,
+)
+from gfn_ray.help_page import help_page
+from gfn_ray.settings import (
+    NONE,
+    Setting,
+    Tree,
+    get,
+    path_from,
+    put,
+    settings_of,
+    to_toml,
+)
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 Settings = dict[str, Setting]
 
-_LONGEST_SHOWN_VALUE = 80  # characters of a refused value in an error's one line
+_LARGEST_CONFIG = 2**18  # bytes; all the settings of a job are some 4,000
 _STORED_SETTINGS = "config.toml"
 _RESUMED_WITH = ("resume", "steps", "tracking.uri", "checkpoint", "runtime")
-_WIDEST_HELP = 100  # columns; wider paragraphs are hard to read
 
 
 def parse(
@@ -37,7 +53,7 @@ def parse(
     """The resolved config. A mistake ends the process with code 2 and one line on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if "--help" in arguments or "-h" in arguments:
-        print(_help(job, prog or Path(sys.argv[0]).name))
+        print(help_page(job, prog or Path(sys.argv[0]).name))
         raise SystemExit(0)
     if "--version" in arguments:
         print(f"gfn_ray {__version__}")
@@ -86,7 +102,12 @@ def read_stored(job: type[ConfigT], tree: Tree, file: Path) -> ConfigT:
 
 
 def _fail(error: Exception, code: int) -> int:
-    print("error: " + " ".join(str(error).splitlines()), file=sys.stderr)
+    # What a file or a name holds must not steer the terminal that it is quoted on.
+    line = "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for c in " ".join(str(error).splitlines())
+    )
+    print("error: " + line, file=sys.stderr)
     return code
 
 
@@ -94,8 +115,15 @@ def _resolve(job: type[ConfigT], arguments: list[str]) -> ConfigT:
     settings = settings_of(job)
     flags, file = _read_flags(arguments, settings)
     if "resume" in flags and flags["resume"] != NONE:
-        file = _resumed(flags, file)
-    return _resolved(settings, job, flags, {} if file is None else _read_toml(file), file)
+        file = _resumed(flags, file, settings["resume"])
+        return _resolved(settings, job, flags, _read_toml(file, "--resume"), file)
+    stored = {} if file is None else _read_toml(file, "--config")
+    if "resume" in settings and stored.get("resume", NONE) != NONE:
+        raise UserError(
+            f"resume in {file} would go on with a run under other settings; leave it out, and give "
+            "--resume as a flag without --config"
+        )
+    return _resolved(settings, job, flags, stored, file)
 
 
 def _resolved(
@@ -127,8 +155,12 @@ def _resolved(
 def _accept(read: Callable[[Any], Any], setting: Setting, value: Any, origin: str) -> Any:
     try:
         return read(value)
+    except OverflowError:
+        raise UserError(
+            f"{origin} got {shown(value)}, which is too large; it takes {setting.takes}"
+        ) from None
     except ValueError:
-        raise UserError(f"{origin} got {_shown(value)}; it takes {setting.takes}") from None
+        raise UserError(f"{origin} got {shown(value)}; it takes {setting.takes}") from None
 
 
 def _explain(error: ErrorDetails, settings: Settings, origins: dict[str, str]) -> NoReturn:
@@ -144,7 +176,7 @@ def _explain(error: ErrorDetails, settings: Settings, origins: dict[str, str]) -
     if error["type"] == "missing":
         raise UserError(f"{setting.flag} is missing; it takes {setting.takes}") from None
     origin = origins.get(setting.name, setting.name)
-    raise UserError(f"{origin} got {_shown(error['input'])}; it takes {setting.takes}") from None
+    raise UserError(f"{origin} got {shown(error['input'])}; it takes {setting.takes}") from None
 
 
 def _read_flags(arguments: list[str], settings: Settings) -> tuple[dict[str, str], Path | None]:
@@ -155,15 +187,17 @@ def _read_flags(arguments: list[str], settings: Settings) -> tuple[dict[str, str
     while left:
         word = left.pop()
         if not word.startswith("--"):
-            raise UserError(f"unexpected argument {word!r}; settings are written --name value")
+            raise UserError(f"unexpected argument {shown(word)}; settings are written --name value")
         key, equals, text = word[2:].partition("=")
         name = key.replace("-", "_")
         setting = settings.get(name)
         if setting is None and name != "config":
             if not (switch := _negated(name, settings)):
-                raise UserError(_unknown(f"--{key}", name, settings, lambda known: known.flag))
+                raise UserError(
+                    _unknown(cut(f"--{key}"), cut(name), settings, lambda known: known.flag)
+                )
             if equals:
-                raise UserError(f"--{key} takes no value; write {switch.flag}={text} instead")
+                raise UserError(f"--{key} takes no value; write {switch.flag}={cut(text)} instead")
             flags[switch.name] = "false"
             continue
         if not equals:
@@ -179,11 +213,14 @@ def _read_flags(arguments: list[str], settings: Settings) -> tuple[dict[str, str
         elif file is not None:
             raise UserError(f"--config got two files, {file} and {text}; it takes one")
         else:
-            file = Path(text)
+            try:
+                file = path_from(text)
+            except ValueError:
+                raise UserError(f"--config got {shown(text)}; it takes a path") from None
     return flags, file
 
 
-def _resumed(flags: dict[str, str], file: Path | None) -> Path:
+def _resumed(flags: dict[str, str], file: Path | None, setting: Setting) -> Path:
     """The settings of the run to be resumed; others may be given only where they change no
     number that was computed before."""
     if file is not None:
@@ -194,7 +231,9 @@ def _resumed(flags: dict[str, str], file: Path | None) -> Path:
                 f"--resume takes the run's own settings; leave --{name.replace('_', '-')} out, or "
                 "start a new run"
             )
-    directory = Path(flags["resume"]).expanduser()
+    directory: Path = _accept(
+        setting.from_text, setting, flags["resume"], setting.flag
+    ).expanduser()
     if not (directory / _STORED_SETTINGS).is_file():
         raise UserError(
             f"--resume got {directory}, which has no {_STORED_SETTINGS}; it takes the directory of "
@@ -209,13 +248,22 @@ def _negated(name: str, settings: Settings) -> Setting | None:
     return setting if setting is not None and setting.kind is bool else None
 
 
-def _read_toml(file: Path) -> Tree:
+def _read_toml(file: Path, flag: str) -> Tree:
+    text = read_document(file, flag, _LARGEST_CONFIG)
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--config cannot read {file}: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"--config got {file}, which is not TOML: {error}") from None
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{flag} got {file}, which is not TOML: {error}") from None
+    except RecursionError:
+        raise UserError(
+            f"{flag} got {file}, whose brackets are nested too deep; no setting takes more than "
+            "one list"
+        ) from None
+    except ValueError:  # of int(), which reads no more digits than that
+        raise UserError(
+            f"{flag} got {file}, where a number has more than {sys.get_int_max_str_digits():,} "
+            "digits; write a smaller one"
+        ) from None
 
 
 def _flatten(tree: Tree, settings: Settings, file: Path, prefix: str = "") -> Tree:
@@ -229,9 +277,11 @@ def _flatten(tree: Tree, settings: Settings, file: Path, prefix: str = "") -> Tr
         elif inside and isinstance(value, dict):
             flat.update(_flatten(value, settings, file, name + "."))
         elif inside:
-            raise UserError(f"{name} in {file} got {_shown(value)}; it is a section, [{name}]")
+            raise UserError(f"{name} in {file} got {shown(value)}; it is a section, [{name}]")
         else:
-            raise UserError(_unknown(f"{name} in {file}", name, settings, lambda known: known.name))
+            raise UserError(
+                _unknown(f"{cut(name)} in {file}", cut(name), settings, lambda known: known.name)
+            )
     return flat
 
 
@@ -246,55 +296,3 @@ def _unknown(written: str, name: str, settings: Settings, spell: Callable[[Setti
     )
     hint = f"did you mean {spell(settings[near[0]])}?" if near else "--help lists every setting"
     return f"unknown setting {written}; {hint}"
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST_SHOWN_VALUE else text[:_LONGEST_SHOWN_VALUE] + "..."
-
-
-def _help(job: type[BaseModel], prog: str) -> str:
-    width = min(_WIDEST_HELP, shutil.get_terminal_size().columns)
-
-    def paragraph(text: str, indent: str = "") -> str:
-        return textwrap.fill(
-            " ".join(text.split()),
-            width,
-            initial_indent=indent,
-            subsequent_indent=indent,
-            break_on_hyphens=False,
-            break_long_words=False,
-        )
-
-    blocks = [
-        f"usage: {prog} [--config FILE.toml] [--SETTING VALUE] ...",
-        paragraph(job.__doc__ or ""),
-        paragraph(
-            "Settings come from their defaults, then from the TOML file, then from flags; the last "
-            "one counts. A switch is set by --NAME and cleared by --no-NAME."
-        ),
-        "  --config PATH\n"
-        + paragraph("TOML file of settings; a section is a table there, as in [learner].", " " * 6)
-        + "\n  --help, -h\n  --version",
-    ]
-    section = None
-    for setting in settings_of(job).values():
-        path = setting.name.split(".")[:-1]
-        if path != section:
-            section = path
-            blocks.append(paragraph(_heading(job, path)))
-        about = f"{setting.field.description or ''} [{setting.takes}; {setting.shown_default}]"
-        blocks[-1] += f"\n  {setting.flag}{setting.metavar}\n" + paragraph(about, " " * 6)
-    return "\n\n".join(blocks)
-
-
-def _heading(model: type[BaseModel], path: list[str]) -> str:
-    if not path:
-        return "run: The whole run."
-    about: str | None = None
-    for name in path:
-        field = model.model_fields[name]
-        about = field.description
-        if is_section(field.annotation):
-            model = field.annotation
-    return f"{'.'.join(path)}: {about or ''}".rstrip()

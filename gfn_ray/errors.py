@@ -1,8 +1,12 @@
-"""The two kinds of failure a person meets, and the exit code of each.
+"""The two kinds of failure a person meets, the exit code of each, and how a message quotes.
 
 Owns the exception types that cross module boundaries on purpose. Anything else
 that escapes is a bug and keeps its traceback.
 """
+
+from __future__ import annotations
+
+_LONGEST_QUOTE = 80  # characters of what is quoted in an error's one line
 
 EXIT_USER_ERROR = 2
 EXIT_RUN_FAILED = 3
@@ -23,3 +27,16 @@ class RunFailed(Exception):
     The message names the actor, what was asked of it, and the setting that bounds
     the wait. Jobs print it without a traceback and exit with 3.
     """
+
+
+def shown(value: object) -> str:
+    """A refused value as Python writes it, cut to what a line has room for."""
+    try:
+        return cut(repr(value))
+    except (ValueError, RecursionError):  # thousands of digits, or of brackets
+        return f"a very long {type(value).__name__}"
+
+
+def cut(text: str) -> str:
+    """The beginning of a text that a message quotes."""
+    return text if len(text) <= _LONGEST_QUOTE else text[:_LONGEST_QUOTE] + "..."

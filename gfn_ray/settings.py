@@ -54,13 +54,15 @@ class Setting:
             words = f"some of {', '.join(map(str, get_args(item)))}, with commas between"
         elif item is not None:
             words = f"{_WORDS.get(item, 'paths')}, or several with commas between"
+            if (number := _length(self.kind)) is not None:
+                words = f"{_WORDS[item]}, {number} of it with commas between"
         else:
             words = _WORDS.get(self.kind, "a path")
         bounds = [
-            f"{word} {getattr(rule, name):g}"
+            f"{word} {bound:,}" if isinstance(bound, int) else f"{word} {bound:g}"
             for rule in self.field.metadata
             for name, word in _BOUNDS.items()
-            if getattr(rule, name, None) is not None
+            if (bound := getattr(rule, name, None)) is not None
         ]
         return ", ".join([words, *bounds] + ["or none"] * self.optional)
 
@@ -84,11 +86,12 @@ class Setting:
         return f"default {default!r}" if spaced else f"default {to_toml(default)}"
 
     def from_text(self, text: str) -> Any:
-        """The value that a flag's text spells; ValueError where it spells none."""
+        """The value that a flag's text spells; ValueError where it spells none, OverflowError
+        where that is beyond what a number holds."""
         return None if self.optional and text == NONE else _from_text(self.kind, text)
 
     def from_toml(self, value: Any) -> Any:
-        """The value of a TOML value; ValueError on another type, nothing is guessed."""
+        """The value of a TOML value, in the same way; nothing is guessed on another type."""
         return None if self.optional and value == NONE else _from_toml(self.kind, value)
 
 
@@ -151,6 +154,12 @@ def _item(kind: Any) -> Any:
     return get_args(kind)[0] if get_origin(kind) in (tuple, list) else None
 
 
+def _length(kind: Any) -> int | None:
+    """2 of tuple[X, X]; None for tuple[X, ...] and list[X]."""
+    members = get_args(kind)
+    return None if len(members) == 1 or Ellipsis in members else len(members)
+
+
 def _without_none(annotation: Any) -> tuple[Any, bool]:
     if get_origin(annotation) not in (Union, UnionType):
         return annotation, False
@@ -171,8 +180,10 @@ def _from_text(kind: Any, text: str) -> Any:
         return get_origin(kind)(_from_text(item, part.strip()) for part in text.split(","))
     if kind is bool:
         return _pick({"true": True, "false": False}, text)
-    if kind in (int, float):
-        return _finite(kind(text))
+    if kind is int:
+        return _sized(int(text))
+    if kind is float:
+        return _finite(float(text))
     return _from_toml(kind, text)
 
 
@@ -183,10 +194,12 @@ def _from_toml(kind: Any, value: Any) -> Any:
         return _pick(choices, (type(value), value))
     if (item := _item(kind)) is not None and isinstance(value, list):
         return get_origin(kind)(_from_toml(item, part) for part in value)
-    if kind is Path and isinstance(value, str) and value:
-        return Path(value)
+    if kind is Path and isinstance(value, str):
+        return path_from(value)
     if kind is float and type(value) in (int, float):
         return _finite(float(value))
+    if kind is int and type(value) is int:
+        return _sized(value)
     if type(value) is kind:
         return value
     raise ValueError
@@ -197,6 +210,25 @@ def _pick(choices: dict[Any, Any], key: Any) -> Any:
     if not any(known == key for known in choices):
         raise ValueError
     return choices[key]
+
+
+def path_from(text: str) -> Path:
+    """The path of a text; ValueError for one that the system can hold no file at."""
+    if not text or "\0" in text:
+        raise ValueError
+    path = Path(text)
+    try:
+        path.expanduser()
+    except RuntimeError:  # ~name of nobody
+        raise ValueError from None
+    return path
+
+
+def _sized(number: int) -> int:
+    """Seeds and sizes end up in arrays and messages, of 64 bits a number."""
+    if abs(number) >= 2**63:
+        raise OverflowError
+    return number
 
 
 def _finite(number: float) -> float:

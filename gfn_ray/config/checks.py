@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from string import Formatter
+
+from gfn_ray.errors import shown
+
 
 def check_lengths(min_len: int, max_len: int) -> None:
     """The shortest z must be no longer than the longest."""
@@ -12,15 +17,24 @@ def check_lengths(min_len: int, max_len: int) -> None:
         )
 
 
-def check_template(setting: str, template: str, takes: str, **filled: object) -> None:
-    """A template must have no other fields than those filled.
+def check_template(
+    setting: str, template: str, fields: Sequence[str], *, needed: Sequence[str] = ()
+) -> None:
+    """A template must have no other fields than these, all of those needed, and each as {field}.
 
-    takes: them in words, up to the "and" before the braces.
+    What Python would fill in beside that is refused: {field.x} and {field[x]} look inside of a
+    text, and {field:9999999999} makes it that long.
     """
+    *others, last = (f"{{{field}}}" for field in fields)
+    takes = f"{', '.join(others)} and {last}" if others else last
     try:
-        template.format(**filled)
-    except (KeyError, IndexError, ValueError) as error:
+        parts = [part for part in Formatter().parse(template) if part[1] is not None]
+    except ValueError:  # a single brace
+        parts = [("", "", "", "")]
+    if any(field not in fields or spec or conversion for _, field, spec, conversion in parts):
         raise ValueError(
-            f"{setting} takes {takes} and doubled braces for literal ones; got {template!r} "
-            f"({error!r})"
-        ) from None
+            f"{setting} takes {takes} as they stand, and doubled braces for literal ones; got "
+            f"{shown(template)}"
+        )
+    if missing := set(needed) - {field for _, field, _, _ in parts}:
+        raise ValueError(f"{setting} lacks {{{min(missing)}}}; got {shown(template)}")

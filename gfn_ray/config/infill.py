@@ -47,11 +47,8 @@ class InfillConfig(Section):
     @model_validator(mode="after")
     def _consistent(self) -> InfillConfig:
         check_lengths(self.min_len, self.max_len)
-        for name in ("{beginning}", "{ending}"):
-            if name not in self.template:
-                raise ValueError(f"task.template lacks {name}; got {self.template!r}")
-        takes = "{beginning} and {ending}"
-        check_template("task.template", self.template, takes, beginning="", ending="")
+        fields = ("beginning", "ending")
+        check_template("task.template", self.template, fields, needed=fields)
         return self
 
 

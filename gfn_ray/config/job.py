@@ -28,7 +28,8 @@ class JobConfig(Section):
     """What every job has in common; a task adds its own `task` section."""
 
     steps: int = Field(100, ge=0, description="Learner updates by the objective.")
-    seed: int = Field(0, ge=0, description="Seed of every random choice.")
+    # Of 32 bits: vLLM hands it to NumPy's old generator.
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of every random choice.")
     samplers: int = Field(1, ge=1, description="Sampler actors.")
     reward_actors: int = Field(1, ge=1, description="Reward actors.")
     max_policy_lag: int = Field(

@@ -69,8 +69,7 @@ class RandomNumberConfig(Section):
                 f"task.low ({self.low}) to task.high ({self.high}) are more than {MOST_INTEGERS} "
                 "integers, each of which is enumerated; narrow the range"
             )
-        takes = "{how}, {low} and {high},"
-        check_template("task.prompt", self.prompt, takes, how="", low=0, high=0)
+        check_template("task.prompt", self.prompt, ("how", "low", "high"))
         return self
 
 

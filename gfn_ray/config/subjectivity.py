@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from gfn_ray.config.checks import check_lengths
+from gfn_ray.config.checks import check_lengths, check_template
 from gfn_ray.config.job import JobConfig
 from gfn_ray.config.sections import (
     DataConfig,
@@ -104,15 +104,7 @@ class SubjectivityConfig(Section):
             "answer": ("label", self.answer),
         }
         for name, (field, template) in templates.items():
-            try:
-                filled = template.format(**{field: "\0"})
-            except (KeyError, IndexError, ValueError):
-                filled = ""
-            if "\0" not in filled:
-                raise ValueError(
-                    f"task.{name} takes {{{field}}}, and doubled braces for literal ones; "
-                    f"got {template!r}"
-                )
+            check_template(f"task.{name}", template, (field,), needed=(field,))
         if self.label_words[0] == self.label_words[1] or not all(
             word.strip() for word in self.label_words
         ):

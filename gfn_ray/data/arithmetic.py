@@ -7,7 +7,6 @@ a test question into generated training, neither within a run nor from one run t
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,8 +16,10 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from gfn_ray.data.files import read_document
 from gfn_ray.data.placement import place
-from gfn_ray.errors import UserError
+from gfn_ray.data.strict_json import parse_json
+from gfn_ray.errors import UserError, shown
 
 Part = Literal["train", "validation", "test"]
 
@@ -148,13 +149,11 @@ def load_demonstrations(path: Path) -> list[Problem]:
     list, for a row whose texts contradict one another, and for a question that comes twice.
     """
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--data.path: cannot read {path}: {error.strerror}") from None
+        rows = parse_json(read_document(path, "--data.path"))
     except ValueError as error:
         raise UserError(f"--data.path: {path} is not JSON: {error}") from None
     if not isinstance(rows, list) or not rows:
-        raise UserError(f"--data.path: {path} holds no list of problems")
+        raise UserError(f"--data.path: {path} holds no list of problems, [{{{', '.join(_KEYS)}}}]")
     first: dict[Problem, int] = {}
     for number, row in enumerate(rows, 1):
         where = f"{path}, row {number}"
@@ -170,6 +169,11 @@ def _problem(row: object, where: str) -> Problem:
         raise UserError(f"{where}: expected an object with {', '.join(_KEYS)}")
     if missing := [key for key in _KEYS if key not in row]:
         raise UserError(f"{where}: {missing[0]} is missing")
+    for key in _KEYS:
+        if not isinstance(row[key], (str, int)) or isinstance(row[key], bool):
+            raise UserError(
+                f"{where}, {key}: got {shown(row[key])}; expected text or a whole number"
+            )
     texts = {key: str(row[key]).strip() for key in _KEYS}
     asked = texts["str_query"].removeprefix("Question: ").removesuffix(" = ? Answer:")
     try:
@@ -178,7 +182,7 @@ def _problem(row: object, where: str) -> Problem:
         problem = None
     if problem is None or texts["str_query"] != problem.question:
         raise UserError(
-            f"{where}, str_query: got {row['str_query']!r}; expected one such as "
+            f"{where}, str_query: got {shown(row['str_query'])}; expected one such as "
             "'Question: 6 - 0 - 4 = ? Answer:'"
         )
     without_values = re.sub(r"= -?[0-9]+", "=", problem.rationale)
@@ -189,7 +193,7 @@ def _problem(row: object, where: str) -> Problem:
     }
     for key, right in expected.items():
         if texts[key] not in right:
-            raise UserError(f"{where}, {key}: got {row[key]!r}; expected {right[0]!r}")
+            raise UserError(f"{where}, {key}: got {shown(row[key])}; expected {shown(right[0])}")
     return problem
 
 

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from gfn_ray.config import DataConfig, PromptDataConfig
+from gfn_ray.data.files import folded, text_lines
 from gfn_ray.data.hub import Table, load_tables
 from gfn_ray.data.placement import place
 from gfn_ray.data.stories import load_stories, split
@@ -45,7 +46,10 @@ def load_prompts(config: PromptDataConfig) -> tuple[list[Prompt], list[Prompt]]:
         found = _of_file(config.path)
     prompts = list(islice(found, config.limit))
     if not prompts:
-        raise UserError(f"{config.hub or config.path} holds no prompt")
+        raise UserError(
+            f"{config.hub or config.path} holds no prompt; give one a line, or a cell of the hub's "
+            "--data.column"
+        )
     parts: tuple[list[Prompt], list[Prompt]] = ([], [])
     for prompt in prompts:
         parts[place(prompt.text) >= TRAIN_SHARE].append(prompt)
@@ -69,12 +73,8 @@ def _of_stories(limit: int) -> tuple[list[Prompt], list[Prompt]]:
 
 
 def _of_file(path: Path) -> Iterator[Prompt]:
-    try:
-        with path.open("rb") as lines:
-            for number, raw in enumerate(lines, 1):
-                yield from _prompt(_decoded(raw, f"{path}, line {number}"), f"line-{number}")
-    except OSError as error:
-        raise UserError(f"--data.path: cannot read {path}: {error.strerror}") from error
+    for number, (where, text) in enumerate(text_lines(path, "--data.path"), 1):
+        yield from _prompt(text, where, f"line-{number}")
 
 
 def _of_tables(tables: Mapping[str, Table], name: str, column: str) -> Iterator[Prompt]:
@@ -86,22 +86,12 @@ def _of_tables(tables: Mapping[str, Table], name: str, column: str) -> Iterator[
             )
         for number, cells in enumerate(table, 1):
             cell = cells[column]
+            where = f"{name}, {part}, row {number}, column {column}"
             if not isinstance(cell, str):
-                raise UserError(
-                    f"{name}, {part}, row {number}, column {column}: expected text, got "
-                    f"{type(cell).__name__}"
-                )
-            yield from _prompt(cell, f"{part}-{number}")
+                raise UserError(f"{where}: expected text, got {type(cell).__name__}")
+            yield from _prompt(cell, where, f"{part}-{number}")
 
 
-def _decoded(raw: bytes, where: str) -> str:
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{where}: bytes that are not UTF-8; save the file as UTF-8") from error
-
-
-def _prompt(text: str, prompt_id: str) -> Iterator[Prompt]:
-    folded = " ".join(text.split())
-    if folded:
-        yield Prompt(prompt_id, folded)
+def _prompt(text: str, where: str, prompt_id: str) -> Iterator[Prompt]:
+    if clean := folded(text, where):
+        yield Prompt(prompt_id, clean)

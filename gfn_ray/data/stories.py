@@ -11,19 +11,18 @@ Does not own prompts or tokens.
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 from typing import NoReturn
 
 from gfn_ray.config import DataConfig
+from gfn_ray.data.files import folded, raw_lines
 from gfn_ray.data.hub import Table, load_tables
 from gfn_ray.data.placement import place
-from gfn_ray.errors import UserError
+from gfn_ray.errors import UserError, shown
 
 SENTENCES = 5
 ROC_SENTENCES = tuple(f"sentence{i}" for i in range(1, SENTENCES + 1))
@@ -64,13 +63,13 @@ def load_stories(config: DataConfig) -> list[Story]:
     if config.hub is not None:
         return _load_hub(config.hub)
     if config.path is not None:
-        return _parse_csv(_read(config.path), str(config.path))
+        return _parse_csv(raw_lines(config.path, "--data.path"), str(config.path))
     embedded = resources.files("gfn_ray.data") / EMBEDDED
     if not embedded.is_file():
         raise UserError(
             f"this installation lacks gfn_ray/data/{EMBEDDED}; reinstall it, or give --data.path"
         )
-    return _parse_csv(embedded.read_bytes(), EMBEDDED)
+    return _parse_csv(embedded.read_bytes().splitlines(keepends=True), EMBEDDED)
 
 
 def split(stories: Iterable[Story], fractions: Sequence[float] = (0.7, 0.1, 0.2)) -> Splits:
@@ -96,20 +95,8 @@ def split(stories: Iterable[Story], fractions: Sequence[float] = (0.7, 0.1, 0.2)
     return parts
 
 
-def _read(path: Path) -> bytes:
-    if path.is_dir():
-        raise UserError(f"--data.path: {path} is a directory; expected a CSV file")
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"--data.path: cannot read {path}: {error.strerror}") from error
-
-
-def _parse_csv(raw: bytes, name: str) -> list[Story]:
-    # Undecodable bytes become lone surrogates here, which no valid UTF-8 holds, so that they
-    # can be reported by line and column once the cells are apart.
-    text = raw.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
-    lines = _csv_lines(text, name)
+def _parse_csv(raw: Iterable[bytes], name: str) -> list[Story]:
+    lines = _csv_lines(_text(raw), name)
     where, header = next(lines, ("", []))
     if not header:
         raise UserError(f"{name} is empty; expected a CSV file with a header line")
@@ -118,9 +105,19 @@ def _parse_csv(raw: bytes, name: str) -> list[Story]:
     return _collect(layout, (_row(where, columns, cells) for where, cells in lines), name)
 
 
-def _csv_lines(text: str, name: str) -> Iterator[tuple[str, list[str]]]:
+def _text(raw: Iterable[bytes]) -> Iterator[str]:
+    """Lines as text, those that end in a carriage return among them.
+
+    Undecodable bytes become lone surrogates, which no valid UTF-8 holds, so that they can be
+    reported by line and column once the cells are apart.
+    """
+    for line in raw:
+        yield from io.StringIO(line.decode("utf-8", "surrogateescape"), newline="")
+
+
+def _csv_lines(text: Iterator[str], name: str) -> Iterator[tuple[str, list[str]]]:
     """Records that are not blank, each with the line it starts on."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(text, strict=True)
     while True:
         where = f"{name}, line {reader.line_num + 1}"
         try:
@@ -128,7 +125,10 @@ def _csv_lines(text: str, name: str) -> Iterator[tuple[str, list[str]]]:
         except StopIteration:
             return
         except csv.Error as error:
-            raise UserError(f"{where}: not valid CSV: {error}") from error
+            raise UserError(
+                f"{where}: not valid CSV: {error}; is a quote left open, or not doubled "
+                "within a text?"
+            ) from None
         if cells:
             yield where, cells
 
@@ -147,11 +147,7 @@ def _row(where: str, columns: Sequence[str], cells: Sequence[str]) -> _Row:
 
 def _checked(cell: str, where: str, column: str) -> str:
     """The cell with white space folded; refused where its bytes are no text."""
-    if any("\ud800" <= character <= "\udfff" for character in cell):
-        _refuse(where, column, "bytes that are not UTF-8; save the file as UTF-8")
-    if "\0" in cell:
-        _refuse(where, column, "a NUL byte")
-    return " ".join(cell.split())
+    return folded(cell, f"{where}, column {column}")
 
 
 def _roc_story(row: _Row) -> Story:
@@ -162,7 +158,7 @@ def _roc_story(row: _Row) -> Story:
 def _cloze_story(row: _Row) -> Story:
     answer = row.cells[CLOZE_ANSWER]
     if answer not in CLOZE_ENDINGS:
-        _refuse(row.where, CLOZE_ANSWER, f"expected 1 or 2, got {answer!r}")
+        _refuse(row.where, CLOZE_ANSWER, f"expected 1 or 2, got {shown(answer)}")
     endings = {key: _filled(row, column) for key, column in CLOZE_ENDINGS.items()}
     context = tuple(_filled(row, column) for column in CLOZE_CONTEXT)
     return Story(_filled(row, "InputStoryid"), "", (*context, endings[answer]))
@@ -183,7 +179,7 @@ def _layout(columns: Sequence[str], where: str) -> _Layout:
     """The layout whose columns are all there; further columns are ignored."""
     repeated = sorted({column for column in columns if columns.count(column) > 1})
     if repeated:
-        raise UserError(f"{where}: columns named twice: {', '.join(map(repr, repeated))}")
+        raise UserError(f"{where}: columns named twice: {', '.join(map(shown, repeated))}")
     layout = min(LAYOUTS, key=lambda layout: len(set(layout.columns) - set(columns)))
     missing = [column for column in layout.columns if column not in columns]
     if missing:
@@ -209,11 +205,15 @@ def _collect(layout: _Layout, rows: Iterable[_Row], name: str) -> list[Story]:
         story = layout.story(row)
         if story.story_id in seen:
             first = seen[story.story_id]
-            _refuse(row.where, layout.columns[0], f"{story.story_id!r} also stands in {first}")
+            _refuse(
+                row.where,
+                layout.columns[0],
+                f"{shown(story.story_id)} also stands in {first}; each story needs its own",
+            )
         seen[story.story_id] = row.where
         stories.append(story)
     if not stories:
-        raise UserError(f"{name} holds no story, only a header")
+        raise UserError(f"{name} holds no story, only a header; add rows below it")
     return stories
 
 

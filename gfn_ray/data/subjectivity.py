@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -20,9 +19,11 @@ from typing import NoReturn
 import numpy as np
 
 from gfn_ray.config import DataConfig
+from gfn_ray.data.files import folded, text_lines
 from gfn_ray.data.hub import Table, load_tables
 from gfn_ray.data.placement import place
-from gfn_ray.errors import UserError
+from gfn_ray.data.strict_json import parse_json
+from gfn_ray.errors import UserError, shown
 
 EMBEDDED = "subjectivity.csv"
 LABELS = ("objective", "subjective")
@@ -57,10 +58,16 @@ def load_sentences(config: DataConfig) -> Splits:
     equal texts stay together: on every machine, and whatever else the source holds.
     """
     if config.hub is not None:
-        return _split(_of_tables(load_tables(config.hub), config.hub), by_id=False)
-    if config.path is not None:
-        return _split(_of_json_lines(config.path), by_id=False)
-    return _split(_embedded(), by_id=True)
+        splits = _split(_of_tables(load_tables(config.hub), config.hub), by_id=False)
+    elif config.path is not None:
+        splits = _split(_of_json_lines(config.path), by_id=False)
+    else:
+        splits = _split(_embedded(), by_id=True)
+    if not (splits.pool or splits.validation or splits.test):
+        raise UserError(
+            f"{config.hub or config.path} holds no sentence; give {' and '.join(COLUMNS)} of each"
+        )
+    return splits
 
 
 def draw_labels(pool: Sequence[Sentence], labels: int, draw: int) -> list[Sentence]:
@@ -107,20 +114,16 @@ def _embedded() -> Iterator[Sentence]:
 
 
 def _of_json_lines(path: Path) -> Iterator[Sentence]:
-    try:
-        with path.open("rb") as lines:
-            for number, raw in enumerate(lines, 1):
-                if raw.strip():
-                    yield _json_row(raw, f"{path}, line {number}", f"line-{number}")
-    except OSError as error:
-        raise UserError(f"--data.path: cannot read {path}: {error.strerror}") from error
+    for number, (where, text) in enumerate(text_lines(path, "--data.path"), 1):
+        if text.strip():
+            yield _json_row(text, where, f"line-{number}")
 
 
-def _json_row(raw: bytes, where: str, sentence_id: str) -> Sentence:
+def _json_row(text: str, where: str, sentence_id: str) -> Sentence:
     try:
-        row = json.loads(raw.decode("utf-8-sig"))
-    except ValueError as error:  # bytes that are no text, text that is no JSON
-        raise UserError(f"{where}: not a line of JSON in UTF-8: {error}") from None
+        row = parse_json(text)
+    except ValueError as error:
+        raise UserError(f"{where}: not a line of JSON: {error}") from None
     if not isinstance(row, dict):
         raise UserError(f"{where}: expected an object with {' and '.join(COLUMNS)}")
     return _sentence(row, where, sentence_id)
@@ -140,8 +143,8 @@ def _sentence(row: Mapping[str, object], where: str, sentence_id: str) -> Senten
         _refuse(where, "label", "0 (objective) or 1 (subjective)", label)
     if named is not None and named != LABELS[label]:
         _refuse(where, "label_text", f"{LABELS[label]!r}, as label {label} says", named)
-    return Sentence(sentence_id, " ".join(text.split()), int(label))
+    return Sentence(sentence_id, folded(text, f"{where}, text"), int(label))
 
 
 def _refuse(where: str, column: str, expected: str, got: object) -> NoReturn:
-    raise UserError(f"{where}, {column}: expected {expected}, got {got!r}")
+    raise UserError(f"{where}, {column}: expected {expected}, got {shown(got)}")

@@ -82,7 +82,7 @@ def is_complete(directory: Path) -> bool:
             return False
         sizes: dict[str, int] = marker["bytes"]
         return all((directory / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gfn_ray.config import ModelConfig
 from gfn_ray.errors import UserError
+from gfn_ray.models.cache import MARKER
 from gfn_ray.models.embedded import embedded_model_dir
 
 if TYPE_CHECKING:
@@ -35,6 +36,12 @@ def resolve_model(config: ModelConfig) -> str:
             raise UserError(
                 f"--model.name: {directory.absolute()} holds no config.json; expected the "
                 "directory of a whole causal LM, as save_pretrained writes it"
+            )
+        pickled = sorted(file.name for file in directory.glob("*.bin"))
+        if pickled and not any(directory.glob("*.safetensors")):
+            raise UserError(
+                f"--model.name: the weights of {directory.absolute()} are pickled ({pickled[0]}), "
+                "and a pickle can run code; expected safetensors, as save_pretrained writes them"
             )
         return str(directory.resolve())
     if directory.is_file() or not _HUB_ID.fullmatch(name):
@@ -86,6 +93,7 @@ def load_causal_lm(path: str, dtype: str, device: str, trust_remote_code: bool) 
             attn_implementation="sdpa",
             local_files_only=Path(path).is_dir(),
             trust_remote_code=trust_remote_code,
+            use_safetensors=True,  # left to itself, transformers falls back to pickled weights
             output_loading_info=True,
         )
     except Exception as error:  # transformers, safetensors, torch and huggingface_hub kinds
@@ -103,11 +111,12 @@ def load_causal_lm(path: str, dtype: str, device: str, trust_remote_code: bool) 
 
 def _refusal(what: str, path: str, error: Exception) -> UserError:
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    advice = (
-        "give another directory"
-        if Path(path).is_dir()
-        else f"check the id and the network, or use {EMBEDDED!r} or a local directory"
-    )
+    if (Path(path) / MARKER).is_file():
+        advice = "remove that directory, and it is made again"
+    elif Path(path).is_dir():
+        advice = "give another directory"
+    else:
+        advice = f"check the id and the network, or use {EMBEDDED!r} or a local directory"
     return UserError(
         f"--model.name: cannot load {what} of {path}: "
         f"{lines[0][:_LONGEST_REASON].rstrip(' .:')}; {advice}"
@@ -125,13 +134,40 @@ def max_positions(path: str, trust_remote_code: bool) -> int | None:
     return None if found is None else int(found)
 
 
+def linear_layers(path: str, trust_remote_code: bool) -> dict[str, tuple[int, int]]:
+    """Outputs and inputs of a resolved model's linear layers, by name; no weights are read."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.pytorch_utils import Conv1D
+
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(
+                _config(path, trust_remote_code), trust_remote_code=trust_remote_code
+            )
+    except UserError:
+        raise
+    except Exception as error:  # whatever a configuration leads transformers into
+        raise _refusal("the configuration", path, error) from error
+    found = {}
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            found[name] = (module.out_features, module.in_features)
+        elif isinstance(module, Conv1D):  # GPT-2's own
+            found[name] = (module.nf, module.nx)
+    return found
+
+
 def _text_config(path: str, trust_remote_code: bool) -> Any:
+    return _config(path, trust_remote_code).get_text_config()
+
+
+def _config(path: str, trust_remote_code: bool) -> Any:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(
+        return AutoConfig.from_pretrained(
             path, local_files_only=Path(path).is_dir(), trust_remote_code=trust_remote_code
         )
     except Exception as error:  # transformers and huggingface_hub kinds
         raise _refusal("the configuration", path, error) from error
-    return config.get_text_config()

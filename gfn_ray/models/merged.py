@@ -8,12 +8,11 @@ and keeps that tuned model as the reward (Hu et al. 2024, section 4.2).
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 from gfn_ray.errors import UserError
-from gfn_ray.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE
+from gfn_ray.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE, check_adapter
 from gfn_ray.models.cache import cached_model_dir
 from gfn_ray.models.loading import load_causal_lm, load_tokenizer
 
@@ -44,21 +43,8 @@ def merged_model_dir(model: str, adapter: Path, trust_remote_code: bool) -> str:
 
 
 def _check_adapter(model: str, adapter: Path) -> None:
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        if not (adapter / name).is_file():
-            raise UserError(
-                f"the base adapter {adapter} holds no {name}; expected a PEFT adapter's directory, "
-                "such as the adapter/ of a run"
-            )
-    try:
-        made_for = json.loads((adapter / CONFIG_FILE).read_text(encoding="utf-8"))[
-            "base_model_name_or_path"
-        ]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{adapter / CONFIG_FILE} is no PEFT configuration ({error!r}); give another base "
-            "adapter"
-        ) from error
+    config, _ = check_adapter(adapter, "the base adapter")
+    made_for = config.get("base_model_name_or_path")
     # By the last part: a model's directory has another parent on another machine.
     if made_for and Path(made_for).name != Path(model).name:
         raise UserError(

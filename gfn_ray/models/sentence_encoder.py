@@ -32,8 +32,12 @@ class SentenceEncoder:
         path = str(_embedded_dir()) if name == EMBEDDED else name
         local = Path(path).is_dir()
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=local)
-            self._model = AutoModel.from_pretrained(path, local_files_only=local).eval()
+            self._tokenizer = AutoTokenizer.from_pretrained(
+                path, local_files_only=local, trust_remote_code=False
+            )
+            self._model = AutoModel.from_pretrained(
+                path, local_files_only=local, trust_remote_code=False, use_safetensors=True
+            ).eval()
         except Exception as error:  # transformers, tokenizers and huggingface_hub kinds
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UserError(

@@ -13,7 +13,7 @@ import torch
 
 from gfn_ray.config import PolicyConfig
 from gfn_ray.errors import UserError
-from gfn_ray.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE
+from gfn_ray.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE, check_adapter
 
 
 @dataclass(frozen=True)
@@ -91,18 +91,17 @@ def write_adapter(adapter: Adapter, directory: Path) -> None:
 def load_adapter(directory: Path) -> Adapter:
     """The adapter that `write_adapter` wrote, as version 0.
 
-    Raises UserError where a file is missing or torn.
+    Raises UserError where a file is missing, torn, or of another adapter than its neighbour.
     """
-    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
+    config, _ = check_adapter(directory, "the adapter")
     try:
-        config = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
         tensors = load_file(directory / WEIGHTS_FILE)
-    except (OSError, ValueError, SafetensorError) as error:
+    except KeyError as error:  # a type that numpy does not have
         raise UserError(
-            f"the adapter {directory} cannot be read: {error}; it takes {CONFIG_FILE} and "
-            f"{WEIGHTS_FILE} as a run wrote them"
+            f"{directory / WEIGHTS_FILE} holds tensors of type {error}; a run writes F32: give its "
+            "adapter"
         ) from None
     return Adapter(0, config, tensors)
 

@@ -16,17 +16,22 @@ def open_books(config: ConfigT, name: str, display: Display) -> tuple[RunDir, Tr
     two cannot be opened.
     """
     directory = RunDir.create(config, name)
-    directory.write_config(dump_toml(redacted(config)))
-    display.phase("opening MLflow")
-    tracker = Tracker.start(
-        resolve_tracking_uri(config.tracking.uri),
-        config.tracking.experiment,
-        directory.path.name,
-        config.model_dump(mode="json"),
-        directory.untracked_file,
-        artifact_root=output_root() / "mlruns",
-    )
+    try:
+        directory.write_config(dump_toml(redacted(config)))
+        display.phase("opening MLflow")
+        tracker = Tracker.start(
+            resolve_tracking_uri(config.tracking.uri),
+            config.tracking.experiment,
+            directory.path.name,
+            config.model_dump(mode="json"),
+            directory.untracked_file,
+            artifact_root=output_root() / "mlruns",
+        )
+    except BaseException:
+        directory.discard()
+        raise
     directory.write_tracking(tracker.run_id)
+    directory.link_latest(name)
     return directory, tracker
 
 
@@ -35,7 +40,6 @@ def reopen_books(config: JobConfig, directory: RunDir, display: Display) -> Trac
 
     Raises UserError where the tracking store does not have that run.
     """
-    directory.write_config(dump_toml(redacted(config.model_copy(update={"resume": None}))))
     display.phase("opening MLflow")
     tracker = Tracker.start(
         resolve_tracking_uri(config.tracking.uri),
@@ -46,5 +50,6 @@ def reopen_books(config: JobConfig, directory: RunDir, display: Display) -> Trac
         artifact_root=output_root() / "mlruns",
         run_id=directory.read_tracking(),
     )
+    directory.write_config(dump_toml(redacted(config.model_copy(update={"resume": None}))))
     directory.write_tracking(tracker.run_id)
     return tracker

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import ray
 import torch
+from ray._private import ray_constants
 
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import RunFailed, UserError
+from gfn_ray.runtime.ray_address import check_answers
 
 # A run moves adapters and token ids; Ray's default of a third of memory would be wasted.
 LOCAL_OBJECT_STORE_BYTES = 512 << 20
@@ -20,13 +23,17 @@ LOCAL_OBJECT_STORE_BYTES = 512 << 20
 def connected() -> Iterator[None]:
     """Connects to $RAY_ADDRESS (set inside a submitted job), else starts Ray locally."""
     address = os.environ.get("RAY_ADDRESS")
+    if address == "local":  # Ray's own word for that
+        address = None
     # A failed call has several references, of which calls.py reads one; Ray would print the
     # traceback of every other.
     common = {"log_to_driver": False, "logging_level": "CRITICAL"}
     try:
         if address:
+            check_answers(address)
             ray.init(address=address, **common)
         else:
+            _keep_to_ourselves()
             ray.init(
                 address="local",
                 include_dashboard=False,
@@ -44,6 +51,19 @@ def connected() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _keep_to_ourselves() -> None:
+    """Before a Ray of our own starts: its ports are this machine's, its token this account's."""
+    # Ray read the variable that the package sets when it was imported, perhaps before the package.
+    ray_constants.ENABLE_RAY_CLUSTER = ray_constants.env_bool(
+        ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, False
+    )
+    # Ray writes the token for all to read, and whoever has it can run code as this account.
+    with suppress(OSError, RuntimeError):  # no home, or none to write to: Ray says what it needs
+        directory = Path.home() / ".ray"
+        directory.mkdir(exist_ok=True)
+        directory.chmod(0o700)
 
 
 def choose_device(config: JobConfig) -> str:

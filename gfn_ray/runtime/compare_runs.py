@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +57,25 @@ def read_run(directory: RunDir) -> Run:
     return Run(str(directory.path), phases["before"], phases["after"])
 
 
-def _rows(file: Path) -> list[dict[str, Any]]:
+def _rows(file: Path) -> Iterator[dict[str, Any]]:
     try:
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        with file.open("rb") as lines:
+            for number, encoded in enumerate(lines, start=1):
+                yield _row(file, number, encoded)
     except OSError as error:
         raise UserError(
             f"cannot read {file} ({error.strerror}); --runs takes directories of finished runs"
         ) from None
-    except ValueError as error:
-        raise UserError(f"{file} is damaged: {error}") from None
+
+
+def _row(file: Path, number: int, encoded: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(encoded)
+        if not isinstance(row, dict) or not isinstance(row.get("query_id"), str):
+            raise ValueError("no JSON object with a query_id")
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{file}, line {number} is damaged ({error}); bring the file back from a copy, or "
+            "leave the run out of --runs"
+        ) from None
+    return row

@@ -48,6 +48,7 @@ def run(config: JobConfig, task: Task) -> int:
         check_positions(data, config.sampler, positions)
         _check(config, task, data)
         config = _with_absolute_model(config, model)
+        going_on = None if config.resume is None else take_up(config, task, data, display)
         running = _on_merged_base(config, model, display)
         display.phase("starting Ray")
         with connected():
@@ -58,9 +59,28 @@ def run(config: JobConfig, task: Task) -> int:
                 signal.signal(stop, signal.default_int_handler)
             device = choose_device(config)
             check_resources(config, device)
-            return _record(config, running, task, data, tokenizer, device, display)
+            return _record(config, running, task, data, tokenizer, device, display, going_on)
     finally:
         display.close()
+
+
+def take_up(
+    config: JobConfig, task: Task, data: TaskData, display: Display
+) -> tuple[RunDir, Resumption | None]:
+    """The directory that --resume names, and where its run goes on; None: at the beginning.
+
+    Raises UserError, with nothing in the directory changed, where that cannot be. What MLflow has
+    not taken of a run that is finished is delivered first.
+    """
+    assert config.resume is not None
+    directory = RunDir.reopen(config.resume)
+    resumption = find_resumption(directory, task.name, config, data.held_out)
+    finished = _finished(config, directory, resumption)
+    if finished is not None:
+        if directory.untracked_file.exists():
+            reopen_books(config, directory, display).end("FINISHED")
+        raise UserError(f"--resume got {directory.path}, {finished}")
+    return directory, resumption
 
 
 def _record(
@@ -71,30 +91,26 @@ def _record(
     tokenizer: Any,
     device: str,
     display: Display,
+    going_on: tuple[RunDir, Resumption | None] | None,
 ) -> int:
     """Opens the run directory and MLflow, trains, and closes MLflow with the right status.
 
     given: the settings to be written down, which make the same run again. config: the same
-    with the model that the actors load.
+    with the model that the actors load. going_on: of take_up().
     """
-    resumption = None
-    if given.resume is None:
+    if going_on is None:
+        resumption = None
         directory, tracker = open_books(given, task.name, display)
     else:
-        directory = RunDir.reopen(given.resume)
-        resumption = find_resumption(directory, data.held_out)
-        finished = _finished(given, directory, resumption)
-        if finished is not None:
-            if directory.untracked_file.exists():
-                reopen_books(given, directory, display).end("FINISHED")
-            raise UserError(f"--resume got {directory.path}, {finished}")
-        put_back(directory, resumption)
+        directory, resumption = going_on
         tracker = reopen_books(given, directory, display)
     status: RunStatus = "FAILED"
     session = Session(config, task, data, tokenizer, directory, display, tracker)
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, session.interrupt)
     try:
+        if going_on is not None:
+            put_back(directory, resumption)
         tracker.artifact(directory.config_file)
         display.phase("starting actors and loading models")
         report = session.work(device, resumption)
@@ -113,8 +129,10 @@ def _record(
 
 def _finished(config: JobConfig, directory: RunDir, resumption: Resumption | None) -> str | None:
     """Why there is nothing to go on with, if so. A run that stopped early goes on."""
-    if resumption is None or not directory.summary_file.exists():
+    if not directory.summary_file.exists():
         return None
+    if resumption is None:
+        return "which finished and has no checkpoint any more; start a new run"
     done = resumption.training["controller"]["step"]
     rounds = resumption.training["labels"] is not None
     if rounds or done >= config.steps:

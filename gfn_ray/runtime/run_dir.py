@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 
 from gfn_ray.config import JobConfig, TuneBaseJob
-from gfn_ray.durable import COMPLETE, atomic_file, fsync
+from gfn_ray.durable import COMPLETE, atomic_file, checksums, fsync
 from gfn_ray.errors import UserError
 from gfn_ray.json_lines import line, plain
 from gfn_ray.tracking import redact_uri
@@ -65,6 +65,7 @@ class RunDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._is_ours = False
 
     @staticmethod
     def create(config: JobConfig | TuneBaseJob, task: str) -> RunDir:
@@ -75,8 +76,10 @@ class RunDir:
         try:
             if given is None:
                 run = RunDir(_make_unique(path))
+                run._is_ours = True
             else:
                 run = RunDir(output_root() / given.expanduser())
+                run._is_ours = not run.path.exists()
                 run.path.mkdir(parents=True, exist_ok=True)
                 if any(run.path.iterdir()):
                     raise UserError(
@@ -85,8 +88,6 @@ class RunDir:
                     )
             run._take_lock()
             run.checkpoints_dir.mkdir()  # also shows that the directory can be written to
-            if run.path.parent == runs:
-                _link(runs / f"{task}-latest", run.path.name)
         except OSError as error:
             place = f"--run-dir got {given}" if given else f"the default run directory is {path}"
             raise UserError(
@@ -99,9 +100,34 @@ class RunDir:
     def reopen(path: Path) -> RunDir:
         """The directory of a run that ended; nothing in it is changed yet."""
         run = RunDir(path.expanduser().absolute())
-        run._take_lock()
-        run.checkpoints_dir.mkdir(exist_ok=True)
+        for part in (run.config_file, run.checkpoints_dir):
+            if not part.exists():
+                raise UserError(
+                    f"--resume got {run.path}, which has no {part.name}, so that no run can be "
+                    "gone on with; it takes the directory of a run, as the run's first and last "
+                    "lines name it"
+                )
+        try:
+            run._take_lock()
+        except OSError as error:
+            raise UserError(
+                f"--resume got {run.path}, where {error.filename} cannot be written "
+                f"({error.strerror}); make it writable, or copy the run to where you can write"
+            ) from None
         return run
+
+    def link_latest(self, task: str) -> None:
+        """Points runs/<task>-latest at a run that has begun, where it lies beside that."""
+        if self.path.parent == output_root() / "runs":
+            _link(self.path.with_name(f"{task}-latest"), self.path.name)
+
+    def discard(self) -> None:
+        """Takes back what `create` made, of a run that never began."""
+        self._lock.release()
+        for path in self.path.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if self._is_ours:
+            self.path.rmdir()
 
     @property
     def adapter_dir(self) -> Path:
@@ -155,7 +181,7 @@ class RunDir:
         return self.path / "summary.json"
 
     @property
-    def start_file(self) -> Path:
+    def start_dir(self) -> Path:
         return self.path / "start"
 
     @property
@@ -175,13 +201,15 @@ class RunDir:
         """MLflow's run id; None where the run ended before it had one."""
         try:
             found = json.loads(self.tracking_file.read_text(encoding="utf-8"))["run_id"]
+            if not isinstance(found, str):
+                raise TypeError("its run_id is no text")
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise UserError(
                 f"{self.tracking_file} is damaged ({error}); remove it to go on in a new MLflow run"
             ) from None
-        return str(found)
+        return found
 
     def file_sizes(self) -> dict[str, int]:
         """Bytes of every file that only grows with the updates, by name."""
@@ -194,7 +222,8 @@ class RunDir:
                 os.truncate(file, sizes.get(file.name, 0))
 
     def _growing(self) -> list[Path]:
-        return [file for file in self.path.glob("*.jsonl") if file != self.restarts_file]
+        files = (self.metrics_file, self.samples_file, self.diagnostics_file, self.queries_file)
+        return [file for file in files if file.exists()]
 
     def write_config(self, text: str) -> None:
         _write_atomically(self.config_file, text)
@@ -247,19 +276,32 @@ def publish_directory(final: Path) -> Iterator[Path]:
         raise
     for path in (*temp.rglob("*"), temp):
         fsync(path)
+    listed = checksums(temp)
     _remove(final)
     temp.rename(final)
-    _write_atomically(final / COMPLETE, "")
+    _write_atomically(final / COMPLETE, listed)
     fsync(final.parent)
 
 
-def newest_complete(checkpoints_dir: Path) -> Path | None:
-    """The checkpoint of the highest step that was published whole; torn ones are passed over."""
+def complete_checkpoints(checkpoints_dir: Path) -> Iterator[Path]:
+    """Those that were published whole, the highest step first; torn ones are passed over."""
     for path in reversed(_by_step(checkpoints_dir, _PUBLISHED)):
         if (path / COMPLETE).exists():
-            return path
-        _log.warning("checkpoint %s is torn (it has no file %s); ignored", path, COMPLETE)
-    return None
+            yield path
+        else:
+            _log.warning("checkpoint %s is torn (it has no file %s); ignored", path, COMPLETE)
+
+
+def newest_complete(checkpoints_dir: Path) -> Path | None:
+    """The checkpoint of the highest step that was published whole."""
+    return next(complete_checkpoints(checkpoints_dir), None)
+
+
+def set_aside(checkpoint: Path) -> Path:
+    """Gives a checkpoint a name that no run looks for; returns it."""
+    aside = checkpoint.with_name(f"{checkpoint.name}.damaged")
+    shutil.rmtree(aside, ignore_errors=True)
+    return checkpoint.rename(aside)
 
 
 def prune(checkpoints_dir: Path, keep: int) -> None:

@@ -75,6 +75,7 @@ class SamplingEngine:
             dtype=_dtype(sampler.dtype, device),
             seed=seed,
             trust_remote_code=trust_remote_code,
+            load_format="safetensors",  # left to itself, vLLM falls back to pickled weights
             skip_tokenizer_init=True,
             enforce_eager=cpu,
             max_model_len=sampler.engine_length(support.max_len),

@@ -16,6 +16,9 @@ def vllm_environment(device: str) -> dict[str, str]:
         # The second-generation runner takes only its own kind of logits processor.
         "VLLM_USE_V2_MODEL_RUNNER": "0",
         "DO_NOT_TRACK": "1",
+        # Its process groups have one member each, and would listen on whatever address this
+        # machine's name stands for.
+        "GLOO_SOCKET_IFNAME": "lo",
     }
     if device == "cuda":
         return common

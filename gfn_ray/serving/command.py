@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from gfn_ray import __version__
 from gfn_ray.errors import UserError
+from gfn_ray.wording import one_line
 
 HELP = """\
 usage: python -m gfn_ray sample ADAPTER [--FIELD TEXT] ... [--OPTION VALUE] ...
@@ -62,11 +63,15 @@ def command(arguments: Sequence[str]) -> int:
         drawn = sample(words.adapter, words.query, words.n, seed=words.seed, model=words.model)
         for one in drawn:
             record = {**vars(one), "token_ids": list(one.token_ids)}
-            _print(record, f"{one.log_q:9.3f}  {one.text}", words.as_json)
+            _print(record, f"{one.log_q:9.3f}  {one_line(one.text)}", words.as_json)
         return 0
     found = predict(words.adapter, words.query, words.n, seed=words.seed, model=words.model)
     for answer, weight in found.answers:
-        _print({"answer": answer, "weight": weight}, f"{weight:6.3f}  {answer}", words.as_json)
+        _print(
+            {"answer": answer, "weight": weight},
+            f"{weight:6.3f}  {one_line(answer)}",
+            words.as_json,
+        )
     if found.unanswered:
         share = found.unanswered
         _print({"answer": None, "weight": share}, f"{share:6.3f}  (no answer)", words.as_json)
@@ -114,5 +119,8 @@ def _whole(flag: str, text: str) -> int:
 
 
 def _print(record: dict[str, object], line: str, as_json: bool) -> None:
-    text = json.dumps(record, ensure_ascii=False) if as_json else " ".join(line.split("\n"))
-    print(text)
+    if as_json:
+        line = json.dumps(record, ensure_ascii=False)
+        if not line.isprintable():  # a control code that a model wrote is no command to a terminal
+            line = json.dumps(record)
+    print(line)

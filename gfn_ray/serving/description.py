@@ -13,7 +13,7 @@ from typing import Any
 
 from gfn_ray.cli import read_stored
 from gfn_ray.config import JobConfig
-from gfn_ray.durable import COMPLETE, atomic_file
+from gfn_ray.durable import COMPLETE, atomic_file, damage
 from gfn_ray.errors import UserError
 from gfn_ray.tasks.catalog import BUILT_IN
 from gfn_ray.tasks.task import Task
@@ -94,9 +94,11 @@ def read_description(directory: Path) -> Description:
             f"the adapter {directory} is torn (it has no file {COMPLETE}); take a whole one, such "
             "as the newest of the run's checkpoints"
         )
+    if found := damage(directory):
+        raise UserError(f"{found}; bring it back from a copy, or take another adapter")
     try:
         tree = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file} cannot be read: {error}; take a whole adapter") from None
     if tree.get("format") != FORMAT:
         raise UserError(

@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 
 from gfn_ray.errors import UserError
-from gfn_ray.models.loading import load_tokenizer, resolve_model, vocab_size
+from gfn_ray.models.adapter_files import check_fits
+from gfn_ray.models.loading import linear_layers, load_tokenizer, resolve_model, vocab_size
 from gfn_ray.models.merged import merged_model_dir
 from gfn_ray.policy.adapter import load_adapter
 from gfn_ray.sampling.environment import vllm_environment
 from gfn_ray.sampling.tools import ToolLoop
-from gfn_ray.serving.description import read_description
+from gfn_ray.serving.description import FILE, read_description
 from gfn_ray.trajectory import Query
 from gfn_ray.wording import count
 
@@ -72,6 +73,11 @@ class ServedPolicy:
         description = read_description(self._directory)
         self._adapter = load_adapter(self._directory)
         self._task, config = description.make_task(task)
+        if self._adapter.config["r"] != config.policy.lora_rank:
+            raise UserError(
+                f"the adapter {self._directory} has rank {self._adapter.config['r']}, and its "
+                f"{FILE} says policy.lora_rank {config.policy.lora_rank}; take a whole adapter"
+            )
         # From the caller alone: an adapter may come from a stranger.
         setting = config.model.model_copy(update={"trust_remote_code": trust_remote_code})
         if model is not None:
@@ -81,6 +87,9 @@ class ServedPolicy:
             self._model = resolve_model(setting)
             self._tokenizer = load_tokenizer(self._model, trust_remote_code)
             size = vocab_size(self._model, trust_remote_code)
+            shapes = {name: array.shape for name, array in self._adapter.tensors.items()}
+            layers = linear_layers(self._model, trust_remote_code)
+            check_fits(self._directory, shapes, layers, self._model)
             if self._config.base_adapter is not None:
                 base = self._config.base_adapter
                 self._model = merged_model_dir(self._model, base, trust_remote_code)

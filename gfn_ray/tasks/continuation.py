@@ -50,12 +50,12 @@ class ContinuationTask(BaseTask[ContinuationJob]):
     fields = ("prompt",)
 
     def load(self, tokenizer: Any, vocab_size: int) -> TaskData:
-        _ = self._encoder  # refused now, if at all, rather than at the first evaluation
         train, held_out = load_prompts(self._config.data)
         check_parts("prompts", train, held_out, self._config.eval.queries)
         held_out = held_out[: self._config.eval.queries]
         queries = [[self._query(one, tokenizer) for one in part] for part in (train, held_out)]
         check_prompt_lengths("text", [q for part in queries for q in part], self._config.sampler)
+        _ = self._encoder  # refused now, if at all, rather than at the first evaluation
         return TaskData(
             queries[0],
             queries[1],

@@ -1,9 +1,9 @@
 """A queue of entries in a file: what waits for delivery outlives its process.
 
-Format: JSON lines. A line is an entry, or {"delivered": BYTES}, which says that all before that
-place in the file has been delivered. A line is written by one append, so a process that is
-killed leaves whole lines and at most the beginning of one more, which is cut when the file is
-opened again. A queue that runs empty empties its file.
+Format: lines of a checksum (crc32 in eight hexadecimal digits), a space, and JSON: an entry, or
+{"delivered": BYTES}, which says that all before that place in the file has been delivered. A line
+is written by one append, so a process that is killed leaves whole lines and at most the beginning
+of one more, which is cut when the file is opened again. A queue that runs empty empties its file.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,12 @@ class Spool:
     def __init__(self, file: Path) -> None:
         """Opens the file, with all that waits in it; raises UserError where it is damaged."""
         self.file = file
-        self._lines = file.open("a+b", buffering=0)
+        try:
+            self._lines = file.open("a+b", buffering=0)
+        except OSError as error:
+            raise UserError(
+                f"{file} cannot be written ({error.strerror}); move it away, or make it writable"
+            ) from None
         self._delivered = 0  # bytes
         self._check()
         self._settle()
@@ -38,7 +44,8 @@ class Spool:
 
     def append(self, entry: Mapping[str, Any]) -> None:
         """Raises OSError where the disk does not take all of it; then nothing of it is there."""
-        encoded = line(entry).encode()
+        text = line(entry).encode()
+        encoded = _checksum(text) + text
         size = self._size()
         written = self._lines.write(encoded)
         if written != len(encoded):
@@ -77,7 +84,7 @@ class Spool:
         with self.file.open("rb") as lines:
             lines.seek(self._delivered)
             for encoded in lines:
-                entry = json.loads(encoded)
+                entry = _read(encoded)
                 if _DELIVERED not in entry:
                     yield lines.tell(), entry
 
@@ -89,10 +96,23 @@ class Spool:
                     self._lines.truncate(end)
                     return
                 try:
-                    self._delivered = int(json.loads(encoded).get(_DELIVERED, self._delivered))
-                except (ValueError, TypeError, AttributeError) as error:
+                    self._delivered = _read(encoded).get(_DELIVERED, self._delivered)
+                except ValueError as error:
                     raise UserError(
                         f"{self.file}, line {number} is damaged ({error}); remove the file to go "
                         "on without what MLflow has not been told"
                     ) from None
                 end += len(encoded)
+
+
+def _checksum(text: bytes) -> bytes:
+    return b"%08x " % zlib.crc32(text)
+
+
+def _read(encoded: bytes) -> dict[str, Any]:
+    """The JSON object of a line. Raises ValueError where it is not as it was written."""
+    text = encoded[len(_checksum(b"")) :]
+    if not encoded.startswith(_checksum(text)):
+        raise ValueError("its checksum is another")
+    entry: dict[str, Any] = json.loads(text)
+    return entry

@@ -65,8 +65,13 @@ class Tracker:
 
         Raises UserError where the store cannot be opened, or the file is damaged.
         """
-        client, found = open_run(uri, experiment, run_name, params, artifact_root, run_id)
-        return Tracker(client, found, uri, Spool(spool_file))
+        spool = Spool(spool_file)  # first: a run that is refused leaves no run in the store
+        try:
+            client, found = open_run(uri, experiment, run_name, params, artifact_root, run_id)
+        except BaseException:
+            spool.close()
+            raise
+        return Tracker(client, found, uri, spool)
 
     def metrics(self, values: Mapping[str, Any], step: int) -> None:
         """Log numbers of a step; None, NaN and infinities are left out."""

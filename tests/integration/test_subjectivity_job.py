@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from job_runner import mlflow_run, run, summary, tiny_flags
+from refusals import check, contents, put
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
 
@@ -92,3 +93,14 @@ def test_the_report_and_mlflow_have_the_baselines_and_the_curve(finished):
     client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
     artifacts = {file.path for file in client.list_artifacts(summary(home)["mlflow_run_id"])}
     assert {"accuracy.png", "accuracy.svg"} <= artifacts
+
+
+def test_bad_data_ends_the_job_before_it_has_started_or_written_anything(tiny_dir, tmp_path):
+    put(tmp_path / "data", '{"text": "A man rows home.", "label": 2}\n')
+    before = contents(tmp_path)
+    flags = ["--data.path", "data", "--model.name", str(tiny_dir)]
+    code, _, err = run(flags, tmp_path, "subjectivity")
+    check(code, err, ["data, line 1, label: expected 0 (objective) or 1 (subjective), got 2"])
+    left = contents(tmp_path)
+    assert {name: left.pop(name) for name in ("out", "err")}
+    assert left == before

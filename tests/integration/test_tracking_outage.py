@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import signal
@@ -15,6 +16,10 @@ import pytest
 from mlflow import MlflowClient
 from victim import MlflowServer
 
+from gfn_ray.config import InfillJob
+from gfn_ray.config.sections import TrackingConfig
+from gfn_ray.runtime.books import open_books
+from gfn_ray.runtime.display import make_display
 from gfn_ray.tracking import Tracker
 
 
@@ -128,3 +133,34 @@ def test_what_a_killed_process_had_logged_is_delivered_by_the_next(
     assert losses(uri, run_id) == []
     Tracker.start(uri, "tests", "run", {}, waiting, run_id=run_id).end("FINISHED")
     assert losses(uri, run_id) == [(1, 1.0)]
+
+
+def test_a_password_in_the_servers_address_is_written_nowhere(
+    server: MlflowServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Not in the settings, MLflow's parameters, what waits, or what is said of a dead server."""
+    monkeypatch.setenv("GFN_RAY_HOME", str(tmp_path))
+    uri = server.uri.replace("http://", "http://me:hunter2@")
+    config = InfillJob(run_dir=tmp_path / "run", tracking=TrackingConfig(uri=uri))
+    shown = io.StringIO()
+    directory, tracker = open_books(config, "infill", make_display(1, 1, shown))
+    tracker.metrics({"loss": 1.0}, 1)
+    assert tracker.flush()
+    assert losses(server.uri, tracker.run_id) == [(1, 1.0)]
+    server.kill()
+    tracker.metrics({"loss": 2.0}, 2)
+    assert not tracker.flush()
+    assert "http://***@127.0.0.1" in caplog.text
+    assert "http://***@127.0.0.1" in directory.config_file.read_text()
+    server.start()
+    tracker.end("FINISHED")
+
+    params = MlflowClient(server.uri).get_run(tracker.run_id).data.params
+    assert params["tracking.uri"].startswith("http://***@127.0.0.1")
+    assert "hunter2" not in shown.getvalue() + caplog.text
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert directory.untracked_file not in files and len(files) > 3
+    assert [path for path in files if b"hunter2" in path.read_bytes()] == []

@@ -160,8 +160,6 @@ def test_environment_variables_change_nothing(monkeypatch: pytest.MonkeyPatch) -
         (["--"], "unknown setting --; --help lists every setting"),
         (["--config"], "--config got no value; it takes a path"),
         (["--config", "a", "--config", "b"], "--config got two files, a and b; it takes one"),
-        (["--config", "no.toml"], "--config cannot read no.toml: No such file or directory"),
-        (["--config", "."], "--config cannot read .: Is a directory"),
         (
             ["--task.min-len", "30"],
             "task.min_len (30) exceeds task.max_len (20); lower the first or raise the second",
@@ -230,7 +228,7 @@ def test_a_bad_value_in_the_file_gets_one_line(
 
 @pytest.mark.parametrize(
     ("content", "where"),
-    [(b"steps = 1\nseed =\n", "line 2"), (b"a = 1\na = 2\n", "line 2"), (b"x = '\xff'", "0xff")],
+    [(b"steps = 1\nseed =\n", "line 2"), (b"a = 1\na = 2\n", "line 2")],
 )
 def test_a_file_that_is_no_toml_is_named_with_the_place(
     content: bytes,

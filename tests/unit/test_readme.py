@@ -1,4 +1,4 @@
-"""The README is a promise: its targets, settings and paths exist."""
+"""The README is a promise: its targets, settings and paths exist; so do targets of other pages."""
 
 import re
 from pathlib import Path
@@ -35,6 +35,13 @@ OURS = [
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"`?make ([a-z-]+)", README)) - {"a"}))
 def test_every_make_target_it_names_exists(target):
     assert target in TARGETS
+
+
+@pytest.mark.parametrize("page", ["CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"])
+def test_every_make_target_of_another_page_exists(page):
+    named = set(re.findall(r"(?:`|^ {4})make ([a-z-]+)", (ROOT / page).read_text(), re.MULTILINE))
+    assert "audit" in named
+    assert named <= TARGETS
 
 
 @pytest.mark.parametrize(

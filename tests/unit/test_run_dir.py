@@ -84,6 +84,7 @@ def test_only_relative_sqlite_files_are_resolved(uri: str, resolved: str, root: 
 
 def test_the_default_directory_is_named_by_task_and_time_and_linked(root: Path) -> None:
     run = RunDir.create(JobConfig(), "infill")
+    run.link_latest("infill")
     assert run.path.parent == root / "runs"
     assert run.path.name.startswith("infill-2")
     latest = root / "runs" / "infill-latest"
@@ -92,7 +93,10 @@ def test_the_default_directory_is_named_by_task_and_time_and_linked(root: Path) 
 
 
 def test_runs_in_the_same_second_get_directories_of_their_own(root: Path) -> None:
-    names = [RunDir.create(JobConfig(), "infill").path.name for _ in range(5)]
+    runs = [RunDir.create(JobConfig(), "infill") for _ in range(5)]
+    for run in runs:
+        run.link_latest("infill")
+    names = [run.path.name for run in runs]
     assert len(set(names)) == 5
     assert all(re.fullmatch(r"infill-\d{8}-\d{6}(-[2-5])?", name) for name in names)
     assert (root / "runs" / "infill-latest").readlink() == Path(names[-1])
@@ -101,6 +105,7 @@ def test_runs_in_the_same_second_get_directories_of_their_own(root: Path) -> Non
 @pytest.mark.parametrize("given", ["mine", "runs/mine", "deep/er/mine"])
 def test_a_given_directory_is_made_below_the_root(given: str, root: Path) -> None:
     run = RunDir.create(JobConfig(run_dir=Path(given)), "infill")
+    run.link_latest("infill")
     assert run.path == root / given
     assert run.checkpoints_dir.is_dir()
     assert (root / "runs" / "infill-latest").exists() == given.startswith("runs/")

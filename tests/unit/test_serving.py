@@ -20,13 +20,18 @@ from gfn_ray.tasks.catalog import BUILT_IN
 from gfn_ray.tasks.infill import InfillTask
 
 ROOT = Path(__file__).resolve().parents[2]
+LAYER = "base_model.model.model.layers.0.self_attn.q_proj"
+TENSORS = {  # of the tiny model's first layer
+    f"{LAYER}.lora_A.weight": np.ones((16, 64), np.float32),
+    f"{LAYER}.lora_B.weight": np.ones((128, 16), np.float32),
+}
 STORY = {"beginning": "Tom had a dog. It ran away.", "ending": "He was happy."}
 
 
 def adapter_dir(home, task="infill", config=None):
     directory = home / "adapter"
     directory.mkdir()
-    write_adapter(Adapter(3, {"r": 16}, {"a.weight": np.ones((2, 3), np.float32)}), directory)
+    write_adapter(Adapter(3, {"r": 16}, TENSORS), directory)
     write_description(directory, task, dump_toml(config or InfillJob()))
     (directory / COMPLETE).touch()
     return directory
@@ -45,7 +50,8 @@ def test_task_and_settings_come_back_as_they_were(tmp_path):
 def test_weights_come_back_as_they_were(tmp_path):
     loaded = load_adapter(adapter_dir(tmp_path))
     assert loaded.config == {"r": 16}
-    assert np.array_equal(loaded.tensors["a.weight"], np.ones((2, 3)))
+    assert loaded.tensors.keys() == TENSORS.keys()
+    assert all(np.array_equal(loaded.tensors[name], TENSORS[name]) for name in TENSORS)
 
 
 def test_the_catalogue_has_every_job_that_trains_a_task():
@@ -97,7 +103,7 @@ def test_an_adapter_of_unknown_origin_is_refused(tmp_path):
         (FILE, 'format = 1\ntask = "infill"\n[settings]\nspeed = 9', "unknown setting speed"),
         (FILE, 'format = 1\ntask = "infill"\n[settings]\nsteps = "x"', "it takes a whole number"),
         ("adapter_model.safetensors", "", "cannot be read"),
-        ("adapter_config.json", "{", "cannot be read"),
+        ("adapter_config.json", "{", "is no PEFT configuration"),
     ],
 )
 def test_a_torn_or_foreign_file_is_refused(tmp_path, file, content, message):

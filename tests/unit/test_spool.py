@@ -78,8 +78,8 @@ def test_any_order_of_appends_and_drops_is_a_queue(tmp_path_factory, drops):
         assert spool.empty == (not waiting)
 
 
-def test_every_line_is_json(file):
+def test_a_person_can_read_every_line_as_json_behind_its_checksum(file):
     filled(file).drop(2)
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines = [json.loads(line.partition(" ")[2]) for line in file.read_text().splitlines()]
     assert list(islice(lines, 4)) == ENTRIES
     assert list(lines[4]) == ["delivered"]

@@ -89,7 +89,7 @@ def test_equal_texts_of_a_file_stay_in_one_part(tmp_path):
     ("raw", "complaint"),
     [
         (b"{", "line 1: not a line of JSON"),
-        (b"\xff", "line 1: not a line of JSON"),
+        (b"\xff", "line 1: bytes that are not UTF-8"),
         (b"[1]", "line 1: expected an object with text and label"),
         (lines(ROW, {"text": " ", "label": 0}), "line 2, text: expected a sentence, got ' '"),
         (lines({"text": 3, "label": 0}), "line 1, text: expected a sentence, got 3"),

@@ -209,7 +209,7 @@ def test_more_test_sentences_than_there_are_is_refused(tokenizer):
     ("task", "message"),
     [
         ({"min_len": 9, "max_len": 8}, r"min_len \(9\) exceeds task\.max_len \(8\)"),
-        ({"template": "no field"}, r"task\.template takes \{text\}"),
+        ({"template": "no field"}, r"task\.template lacks \{text\}"),
         ({"answer": "{word}"}, r"task\.answer takes \{label\}"),
         ({"direct_template": "{text} {x}"}, r"task\.direct_template takes"),
         ({"label_words": ("a", "a")}, "two different words"),

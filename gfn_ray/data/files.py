@@ -1,0 +1,143 @@
+"""A person's own files, read within bounds.
+
+Owns what is refused of any such file, whatever its format: one that is not there, is no regular
+file (a pipe could block for ever), is too large, has a line too long, or holds no UTF-8. A
+byte-order mark of UTF-8 is passed over. Does not own formats.
+"""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+from gfn_ray.errors import UserError
+
+LARGEST_FILE = 2**30  # bytes: read line by line, but what comes of it is kept in memory
+LARGEST_DOCUMENT = 2**26  # bytes: kept in memory whole, several times as large once parsed
+LONGEST_LINE = 2**20  # bytes: a book of 200,000 words
+
+NOT_UTF8 = "bytes that are not UTF-8; save the file as UTF-8"
+A_NUL = "a NUL byte; leave it out, or save the file as UTF-8 text"
+
+# UTF-32 first: its little-endian mark begins with that of UTF-16.
+_OTHER_MARKS = (
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+)
+_LONGEST_MARK = max(len(mark) for mark, _ in _OTHER_MARKS)
+_KINDS = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
+_CURES = {errno.EACCES: "change its permissions", errno.EPERM: "change its permissions"}
+
+
+def raw_lines(path: Path, setting: str) -> Iterator[bytes]:
+    """Its lines with their ends, each as it is read; UserError where one cannot be had.
+
+    setting: the flag that names the file, for messages.
+    """
+    size = 0
+    with _opened(path, setting, LARGEST_FILE) as file:
+        line = file.readline(LONGEST_LINE + 1).removeprefix(codecs.BOM_UTF8)
+        number = 1
+        while line:
+            size += len(line)
+            if len(line) > LONGEST_LINE:
+                raise UserError(
+                    f"{path}, line {number}: more than {LONGEST_LINE:,} bytes; break the line up, "
+                    f"or give another file as {setting}"
+                )
+            if size > LARGEST_FILE:  # it grew
+                _refuse_size(path, setting, LARGEST_FILE)
+            yield line
+            line = file.readline(LONGEST_LINE + 1)
+            number += 1
+
+
+def text_lines(path: Path, setting: str) -> Iterator[tuple[str, str]]:
+    """Its lines as text, each after its place, as in "prompts.txt, line 3"."""
+    for number, raw in enumerate(raw_lines(path, setting), 1):
+        where = f"{path}, line {number}"
+        try:
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError:
+            raise UserError(f"{where}: {NOT_UTF8}") from None
+        if "\0" in text:
+            raise UserError(f"{where}: {A_NUL}")
+        yield where, text
+
+
+def read_document(path: Path, setting: str, largest: int = LARGEST_DOCUMENT) -> str:
+    """The whole text of a file that makes sense only as a whole. largest: in bytes."""
+    with _opened(path, setting, largest) as file:
+        raw = file.read(largest + 1)
+    if len(raw) > largest:
+        _refuse_size(path, setting, largest)
+    raw = raw.removeprefix(codecs.BOM_UTF8)
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}, line {_line_of(raw, error.start)}: {NOT_UTF8}") from None
+    if (at := raw.find(b"\0")) >= 0:
+        raise UserError(f"{path}, line {_line_of(raw, at)}: {A_NUL}")
+    return text
+
+
+def folded(text: str, where: str) -> str:
+    """The text with its white space folded to single spaces.
+
+    Raises UserError, which begins with `where`, for what no file in UTF-8 can hold, or a text
+    should not.
+    """
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise UserError(f"{where}: {NOT_UTF8}")
+    if "\0" in text:
+        raise UserError(f"{where}: {A_NUL}")
+    return " ".join(text.split())
+
+
+@contextmanager
+def _opened(path: Path, setting: str, largest: int) -> Iterator[BinaryIO]:
+    """The file at its start; whatever the system says of it is the person's to mend."""
+    try:
+        home = path.expanduser()
+        status = home.stat()  # before it is opened, for that alone can block
+        _check_kind(path, setting, status.st_mode)
+        if status.st_size > largest:
+            _refuse_size(path, setting, largest)
+        with home.open("rb") as file:
+            mark = file.read(_LONGEST_MARK)
+            for other, name in _OTHER_MARKS:
+                if mark.startswith(other):
+                    raise UserError(f"{path} is {name}, by its first bytes; save it as UTF-8")
+            file.seek(0)
+            yield file
+    except OSError as error:
+        cure = _CURES.get(error.errno or 0, "check the path")
+        raise UserError(f"{setting}: cannot read {path}: {error.strerror}; {cure}") from None
+
+
+def _check_kind(path: Path, setting: str, mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise UserError(f"{setting}: cannot read {path}: it is a directory; give a file")
+    if not stat.S_ISREG(mode):
+        kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "a device")
+        raise UserError(
+            f"{setting}: cannot read {path}: it is {kind}; save what it gives to a file, and give "
+            "that"
+        )
+
+
+def _refuse_size(path: Path, setting: str, largest: int) -> NoReturn:
+    raise UserError(
+        f"{setting}: cannot read {path}: it has more than {largest:,} bytes; give a part of it"
+    )
+
+
+def _line_of(raw: bytes, at: int) -> int:
+    return raw.count(b"\n", 0, at) + 1

@@ -1,0 +1,59 @@
+"""Whether a Ray cluster can answer at an address, in seconds.
+
+Ray itself tries for minutes, with warnings of its own, where nobody listens or another program
+does. Ray's servers speak gRPC, which is HTTP/2: the server's first word tells.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+
+ANSWER_S = 5.0
+"""Longest wait for a connection, and for the first word."""
+
+_CLIENT_PORT = 10001
+_ADDRESS = re.compile(r"(?P<client>ray://)?(?P<host>\[[^\]]+\]|[^:/\s]+)(?::(?P<port>\d{1,5}))?/?")
+
+# RFC 9113, 3.4: the client's preface, with an empty SETTINGS frame; the server's begins alike.
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+_FRAME_BYTES = 9
+_SETTINGS = 4  # type of a frame, its fourth byte
+
+
+def check_answers(address: str) -> None:
+    """Raises ConnectionError where no Ray cluster can be at an address that ray.init takes.
+
+    What has no host and port Ray itself refuses at once.
+    """
+    found = _ADDRESS.fullmatch(_own() if address == "auto" else address)
+    port = found and (found["port"] or (_CLIENT_PORT if found["client"] else None))
+    if not found or not port:
+        return
+    place = (found["host"].strip("[]"), int(port))
+    try:
+        with socket.create_connection(place, timeout=ANSWER_S) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") == "0":  # else it is silent until it is greeted
+                _greet(connection)
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise ConnectionError(f"{place[0]}:{place[1]}: {error}") from None
+
+
+def _greet(connection: socket.socket) -> None:
+    connection.sendall(_PREFACE)
+    frame = b""
+    while len(frame) < _FRAME_BYTES:
+        more = connection.recv(_FRAME_BYTES - len(frame))
+        if not more:
+            raise ConnectionError("another program listens there")
+        frame += more
+    if frame[3] != _SETTINGS:
+        raise ConnectionError("another program listens there")
+
+
+def _own() -> str:
+    """The address of the cluster that was started last on this machine."""
+    from ray._private.services import canonicalize_bootstrap_address
+
+    return str(canonicalize_bootstrap_address("auto"))

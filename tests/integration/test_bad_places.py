@@ -1,0 +1,111 @@
+"""Places that a job cannot use, or that another has: exit 2, one sentence, nothing left behind."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from gfn_ray.runtime.ray_address import check_answers
+from gfn_ray.runtime.run_dir import RunDir
+from good_run import write_run
+from job_runner import JOBS, tiny_number_flags
+from refused_places import contents
+
+LIMIT_S = 120  # of a job that is refused; it loads torch and a tiny model
+
+
+def job(name: str, flags: list[str], home: Path, **variables: str) -> str:
+    """The one line that a job is refused with; it may say nothing else on stderr."""
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [sys.executable, str(JOBS / f"{name}.py"), *flags],
+        cwd=home,
+        env={**environment, "GFN_RAY_HOME": str(home), **variables},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ") and ";" in line
+    return line
+
+
+@pytest.fixture
+def refusing_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    """A port with a web server on it that is neither MLflow's nor Ray's."""
+
+    class Mute(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Nothing on this test's stderr."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mute) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+def test_a_run_that_another_process_works_on_is_not_resumed(tiny_dir: Path, tmp_path: Path) -> None:
+    write_run(tiny_dir, tmp_path)._lock.release()
+    holder = RunDir.reopen(tmp_path / "run")
+    before = contents(tmp_path)
+    line = job("random_number", ["--resume", str(holder.path)], tmp_path)
+    assert f"{holder.path} is in use by another job" in line and "--run-dir" in line
+    assert contents(tmp_path) == before
+
+
+def test_a_ray_address_where_nobody_listens_is_refused_before_anything_is_written(
+    refusing_port: int, tiny_dir: Path, tmp_path: Path
+) -> None:
+    address = f"127.0.0.1:{refusing_port}"
+    flags = tiny_number_flags(tiny_dir, tmp_path)
+    line = job("random_number", flags, tmp_path, RAY_ADDRESS=address)
+    assert f"RAY_ADDRESS is {address!r}" in line and "Connection refused" in line
+    assert contents(tmp_path) == {}
+
+
+def test_a_port_that_nobody_or_another_program_has_is_told_from_rays(
+    refusing_port: int, taken_port: int
+) -> None:
+    for scheme in ("", "ray://"):
+        with pytest.raises(ConnectionError, match="Connection refused"):
+            check_answers(f"{scheme}127.0.0.1:{refusing_port}")
+        with pytest.raises(ConnectionError, match="another program listens there"):
+            check_answers(f"{scheme}127.0.0.1:{taken_port}")
+
+
+@pytest.mark.ray
+def test_a_cluster_that_is_there_answers() -> None:
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        check_answers(ray.get_runtime_context().gcs_address)
+    finally:
+        ray.shutdown()
+
+
+def test_a_tracking_port_that_another_program_has_leaves_no_run_behind(
+    taken_port: int, tiny_dir: Path, tmp_path: Path
+) -> None:
+    uri = f"http://127.0.0.1:{taken_port}"
+    flags = ["--model.name", str(tiny_dir), "--tracking.uri", uri, "--steps", "1"]
+    line = job("tune_base", [*flags, "--run-dir", str(tmp_path / "run")], tmp_path)
+    assert f"--tracking.uri got {uri}" in line
+    assert contents(tmp_path) == {}

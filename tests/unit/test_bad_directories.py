@@ -1,0 +1,338 @@
+"""Run directories that are not what they should be: exit 2, one sentence, nothing changed."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+import gfn_ray
+from gfn_ray.cli import parse
+from gfn_ray.config import CompareJob, RandomNumberJob
+from gfn_ray.durable import COMPLETE
+from gfn_ray.models.adapter_files import WEIGHTS_FILE
+from gfn_ray.models.merged import merged_model_dir
+from gfn_ray.packed import pack, unpack
+from gfn_ray.replay.record_file import preamble
+from gfn_ray.replay.store import ReplayStore
+from gfn_ray.runtime.checkpoints import find_resumption, put_back
+from gfn_ray.runtime.compare_runs import compare_runs
+from gfn_ray.runtime.display import make_display
+from gfn_ray.runtime.run import take_up
+from gfn_ray.runtime.run_dir import RunDir, newest_complete, prune, publish_directory
+from gfn_ray.serving.description import FILE
+from gfn_ray.tasks.random_number import RandomNumberTask
+from gfn_ray.tasks.task import TaskData
+from gfn_ray.tracking.spool import Spool
+from good_run import STEPS, TASK, data_of, mark_again, settings
+from refused_places import (
+    Spoil,
+    a_file,
+    below,
+    contents,
+    cut,
+    empty,
+    fill,
+    flip,
+    gone,
+    promise_too_much,
+    refused,
+    replace,
+)
+
+
+@pytest.fixture(scope="module")
+def data(tiny_dir: Path, good_home: Path) -> TaskData:
+    return data_of(settings(tiny_dir, good_home))
+
+
+def checkpoints(run: Path) -> list[Path]:
+    return [run / "checkpoints" / f"step-{step:06d}" for step in STEPS]
+
+
+def each(spoil: Spoil, name: str) -> Spoil:
+    """Spoils the same file of every checkpoint."""
+    return lambda run: [spoil(one / name) for one in checkpoints(run)]
+
+
+def each_written_so(spoil: Spoil, name: str) -> Spoil:
+    """The same, with checksums of what came of it: another program wrote it so."""
+    return lambda run: [(spoil(one / name), mark_again(one)) for one in checkpoints(run)]
+
+
+def of_format(number: int) -> Spoil:
+    return lambda file: file.write_bytes(pack({**unpack(file.read_bytes()), "format": number}))
+
+
+def finished(run: Path) -> None:
+    (run / "summary.json").write_text("{}")
+
+
+def finished_without_checkpoints(run: Path) -> None:
+    finished(run)
+    empty(run / "checkpoints")
+
+
+# --- A run to be resumed ---
+
+
+def resume(home: Path, data: TaskData, steps: int = 6) -> None:
+    config = parse(RandomNumberJob, ["--resume", str(home / "run"), "--steps", str(steps)])
+    take_up(config, RandomNumberTask(config), data, make_display(steps, 2))
+
+
+RUNS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
+    "missing": (gone, ("--resume got", "has no config.toml")),
+    "a file": (a_file, ("--resume got", "has no config.toml")),
+    "empty": (empty, ("--resume got", "has no config.toml")),
+    "settings and no run": (below("checkpoints", gone), ("--resume got", "has no checkpoints")),
+    "another job's": (
+        below("config.toml", replace("[task]", "[task]\nmiddle = 3")),
+        ("unknown setting task.middle in", "config.toml"),
+    ),
+    "settings of another rank": (
+        below("config.toml", replace("lora_rank = 8", "lora_rank = 16")),
+        ("policy.lora_rank is 16, and was 8", "set it back"),
+    ),
+    "another task's": (
+        each_written_so(replace(f'task = "{TASK}"', 'task = "infill"'), FILE),
+        ("a run of task 'infill'", "the job of 'random_number'"),
+    ),
+    "a flipped bit in every checkpoint": (
+        each(flip, "training"),
+        ("no checkpoint", "is whole", "step-000004/training is not as it was written"),
+    ),
+    "a flipped bit in every adapter": (each(flip, WEIGHTS_FILE), (WEIGHTS_FILE, "not as it was")),
+    "a flipped bit in every replay": (each(flip, "replay"), ("step-000004/replay is not as",)),
+    "truncated checkpoints": (each(cut, "training"), ("training is not as it was written",)),
+    "checkpoints that lack a file": (
+        each(Path.unlink, "training"),
+        ("step-000004/training is missing",),
+    ),
+    "checkpoints without markers": (
+        each(Path.unlink, COMPLETE),
+        ("no checkpoint", "step-000004 has no file COMPLETE"),
+    ),
+    "markers of no sense": (each(fill, COMPLETE), ("COMPLETE cannot be read",)),
+    "markers that list nothing": (
+        each(lambda file: file.write_text("x\n"), COMPLETE),
+        ("COMPLETE is no list of checksums",),
+    ),
+    "a newer format": (
+        each_written_so(of_format(2), "training"),
+        ("step-000004/training has format 2", "the gfn_ray that wrote it"),
+    ),
+    "training of no sense": (each_written_so(fill, "training"), ("step-000004/training is damag",)),
+    "training that promises too much": (
+        each_written_so(promise_too_much, "training"),
+        ("step-000004/training is damaged",),
+    ),
+    "no measurements": (below("start", gone), ("start is missing or torn", "start a new run")),
+    "damaged measurements": (
+        below("start/measured", flip),
+        ("start/measured is not as it was written", "start a new run"),
+    ),
+    "finished": (finished, ("finished after 4 updates", "--steps")),
+    "finished, and cleared": (
+        finished_without_checkpoints,
+        ("finished and has no checkpoint any more", "start a new run"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", RUNS)
+def test_what_is_no_whole_run_is_not_resumed(
+    case: str, home: Path, data: TaskData, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil, named = RUNS[case]
+    spoil(home / "run")
+    refused(lambda: resume(home, data, steps=4), home, capsys, *named)
+
+
+def test_a_run_that_another_process_has_is_not_resumed(
+    home: Path, data: TaskData, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FileLock(home / "run" / ".lock"):
+        refused(
+            lambda: resume(home, data), home, capsys, str(home / "run"), "in use by another job"
+        )
+
+
+def test_of_damaged_checkpoints_the_newest_whole_one_counts_and_the_others_are_set_aside(
+    home: Path, data: TaskData, caplog: pytest.LogCaptureFixture
+) -> None:
+    older, newest = checkpoints(home / "run")
+    flip(newest / "training")
+    config = parse(RandomNumberJob, ["--resume", str(home / "run")])
+    run, before = RunDir(home / "run"), contents(home)
+    with caplog.at_level(logging.WARNING):
+        found = find_resumption(run, TASK, config, data.held_out)
+    assert found is not None and found.training["controller"]["step"] == STEPS[0]
+    (told,) = caplog.messages
+    assert f"{newest.name} is damaged" in told and f"going on from {older}" in told
+    assert contents(home) == before
+
+    put_back(run, found)
+    assert newest_complete(run.checkpoints_dir) == older
+    with publish_directory(run.checkpoint_dir(3)) as directory:
+        (directory / "training").write_bytes(b"newer")
+    prune(run.checkpoints_dir, keep=1)
+    assert newest_complete(run.checkpoints_dir) == run.checkpoint_dir(3)
+
+
+def test_a_resumed_run_shortens_its_own_files_and_no_others(home: Path) -> None:
+    run = RunDir(home / "run")
+    stories = run.path / "stories.jsonl"
+    stories.write_text('{"a": "person\'s own"}\n')
+    put_back(run, None)
+    assert run.metrics_file.stat().st_size == 0
+    assert stories.read_text() == '{"a": "person\'s own"}\n'
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"run_id": 3}', "[" * 100_000])
+def test_a_damaged_name_of_the_mlflow_run_is_refused(
+    content: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunDir(home / "run")
+    run.tracking_file.write_text(content)
+    refused(run.read_tracking, home, capsys, "tracking.json is damaged", "remove it to go on")
+
+
+# --- Replay, and what waits for MLflow ---
+
+STORES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
+    "a log that is damaged in the middle": (
+        lambda replay: flip(replay / "log-000000", 0.3),
+        ("log-000000 is damaged at byte 16", "intact records follow", "move"),
+    ),
+    "a log of a newer format": (
+        lambda replay: fill(replay / "log-000000", preamble(version=9)),
+        ("log-000000 has format 9",),
+    ),
+    "a log of no sense": (
+        lambda replay: fill(replay / "log-000000"),
+        ("log-000000 does not begin as a file of replay does",),
+    ),
+    "a snapshot with a flipped bit": (
+        lambda replay: flip(replay / "snapshot-000000"),
+        ("snapshot-000000 is damaged at byte 16",),
+    ),
+    "a snapshot that is missing": (
+        lambda replay: (replay / "snapshot-000000").unlink(),
+        ("snapshot-000000 is missing",),
+    ),
+    "a log that is a directory": (
+        lambda replay: ((replay / "log-000000").unlink(), (replay / "log-000000").mkdir()),
+        ("replay cannot be kept in", "Is a directory"),
+    ),
+    "a file in its place": (a_file, ("replay cannot be kept in",)),
+}
+
+
+@pytest.mark.parametrize("case", STORES)
+def test_a_damaged_store_is_not_opened(
+    case: str, home: Path, tiny_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil, named = STORES[case]
+    spoil(home / "run" / "replay")
+    config = settings(tiny_dir, home)
+    refused(
+        lambda: ReplayStore(home / "run" / "replay", config.replay, config.seed, lock_wait=0),
+        home,
+        capsys,
+        *named,
+    )
+
+
+def test_a_queue_for_mlflow_that_is_damaged_or_no_file_is_refused(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = home / "run" / "untracked"
+    spool = Spool(file)
+    for step in range(3):
+        spool.append({"metrics": [["loss", 1.0, 0, step]]})
+    flip(file, 0.1)
+    refused(lambda: Spool(file), home, capsys, "untracked, line 1 is damaged", "remove the file")
+    file.unlink()
+    file.mkdir()
+    refused(lambda: Spool(file), home, capsys, "untracked cannot be written", "move it away")
+
+
+def test_the_good_places_are_good(home: Path, data: TaskData, tiny_dir: Path) -> None:
+    resume(home, data)
+    gfn_ray.open(home / "run" / "adapter").close()
+    assert Path(merged_model_dir(str(tiny_dir), home / "run" / "adapter", False)).is_dir()
+    assert compare_runs(CompareJob(runs=(home / "run", home / "run"))) == 0
+
+
+# --- Runs to be compared, and places to write to ---
+
+COMPARED: dict[str, tuple[Spoil, tuple[str, ...]]] = {
+    "missing": (gone, ("cannot read", "--runs takes directories")),
+    "a file": (a_file, ("cannot read",)),
+    "empty": (empty, ("cannot read",)),
+    "a damaged line": (
+        below("queries.jsonl", replace('"phase": "after"', '"phase": after')),
+        ("queries.jsonl, line 4 is damaged", "leave the run out"),
+    ),
+    "a line of bytes": (
+        lambda run: fill(run / "queries.jsonl", b"\xff\xfe\n"),
+        ("queries.jsonl, line 1 is damaged",),
+    ),
+    "a line that is no object": (
+        lambda run: fill(run / "queries.jsonl", b"[1]\n"),
+        ("queries.jsonl, line 1 is damaged (no JSON object with a query_id)",),
+    ),
+    "a line without its query": (
+        below("diagnostics.jsonl", replace('"query_id": "q2"', '"query": 2')),
+        ("diagnostics.jsonl, line 3 is damaged",),
+    ),
+    "a line that nests too deep": (
+        lambda run: fill(run / "queries.jsonl", b"[" * 100_000),
+        ("queries.jsonl, line 1 is damaged",),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", COMPARED)
+def test_what_is_no_finished_run_is_not_compared(
+    case: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil, named = COMPARED[case]
+    spoil(home / "run")
+    runs = (home / "run", home / "run")
+    refused(lambda: compare_runs(CompareJob(runs=runs)), home, capsys, str(home / "run"), *named)
+
+
+@pytest.mark.parametrize(
+    ("place", "named"),
+    [
+        ("run", "which is not empty"),
+        ("run/config.toml", "cannot be written (File exists)"),
+        ("run/config.toml/below", "cannot be written (Not a directory)"),
+        ("/proc/gfn_ray", "/proc/gfn_ray cannot be written"),
+        ("/sys/gfn_ray", "/sys/gfn_ray cannot be written"),
+    ],
+)
+def test_a_run_begins_in_a_new_directory_that_can_be_written(
+    place: str, named: str, home: Path, tiny_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = settings(tiny_dir, home).model_copy(update={"run_dir": home / place})
+    refused(lambda: RunDir.create(config, TASK), home, capsys, "--run-dir got", place, named)
+
+
+@pytest.mark.parametrize("made_before", [False, True])
+def test_a_run_that_never_began_leaves_the_place_as_it_was(
+    made_before: bool, home: Path, tiny_dir: Path
+) -> None:
+    place = home / "another"
+    if made_before:
+        place.mkdir()
+    before = contents(home)
+    run = RunDir.create(settings(tiny_dir, home).model_copy(update={"run_dir": place}), TASK)
+    run.write_config("steps = 1\n")
+    run.discard()
+    assert contents(home) == before
+    assert place.exists() == made_before

@@ -1,0 +1,240 @@
+"""Settings that cannot be: each gets exit code 2 and one sentence with the thing and the cure.
+
+The wording of single values is held by test_cli.py; here are the kinds of mistakes.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gfn_ray.cli import parse
+from gfn_ray.config import (
+    ArithmeticJob,
+    CompareJob,
+    ContinuationJob,
+    InfillJob,
+    RandomNumberJob,
+    SubjectivityJob,
+)
+from job_runner import JOBS
+from refusals import check, contents, put, refusal, sparse, unprivileged
+
+FILE = ("--config", "run.toml")
+DIGITS = "9" * 5000
+
+# What lies at run.toml, the flags, and what the sentence names.
+FILES = {
+    "missing": (None, FILE, ["--config", "run.toml", "No such file", "check the path"]),
+    "directory": (Path.mkdir, FILE, ["--config", "run.toml", "a directory; give a file"]),
+    "pipe": (os.mkfifo, FILE, ["--config", "run.toml", "a pipe; save what it gives to a file"]),
+    "device": (None, ("--config", "/dev/zero"), ["--config", "/dev/zero", "a device; save"]),
+    "link to itself": (lambda p: p.symlink_to(p.name), FILE, ["--config", "run.toml", "links"]),
+    "too large": (sparse(2**30), FILE, ["--config", "run.toml", "more than 262,144 bytes"]),
+    "no name": (None, ("--config=",), ["--config got ''", "it takes a path"]),
+    "home of nobody": (None, ("--config", "~no.one/a"), ["--config got '~no.one/a'", "a path"]),
+    "latin-1": (b"steps = 1\n# caf\xe9\n", FILE, ["run.toml, line 2", "save the file as UTF-8"]),
+    "utf-16": ("steps = 1".encode("utf-16"), FILE, ["run.toml is UTF-16", "save it as UTF-8"]),
+    "NUL": (b"steps = 1\n\0", FILE, ["run.toml, line 2", "a NUL byte", "UTF-8 text"]),
+    "open string": (
+        "a = 'x\nb = 1\n",
+        FILE,
+        ["--config got run.toml", "not TOML", "end of document"],
+    ),
+    "section twice": ("[learner]\n[learner]\n", FILE, ["not TOML", "twice", "line 2"]),
+    "JSON": ('{"steps": 1}', FILE, ["--config got run.toml", "not TOML", "line 1"]),
+    "too deep": (f"a = {'[' * 9999}", FILE, ["run.toml", "nested too deep", "one list"]),
+    "too many digits": (f"steps = {DIGITS}", FILE, ["run.toml", "more than 4,300 digits"]),
+    "too many hex digits": (f"steps = 0x{DIGITS}", FILE, ["steps in run.toml", "too large"]),
+    "too large for a seed": (f"seed = {2**63}", FILE, ["seed in run.toml got 92", "too large"]),
+    "too large for a float": (
+        f"[learner]\nlr = {'9' * 400}",
+        FILE,
+        ["learner.lr in run.toml got 99", "too large; it takes a number, above 0"],
+    ),
+    "infinity": ("[learner]\nlr = inf", FILE, ["learner.lr in run.toml got inf", "a number"]),
+    "date": ("steps = 1979-05-27", FILE, ["steps in run.toml got", "a whole number, at least 0"]),
+    "table for a value": ("[steps]\na = 1", FILE, ["steps in run.toml got {'a': 1}", "a whole"]),
+    "list for a section": ("[[learner]]\nlr = 1", FILE, ["learner in run.toml", "[learner]"]),
+    "choice of another type": (
+        "[policy]\nlora_rank = '8'",
+        FILE,
+        ["policy.lora_rank in run.toml got '8'", "one of 1, 8, 16"],
+    ),
+    "path with a NUL": (r'run_dir = "a\u0000b"', FILE, ["run_dir in run.toml", "a path, or none"]),
+    "setting of another job": ("task.high = 9", FILE, ["setting task.high in run.toml"]),
+    "endless name": (f"{'x' * 9999} = 1", FILE, ["xxx... in run.toml", "--help lists"]),
+    "name that steers a terminal": (r'"\u001b[31m" = 1', FILE, [r"setting \x1b[31m in run.toml"]),
+    "resume in the file": ("resume = 'runs/a'", FILE, ["resume in run.toml", "as a flag"]),
+    "resume beside a file": ("", (*FILE, "--resume", "."), ["--resume", "leave --config run.toml"]),
+    "resume with another seed": (None, ("--resume", ".", "--seed", "1"), ["leave --seed out"]),
+    "resume what is no run": (None, ("--resume", "."), ["--resume got .", "no config.toml"]),
+    "resume below a home of nobody": (None, ("--resume", "~no.one"), ["--resume got '~no.one'"]),
+}
+
+# The job, its flags, and what the sentence names.
+FLAGS = {
+    "misspelt": (InfillJob, ["--task.tempalte", "x"], ["did you mean --task.template?"]),
+    "of another job": (InfillJob, ["--task.labels", "2"], ["unknown setting --task.labels"]),
+    "endless value": (InfillJob, ["--steps", DIGITS], ["--steps got '999", "a whole number"]),
+    "endless word": (InfillJob, ["x" * 9999], ["unexpected argument 'xxx", "--name value"]),
+    "beyond 64 bits": (InfillJob, ["--seed", "9" * 20], ["--seed got '99999", "too large"]),
+    "seed beyond the engine's": (
+        InfillJob,
+        ["--seed", str(2**32)],
+        ["--seed got 4294967296", "at least 0, below 4,294,967,296"],
+    ),
+    "required": (CompareJob, [], ["--runs is missing", "paths"]),
+    "home of nobody": (InfillJob, ["--run-dir", "~no.one/a"], ["--run-dir got '~no.one/a'"]),
+    "three words of two": (
+        SubjectivityJob,
+        ["--task.label-words", "a,b,c"],
+        ["--task.label-words got", "2 of it"],
+    ),
+    "equal words": (SubjectivityJob, ["--task.label-words", "a,a"], ["two different words"]),
+    "unknown of several": (
+        ContinuationJob,
+        ["--task.baselines", "greedy,best"],
+        ["--task.baselines got 'greedy,best'", "some of tempered, nucleus"],
+    ),
+    "template that looks inside": (
+        InfillJob,
+        ["--task.template", "{beginning.x} {ending}"],
+        ["task.template takes {beginning} and {ending} as they stand"],
+    ),
+    "template by an index": (
+        SubjectivityJob,
+        ["--task.answer", "{label[x]}"],
+        ["task.answer takes {label} as they stand", "'{label[x]}'"],
+    ),
+    "template of a great width": (
+        RandomNumberJob,
+        ["--task.prompt", "{low:>99999999999}"],
+        ["task.prompt takes {how}, {low} and {high} as they stand"],
+    ),
+    "template with braces doubled": (
+        InfillJob,
+        ["--task.template", "{{beginning}} {ending}"],
+        ["task.template lacks {beginning}"],
+    ),
+    "two sources": (
+        InfillJob,
+        ["--data.path", "a.csv", "--data.hub", "b/c"],
+        ["data.path (a.csv)", "data.hub (b/c)", "give one"],
+    ),
+    "half a stop": (InfillJob, ["--stop.metric", "elbo"], ["stop.metric", "stop.below", "both"]),
+    "stop that is never read": (
+        InfillJob,
+        ["--stop.metric", "elbo", "--stop.below", "1"],
+        ["stop.metric (elbo)", "eval.every is 0", "set it"],
+    ),
+    "flow that the loss has not": (
+        InfillJob,
+        ["--objective.kind", "vargrad", "--objective.root-flow", "learned"],
+        ["objective.root_flow learned", "leave it at batch_mean"],
+    ),
+    "factor that the loss has not": (
+        InfillJob,
+        ["--objective.kind", "tb", "--objective.subtb-lambda", "0.9"],
+        ["objective.subtb_lambda (0.9)", "leave it out"],
+    ),
+    "empty range": (RandomNumberJob, ["--task.low", "100"], ["task.low (100) must be below"]),
+    "endless range": (RandomNumberJob, ["--task.high", "9" * 18], ["narrow the range"]),
+    "sum of one number": (
+        ArithmeticJob,
+        ["--task.train-operands", "1"],
+        ["task.train_operands takes different numbers from 2 on", "(1,)"],
+    ),
+    "sums too large": (ArithmeticJob, ["--task.largest-operand", "99"], ["task.max_digits (2)"]),
+    "nothing to learn": (
+        ArithmeticJob,
+        ["--task.demonstrations", "0", "--task.problems", "0"],
+        ["task.demonstrations and task.problems are both 0"],
+    ),
+    "shots without demonstrations": (
+        ArithmeticJob,
+        ["--task.demonstrations", "3"],
+        ["task.reward_shots (3) must be below task.demonstrations (3)"],
+    ),
+    "the same temperature twice": (
+        ContinuationJob,
+        ["--task.temperatures", "0.5,0.5"],
+        ["task.temperatures takes different numbers", "0.5, 0.5"],
+    ),
+    "a whole nucleus": (ContinuationJob, ["--task.nucleus", "1"], ["--task.nucleus", "below 1"]),
+    "groups that do not divide": (
+        ContinuationJob,
+        ["--task.diverse-groups", "3"],
+        ["task.diverse_groups (3)", "eval.samples (8)", "change one"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_a_bad_file_of_settings(case, tmp_path, monkeypatch, capsys):
+    content, argv, names = FILES[case]
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path / "run.toml", content)
+    refusal(lambda: parse(InfillJob, argv), capsys, tmp_path, names)
+
+
+def test_a_file_of_settings_that_may_not_be_read(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path / "run.toml", "steps = 1")
+    (tmp_path / "run.toml").chmod(0)
+
+    def body():
+        with unprivileged():
+            return parse(InfillJob, FILE)
+
+    names = ["--config: cannot read run.toml", "Permission denied", "change its permissions"]
+    refusal(body, capsys, tmp_path, names)
+
+
+@pytest.mark.parametrize("case", FLAGS)
+def test_bad_flags(case, tmp_path, monkeypatch, capsys):
+    job, argv, names = FLAGS[case]
+    monkeypatch.chdir(tmp_path)
+    refusal(lambda: parse(job, argv), capsys, tmp_path, names)
+
+
+def test_a_damaged_file_of_a_run_is_named_with_the_flag_that_led_to_it(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path / "config.toml", "steps =\n")
+    names = ["--resume got config.toml", "not TOML", "line 1"]
+    refusal(lambda: parse(InfillJob, ["--resume", "."]), capsys, tmp_path, names)
+
+
+def test_a_byte_order_mark_and_a_file_without_settings_are_no_mistakes(tmp_path):
+    file = tmp_path / "run.toml"
+    for content, steps in ((b"\xef\xbb\xbfsteps = 7", 7), (b"", InfillJob().steps)):
+        file.write_bytes(content)
+        assert parse(InfillJob, ["--config", str(file)]).steps == steps
+
+
+@pytest.mark.parametrize(
+    ("job", "argv", "names"),
+    [
+        ("infill", FILE, ["learner.lr in run.toml got 'fast'", "it takes a number, above 0"]),
+        ("compare", ["--run", "a"], ["unknown setting --run", "did you mean --runs?"]),
+    ],
+)
+def test_a_job_ends_as_its_settings_do(job, argv, names, tmp_path):
+    put(tmp_path / "run.toml", "[learner]\nlr = 'fast'")
+    before = contents(tmp_path)
+    done = subprocess.run(
+        [sys.executable, str(JOBS / f"{job}.py"), *argv],
+        capture_output=True,
+        cwd=tmp_path,
+        text=True,
+        timeout=120,
+    )
+    check(done.returncode, done.stderr, names)
+    assert done.stdout == ""
+    assert contents(tmp_path) == before
