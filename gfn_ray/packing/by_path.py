@@ -51,7 +51,7 @@ def logits_by_path(
         # Padding stands on the right, where no causal model looks at it.
         logits = model(input_ids=ids.to(device), use_cache=False).logits
         for node in rows.tolist():
-            path, at = place[node]
-            if start <= path < start + len(some):
-                found[node] = logits[path - start, at]
+            number, at = place[node]
+            if start <= number < start + len(some):
+                found[node] = logits[number - start, at]
     return torch.stack([found[node] for node in rows.tolist()])

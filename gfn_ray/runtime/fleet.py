@@ -90,7 +90,7 @@ class Fleet:
         together = [[*others, *fleet.samplers]]
         waves = [others, fleet.samplers] if device == "cuda" else together
         for wave in waves:
-            _load(config, wave)
+            _load(config, wave, supervisor)
         return fleet
 
     def calls(self) -> PendingCalls:
@@ -140,9 +140,10 @@ class Fleet:
         return state
 
 
-def _load(config: JobConfig, members: list[Member]) -> None:
-    """Has these actors load their models at the same time, and waits for all. One that cannot
-    do it the first time will not do it the second: nothing is restarted here."""
+def _load(config: JobConfig, members: list[Member], supervisor: Supervisor) -> None:
+    """Has these actors load their models at the same time, and waits for all, passing on what they
+    have to say of them. One that cannot do it the first time will not do it the second: nothing is
+    restarted here."""
     deadline = time.monotonic() + config.runtime.start_timeout_s
     loading = [(member, member.start()) for member in members]
     try:
@@ -152,7 +153,9 @@ def _load(config: JobConfig, members: list[Member]) -> None:
                 raise RunFailed(
                     late(member.name, "load its model", config.runtime, "start_timeout_s")
                 )
-            value_of(ref, member.name, "load its model")
+            remark = value_of(ref, member.name, "load its model")
+            if remark:
+                supervisor.observe(remark)
             member.up()
     except (ActorLost, DataLost, RunFailed) as error:
         free = ", ".join(f"{v:g} {k}" for k, v in ray.available_resources().items() if v)

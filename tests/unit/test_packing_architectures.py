@@ -6,8 +6,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from gfn_ray.config import InfillJob, ModelConfig, PolicyConfig
 from gfn_ray.packing.forest import ROOT, TokenForest
 from gfn_ray.packing.forward import forest_log_probs, reads_forests
+from gfn_ray.runtime.actors import LearnerActor
+from makers import make_support
 
 VOCABULARY = 97
 GPT = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
@@ -110,3 +113,21 @@ def test_a_model_that_reads_none_is_given_one_path_after_another(kind):
 def test_a_path_longer_than_the_models_window_is_read_alone():
     model = random_model("mistral", **{**LLAMA, "sliding_window": 4})
     assert_same_values_and_gradients(model)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "targets", "told"),
+    [
+        ("bloom", BY_PATH["bloom"], ("query_key_value",), "BloomForCausalLM does not take"),
+        ("gptj", PACKED["gptj"], ("q_proj", "v_proj"), None),
+    ],
+)
+def test_a_person_is_told_where_a_model_reads_no_forest(kind, settings, targets, told, tmp_path):
+    random_model(kind, **settings).save_pretrained(tmp_path)
+    config = InfillJob(
+        model=ModelConfig(name=str(tmp_path)),
+        policy=PolicyConfig(lora_rank=8, lora_targets=targets),
+    )
+    support = make_support(vocab_size=VOCABULARY)
+    remark = LearnerActor(config, "cpu", support.to_wire(), []).load()
+    assert remark is None if told is None else told in remark
