@@ -86,7 +86,8 @@ def load_tokenizer(path: str, trust_remote_code: bool) -> PreTrainedTokenizerBas
 
 
 def load_causal_lm(path: str, dtype: str, device: str, trust_remote_code: bool) -> PreTrainedModel:
-    """A resolved model, frozen, in eval mode, with SDPA attention; dtype as in config.DType.
+    """A resolved model, frozen, in eval mode; dtype as in config.DType. Attention is
+    transformers' choice: SDPA, or its plain one for models that have no other.
 
     device is 'cpu', 'cuda' or 'cuda:N'.
     """
@@ -100,7 +101,6 @@ def load_causal_lm(path: str, dtype: str, device: str, trust_remote_code: bool) 
         loaded = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=getattr(torch, dtype),
-            attn_implementation="sdpa",
             local_files_only=Path(path).is_dir(),
             trust_remote_code=trust_remote_code,
             use_safetensors=True,  # left to itself, transformers falls back to pickled weights

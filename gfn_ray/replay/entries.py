@@ -14,7 +14,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gfn_ray.config import ReplayConfig
 from gfn_ray.replay.columns import from_columns, to_columns
@@ -97,9 +96,9 @@ class EntryTable:
         self.times_sampled[slot] = 0
         self.arrival[slot] = arrival
         self.length[slot] = len(trajectory)
-        self.log_reward[slot] = trajectory.final_log_reward
+        self.log_reward[slot] = log_reward = trajectory.final_log_reward
         self.loss[slot] = loss
-        self._weigh(np.array([slot]))
+        self.log_weight[slot] = self._weighed(log_reward, loss, version)
 
     def clear(self, slot: int) -> None:
         """Empty a slot; updates that still name its old generation will be ignored."""
@@ -110,7 +109,9 @@ class EntryTable:
     def set_losses(self, slots: IndexArray, losses: WeightArray) -> None:
         """Record the latest losses [N] of slots [N]."""
         self.loss[slots] = losses
-        self._weigh(slots)
+        self.log_weight[slots] = self._weighed(
+            self.log_reward[slots], losses, self.recency_version[slots]
+        )
 
     def move_gate(self, oldest_version: int) -> IndexArray:
         """Shut out policy versions below `oldest_version`; rows [N] of the queries affected.
@@ -138,8 +139,12 @@ class EntryTable:
         among equals, the one written longest ago.
         """
         held = np.array(slots, dtype=np.int64)
-        order = np.lexsort((self.arrival[held], self.log_weight[held], self.eligible(held)))
-        return int(held[order[0]])
+        useless = ~self.eligible(held)
+        if useless.any():
+            held = held[useless]
+        weights = self.log_weight[held]
+        lowest = held[weights == weights.min()]
+        return int(lowest[self.arrival[lowest].argmin()])
 
     def log_masses(self, slots: IndexArray, starts: IndexArray) -> WeightArray:
         """Log of the mean weight over eligible entries, a value a query.
@@ -191,15 +196,15 @@ class EntryTable:
         self.generation[:] = state["generation"]
         self._oldest_version = state["oldest_version"]
 
-    def _weigh(self, slots: IndexArray) -> None:
-        log_score: npt.NDArray[np.float64] | float
+    def _weighed(self, log_reward: Any, loss: Any, version: Any) -> Any:
+        """Log weights of entries [N], or of one."""
+        log_score: Any
         if self._priority == "log_reward":
             # The best of the query is left out: a common factor within it, and log_masses
             # takes it off where queries are compared.
-            log_score = self.log_reward[slots]
+            log_score = log_reward
         elif self._priority == "loss":
-            log_score = np.log(np.abs(self.loss[slots]) + LOSS_FLOOR)
+            log_score = np.log(np.abs(loss) + LOSS_FLOOR)
         else:
             log_score = 0.0
-        growth = self._log_growth * self.recency_version[slots]
-        self.log_weight[slots] = self._alpha * log_score + growth
+        return self._alpha * log_score + self._log_growth * version

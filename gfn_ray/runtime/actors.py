@@ -239,7 +239,9 @@ class LearnerActor:
         self._support = support_from_wire(support)
         self._queries = _queries(queries)
 
-    def load(self) -> None:
+    def load(self) -> str | None:
+        """What a person should know of the model, if anything."""
+        from gfn_ray.packing.forward import reads_forests
         from gfn_ray.policy.adapter import add_adapter
         from gfn_ray.policy.likelihood import LikelihoodTrainer
         from gfn_ray.policy.trainer import PolicyTrainer
@@ -254,6 +256,12 @@ class LearnerActor:
             lr=config.warm_start.lr,
             max_grad_norm=learner.max_grad_norm,
             tokens_per_forward=learner.tokens_per_forward,
+        )
+        if reads_forests(model):
+            return None
+        return (
+            f"--model.name: {type(base).__name__} does not take the attention mask of a tree, so "
+            "trajectories cannot share what they have in common: updates and rewards are slower"
         )
 
     def publish(self) -> tuple[Wire, Wire]:

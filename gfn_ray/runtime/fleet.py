@@ -170,11 +170,13 @@ def load(config: RuntimeConfig, supervisor: Supervisor, members: list[Member]) -
 
 def _first_loaded(member: Member, loading: Any, supervisor: Supervisor) -> None:
     try:
-        value_of(loading, member.name, "load its model")
+        remark = value_of(loading, member.name, "load its model")
     except ActorDied as death:
         supervisor.replace(member, str(death))
-    else:
-        member.up()
+        return
+    member.up()
+    if remark:
+        supervisor.observe(remark)
 
 
 def _resources(config: JobConfig, device: str, gpus: float) -> dict[str, float]:

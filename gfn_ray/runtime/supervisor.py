@@ -62,7 +62,7 @@ class Supervisor:
         record: Callable[[Restart], None],
     ) -> None:
         self._config = config
-        self._observe = observe
+        self.observe = observe
         self._record = record
         self._absent: list[_Absence] = []
         self._causes: list[tuple[str, str]] = []
@@ -110,7 +110,7 @@ class Supervisor:
             raise RunFailed(f"{cause}; of {FIRST_LOADS} tries none has loaded")
         delay = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2**member.failures_in_a_row)
         member.failures_in_a_row += 1
-        self._observe(f"{cause}; restarting it in {delay:g} s ({done} of {budget} restarts)")
+        self.observe(f"{cause}; restarting it in {delay:g} s ({done} of {budget} restarts)")
         self._absent.append(_Absence(member, cause, lost_at, time.monotonic() + delay))
 
     def _see_to(self, absence: _Absence) -> None:
@@ -145,7 +145,7 @@ class Supervisor:
             time.monotonic() - absence.lost_at,
         )
         self.restarts.append(back)
-        self._observe(f"{member.name} is back after {back.seconds:.1f} s")
+        self.observe(f"{member.name} is back after {back.seconds:.1f} s")
         self._record(back)
 
     def _check_deadline(self, absence: _Absence, what: str, setting: str) -> None:

@@ -1,0 +1,57 @@
+"""Logits of a forest for models that cannot read one: each path as a row of an ordinary batch.
+
+A tree's attention pattern is a four-dimensional mask and position ids that are not 0, 1, 2, ...;
+models with ALiBi or a recurrent state refuse them or, worse, read something else. `forward.py`
+finds out which ones do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gfn_ray.packing.forest import ROOT, TokenForest
+
+ROWS = 16  # paths in one forward
+
+
+def logits_by_path(
+    model: Any, forest: TokenForest, rows: npt.NDArray[np.int64], device: torch.device
+) -> Tensor:
+    """Next-token logits [R, V] after the given nodes, at the model's own precision."""
+    parents = forest.parents
+    inner: set[int] = set()
+    for node in rows.tolist():
+        above = int(parents[node])
+        while above != ROOT and above not in inner:
+            inner.add(above)
+            above = int(parents[above])
+    place: dict[int, tuple[int, int]] = {}  # node -> path, position on it
+    paths: list[list[int]] = []
+    for end in (int(node) for node in rows if int(node) not in inner):
+        path = []
+        node = end
+        while node != ROOT:
+            path.append(node)
+            node = int(parents[node])
+        path.reverse()
+        place.update({one: (len(paths), at) for at, one in enumerate(path)})
+        paths.append(path)
+    found: dict[int, Tensor] = {}
+    for start in range(0, len(paths), ROWS):
+        some = paths[start : start + ROWS]
+        width = max(map(len, some))
+        ids = torch.zeros(len(some), width, dtype=torch.int64)
+        for row, path in enumerate(some):
+            ids[row, : len(path)] = torch.from_numpy(forest.token_ids[path])
+        # Padding stands on the right, where no causal model looks at it.
+        logits = model(input_ids=ids.to(device), use_cache=False).logits
+        for node in rows.tolist():
+            number, at = place[node]
+            if start <= number < start + len(some):
+                found[node] = logits[number - start, at]
+    return torch.stack([found[node] for node in rows.tolist()])

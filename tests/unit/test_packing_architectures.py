@@ -1,0 +1,133 @@
+"""One forward over a forest is one forward a path, in each family of models: values and gradients
+where the model reads a forest, and by the way round it where it does not."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from gfn_ray.config import InfillJob, ModelConfig, PolicyConfig
+from gfn_ray.packing.forest import ROOT, TokenForest
+from gfn_ray.packing.forward import forest_log_probs, reads_forests
+from gfn_ray.runtime.actors import LearnerActor
+from makers import make_support
+
+VOCABULARY = 97
+GPT = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+LLAMA = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
+PACKED = {
+    "llama": LLAMA,
+    "qwen2": LLAMA,
+    "qwen3": {**LLAMA, "head_dim": 8},
+    "mistral": {**LLAMA, "sliding_window": None},
+    "gpt2": GPT,
+    "gptj": {**GPT, "rotary_dim": 8},
+    "gpt_neox": {k: v for k, v in LLAMA.items() if k != "num_key_value_heads"},
+    "opt": {**LLAMA, "ffn_dim": 64, "word_embed_proj_dim": 32},
+}
+BY_PATH = {
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
+    "mamba": {"hidden_size": 32, "num_hidden_layers": 2},
+}
+
+
+def random_model(kind, **settings):
+    config = AutoConfig.for_model(
+        kind, vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=0, pad_token_id=0, **settings
+    )
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(4.0)  # away from uniform: a wrong history has to show
+    return model
+
+
+def branches(seed=0):
+    """A forest of two prompts with branches that share a beginning: (prompt, z, nodes of z)."""
+    rng = np.random.default_rng(seed)
+    forest, found = TokenForest(), []
+    for _ in range(2):
+        prompt = rng.integers(5, VOCABULARY, 6)
+        root = forest.add_path(prompt, ROOT)[-1]
+        stem = rng.integers(5, VOCABULARY, 2)
+        for length in (1, 3, 5):
+            z = np.concatenate([stem, rng.integers(5, VOCABULARY, length)])
+            found.append((prompt, z, forest.add_path(z, root)))
+    return forest, found
+
+
+def packed(model):
+    forest, found = branches()
+    nodes = sorted({node for *_, path in found for node in path})
+    log_prob = forest_log_probs(model, forest, nodes).log_prob
+    return torch.stack([log_prob[path].sum() for *_, path in found])
+
+
+def alone(model):
+    sums = []
+    for prompt, z, _ in branches()[1]:
+        ids = torch.from_numpy(np.concatenate([prompt, z]))[None]
+        log_probs = model(input_ids=ids, use_cache=False).logits[0, :-1].log_softmax(-1)
+        sums.append(log_probs.gather(1, ids[0, 1:, None])[len(prompt) - 1 :].sum())
+    return torch.stack(sums)
+
+
+def assert_same_values_and_gradients(model):
+    mine, theirs = packed(model), alone(model)
+    assert torch.allclose(mine, theirs, rtol=1e-5, atol=1e-5)
+    weights = torch.linspace(-1, 1, len(mine))  # no symmetry that could hide a mix-up
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    gradients = [
+        torch.autograd.grad((one * weights).sum(), parameters, allow_unused=True)
+        for one in (mine, theirs)
+    ]
+    mine, theirs = ([g for g in found if g is not None] for found in gradients)
+    largest = max(float(gradient.abs().max()) for gradient in theirs)
+    for one, other in zip(mine, theirs, strict=True):
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-5 * largest)
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_a_model_that_reads_forests_gives_the_same_packed_and_alone(kind):
+    model = random_model(kind, **PACKED[kind])
+    assert reads_forests(model)
+    assert_same_values_and_gradients(model)
+
+
+@pytest.mark.parametrize("kind", BY_PATH)
+def test_a_model_that_reads_none_is_given_one_path_after_another(kind):
+    model = random_model(kind, **BY_PATH[kind])
+    assert not reads_forests(model)
+    assert_same_values_and_gradients(model)
+
+
+def test_a_path_longer_than_the_models_window_is_read_alone():
+    model = random_model("mistral", **{**LLAMA, "sliding_window": 4})
+    assert_same_values_and_gradients(model)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "targets", "told"),
+    [
+        ("bloom", BY_PATH["bloom"], ("query_key_value",), "BloomForCausalLM does not take"),
+        ("gptj", PACKED["gptj"], ("q_proj", "v_proj"), None),
+    ],
+)
+def test_a_person_is_told_where_a_model_reads_no_forest(kind, settings, targets, told, tmp_path):
+    random_model(kind, **settings).save_pretrained(tmp_path)
+    config = InfillJob(
+        model=ModelConfig(name=str(tmp_path)),
+        policy=PolicyConfig(lora_rank=8, lora_targets=targets),
+    )
+    support = make_support(vocab_size=VOCABULARY)
+    remark = LearnerActor(config, "cpu", support.to_wire(), []).load()
+    assert remark is None if told is None else told in remark
