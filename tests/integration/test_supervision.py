@@ -237,14 +237,15 @@ def test_an_actor_without_address_space_is_replaced(cluster, tmp_path):
 
 
 def test_a_call_that_ray_will_not_even_take_ends_the_run_with_a_sentence(cluster):
-    crew = Crew(options={"max_pending_calls": 1})
+    few = {"max_pending_calls": 2}
+    crew = Crew(options=few)
     calls = crew.calls()
     with pytest.raises(RunFailed, match="Ray could not let the counter count: The task"):
-        for _ in range(2):
+        for _ in range(100):
             calls.add(crew.member, "count", lambda actor: actor.state.remote(), print)
-    calls.run_all()
-    for amount in (1, 10):
-        crew.ask("add", amount, changes_state=True)
+    crew = Crew(options=few)
+    for _ in range(100):
+        crew.member.changed_by(lambda actor: actor.add.remote(1))
     crew.kill()
     with pytest.raises(RunFailed, match="Ray could not let the counter take up its work again"):
         crew.ask("add", 100)
