@@ -83,6 +83,10 @@ exactness: setup ## Train every objective on a posterior that can be listed; hal
 continuation-plane: setup ## Draw finished continuation runs on one plane (ARGS="RUN_DIR ... --out plane")
 	@$(PYTHON) benchmarks/continuation_plane.py $(ARGS)
 
+.PHONY: bench
+bench: setup ## Measure ours beside the plain way, five rounds each; an hour (ARGS="--help")
+	@$(PYTHON) benchmarks/bench.py $(ARGS)
+
 .PHONY: mutants
 mutants: setup ## Put bugs into a copy, one at a time, and see that a test fails on each
 	@$(PYTHON) scripts/mutation_check.py
