@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
+import os
 import sys
 import tempfile
 import time
@@ -48,6 +48,7 @@ WARM_UP = 0.25  # share of the samples that are left out: caches fill, allocator
 BLOCKS = 20
 GROWTH = 0.05  # of the mean, in an hour
 MIB = 2**20
+SHARED = Path("/dev/shm")
 
 Series = dict[str, list[float]]
 Array = npt.NDArray[np.float64]
@@ -91,10 +92,8 @@ def look(victim: Victim) -> dict[str, float]:
         found[f"{kind}: memory, MiB"] = process.memory_full_info().uss / MIB
         found[f"{kind}: open files"] = process.num_fds()
         found[f"{kind}: threads"] = process.num_threads()
-    # Ray's store is a file without a name there, so its size is only seen in what is used in all.
-    shared = Path("/dev/shm")
-    found["/dev/shm: files"] = len(list(shared.iterdir()))
-    found["/dev/shm, Ray's store in it: MiB"] = shutil.disk_usage(shared).used / MIB
+    found["/dev/shm: files with a name"] = len(list(SHARED.iterdir()))
+    found["object store in /dev/shm: MiB"] = _store(victim) / MIB
     found["run directory: MiB"] = sum(_sizes(victim.run_dir)) / MIB
     return found
 
@@ -172,6 +171,17 @@ def main() -> int:
     files = save_figure(plot(hours, seen), home / "soak", "A run's memory over time", 110)
     print(f"\n{table(trends)}\n\ndrawn: {files[0]}")
     return 1 if any(one.grows for one in trends) else 0
+
+
+def _store(victim: Victim) -> int:
+    """Bytes that Ray's store takes up: its file has no name any more, but its raylet holds it."""
+    taken = 0
+    for one in psutil.Process(victim.process.pid).children(recursive=True):
+        if one.name() == "raylet":
+            for held in Path(f"/proc/{one.pid}/fd").iterdir():
+                if os.readlink(held).startswith(f"{SHARED}/"):
+                    taken += 512 * held.stat().st_blocks
+    return taken
 
 
 def _sizes(directory: Path) -> list[int]:
