@@ -23,7 +23,7 @@ def logits_by_path(
     model: Any, forest: TokenForest, rows: npt.NDArray[np.int64], device: torch.device
 ) -> Tensor:
     """Next-token logits [R, V] after the given nodes, at the model's own precision."""
-    parents = forest.parents
+    parents, token_ids = forest.parents, forest.token_ids
     inner: set[int] = set()
     for node in rows.tolist():
         above = int(parents[node])
@@ -47,7 +47,7 @@ def logits_by_path(
         width = max(map(len, some))
         ids = torch.zeros(len(some), width, dtype=torch.int64)
         for row, path in enumerate(some):
-            ids[row, : len(path)] = torch.from_numpy(forest.token_ids[path])
+            ids[row, : len(path)] = torch.from_numpy(token_ids[path])
         # Padding stands on the right, where no causal model looks at it.
         logits = model(input_ids=ids.to(device), use_cache=False).logits
         for node in rows.tolist():

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gfn_ray.errors import out_of_memory
 from gfn_ray.packing.by_path import logits_by_path
 from gfn_ray.packing.forest import ROOT, TokenForest
 
@@ -109,7 +110,9 @@ def reads_forests(model: Any) -> bool:
         device = next(model.parameters()).device
         try:
             packed = _packed_logits(model, forest, rows, device).float().log_softmax(-1)
-        except (TypeError, ValueError, RuntimeError, IndexError):
+        except (TypeError, ValueError, RuntimeError, IndexError) as error:
+            if out_of_memory(error):
+                raise  # says nothing of the model, and would be remembered as if it did
             _READS_FORESTS[model] = False  # by what it says of the mask or of an argument
         else:
             alone = logits_by_path(model, forest, rows, device).float().log_softmax(-1)

@@ -21,15 +21,7 @@ def open_books(config: ConfigT, name: str, display: Display) -> tuple[RunDir, Tr
     try:
         directory.write_config(dump_toml(redacted(config)))
         display.phase("opening MLflow")
-        tracker = Tracker.start(
-            resolve_tracking_uri(config.tracking.uri),
-            config.tracking.experiment,
-            directory.path.name,
-            config.model_dump(mode="json"),
-            directory.untracked_file,
-            artifact_root=output_root() / "mlruns",
-            delivery=delivery(config, directory),
-        )
+        tracker = _tracker(config, directory, None)
     except BaseException:
         directory.discard()
         raise
@@ -44,19 +36,24 @@ def reopen_books(config: JobConfig, directory: RunDir, display: Display) -> Trac
     Raises UserError where the tracking store does not have that run.
     """
     display.phase("opening MLflow")
-    tracker = Tracker.start(
+    tracker = _tracker(config, directory, directory.read_tracking())
+    directory.write_config(dump_toml(redacted(config.model_copy(update={"resume": None}))))
+    directory.write_tracking(tracker.run_id)
+    return tracker
+
+
+def _tracker(config: ConfigT, directory: RunDir, run_id: str | None) -> Tracker:
+    """run_id: of the MLflow run to go on with; None: a new one."""
+    return Tracker.start(
         resolve_tracking_uri(config.tracking.uri),
         config.tracking.experiment,
         directory.path.name,
         config.model_dump(mode="json"),
         directory.untracked_file,
         artifact_root=output_root() / "mlruns",
-        run_id=directory.read_tracking(),
+        run_id=run_id,
         delivery=delivery(config, directory),
     )
-    directory.write_config(dump_toml(redacted(config.model_copy(update={"resume": None}))))
-    directory.write_tracking(tracker.run_id)
-    return tracker
 
 
 def check_login(config: JobConfig, directory: RunDir) -> None:

@@ -5,10 +5,10 @@ import os
 import resource
 import signal
 import sys
-import time
 
 import pytest
 import ray
+from victim import await_true
 
 from gfn_ray.config import RuntimeConfig
 from gfn_ray.errors import RunFailed, UserError
@@ -304,9 +304,12 @@ def test_restarts_in_a_row_wait_longer_each_time(cluster):
     crew = Crew()
     crew.kill()
     crew.supervisor.lost(crew.member, crew.member.generation, "it died")
-    while not crew.restarts:
+
+    def is_back():
         crew.supervisor.attend()
-        time.sleep(0.05)
+        return crew.restarts
+
+    await_true(is_back, 60.0, "the actor did not come back")
     crew.supervisor.lost(crew.member, crew.member.generation, "it died")
     assert "in 1 s" in crew.said[0] and "in 2 s" in crew.said[2]
 
