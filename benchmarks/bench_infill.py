@@ -25,8 +25,11 @@ from gfn_ray.models.loading import load_causal_lm, load_tokenizer, resolve_model
 from gfn_ray.policy.adapter import add_adapter
 from gfn_ray.policy.log_q import TrajectoryGroup
 from gfn_ray.policy.trainer import PolicyTrainer
+from gfn_ray.rewards.reward import Reward
 from gfn_ray.sampling.environment import vllm_environment
+from gfn_ray.support import Support
 from gfn_ray.tasks.infill import InfillTask
+from gfn_ray.tasks.task import TaskData
 from gfn_ray.trajectory import Query, Trajectory
 
 QUERIES, PER_QUERY = 2, 8
@@ -34,9 +37,9 @@ QUERIES, PER_QUERY = 2, 8
 LR = 1e-7
 
 
-def settings(terminable: str = "every") -> InfillJob:
+def settings() -> InfillJob:
     return InfillJob(
-        task=InfillConfig(terminable=terminable, min_len=4, max_len=20),
+        task=InfillConfig(terminable="every", min_len=4, max_len=20),
         sampler=SamplerConfig(
             max_batch=256, kv_cache_mb=1024, tempered_fraction=0.0, epsilon_fraction=0.0
         ),
@@ -51,12 +54,7 @@ class Bench:
     def __init__(self, rounds: int) -> None:
         self._rounds = rounds
         self.config = settings()
-        self._path = resolve_model(self.config.model)
-        self._tokenizer = load_tokenizer(self._path, False)
         self._drawn = 0
-        data = InfillTask(self.config).load(self._tokenizer, vocab_size(self._path, False))
-        self.queries, self.support, self._reward = data.train, data.support, data.reward
-        self._reward.load(lambda: self.frozen)
 
     def figures(self) -> dict[str, Callable[[], Figure]]:
         """By name, in the order in which they are best measured."""
@@ -73,7 +71,8 @@ class Bench:
         return side_by_side(
             "step",
             seconds(self._our_update),
-            seconds(lambda: book.update(self._next(QUERIES), PER_QUERY, 1.0)),
+            # The same queries each time: rounds must not differ in their work.
+            seconds(lambda: book.update(self.queries[:QUERIES], PER_QUERY, 1.0)),
             rounds=self._rounds,
             unit="s",
         )
@@ -167,6 +166,32 @@ class Bench:
         )
 
     @cached_property
+    def _path(self) -> str:
+        return resolve_model(self.config.model)
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return load_tokenizer(self._path, False)
+
+    @cached_property
+    def _data(self) -> TaskData:
+        return InfillTask(self.config).load(self._tokenizer, vocab_size(self._path, False))
+
+    @property
+    def queries(self) -> list[Query]:
+        return self._data.train
+
+    @property
+    def support(self) -> Support:
+        return self._data.support
+
+    @cached_property
+    def _reward(self) -> Reward:
+        reward = self._data.reward
+        reward.load(lambda: self.frozen)
+        return reward
+
+    @cached_property
     def frozen(self) -> Any:
         return load_causal_lm(self._path, "float32", "cpu", False)
 
@@ -192,7 +217,7 @@ class Bench:
 
     def _our_update(self) -> None:
         groups = []
-        for query in self._next(QUERIES):
+        for query in self.queries[:QUERIES]:
             scored = self._reward.score([(query, t) for t in self._sampled(query, PER_QUERY)])
             groups.append(TrajectoryGroup(query.prompt_ids, scored))
         self.trainer.step(groups)
@@ -209,7 +234,3 @@ class Bench:
 
         self._drawn += 1
         return on_policy_plan(count, np.random.default_rng(self._drawn))
-
-    def _next(self, count: int) -> list[Query]:
-        """The same queries each time: rounds must not differ in their work."""
-        return self.queries[:count]
