@@ -74,6 +74,15 @@ class TokenForest:
         """Depth of each node [L], counted from 0."""
         return np.array(self._depths, dtype=np.int64)
 
+    def with_ancestors(self, nodes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The given nodes and all that they come after, in order."""
+        kept = np.zeros(len(self), dtype=np.bool_)
+        kept[nodes] = True
+        for node in range(len(self) - 1, -1, -1):
+            if kept[node] and self._parents[node] != ROOT:
+                kept[self._parents[node]] = True
+        return np.flatnonzero(kept)
+
     def ancestors(self) -> npt.NDArray[np.bool_]:
         """Attention pattern [L, L]: row i is True at i and at every ancestor of i."""
         seen = np.eye(len(self), dtype=np.bool_)

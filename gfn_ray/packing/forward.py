@@ -1,8 +1,9 @@
 """Log-probabilities of a causal LM on a packed forest.
 
-Owns the attention mask, the reading of logits where a log-probability is wanted and
-nowhere else, and the renormalisation under a support. Source of the idea: tree
-attention as in speculative decoding (Miao et al. 2023, SpecInfer), here with gradients.
+Owns the attention mask, what of a forest is computed, and which of the ways to read it a model can
+take. `head` turns hidden states into log-probabilities, `by_path` reads what cannot be packed.
+Source of the idea: tree attention as in speculative decoding (Miao et al. 2023, SpecInfer), here
+with gradients.
 """
 
 from __future__ import annotations
@@ -14,17 +15,32 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gfn_ray.errors import out_of_memory
 from gfn_ray.packing.by_path import logits_by_path
 from gfn_ray.packing.forest import ROOT, TokenForest
+from gfn_ray.packing.head import Reads, read_hidden, read_logits
 
 # Most nats between the two ways on the same weights: bfloat16 strays by less, a token that is seen
 # or not seen by mistake by more.
 AGREEMENT = 0.1
+# Most that a head's own product may differ from the model's logits, as a share of the largest: they
+# are the same product, unless the model does something else to its logits.
+SAME_LOGITS = 1e-5
 
-_READS_FORESTS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+
+@dataclass(frozen=True)
+class Ways:
+    """forests: the model takes a tree's mask and positions, and heeds them. plain_head: its logits
+    are a linear layer's of its last hidden states, and nothing is done to them after."""
+
+    forests: bool
+    plain_head: bool
+
+
+_WAYS: WeakKeyDictionary[Any, Ways] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -70,38 +86,33 @@ def forest_log_probs(
     if (parents[wanted] == ROOT).any():
         raise ValueError("the first token of a tree has no history to be scored from")
     rows = np.unique(np.concatenate([parents[wanted], stops]))
-    row_index = {int(node): index for index, node in enumerate(rows)}
     device = next(model.parameters()).device
-
-    logits = _logits_at(model, forest, rows, device)  # [R, V]
-    if legal is not None:
-        kinds = torch.tensor([legal.row_of_node[int(node)] for node in rows], device=device)
-        # The lowest finite float, not -inf: gradients of an all-masked entry stay finite.
-        logits = logits.masked_fill(~legal.masks[kinds], torch.finfo(logits.dtype).min)
-    normaliser = torch.logsumexp(logits, dim=-1)  # [R]
-
-    # One gather of logits minus the normaliser: a full log-softmax would double the memory.
-    picked_rows = _index([row_index[int(parent)] for parent in parents[wanted]], device)
-    tokens = _index(forest.token_ids[wanted], device)
-    picked = logits[picked_rows, tokens] - normaliser[picked_rows]
-    log_prob = logits.new_zeros(len(forest)).index_put((_index(wanted, device),), picked)
-
-    log_stop = logits.new_zeros(len(forest))
-    if len(stops):
-        if legal is None:
-            raise ValueError("stop_nodes needs the support that says which tokens stop")
-        stop_rows = _index([row_index[int(node)] for node in stops], device)
-        stop_logits = logits[stop_rows][:, legal.stop_ids]
-        values = torch.logsumexp(stop_logits, dim=-1) - normaliser[stop_rows]
-        log_stop = log_stop.index_put((_index(stops, device),), values)
+    if len(stops) and legal is None:
+        raise ValueError("stop_nodes needs the support that says which tokens stop")
+    reads = Reads(
+        picked_rows=_index(np.searchsorted(rows, parents[wanted]), device),
+        picked_tokens=_index(forest.token_ids[wanted], device),
+        stop_rows=_index(np.searchsorted(rows, stops), device),
+        stop_ids=_index([], device) if legal is None else legal.stop_ids,
+        kinds=_index([legal.row_of_node[int(n)] for n in rows], device) if legal else None,
+        legal=legal.masks if legal else None,
+    )
+    picked, stopping = _read(model, forest, rows, reads, device)
+    empty = picked.new_zeros(len(forest))
+    log_prob = empty.index_put((_index(wanted, device),), picked)
+    log_stop = empty.index_put((_index(stops, device),), stopping)
     return NodeLogProbs(log_prob, log_stop)
 
 
-@torch.no_grad()
 def reads_forests(model: Any) -> bool:
-    """Whether the model takes a tree's mask and positions, and heeds them: tried out once, on a
-    small forest, against one forward a path."""
-    if model not in _READS_FORESTS:
+    """Whether the model takes a tree's mask and positions, and heeds them."""
+    return _ways(model).forests
+
+
+@torch.no_grad()
+def _ways(model: Any) -> Ways:
+    """Tried out once, on a small forest, against one forward a path."""
+    if model not in _WAYS:
         forest = TokenForest()
         stem = forest.add_tree([1, 2, 3])
         for branch in ([4, 5, 6, 7], [4, 6, 5], [5, 4]):
@@ -109,44 +120,84 @@ def reads_forests(model: Any) -> bool:
         rows = np.arange(len(forest))
         device = next(model.parameters()).device
         try:
-            packed = _packed_logits(model, forest, rows, device).float().log_softmax(-1)
+            packed = model(**_inputs(model, forest, rows, device)).logits[0]
+            plain_head = _head_is_plain(model, forest, packed, device)
         except (TypeError, ValueError, RuntimeError, IndexError) as error:
             if out_of_memory(error):
                 raise  # says nothing of the model, and would be remembered as if it did
-            _READS_FORESTS[model] = False  # by what it says of the mask or of an argument
+            # By what it says of the mask or of an argument.
+            _WAYS[model] = Ways(forests=False, plain_head=False)
         else:
             alone = logits_by_path(model, forest, rows, device).float().log_softmax(-1)
-            _READS_FORESTS[model] = bool((packed - alone).abs().max() < AGREEMENT)
-    return _READS_FORESTS[model]
+            agrees = (packed.float().log_softmax(-1) - alone).abs().max() < AGREEMENT
+            _WAYS[model] = Ways(bool(agrees), plain_head)
+    return _WAYS[model]
 
 
-def _logits_at(
-    model: Any, forest: TokenForest, rows: npt.NDArray[np.int64], device: torch.device
-) -> Tensor:
-    """Next-token logits [R, V] after the given nodes, at least float32."""
+def _head_is_plain(model: Any, forest: TokenForest, logits: Tensor, device: torch.device) -> bool:
+    head = model.get_output_embeddings()
+    if type(head) is not torch.nn.Linear:
+        return False
+    hidden = _hidden(model, forest, np.arange(len(forest)), device)
+    if hidden is None or hidden.shape[1] != head.weight.shape[1]:
+        return False
+    apart = (F.linear(hidden, head.weight, head.bias) - logits).abs().max()
+    return bool(apart <= SAME_LOGITS * logits.abs().max())
+
+
+def _read(
+    model: Any,
+    forest: TokenForest,
+    rows: npt.NDArray[np.int64],
+    reads: Reads,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """What is wanted of the logits after the given nodes."""
     window = getattr(model.config.get_text_config(), "sliding_window", None)
-    whole = window is None or int(forest.position_ids.max()) < window
-    read = _packed_logits if whole and reads_forests(model) else logits_by_path
-    logits = read(model, forest, rows, device)
-    return logits if logits.dtype == torch.float64 else logits.float()
+    fits = window is None or int(forest.position_ids.max()) < window
+    ways = _ways(model)
+    if not (fits and ways.forests):
+        return read_logits(logits_by_path(model, forest, rows, device), reads)
+    head = model.get_output_embeddings()
+    # Its own gradient is not among those that read_hidden gives.
+    if ways.plain_head and not any(p.requires_grad for p in head.parameters()):
+        hidden = _hidden(model, forest, rows, device)
+        if hidden is not None:
+            return read_hidden(hidden, head, reads)
+    return read_logits(model(**_inputs(model, forest, rows, device)).logits[0], reads)
 
 
-def _packed_logits(
+def _hidden(
     model: Any, forest: TokenForest, rows: npt.NDArray[np.int64], device: torch.device
-) -> Tensor:
-    seen = torch.from_numpy(forest.ancestors()).to(device)
+) -> Tensor | None:
+    """Last hidden states [R, H] after the given nodes; None where the model hides them."""
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    body = getattr(causal, causal.base_model_prefix, None)
+    if body is None:
+        return None
+    inputs = _inputs(model, forest, rows, device)
+    kept = inputs.pop("logits_to_keep")
+    output = getattr(body(**inputs), "last_hidden_state", None)
+    return None if output is None else output[0, kept]
+
+
+def _inputs(
+    model: Any, forest: TokenForest, rows: npt.NDArray[np.int64], device: torch.device
+) -> dict[str, Any]:
+    """A forward on what the given nodes depend on: a leaf whose token is scored, and after which
+    nothing is read, has no need of being computed."""
+    kept = forest.with_ancestors(rows)
+    seen = torch.from_numpy(forest.ancestors()[np.ix_(kept, kept)]).to(device)
     dtype = next(model.parameters()).dtype
     mask = torch.zeros(seen.shape, dtype=dtype, device=device)
     mask = mask.masked_fill(~seen, torch.finfo(dtype).min)
-    output = model(
-        input_ids=_index(forest.token_ids, device)[None],
-        position_ids=_index(forest.position_ids, device)[None],
-        attention_mask=mask[None, None],
-        logits_to_keep=_index(rows, device),
-        use_cache=False,
-    )
-    logits: Tensor = output.logits[0]
-    return logits
+    return {
+        "input_ids": _index(forest.token_ids[kept], device)[None],
+        "position_ids": _index(forest.position_ids[kept], device)[None],
+        "attention_mask": mask[None, None],
+        "logits_to_keep": _index(np.searchsorted(kept, rows), device),
+        "use_cache": False,
+    }
 
 
 def _index(values: npt.ArrayLike, device: torch.device) -> Tensor:

@@ -1,16 +1,14 @@
-"""LoRA matrix products for vLLM on CPU: one dense product per adapter slot.
+"""LoRA's matrix products for vLLM on CPU: two dense ones an adapter and layer.
 
-The stock CPU kernels copy an adapter's weights once for every token, and read "no
-adapter" (slot -1) as the last slot. These four replacements multiply all rows by each
-slot and mask the others, which is faster for the one slot used here and right for rows
-without an adapter. They stand in for functions of the same names in vLLM's CPU wrapper.
+The stock CPU kernels copy an adapter's weights once for every token, and read "no adapter"
+(slot -1) as the last slot. What replaces them here multiplies the rows of the whole batch, and
+masks those of others where there are any; the engine has one slot, and all its rows use it.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
 import vllm
 from torch import Tensor
 
@@ -18,88 +16,42 @@ from gfn_ray.sampling.adapter_swap import TESTED_VERSIONS
 
 
 def install() -> bool:
-    """Replaces the kernels in this process; False, and no change, on an untested vLLM."""
+    """Replaces the kernel of linear layers in this process; False, and no change, on an untested
+    vLLM."""
     if not vllm.__version__.startswith(TESTED_VERSIONS):
         return False
-    from vllm.lora.punica_wrapper import punica_cpu
+    from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
-    for function in (bgmv_shrink, bgmv_expand_slice, sgmv_shrink, sgmv_expand_slice):
-        setattr(punica_cpu, function.__name__, function)
+    PunicaWrapperCPU.add_lora_linear = add_lora_linear
     return True
 
 
-def bgmv_shrink(
-    inputs: Tensor, weights: Tensor, output: Tensor, slots: Tensor, scaling: float = 1.0
+def add_lora_linear(
+    self: Any,
+    y: Tensor,
+    x: Tensor,
+    lora_a_stacked: tuple[Tensor, ...],
+    lora_b_stacked: tuple[Tensor, ...],
+    scale: float,
+    output_slices: tuple[int, ...],
+    **_: Any,
 ) -> None:
-    """output[:, :r] = scaling * inputs @ A^T, with each row's own A; slots [rows]."""
-    product = _per_slot(inputs, weights, slots, output.dtype)
-    output[:, : product.shape[1]] = product * scaling
+    """y[:, slice] += scale * x @ A^T @ B^T in each slice of a fused layer, with each row's own A
+    and B.
 
-
-def bgmv_expand_slice(
-    inputs: Tensor,
-    weights: Tensor,
-    output: Tensor,
-    slots: Tensor,
-    slice_offset: int,
-    slice_size: int,
-    add_inputs: bool = True,
-) -> None:
-    """output[:, slice] (+)= inputs @ B^T, with each row's own B."""
-    product = _per_slot(inputs, weights, slots, output.dtype)
-    target = output[:, slice_offset : slice_offset + slice_size]
-    if add_inputs:
-        target += product
-    else:
-        target.copy_(product)
-
-
-def sgmv_shrink(
-    inputs: Tensor,
-    weights: Tensor,
-    output: Tensor,
-    starts: Tensor,
-    lengths: Tensor,
-    slots: Tensor,
-    batches: int,
-    longest: int,
-    tokens: int,
-    scaling: float,
-) -> None:
-    """bgmv_shrink for prompts: slots [sequences], lengths [sequences] in tokens."""
-    bgmv_shrink(inputs, weights, output, torch.repeat_interleave(slots, lengths), scaling)
-
-
-def sgmv_expand_slice(
-    inputs: Tensor,
-    weights: Tensor,
-    output: Tensor,
-    starts: Tensor,
-    lengths: Tensor,
-    slots: Tensor,
-    batches: int,
-    longest: int,
-    tokens: int,
-    slice_offset: int,
-    slice_size: int,
-    add_inputs: bool = False,
-) -> None:
-    """bgmv_expand_slice for prompts."""
-    rows = torch.repeat_interleave(slots, lengths)
-    bgmv_expand_slice(inputs, weights, output, rows, slice_offset, slice_size, add_inputs)
-
-
-def _per_slot(inputs: Tensor, weights: Tensor, slots: Tensor, dtype: Any) -> Tensor:
-    """inputs [rows, in] times weights [slots, (1,) out, in] of each row's slot; 0 at slot -1."""
-    if weights.dim() == 4:
-        weights = weights.squeeze(dim=1)
-    inputs = inputs.to(dtype)
-    product = inputs.new_zeros(len(inputs), weights.shape[1])
-    for slot, matrix in enumerate(weights):
-        own = (slots == slot).to(dtype)[:, None]
-        # The mask goes on the narrow side, which is the rank in one of the two products.
-        if matrix.shape[0] < matrix.shape[1]:
-            product += own * (inputs @ matrix.to(dtype).T)
-        else:
-            product.addmm_(own * inputs, matrix.to(dtype).T)
-    return product
+    self: vLLM's wrapper, which knows the slot of each row. x [rows, in]; y [rows, out], changed in
+    place; A [slots, 1, r, in] and B [slots, 1, slice, r], one pair a slice.
+    """
+    slot_of_row = self.token_lora_indices
+    for slot in range(lora_a_stacked[0].shape[0]):
+        own = slot_of_row == slot
+        everyone = bool(own.all())
+        if not everyone and not own.any():
+            continue
+        start = 0
+        for a, b, size in zip(lora_a_stacked, lora_b_stacked, output_slices, strict=True):
+            low = x @ a[slot, 0].T
+            if not everyone:
+                low *= own[:, None]
+            y[:, start : start + size].addmm_(low, b[slot, 0].T, alpha=scale)
+            start += size

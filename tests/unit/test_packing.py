@@ -96,3 +96,21 @@ def test_the_first_token_of_a_tree_cannot_be_scored(model):
     path = forest.add_path([10, 11], ROOT)
     with pytest.raises(ValueError, match="no history"):
         forest_log_probs(model, forest, [path[0]])
+
+
+def test_a_leaf_after_which_nothing_is_read_is_not_computed(model, monkeypatch):
+    forest = TokenForest()
+    root = forest.add_path([10, 11], ROOT)[-1]
+    read = forest.add_path([12, 13, 14], root)
+    forest.add_path([15, 16], root)  # in the forest, but nothing of it is asked for
+    seen = []
+    original = type(model.model).forward
+
+    def forward(self, **inputs):
+        seen.append(inputs["input_ids"][0].tolist())
+        return original(self, **inputs)
+
+    forest_log_probs(model, forest, read)  # the first one finds out what the model can do
+    monkeypatch.setattr(type(model.model), "forward", forward)
+    forest_log_probs(model, forest, read)
+    assert seen == [[10, 11, 12, 13]]

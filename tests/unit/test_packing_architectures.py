@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from gfn_ray.config import InfillJob, ModelConfig, PolicyConfig
 from gfn_ray.packing.forest import ROOT, TokenForest
 from gfn_ray.packing.forward import forest_log_probs, reads_forests
+from gfn_ray.packing.head import read_hidden
 from gfn_ray.runtime.actors import LearnerActor
 from makers import make_support
 
@@ -101,6 +102,20 @@ def test_a_model_that_reads_forests_gives_the_same_packed_and_alone(kind):
     model = random_model(kind, **PACKED[kind])
     assert reads_forests(model)
     assert_same_values_and_gradients(model)
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_a_frozen_head_is_read_without_keeping_logits_and_gives_the_same(kind, monkeypatch):
+    monkeypatch.setattr("gfn_ray.packing.head.ROWS", 5)  # several chunks, and a last one of fewer
+    model = random_model(kind, **PACKED[kind])
+    model.get_output_embeddings().requires_grad_(False)
+    read = []
+    monkeypatch.setattr(
+        "gfn_ray.packing.forward.read_hidden",
+        lambda hidden, *rest: read.append(len(hidden)) or read_hidden(hidden, *rest),
+    )
+    assert_same_values_and_gradients(model)
+    assert read
 
 
 @pytest.mark.parametrize("kind", BY_PATH)

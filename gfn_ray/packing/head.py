@@ -1,0 +1,116 @@
+"""Log-probabilities from a model's last hidden states, a few rows of logits at a time.
+
+Logits are the largest thing a language model makes: 49,152 numbers a token even for a small one.
+Owns the way past keeping them, gradients included. What is read is log p(token), and log p(stop)
+summed over the tokens that spell it, both after removing what the support forbids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Rows of logits at a time: few enough for a processor's cache, many enough for a matrix product.
+ROWS = 128
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What is wanted of R rows of logits [R, V].
+
+    picked_rows, picked_tokens [P]: log p(token) of these tokens in these rows. stop_rows [S]: log
+    p(stop) in these rows, stop being any of stop_ids [N]. kinds [R]: the row of legal [M, V] that
+    says which tokens there are; without legal, all of them.
+    """
+
+    picked_rows: Tensor
+    picked_tokens: Tensor
+    stop_rows: Tensor
+    stop_ids: Tensor
+    kinds: Tensor | None = None
+    legal: Tensor | None = None
+
+    def log_softmax(self, logits: Tensor, first: int = 0) -> Tensor:
+        """Renormalised under the support, at least float32. logits: rows from `first` on."""
+        if logits.dtype != torch.float64:
+            logits = logits.float()
+        if self.legal is not None and self.kinds is not None:
+            legal = self.legal[self.kinds[first : first + len(logits)]]
+            # The lowest finite float, not -inf: gradients of an all-masked row stay finite.
+            logits = logits.masked_fill(~legal, torch.finfo(logits.dtype).min)
+        return torch.log_softmax(logits, dim=-1)
+
+
+def read_logits(logits: Tensor, reads: Reads) -> tuple[Tensor, Tensor]:
+    """log p of the picked tokens [P] and of stopping [S]; differentiable."""
+    log_p = reads.log_softmax(logits)
+    stops = log_p[reads.stop_rows][:, reads.stop_ids]
+    return log_p[reads.picked_rows, reads.picked_tokens], torch.logsumexp(stops, dim=-1)
+
+
+def read_hidden(hidden: Tensor, head: Any, reads: Reads) -> tuple[Tensor, Tensor]:
+    """The same of hidden states [R, H] and a linear head, differentiable in the hidden states only.
+
+    Memory is that of ROWS rows of logits; with a gradient, of another [R, H].
+    """
+    picked: Tensor
+    stop: Tensor
+    picked, stop = _ReadHidden.apply(hidden, head.weight, head.bias, reads)  # type: ignore[no-untyped-call]
+    return picked, stop
+
+
+class _ReadHidden(torch.autograd.Function):
+    """The gradient of log p(v) = w_v h - log sum_u exp(w_u h) in h is w_v - sum_u p(u) w_u. The
+    second term is one product more while the probabilities are at hand, and all that must stay."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, reads: Reads
+    ) -> tuple[Tensor, Tensor]:
+        wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        picked = hidden.new_empty(len(reads.picked_rows), dtype=wide)
+        stop = hidden.new_empty(len(reads.stop_rows), dtype=wide)
+        expected = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        expected_stop = (
+            hidden.new_empty(len(stop), hidden.shape[1]) if expected is not None else None
+        )
+        for first, picks, stops in _chunks(len(hidden), reads):
+            rows = slice(first, first + ROWS)
+            log_p = reads.log_softmax(F.linear(hidden[rows], weight, bias), first)
+            picked[picks] = log_p[reads.picked_rows[picks] - first, reads.picked_tokens[picks]]
+            stop_log_p = log_p[reads.stop_rows[stops] - first][:, reads.stop_ids]
+            stop[stops] = torch.logsumexp(stop_log_p, dim=-1)
+            if expected is not None and expected_stop is not None:
+                shares = torch.softmax(stop_log_p, dim=-1).to(weight.dtype)
+                expected_stop[stops] = shares @ weight[reads.stop_ids]
+                expected[rows] = log_p.exp_().to(weight.dtype) @ weight
+        ctx.reads = reads
+        ctx.save_for_backward(weight, expected, expected_stop)
+        return picked, stop
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, of_picked: Tensor, of_stop: Tensor) -> tuple[Tensor | None, ...]:
+        weight, expected, expected_stop = ctx.saved_tensors
+        reads = ctx.reads
+        per_pick = weight[reads.picked_tokens] - expected[reads.picked_rows]
+        per_stop = expected_stop - expected[reads.stop_rows]
+        gradient = torch.zeros_like(expected, dtype=of_picked.dtype)
+        gradient.index_add_(0, reads.picked_rows, of_picked[:, None] * per_pick)
+        gradient.index_add_(0, reads.stop_rows, of_stop[:, None] * per_stop)
+        return gradient.to(expected.dtype), None, None, None
+
+
+def _chunks(rows: int, reads: Reads) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """The first row of each chunk, and which picks and which stops are read from it."""
+    for first in range(0, rows, ROWS):
+        picks, stops = (
+            ((where >= first) & (where < first + ROWS)).nonzero()[:, 0]
+            for where in (reads.picked_rows, reads.stop_rows)
+        )
+        yield first, picks, stops
