@@ -26,21 +26,21 @@ from gfn_ray.errors import UserError
 from gfn_ray.json_lines import line, plain
 from gfn_ray.places import exists, output_root
 from gfn_ray.tracking import redact_uri
+from gfn_ray.tracking.address import SQLITE_FILE
 
 ConfigT = TypeVar("ConfigT", JobConfig, TuneBaseJob)
 
 _log = logging.getLogger(__name__)
-_SQLITE = "sqlite:///"
 _PUBLISHED = re.compile(r"step-\d+")
 _PUBLISHED_OR_BESIDE = re.compile(r"step-\d+|\.step-\d+\.(tmp|old)")
 
 
 def resolve_tracking_uri(uri: str) -> str:
     """The tracking URI with a relative sqlite path made absolute below the output root."""
-    path, question, query = uri.removeprefix(_SQLITE).partition("?")
-    if not uri.startswith(_SQLITE) or path in ("", ":memory:") or path.startswith("file:"):
+    path, question, query = uri.removeprefix(SQLITE_FILE).partition("?")
+    if not uri.startswith(SQLITE_FILE) or path in ("", ":memory:") or path.startswith("file:"):
         return uri
-    return f"{_SQLITE}{output_root() / path}{question}{query}"
+    return f"{SQLITE_FILE}{output_root() / path}{question}{query}"
 
 
 def redacted(config: ConfigT) -> ConfigT:
