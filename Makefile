@@ -60,6 +60,11 @@ subjectivity: setup ## Train rationales that help to label sentences, by EM on t
 tune-base: setup ## Tune the base model on stories, for infilling's --task.base-adapter (ARGS="--help")
 	@$(PYTHON) jobs/tune_base.py $(ARGS)
 
+# Until the minute is over: far more updates than that takes.
+.PHONY: profile
+profile: setup ## Trace a minute of training: where does the time go? (JOB=jobs/infill.py ARGS="--help")
+	@$(PYTHON) $(or $(JOB),jobs/infill.py) --profile.seconds 60 --profile.then-stop --steps 100000 $(ARGS)
+
 .PHONY: compare
 compare: setup ## Compare finished runs on the same held-out queries (RUNS="runs/a runs/b")
 	@test -n "$(RUNS)" || { echo 'compare: say which runs, as in: make compare RUNS="runs/a runs/b"' >&2; exit 2; }

@@ -45,7 +45,7 @@ Settings = dict[str, Setting]
 
 _LARGEST_CONFIG = 2**18  # bytes; all the settings of a job are some 4,000
 _STORED_SETTINGS = "config.toml"
-_RESUMED_WITH = ("resume", "steps", "tracking.uri", "checkpoint", "runtime")
+_RESUMED_WITH = ("resume", "steps", "tracking.uri", "checkpoint", "profile", "runtime")
 
 
 def parse(

@@ -114,10 +114,10 @@ def start(
         )
 
 
-def run_make(target: str, flags: list[str], home: Path) -> tuple[int, str, str]:
+def run_make(target: str, flags: list[str], home: Path, *variables: str) -> tuple[int, str, str]:
     """`make infill` and its like with these flags, as the README has it."""
-    arguments = f"ARGS={shlex.join(flags)}"
-    return _finish(start([arguments], home, command=("make", "-C", str(ROOT), target)), home)
+    arguments = [*variables, f"ARGS={shlex.join(flags)}"]
+    return _finish(start(arguments, home, command=("make", "-C", str(ROOT), target)), home)
 
 
 def run(flags: list[str], home: Path, job: str = "infill") -> tuple[int, str, str]:

@@ -13,6 +13,7 @@ from gfn_ray.config.sections import (
     ModelConfig,
     ObjectiveConfig,
     PolicyConfig,
+    ProfileConfig,
     ReplayConfig,
     RewardConfig,
     RuntimeConfig,
@@ -44,7 +45,7 @@ class JobConfig(Section):
     resume: Path | None = Field(
         None,
         description="Directory of an interrupted run to go on with, under its own settings; only "
-        "steps, tracking.uri, checkpoint and runtime may be set anew.",
+        "steps, tracking.uri, checkpoint, profile and runtime may be set anew.",
     )
     model: ModelConfig = Field(default_factory=ModelConfig, description="The base language model.")
     policy: PolicyConfig = Field(default_factory=PolicyConfig, description="The adapter on it.")
@@ -61,6 +62,9 @@ class JobConfig(Section):
     tracking: TrackingConfig = Field(default_factory=TrackingConfig, description="MLflow.")
     checkpoint: CheckpointConfig = Field(
         default_factory=CheckpointConfig, description="What survives an interrupted run."
+    )
+    profile: ProfileConfig = Field(
+        default_factory=ProfileConfig, description="Where the time goes."
     )
     runtime: RuntimeConfig = Field(default_factory=RuntimeConfig, description="Ray and devices.")
 

@@ -282,6 +282,24 @@ class TrackingConfig(Section):
     experiment: str = Field("gfn_ray", description="MLflow experiment.")
 
 
+class ProfileConfig(Section):
+    seconds: float = Field(
+        0.0,
+        ge=0,
+        description="Seconds of training, from the first update on, whose calls are traced to "
+        "profile.json of the run, for Perfetto or Chrome, and summed up in a table; 0: none.",
+    )
+    then_stop: bool = Field(False, description="Whether training ends once they are over.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ProfileConfig:
+        if self.then_stop and not self.seconds:
+            raise ValueError(
+                "profile.then_stop ends training after profile.seconds, and those are 0; set them"
+            )
+        return self
+
+
 class CheckpointConfig(Section):
     every: int = Field(25, ge=1, description="Updates between two checkpoints.")
     keep: int = Field(2, ge=1, description="Newest checkpoints kept.")

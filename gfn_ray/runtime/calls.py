@@ -17,7 +17,9 @@ from gfn_ray.config import RuntimeConfig
 from gfn_ray.errors import RunFailed
 from gfn_ray.runtime.failures import ActorLost, DataLost, making, value_of
 from gfn_ray.runtime.members import Issue, Member, read_here
+from gfn_ray.runtime.spans import Sent
 from gfn_ray.runtime.supervisor import Supervisor, late
+from gfn_ray.runtime.work_log import CallLog
 
 # How long one poll may last; bounds how late an interrupt or a deadline is noticed.
 POLL_SECONDS = 0.5
@@ -28,7 +30,8 @@ ChangesState = bool | Callable[[Any], bool]
 
 @dataclass(eq=False)
 class _Call:
-    """result: what `issue` returned; None while the member has no actor to be called."""
+    """result: what `issue` returned; None while the member has no actor to be called. sent: what
+    the log has of it, where there is one."""
 
     member: Member | None
     what: str
@@ -39,6 +42,7 @@ class _Call:
     result: Any = None
     generation: int = 0
     deadline: float = 0.0
+    sent: Sent | None = None
 
     @property
     def actor(self) -> str:
@@ -46,11 +50,17 @@ class _Call:
 
 
 class PendingCalls:
-    """Calls whose small result this process reads, each followed by its handler."""
+    """Calls whose small result this process reads, each followed by its handler.
 
-    def __init__(self, config: RuntimeConfig, supervisor: Supervisor) -> None:
+    log: where every call of an actor is written down, if anywhere.
+    """
+
+    def __init__(
+        self, config: RuntimeConfig, supervisor: Supervisor, log: CallLog | None = None
+    ) -> None:
         self._config = config
         self._supervisor = supervisor
+        self._log = log
         self._calls: list[_Call] = []
 
     def add(
@@ -97,10 +107,13 @@ class PendingCalls:
         watched = [read_here(call.result) for call in self._calls if call.result is not None]
         watched += self._supervisor.references
         done: list[Any] = []
+        began = time.monotonic()
         if watched:
             done, _ = ray.wait(watched, num_returns=1, timeout=POLL_SECONDS)
         else:  # all that is under way waits for an actor whose back-off is not over
             time.sleep(POLL_SECONDS)
+        if self._log is not None:
+            self._log.waited(began)
         finished = set(done)
         for call in list(self._calls):
             if call.result is not None and read_here(call.result) in finished:
@@ -130,8 +143,12 @@ class PendingCalls:
             if call.member is None:
                 call.result = call.issue(None)
             elif call.member.handle is not None:
+                began = time.monotonic()
                 call.result = call.issue(call.member.handle)
                 call.generation = call.member.generation
+                if self._log is not None:
+                    ref = read_here(call.result)
+                    call.sent = self._log.sent(call.member.name, call.what, ref, began)
         call.deadline = time.monotonic() + self._config.call_timeout_s
 
     def _finish(self, call: _Call) -> None:
@@ -140,15 +157,18 @@ class PendingCalls:
         except ActorLost as loss:
             if call.member is None:
                 raise RunFailed(str(loss)) from loss
+            _note(call, lost=True)
             self._supervisor.lost(call.member, call.generation, str(loss))
             call.result = None
             return
         except DataLost as loss:
+            _note(call, lost=True)
             self._calls.remove(call)
             if call.lost is None:
                 raise loss.ends_the_run() from loss
             call.lost()
             return
+        _note(call)
         self._calls.remove(call)
         if call.member is not None:
             call.member.failures_in_a_row = 0
@@ -166,5 +186,12 @@ class PendingCalls:
             sentence = late(call.actor, call.what, self._config, "call_timeout_s")
             if call.member is None:
                 raise RunFailed(sentence)
+            _note(call, lost=True)
             self._supervisor.lost(call.member, call.generation, sentence)
             call.result = None
+
+
+def _note(call: _Call, lost: bool = False) -> None:
+    """Writes down that there is an answer, or that there will be none."""
+    if call.sent is not None:
+        call.sent.taken, call.sent.lost = time.monotonic(), lost

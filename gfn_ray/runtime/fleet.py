@@ -18,13 +18,17 @@ from gfn_ray.runtime.failures import ActorDied, ActorLost, DataLost, making, val
 from gfn_ray.runtime.label_actor import LabelRewardActor
 from gfn_ray.runtime.members import Issue, Member
 from gfn_ray.runtime.supervisor import Supervisor, late
+from gfn_ray.runtime.work_log import CallLog, timed
 from gfn_ray.sampling.environment import thread_environment, vllm_environment
 from gfn_ray.tasks.task import TaskData
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """Members by kind. Names, as errors and logs use them, are "sampler 0" and so on."""
+    """Members by kind. Names, as errors and logs use them, are "sampler 0" and so on.
+
+    log: of every call, where the run is profiled.
+    """
 
     config: JobConfig
     supervisor: Supervisor
@@ -32,6 +36,7 @@ class Fleet:
     rewards: list[Member]
     replay: Member
     learner: Member
+    log: CallLog | None = None
 
     @staticmethod
     def start(
@@ -45,20 +50,21 @@ class Fleet:
         hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
         support = _put(data.support.to_wire())
         queries = _put([query.to_wire() for query in (*data.train, *data.held_out)])
-        sampler = ray.remote(actors.SamplerActor).options(
+        log = CallLog() if config.profile.seconds else None
+        sampler = _remote(actors.SamplerActor, log).options(
             **_resources(config, device, config.sampler.gpus),
             runtime_env=_environment(config.sampler.threads, vllm_environment(device) | hidden),
         )
         reward_kind = actors.RewardActor if data.labels is None else LabelRewardActor
-        reward = ray.remote(reward_kind).options(
+        reward = _remote(reward_kind, log).options(
             **_resources(config, device, config.reward.gpus),
             runtime_env=_environment(config.reward.threads, hidden),
         )
-        learner = ray.remote(actors.LearnerActor).options(
+        learner = _remote(actors.LearnerActor, log).options(
             **_resources(config, device, config.learner.gpus),
             runtime_env=_environment(config.learner.threads, hidden),
         )
-        replay = ray.remote(actors.ReplayActor).options(
+        replay = _remote(actors.ReplayActor, log).options(
             num_cpus=0,
             runtime_env=_environment(1),
             scheduling_strategy=NodeAffinitySchedulingStrategy(
@@ -84,6 +90,7 @@ class Fleet:
             ],
             Member("replay", lambda: replay.remote(config, replay_dir)),
             Member("the learner", lambda: learner.remote(config, device, support, queries)),
+            log,
         )
         others = [*fleet.rewards, fleet.replay, fleet.learner]
         # vLLM sizes its cache by what a GPU has free, so there the others load before it.
@@ -93,9 +100,14 @@ class Fleet:
             load(config.runtime, supervisor, wave)
         return fleet
 
+    @property
+    def members(self) -> list[Member]:
+        """All, in the order of a trajectory's way."""
+        return [*self.samplers, *self.rewards, self.replay, self.learner]
+
     def calls(self) -> PendingCalls:
         """For a set of calls of these actors, waited for together."""
-        return PendingCalls(self.config.runtime, self.supervisor)
+        return PendingCalls(self.config.runtime, self.supervisor, self.log)
 
     def ask(
         self, member: Member, what: str, issue: Issue, *, changes_state: ChangesState = False
@@ -138,6 +150,11 @@ class Fleet:
         state = self.ask(self.learner, "hand over its state", lambda actor: actor.state.remote())
         self.learner.saved(lambda actor: actor.restore.remote(state))
         return state
+
+
+def _remote(kind: type, log: CallLog | None) -> Any:
+    """The class as Ray's; where there is a log, its actors keep one, too."""
+    return ray.remote(kind if log is None else timed(kind))
 
 
 def _put(value: Any) -> Any:

@@ -170,6 +170,10 @@ class RunDir:
         return self.path / "summary.json"
 
     @property
+    def profile_file(self) -> Path:
+        return self.path / "profile.json"
+
+    @property
     def start_dir(self) -> Path:
         return self.path / "start"
 
@@ -226,6 +230,9 @@ class RunDir:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         _write_atomically(self.summary_file, json.dumps(plain(summary), indent=2) + "\n")
+
+    def write_profile(self, trace: Mapping[str, Any]) -> None:
+        _write_atomically(self.profile_file, json.dumps(plain(trace)) + "\n")
 
     def _take_lock(self) -> None:
         """Kept until the process ends."""

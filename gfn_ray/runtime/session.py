@@ -23,6 +23,7 @@ from gfn_ray.runtime.display import Display
 from gfn_ray.runtime.em import LabelRounds
 from gfn_ray.runtime.evaluate import Evaluator
 from gfn_ray.runtime.fleet import Fleet
+from gfn_ray.runtime.profile import Profiler
 from gfn_ray.runtime.recorder import Recorder
 from gfn_ray.runtime.run_dir import RunDir, newest_complete, publish_directory
 from gfn_ray.runtime.stopwatch import Stopwatch
@@ -66,6 +67,7 @@ class Session:
             self._recorder.bad_batch,
         )
         self._controller: Controller | None = None
+        self._profiler: Profiler | None = None
         self._labels: LabelRounds | None = None
         self._evaluated_step = 0
         self._ended_by = "steps"
@@ -81,6 +83,10 @@ class Session:
             config, self._data, device, self._directory.replay_dir, self._supervisor
         )
         controller = self._controller = Controller(config, self._data, fleet, self._bad)
+        if fleet.log is not None:
+            self._profiler = Profiler(
+                config.profile, fleet, fleet.log, self._directory, self._display.message
+            )
         plan = self._data.labels
         if plan is not None:
             self._labels = LabelRounds(config, self._task, plan, self._data.train, fleet)
@@ -92,6 +98,8 @@ class Session:
         except KeyboardInterrupt:
             if controller.settled:
                 self._checkpoint(controller)
+                if self._profiler is not None:
+                    self._profiler.end()
             raise
 
     def interrupt(self, *_: Any) -> None:
@@ -156,7 +164,9 @@ class Session:
         }
         self._directory.write_summary(summary)
         self._tracker.artifact(self._directory.adapter_dir, "adapter")
-        for file in (self._directory.summary_file, *conclusion.files):
+        profile = self._directory.profile_file
+        traced = [profile] if profile.exists() else []
+        for file in (self._directory.summary_file, *traced, *conclusion.files):
             self._tracker.artifact(file)
         paths = ReportPaths(self._directory.path, self._directory.adapter_dir, self._tracker.uri)
         return final_report(
@@ -274,6 +284,8 @@ class Session:
             else:
                 self._train_in_rounds(self._labels, controller, observe)
             controller.stop_if_asked()
+            if self._profiler is not None:
+                self._profiler.end()
         finally:
             self._training = False
             self._training_wall.stop()
@@ -312,6 +324,11 @@ class Session:
             self._evaluate_during(evaluator, controller)
         if report.step % self._config.checkpoint.every == 0:
             self._checkpoint(controller)
+        over = self._profiler is not None and self._profiler.after_update()
+        # The last update is one whose weights samplers and evaluation can have.
+        if over and self._config.profile.then_stop and controller.published_step == report.step:
+            self._ended_by = "profile"
+            controller.end_here()
 
     def _evaluate_during(self, evaluator: Evaluator, controller: Controller) -> None:
         result = evaluator.during(controller.adapter, controller.step)

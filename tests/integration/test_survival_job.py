@@ -1,12 +1,23 @@
-"""A synchronous run ends with the same policy, bit for bit, whatever is killed on the way."""
+"""A synchronous run ends with the same policy, bit for bit, whatever is killed on the way, and
+whether it is profiled or not."""
 
 import json
 import signal
+from itertools import pairwise
 
 import psutil
 import pytest
 
-from job_runner import LIMIT, await_output, mlflow_run, run, start, summary, tiny_number_flags
+from job_runner import (
+    LIMIT,
+    await_output,
+    mlflow_run,
+    run,
+    run_make,
+    start,
+    summary,
+    tiny_number_flags,
+)
 from processes import actor_processes
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
@@ -49,11 +60,59 @@ def adapter(home):
 
 @pytest.fixture(scope="module")
 def undisturbed(tiny_dir, tmp_path_factory):
+    """Nothing is killed, but it is profiled, by `make profile`: all of it, not a minute."""
     home = tmp_path_factory.mktemp("undisturbed")
-    code, _, err = run(flags(tiny_dir, home), home, "random_number")
+    arguments = [*flags(tiny_dir, home), "--profile.seconds", str(LIMIT)]
+    code, _, err = run_make("profile", arguments, home, "JOB=jobs/random_number.py")
     assert code == 0, err
     assert summary(home)["restarts"] == 0
     return home
+
+
+def traced(home):
+    """Every call's work, and every wait, by the actor's name: (what, category, begin, end)."""
+    events = json.loads((home / "run" / "profile.json").read_text())["traceEvents"]
+    names = {e["pid"]: e["args"]["name"] for e in events if e["name"] == "process_name"}
+    found = {name: [] for name in names.values()}
+    for event in events:
+        if event["ph"] == "X":
+            span = (event["name"], event["cat"], event["ts"], event["ts"] + event["dur"])
+            found[names[event["pid"]]].append(span)
+    return found
+
+
+def test_the_trace_has_the_work_of_every_actor_and_no_actor_works_on_two_calls(undisturbed):
+    found = traced(undisturbed)
+    assert list(found) == ["controller", "sampler 0", "reward actor 0", "replay", "the learner"]
+    for spans in found.values():
+        work = [span for span in spans if span[1] == "work"]
+        assert work
+        assert all(one[3] <= other[2] for one, other in pairwise(work))
+        assert all(span[2] >= 0 for span in spans)
+    for actor in ("sampler 0", "reward actor 0", "replay", "the learner"):
+        assert any(category == "wait" for _, category, _, _ in found[actor])
+
+
+def test_the_trace_shows_a_batch_drawn_between_one_update_and_the_next(undisturbed):
+    """Two processes wrote these times down: their clocks agree."""
+    found = traced(undisturbed)
+    drawn = [s for s in found["replay"] if s[:2] == ("give a batch", "work")]
+    learned = [s for s in found["the learner"] if s[:2] == ("apply an update", "work")]
+    assert len(learned) == STEPS - 1, "the first update begins the window"
+    for before, after in pairwise(learned):
+        assert any(before[3] <= batch[2] and batch[3] <= after[2] for batch in drawn)
+
+
+def test_the_table_is_printed_and_mlflow_has_the_trace(undisturbed):
+    from mlflow import MlflowClient
+
+    out = (undisturbed / "out").read_text()
+    assert "s of training went" in out
+    for line in ("sampler 0 ", "  apply an update ", "  publish its weights ", "controller "):
+        assert any(row.startswith(line) for row in out.splitlines())
+    client = MlflowClient(f"sqlite:///{undisturbed / 'mlflow.db'}")
+    artifacts = {one.path for one in client.list_artifacts(mlflow_run(undisturbed).info.run_id)}
+    assert "profile.json" in artifacts
 
 
 def await_update(home, process, step):
