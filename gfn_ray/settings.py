@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeGuard, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -29,13 +29,16 @@ _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting: its dotted name, type, default and pydantic field."""
+    """One setting: its dotted name, type, default and pydantic field. rules: bounds of a value.
+    words: what may stand in place of one, and is the value then."""
 
     name: str
     kind: Any
     optional: bool
     default: Any
     field: FieldInfo
+    rules: tuple[Any, ...]
+    words: tuple[str, ...]
 
     @property
     def flag(self) -> str:
@@ -60,11 +63,12 @@ class Setting:
             words = _WORDS.get(self.kind, "a path")
         bounds = [
             f"{word} {bound:,}" if isinstance(bound, int) else f"{word} {bound:g}"
-            for rule in self.field.metadata
+            for rule in self.rules
             for name, word in _BOUNDS.items()
             if (bound := getattr(rule, name, None)) is not None
         ]
-        return ", ".join([words, *bounds] + ["or none"] * self.optional)
+        others = [f"or {word}" for word in self.words] + ["or none"] * self.optional
+        return ", ".join([words, *bounds, *others])
 
     @property
     def metavar(self) -> str:
@@ -88,10 +92,14 @@ class Setting:
     def from_text(self, text: str) -> Any:
         """The value that a flag's text spells; ValueError where it spells none, OverflowError
         where that is beyond what a number holds."""
+        if text in self.words:
+            return text
         return None if self.optional and text == NONE else _from_text(self.kind, text)
 
     def from_toml(self, value: Any) -> Any:
         """The value of a TOML value, in the same way; nothing is guessed on another type."""
+        if isinstance(value, str) and value in self.words:
+            return value
         return None if self.optional and value == NONE else _from_toml(self.kind, value)
 
 
@@ -113,10 +121,16 @@ def settings_of(
             section = default if isinstance(default, BaseModel) else None
             found.update(settings_of(field.annotation, section, f"{prefix}{name}."))
         else:
-            kind, optional = _without_none(field.annotation)
+            kind, optional, words = _alternatives(field.annotation)
+            rules = tuple(field.metadata)
+            if get_origin(kind) is Annotated:  # where words may stand for it, it has its own bounds
+                kind, *inner = get_args(kind)
+                rules += tuple(rule for one in inner for rule in one.metadata)
             if not _is_spellable(kind):
                 raise TypeError(f"{prefix}{name} is a {kind}, which a flag cannot spell")
-            found[prefix + name] = Setting(prefix + name, kind, optional, default, field)
+            found[prefix + name] = Setting(
+                prefix + name, kind, optional, default, field, rules, words
+            )
     return found
 
 
@@ -160,11 +174,14 @@ def _length(kind: Any) -> int | None:
     return None if len(members) == 1 or Ellipsis in members else len(members)
 
 
-def _without_none(annotation: Any) -> tuple[Any, bool]:
+def _alternatives(annotation: Any) -> tuple[Any, bool, tuple[str, ...]]:
+    """X, whether there may be none, and the words in its place: of X, X | None and X | Literal."""
     if get_origin(annotation) not in (Union, UnionType):
-        return annotation, False
+        return annotation, False, ()
     members = [member for member in get_args(annotation) if member is not NoneType]
-    return members[0], len(members) < len(get_args(annotation))
+    optional = len(members) < len(get_args(annotation))
+    words = tuple(word for member in members[1:] for word in get_args(member))
+    return members[0], optional, words
 
 
 def _is_spellable(kind: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -11,6 +11,7 @@ LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 DType = Literal["float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda"]
 RootFlow = Literal["batch_mean", "learned", "terminable"]
+Threads = Annotated[int, Field(ge=1)] | Literal["auto"]
 
 
 class Section(BaseModel):
@@ -81,7 +82,12 @@ class SamplerConfig(Section):
         description="Precision of the sampling engine; auto is float32 on CPU and bfloat16 on "
         "CUDA, whose LoRA kernels take no float32. Proposals may be rough.",
     )
-    threads: int = Field(1, ge=1, description="CPU threads of one sampler actor.")
+    threads: Threads = Field(
+        "auto",
+        description="CPU threads of one sampler actor. auto: on 4 cores or more, shares by the CPU "
+        "seconds that stages need in the first updates (even ones where max_policy_lag is 0); else "
+        "1.",
+    )
     gpus: float = Field(0.4, gt=0, description="GPUs Ray reserves for one, where CUDA is used.")
     kv_cache_mb: int = Field(256, ge=16, description="KV cache of one CPU engine, in MiB.")
     gpu_memory_fraction: float = Field(
@@ -113,7 +119,9 @@ class SamplerConfig(Section):
 
 class RewardConfig(Section):
     dtype: DType = Field("float32", description="Precision of the frozen LM.")
-    threads: int = Field(1, ge=1, description="CPU threads of one reward actor.")
+    threads: Threads = Field(
+        "auto", description="CPU threads of one reward actor; auto: as in the sampler."
+    )
     gpus: float = Field(0.2, gt=0, description="GPUs Ray reserves for one, where CUDA is used.")
     tokens_per_forward: int = Field(
         1024, ge=64, description="Tree tokens packed into one forward pass."
@@ -217,7 +225,9 @@ class LearnerConfig(Section):
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
     dtype: DType = Field("float32", description="Precision of the base weights; LoRA is float32.")
-    threads: int = Field(1, ge=1, description="CPU threads of the learner.")
+    threads: Threads = Field(
+        "auto", description="CPU threads of the learner; auto: as in the sampler."
+    )
     gpus: float = Field(0.4, gt=0, description="GPUs Ray reserves for it, where CUDA is used.")
     tokens_per_forward: int = Field(
         1024, ge=64, description="Tree tokens packed into one forward pass; gradients accumulate."

@@ -8,11 +8,13 @@ not by constructors: what a method raises reaches the controller with its own ty
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 
 from gfn_ray.config import JobConfig
 from gfn_ray.rewards.reward import Reward
@@ -23,12 +25,9 @@ from gfn_ray.trajectory import Query, Trajectory
 Wire = dict[str, Any]
 
 
-def _load_model(config: JobConfig, dtype: str, threads: int, device: str) -> Any:
-    import torch
-
+def _load_model(config: JobConfig, dtype: str, device: str) -> Any:
     from gfn_ray.models.loading import load_causal_lm, resolve_model
 
-    torch.set_num_threads(threads)
     path = resolve_model(config.model)
     return load_causal_lm(path, dtype, device, config.model.trust_remote_code)
 
@@ -37,7 +36,33 @@ def _queries(wires: list[Wire]) -> dict[str, Query]:
     return {wire["query_id"]: Query.from_wire(wire) for wire in wires}
 
 
-class SamplerActor:
+class ModelActor:
+    """What actors with a model have in common. Each has OMP_NUM_THREADS threads at first."""
+
+    def _start_threads(self) -> None:
+        # torch would take no more than MKL does, which goes by the cores of the machine.
+        if asked := os.environ.get("OMP_NUM_THREADS"):
+            self.use_threads(int(asked))
+
+    def use_threads(self, number: int) -> None:
+        """Its kernels' threads from now on."""
+        # Not torch.set_num_threads, which vLLM on CPU replaces by one that does nothing.
+        from torch._C import set_num_threads
+
+        set_num_threads(number)
+
+    def threads(self) -> int:
+        """Its kernels' threads now."""
+        from torch import get_num_threads
+
+        return get_num_threads()
+
+    def cpu_seconds(self) -> tuple[float, str]:
+        """Seconds that its process has been on a core, all threads together; and its machine."""
+        return time.process_time(), ray.get_runtime_context().get_node_id()
+
+
+class SamplerActor(ModelActor):
     """vLLM with the newest adapter it was handed, and the task's tool where it has one."""
 
     def __init__(
@@ -58,6 +83,7 @@ class SamplerActor:
         from gfn_ray.models.loading import load_tokenizer, resolve_model
         from gfn_ray.sampling.engine import SamplingEngine
 
+        self._start_threads()
         config = self._config
         path = resolve_model(config.model)
         loop = None
@@ -119,7 +145,7 @@ class SamplerActor:
         return [t.to_wire() for t in trajectories], info
 
 
-class RewardActor:
+class RewardActor(ModelActor):
     """The task's target, and the frozen LM where that, or a decoder, needs one."""
 
     def __init__(
@@ -133,6 +159,7 @@ class RewardActor:
         self._model: Any = None
 
     def load(self) -> None:
+        self._start_threads()
         self._reward.load(self._frozen_lm)
 
     def decode(
@@ -155,8 +182,7 @@ class RewardActor:
 
     def _frozen_lm(self) -> Any:
         if self._model is None:
-            setting = self._config.reward
-            self._model = _load_model(self._config, setting.dtype, setting.threads, self._device)
+            self._model = _load_model(self._config, self._config.reward.dtype, self._device)
         return self._model
 
     def score(self, wires: list[Wire]) -> tuple[list[Wire], Wire]:
@@ -230,7 +256,7 @@ class ReplayActor:
         return self._store.update_priorities(slots, generations, losses, call_id)
 
 
-class LearnerActor:
+class LearnerActor(ModelActor):
     """The policy being trained, and its optimizer."""
 
     def __init__(self, config: JobConfig, device: str, support: Wire, queries: list[Wire]) -> None:
@@ -246,8 +272,9 @@ class LearnerActor:
         from gfn_ray.policy.likelihood import LikelihoodTrainer
         from gfn_ray.policy.trainer import PolicyTrainer
 
+        self._start_threads()
         config, learner = self._config, self._config.learner
-        base = _load_model(config, learner.dtype, learner.threads, self._device)
+        base = _load_model(config, learner.dtype, self._device)
         model = add_adapter(base, config.policy, config.seed)
         self._trainer = PolicyTrainer(model, config, self._support)
         self._likelihood = LikelihoodTrainer(

@@ -77,6 +77,12 @@ def choose_device(config: JobConfig) -> str:
     return "cuda" if gpus and torch.version.cuda else "cpu"
 
 
+def cores_by_machine() -> dict[str, int]:
+    """CPUs that the cluster counts on each of its machines, by Ray's id of it."""
+    machines = [one for one in ray.nodes() if one["Alive"]]
+    return {one["NodeID"]: int(one["Resources"].get("CPU", 0)) for one in machines}
+
+
 def check_resources(config: JobConfig, device: str) -> None:
     """Refuses a run whose actors could never start, instead of waiting for them."""
     if device == "cuda" and config.sampler.dtype == "float32":

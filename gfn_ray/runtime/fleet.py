@@ -10,24 +10,28 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from gfn_ray.config import JobConfig, RuntimeConfig
+from gfn_ray.config import JobConfig, LearnerConfig, RewardConfig, RuntimeConfig, SamplerConfig
 from gfn_ray.errors import RunFailed
 from gfn_ray.runtime import actors
 from gfn_ray.runtime.calls import POLL_SECONDS, ChangesState, PendingCalls
+from gfn_ray.runtime.cluster import cores_by_machine
 from gfn_ray.runtime.failures import ActorDied, ActorLost, DataLost, making, value_of
 from gfn_ray.runtime.label_actor import LabelRewardActor
 from gfn_ray.runtime.members import Issue, Member
 from gfn_ray.runtime.supervisor import Supervisor, late
+from gfn_ray.runtime.threads import ThreadPlan
 from gfn_ray.runtime.work_log import CallLog, timed
 from gfn_ray.sampling.environment import thread_environment, vllm_environment
 from gfn_ray.tasks.task import TaskData
+
+_LEARNER = "the learner"
 
 
 @dataclass(frozen=True)
 class Fleet:
     """Members by kind. Names, as errors and logs use them, are "sampler 0" and so on.
 
-    log: of every call, where the run is profiled.
+    threads: of each actor with a model, now. log: of every call, where the run is profiled.
     """
 
     config: JobConfig
@@ -36,6 +40,7 @@ class Fleet:
     rewards: list[Member]
     replay: Member
     learner: Member
+    threads: ThreadPlan
     log: CallLog | None = None
 
     @staticmethod
@@ -51,19 +56,26 @@ class Fleet:
         support = _put(data.support.to_wire())
         queries = _put([query.to_wire() for query in (*data.train, *data.held_out)])
         log = CallLog() if config.profile.seconds else None
-        sampler = _remote(actors.SamplerActor, log).options(
-            **_resources(config, device, config.sampler.gpus),
-            runtime_env=_environment(config.sampler.threads, vllm_environment(device) | hidden),
-        )
+        threads = _plan(config)
+
+        def member(
+            name: str,
+            kind: type,
+            section: SamplerConfig | RewardConfig | LearnerConfig,
+            *given: Any,
+        ) -> Member:
+            own = vllm_environment(device) if section is config.sampler else {}
+            options = _resources(config, device, section.gpus)
+            remote = _remote(kind, log)
+
+            def create() -> Any:
+                environment = _environment(threads.of(name), own | hidden)
+                actor = remote.options(**options, runtime_env=environment)
+                return actor.remote(config, device, support, *given)
+
+            return Member(name, create)
+
         reward_kind = actors.RewardActor if data.labels is None else LabelRewardActor
-        reward = _remote(reward_kind, log).options(
-            **_resources(config, device, config.reward.gpus),
-            runtime_env=_environment(config.reward.threads, hidden),
-        )
-        learner = _remote(actors.LearnerActor, log).options(
-            **_resources(config, device, config.learner.gpus),
-            runtime_env=_environment(config.learner.threads, hidden),
-        )
         replay = _remote(actors.ReplayActor, log).options(
             num_cpus=0,
             runtime_env=_environment(1),
@@ -75,21 +87,16 @@ class Fleet:
             config,
             supervisor,
             [
-                Member(
-                    f"sampler {i}",
-                    lambda: sampler.remote(config, device, support, queries, data.tool),
-                )
-                for i in range(config.samplers)
+                member(name, actors.SamplerActor, config.sampler, queries, data.tool)
+                for name in _samplers(config)
             ],
             [
-                Member(
-                    f"reward actor {i}",
-                    lambda: reward.remote(config, device, support, data.reward, queries),
-                )
-                for i in range(config.reward_actors)
+                member(name, reward_kind, config.reward, data.reward, queries)
+                for name in _rewards(config)
             ],
             Member("replay", lambda: replay.remote(config, replay_dir)),
-            Member("the learner", lambda: learner.remote(config, device, support, queries)),
+            member(_LEARNER, actors.LearnerActor, config.learner, queries),
+            threads,
             log,
         )
         others = [*fleet.rewards, fleet.replay, fleet.learner]
@@ -104,6 +111,10 @@ class Fleet:
     def members(self) -> list[Member]:
         """All, in the order of a trajectory's way."""
         return [*self.samplers, *self.rewards, self.replay, self.learner]
+
+    @property
+    def with_models(self) -> list[Member]:
+        return [*self.samplers, *self.rewards, self.learner]
 
     def calls(self) -> PendingCalls:
         """For a set of calls of these actors, waited for together."""
@@ -150,6 +161,25 @@ class Fleet:
         state = self.ask(self.learner, "hand over its state", lambda actor: actor.state.remote())
         self.learner.saved(lambda actor: actor.restore.remote(state))
         return state
+
+
+def _samplers(config: JobConfig) -> list[str]:
+    return [f"sampler {i}" for i in range(config.samplers)]
+
+
+def _rewards(config: JobConfig) -> list[str]:
+    return [f"reward actor {i}" for i in range(config.reward_actors)]
+
+
+def _plan(config: JobConfig) -> ThreadPlan:
+    samplers = _samplers(config)
+    asked = {
+        **dict.fromkeys(samplers, config.sampler.threads),
+        **dict.fromkeys(_rewards(config), config.reward.threads),
+        _LEARNER: config.learner.threads,
+    }
+    in_turn = config.max_policy_lag == 0
+    return ThreadPlan(asked, samplers, cores_by_machine(), in_turn=in_turn)
 
 
 def _remote(kind: type, log: CallLog | None) -> Any:

@@ -15,6 +15,7 @@ from gfn_ray.evaluation.report import Example, FinalReport, ReportPaths, final_r
 from gfn_ray.evaluation.result import Baseline, Evaluation
 from gfn_ray.policy.adapter import Adapter, write_adapter
 from gfn_ray.runtime.bad_batches import BadBatches
+from gfn_ray.runtime.balance import ThreadBalance
 from gfn_ray.runtime.baselines import measure_decoder
 from gfn_ray.runtime.checkpointer import Checkpointer
 from gfn_ray.runtime.checkpoints import Measured, Resumption, write_measured
@@ -87,6 +88,7 @@ class Session:
             self._profiler = Profiler(
                 config.profile, fleet, fleet.log, self._directory, self._display.message
             )
+        self._balance = ThreadBalance(fleet, self._display.message)
         plan = self._data.labels
         if plan is not None:
             self._labels = LabelRounds(config, self._task, plan, self._data.train, fleet)
@@ -324,6 +326,7 @@ class Session:
             self._evaluate_during(evaluator, controller)
         if report.step % self._config.checkpoint.every == 0:
             self._checkpoint(controller)
+        self._balance.after_update()
         over = self._profiler is not None and self._profiler.after_update()
         # The last update is one whose weights samplers and evaluation can have.
         if over and self._config.profile.then_stop and controller.published_step == report.step:

@@ -1,0 +1,91 @@
+"""Cores go to the actors that need them: measured over the first updates, then told once.
+
+Owns when actors are asked for their CPU seconds, and that they hear of their new number. What
+they get is threads.py's; a successor of an actor starts with the number of that moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gfn_ray.runtime.fleet import Fleet
+from gfn_ray.runtime.members import Member
+from gfn_ray.wording import count
+
+# Updates that are measured, after the first: by then every stage has work, and a few even out.
+MEASURED_UPDATES = 5
+
+
+class ThreadBalance:
+    """say: shows a line of text."""
+
+    def __init__(self, fleet: Fleet, say: Callable[[str], None]) -> None:
+        self._fleet = fleet
+        self._say = say
+        self._updates = 0
+        self._before: dict[str, float] = {}
+        self._generations: list[int] = []
+
+    def after_update(self) -> None:
+        if not self._fleet.threads.undivided:
+            return
+        self._updates += 1
+        if self._updates == 1:
+            self._before, _ = self._used()
+            self._generations = self._now_running()
+        elif self._generations != self._now_running():
+            self._updates = 0  # another process counts from its own start: measured anew
+        elif self._updates > MEASURED_UPDATES:
+            self._divide()
+
+    def _divide(self) -> None:
+        used, machines = self._used()
+        if self._generations != self._now_running():
+            self._updates = 0
+            return
+        needs = {name: used[name] - self._before[name] for name in used}
+        threads = self._fleet.threads
+        threads.share_out(needs, machines)
+        self._tell()
+        whole = sum(needs.values()) or 1.0
+        shares = ", ".join(
+            f"{name} {threads.of(name)} ({need / whole:.0%})"
+            for name, need in needs.items()
+            if name in threads.automatic
+        )
+        updates = count(MEASURED_UPDATES, "update")
+        self._say(f"threads by share of the CPU seconds of {updates}: {shares}")
+
+    def _used(self) -> tuple[dict[str, float], dict[str, str]]:
+        """CPU seconds of each actor with a model, between two of its calls, and its machine."""
+        calls, found = self._fleet.calls(), dict[str, tuple[float, str]]()
+        for member in self._fleet.with_models:
+            calls.add(
+                member,
+                "tell its CPU seconds",
+                lambda actor: actor.cpu_seconds.remote(),
+                lambda told, name=member.name: found.update({name: told}),
+            )
+        calls.run_all()
+        names = [member.name for member in self._fleet.with_models]
+        return {name: found[name][0] for name in names}, {name: found[name][1] for name in names}
+
+    def _tell(self) -> None:
+        calls, threads = self._fleet.calls(), self._fleet.threads
+
+        def tell(member: Member) -> None:
+            number = threads.of(member.name)
+            calls.add(
+                member,
+                "change its threads",
+                lambda actor: actor.use_threads.remote(number),
+                lambda _: None,
+            )
+
+        for member in self._fleet.with_models:
+            if member.name in threads.automatic:
+                tell(member)
+        calls.run_all()
+
+    def _now_running(self) -> list[int]:
+        return [member.generation for member in self._fleet.with_models]

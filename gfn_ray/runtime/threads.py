@@ -1,0 +1,101 @@
+"""How many threads each actor with a model has: as a setting says, or a share of the cores.
+
+Owns the arithmetic and the present numbers; balance.py measures and tells the actors. A run
+begins with all cores in use and, where stages work at the same time, divides them anew once it is
+known what each stage needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal
+
+# With fewer, a sampler, a reward actor and a learner get one each, whatever they need.
+FEWEST_CORES = 4
+
+
+def divide(cores: int, needs: Sequence[float]) -> list[int]:
+    """The cores in proportion to the needs, in whole numbers: at least one each and, unless those
+    alone are more, all cores in all. What is left over goes to the largest remainders."""
+    found = [1] * len(needs)
+    rest, left = list(range(len(needs))), cores
+    if cores <= len(needs):
+        return found
+    if not sum(needs):
+        needs = [1.0] * len(needs)
+    # Whoever needs less than one core gets one, which leaves less to the others.
+    while True:
+        whole = sum(needs[i] for i in rest)
+        small = [i for i in rest if needs[i] * left < whole]
+        if not small:
+            break
+        rest = [i for i in rest if i not in small]
+        left -= len(small)
+    quotas = {i: needs[i] * left / whole for i in rest}
+    for i in rest:
+        found[i] = int(quotas[i])
+    by_remainder = sorted(rest, key=lambda i: quotas[i] - int(quotas[i]), reverse=True)
+    for i in by_remainder[: left - sum(found[i] for i in rest)]:
+        found[i] += 1
+    return found
+
+
+class ThreadPlan:
+    """Threads by an actor's name.
+
+    asked: what the settings say. samplers: which of these actors sample. cores: of each machine.
+    in_turn: stages wait for one another, so that there is nothing to be won, and numbers that
+    were measured would make two runs differ.
+    """
+
+    def __init__(
+        self,
+        asked: Mapping[str, int | Literal["auto"]],
+        samplers: Collection[str],
+        cores: Mapping[str, int],
+        *,
+        in_turn: bool,
+    ) -> None:
+        self._asked = asked
+        self._cores = cores
+        self._automatic = [name for name, number in asked.items() if number == "auto"]
+        self._now = {name: 1 if number == "auto" else number for name, number in asked.items()}
+        # Which actor goes to which machine is not known yet: the smallest may get all.
+        self._smallest = min(cores.values(), default=1)
+        free = self._smallest - sum(self._fixed(asked))
+        scarce = self._smallest < FEWEST_CORES or free <= len(self._automatic)
+        self.undivided = not (scarce or in_turn or len(self._automatic) < 2)
+        if scarce or not self._automatic:
+            return
+        # vLLM's kernels keep the number of threads that they first ran with as their largest:
+        # a sampler can be given fewer later on, but no more. So it begins with what there is.
+        first = [name for name in self._automatic if name in samplers]
+        if in_turn or not first:
+            first = self._automatic
+        others = len(self._automatic) - len(first)
+        self._now |= dict.fromkeys(first, (free - others) // len(first))
+
+    def of(self, name: str) -> int:
+        return self._now[name]
+
+    @property
+    def automatic(self) -> list[str]:
+        """Whose number is not a setting's."""
+        return list(self._automatic)
+
+    def share_out(self, needs: Mapping[str, float], machines: Mapping[str, str]) -> None:
+        """Divides each machine's cores among the actors on it, by what each needs of one."""
+        self.undivided = False
+        for machine in dict.fromkeys(machines.values()):
+            there = [name for name in self._asked if machines[name] == machine]
+            mine = [name for name in there if self._asked[name] == "auto"]
+            cores = self._cores.get(machine, 1)
+            if cores < FEWEST_CORES:
+                self._now |= dict.fromkeys(mine, 1)
+                continue
+            free = cores - sum(self._fixed(there))
+            self._now |= zip(mine, divide(free, [needs[name] for name in mine]), strict=True)
+
+    def _fixed(self, names: Collection[str]) -> list[int]:
+        numbers = [self._asked[name] for name in names]
+        return [number for number in numbers if number != "auto"]
