@@ -322,6 +322,11 @@ class RuntimeConfig(Section):
         ge=0,
         description="CPUs Ray reserves for an actor with a model; below 1, two cores serve three.",
     )
+    placement: Literal["pack", "spread"] | None = Field(
+        None,
+        description="Reserve room for all actors with models before any starts: pack on as few "
+        "machines as there can be, spread over as many; none leaves each to Ray.",
+    )
     start_timeout_s: float = Field(
         600.0, gt=0, description="Longest an actor may take to load its model, in seconds."
     )
@@ -341,3 +346,12 @@ class RuntimeConfig(Section):
         "row until the run ends; above replay.max_times_sampled, one z alone cannot end it.",
     )
     log_every: int = Field(5, ge=1, description="Updates between two plain progress lines.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RuntimeConfig:
+        if self.placement is not None and not self.cpus_per_actor:
+            raise ValueError(
+                f"runtime.placement {self.placement} reserves runtime.cpus_per_actor for each "
+                "actor, and that is 0; raise it, or leave the first at none"
+            )
+        return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from gfn_ray.runtime.cluster import cores_by_machine
 from gfn_ray.runtime.failures import ActorDied, ActorLost, DataLost, making, value_of
 from gfn_ray.runtime.label_actor import LabelRewardActor
 from gfn_ray.runtime.members import Issue, Member
+from gfn_ray.runtime.placement import Placement
 from gfn_ray.runtime.supervisor import Supervisor, late
 from gfn_ray.runtime.threads import ThreadPlan
 from gfn_ray.runtime.work_log import CallLog, timed
@@ -57,6 +59,7 @@ class Fleet:
         queries = _put([query.to_wire() for query in (*data.train, *data.held_out)])
         log = CallLog() if config.profile.seconds else None
         threads = _plan(config)
+        placement, places = Placement(config, device), count()
 
         def member(
             name: str,
@@ -65,7 +68,7 @@ class Fleet:
             *given: Any,
         ) -> Member:
             own = vllm_environment(device) if section is config.sampler else {}
-            options = _resources(config, device, section.gpus)
+            options = _resources(config, device, section.gpus) | placement.options(next(places))
             remote = _remote(kind, log)
 
             def create() -> Any:
@@ -226,7 +229,7 @@ def _first_loaded(member: Member, loading: Any, supervisor: Supervisor) -> None:
         supervisor.observe(remark)
 
 
-def _resources(config: JobConfig, device: str, gpus: float) -> dict[str, float]:
+def _resources(config: JobConfig, device: str, gpus: float) -> dict[str, Any]:
     return {
         "num_cpus": config.runtime.cpus_per_actor,
         "num_gpus": gpus if device == "cuda" else 0,

@@ -1,8 +1,9 @@
 """Cores divided by measured share: real actors end with the threads that were chosen, and so do
-their successors."""
+their successors, each in the place that was reserved for it."""
 
 import pytest
 import ray
+from ray.util import placement_group_table
 from transformers import AutoTokenizer
 
 from gfn_ray.cli import parse
@@ -36,7 +37,8 @@ def in_use(fleet):
 
 
 def test_actors_and_their_successors_have_the_threads_that_were_chosen(cluster, tiny_dir, tmp_path):
-    flags = tiny_number_flags(tiny_dir, tmp_path, steps=MEASURED_UPDATES + 2)
+    settings = {"steps": MEASURED_UPDATES + 2, "runtime__placement": "pack"}
+    flags = tiny_number_flags(tiny_dir, tmp_path, **settings)
     config = parse(RandomNumberJob, flags)
     task = RandomNumberTask(config)
     tokenizer = AutoTokenizer.from_pretrained(tiny_dir)
@@ -44,6 +46,9 @@ def test_actors_and_their_successors_have_the_threads_that_were_chosen(cluster, 
     said, restarts = [], []
     supervisor = Supervisor(config.runtime, said.append, restarts.append)
     fleet = Fleet.start(config, data, "cpu", tmp_path / "replay", supervisor)
+    (group,) = placement_group_table().values()
+    assert (group["state"], group["strategy"]) == ("CREATED", "PACK")
+    assert list(group["bundles"].values()) == [{"CPU": 0.5}] * len(fleet.with_models)
     assert in_use(fleet) == {"sampler 0": CORES - 2, "reward actor 0": 1, "the learner": 1}
 
     bad = BadBatches(config, tmp_path / "bad", tokenizer.decode, lambda: 0, said.append)
