@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import cached_property, partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,7 @@ class Bench:
     def reward(self) -> Figure:
         """Seconds to score 16 trajectories at every prefix that may stop."""
         queries = self.queries[:QUERIES]
-        groups = [self._sampled(query, PER_QUERY) for query in queries]
+        groups = self._sampled()
         rollouts = [
             roll_out(
                 self.trainer.model,
@@ -216,18 +217,20 @@ class Bench:
         return add_adapter(base, self.config.policy, seed=0)
 
     def _our_update(self) -> None:
-        groups = []
-        for query in self.queries[:QUERIES]:
-            scored = self._reward.score([(query, t) for t in self._sampled(query, PER_QUERY)])
-            groups.append(TrajectoryGroup(query.prompt_ids, scored))
+        queries = self.queries[:QUERIES]
+        pairs = [(q, t) for q, group in zip(queries, self._sampled(), strict=True) for t in group]
+        scored = iter(self._reward.score(pairs))
+        groups = [TrajectoryGroup(q.prompt_ids, list(islice(scored, PER_QUERY))) for q in queries]
         self.trainer.step(groups)
         self.engine.load(self.trainer.publish())
 
-    def _sampled(self, query: Query, count: int) -> list[Trajectory]:
+    def _sampled(self) -> list[list[Trajectory]]:
+        """Of each query, in one call of the engine."""
         from gfn_ray.sampling.engine import SampleRequest
 
-        found: list[Trajectory] = self.engine.sample([SampleRequest(query, self._plans(count))])
-        return found
+        requests = [SampleRequest(q, self._plans(PER_QUERY)) for q in self.queries[:QUERIES]]
+        found = iter(self.engine.sample(requests))
+        return [list(islice(found, PER_QUERY)) for _ in requests]
 
     def _plans(self, count: int) -> list[Any]:
         from gfn_ray.sampling.exploration import on_policy_plan
