@@ -92,6 +92,10 @@ continuation-plane: setup ## Draw finished continuation runs on one plane (ARGS=
 bench: setup ## Measure ours beside the plain way, five rounds each; an hour (ARGS="--help")
 	@$(PYTHON) benchmarks/bench.py $(ARGS)
 
+.PHONY: bench-quick
+bench-quick: setup ## Measure each figure once, and small: does it run? Ten minutes
+	@$(PYTHON) benchmarks/bench.py --quick $(ARGS)
+
 .PHONY: mutants
 mutants: setup ## Put bugs into a copy, one at a time, and see that a test fails on each
 	@$(PYTHON) scripts/mutation_check.py
