@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable
 
 from bench_infill import Bench
+from bench_posterior import PosteriorBench
 from bench_replay import ReplayBench
 from measure import Record
 from render import render
@@ -25,6 +26,7 @@ def figures(rounds: int, quick: bool) -> dict[str, Callable[[], Record]]:
     return {
         **Bench(rounds).figures(),
         **ReplayBench(rounds).figures(),
+        **PosteriorBench(rounds, quick).figures(),
     }
 
 

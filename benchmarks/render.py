@@ -29,6 +29,8 @@ GOALS = {
     "sampler, batch 64": "≥ 1.5x",
     "replay, adds": "≥ 20,000 trajectories/s",
     "replay, batches": "≥ 2,000 batches/s",
+    "posterior, TV .1": "≥ 10x",
+    "posterior, TV .05": "≥ 10x",
 }
 
 
