@@ -17,15 +17,18 @@ from collections.abc import Callable
 from bench_infill import Bench
 from bench_posterior import PosteriorBench
 from bench_replay import ReplayBench
+from bench_weights import WeightsBench
 from measure import Record
 from render import render
 
 
 def figures(rounds: int, quick: bool) -> dict[str, Callable[[], Record]]:
     """By name, in the order in which they are best measured. quick: smaller where size is time."""
+    infill = Bench(rounds)
     return {
-        **Bench(rounds).figures(),
+        **infill.figures(),
         **ReplayBench(rounds).figures(),
+        **WeightsBench(rounds, quick, infill).figures(),
         **PosteriorBench(rounds, quick).figures(),
     }
 

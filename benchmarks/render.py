@@ -31,6 +31,7 @@ GOALS = {
     "replay, batches": "≥ 2,000 batches/s",
     "posterior, TV .1": "≥ 10x",
     "posterior, TV .05": "≥ 10x",
+    "weights, swap": "≤ 0.05 s",
 }
 
 
