@@ -17,6 +17,7 @@ from collections.abc import Callable
 from bench_infill import Bench
 from bench_posterior import PosteriorBench
 from bench_replay import ReplayBench
+from bench_roofline import RooflineBench
 from bench_weights import WeightsBench
 from measure import Record
 from render import render
@@ -28,6 +29,7 @@ def figures(rounds: int, quick: bool) -> dict[str, Callable[[], Record]]:
     return {
         **infill.figures(),
         **ReplayBench(rounds).figures(),
+        **RooflineBench(rounds, infill).figures(),
         **WeightsBench(rounds, quick, infill).figures(),
         **PosteriorBench(rounds, quick).figures(),
     }

@@ -1,9 +1,9 @@
 """Figures of the weights' way: from a published adapter to samplers that have it.
 
 Real: Ray and its object store, the learner's copy of its tensors (as `read_adapter` makes it), one
-reference handed to every sampler's actor, the copies that `AdapterSwap` makes on receipt, and, of
-"weights, swap", the engine and the swap itself. Not real: the tensors, which are random, and, of all
-others, the samplers, which have no engine: eight would need more memory than a small machine has.
+reference handed to every sampler's actor, and the copies that `AdapterSwap` makes on receipt; of
+"weights, swap", the engine and the swap itself. Not real: the tensors, which are random, and, but
+for that figure, the samplers, which have no engine: eight would not fit into a small machine.
 
 The plain way: the learner writes the files that PEFT and vLLM read, and every sampler reads them
 from disk, which here means from the system's cache of it.
