@@ -14,6 +14,7 @@ import argparse
 import re
 from collections.abc import Callable
 
+from bench_growth import GrowthBench
 from bench_infill import Bench
 from bench_posterior import PosteriorBench
 from bench_replay import ReplayBench
@@ -31,6 +32,7 @@ def figures(rounds: int, quick: bool) -> dict[str, Callable[[], Record]]:
         **ReplayBench(rounds).figures(),
         **RooflineBench(rounds, infill).figures(),
         **WeightsBench(rounds, quick, infill).figures(),
+        **GrowthBench(rounds, quick).figures(),
         **PosteriorBench(rounds, quick).figures(),
     }
 

@@ -3,8 +3,8 @@
 Each round measures the machine first: square matrix products in float32 and bfloat16, products of
 the model's own shapes, and how fast memory is read. Then it times one update of the settings of
 bench_infill, stage by stage, and counts the operations and bytes that these very trajectories
-need (flops.py). The floor of a pass is the longer of its operations at the float32 rate and its
-bytes at the reading rate; the floor of an update is the sum over its passes: each token of z in
+need (flops.py). The floor of a pass is the longer of its operations at the better float32 rate and
+its bytes at the reading rate; the floor of an update is the sum over its passes: each token of z in
 turn, the reward once and the learner there and back, with equal prefixes passed once.
 
 The ratio of "roofline" is update / floor; of a stage, the share of the float32 rate that it keeps
@@ -21,11 +21,14 @@ import torch
 from bench_infill import PER_QUERY, QUERIES, Bench
 from flops import Architecture, Work, backward, bytes_read, decoded, forward, shared
 from measure import Figure, figure, seconds
+from torch.nn.functional import linear
 
 from gfn_ray.policy.log_q import TrajectoryGroup
 from gfn_ray.trajectory import Query, Trajectory
 
 SQUARE = 2048
+STRIP = 32  # rows
+LONG_S = 0.3  # for it; processors without bfloat16 need that, and others a hundredth
 OWN_TOKENS = 256  # about as many as a pass of the learner has
 READ_BYTES = 1 << 29  # far more than any cache holds
 TRIES = 3  # of which the fastest counts: a limit is not what others left of it
@@ -94,7 +97,7 @@ class RooflineBench:
         policy = Architecture.of(infill.frozen.config, rank)
         frozen = Architecture.of(infill.frozen.config, 0)
         rates = {kind: measured(policy) for kind, measured in PRODUCTS.items()}
-        reading = _reading_rate()
+        reading, peak = _reading_rate(), max(rates[PEAK], rates[OWN])
         queries = infill.queries[:QUERIES]
         requests = [SampleRequest(query, infill._plans(PER_QUERY)) for query in queries]
         groups: list[TrajectoryGroup] = []
@@ -136,7 +139,7 @@ class RooflineBench:
             rates,
             taken,
             {stage: sum(operations for operations, _ in each) for stage, each in passes.items()},
-            {stage: floor(each, rates[PEAK], reading) for stage, each in passes.items()},
+            {stage: floor(each, peak, reading) for stage, each in passes.items()},
             sum(taken.values()) + swap,
         )
 
@@ -176,8 +179,12 @@ def _fastest(operations: int, work: Callable[[], object]) -> float:
 
 
 def _square(_: Architecture, dtype: torch.dtype) -> float:
-    a, b = (torch.ones(SQUARE, SQUARE, dtype=dtype) for _ in range(2))
-    return _fastest(2 * SQUARE**3, lambda: a @ b)
+    """Where a strip of it shows that all of it would take a minute, of the strip."""
+    x, w = (torch.ones(SQUARE, SQUARE, dtype=dtype) for _ in range(2))
+    strip = x[:STRIP]
+    if seconds(lambda: linear(strip, w))() > LONG_S:
+        return _fastest(2 * STRIP * SQUARE**2, lambda: linear(strip, w))
+    return _fastest(2 * SQUARE**3, lambda: linear(x, w))
 
 
 def _own(model: Architecture, dtype: torch.dtype) -> float:
@@ -187,7 +194,7 @@ def _own(model: Architecture, dtype: torch.dtype) -> float:
         for inputs, outputs in model.linears
     ]
     operations = 2 * OWN_TOKENS * sum(a * b for a, b in model.linears)
-    return _fastest(operations, lambda: [torch.nn.functional.linear(x, w) for x, w in factors])
+    return _fastest(operations, lambda: [linear(x, w) for x, w in factors])
 
 
 def _reading_rate() -> float:
@@ -197,9 +204,10 @@ def _reading_rate() -> float:
 
 
 PEAK = "float32 product"
+OWN = "the model's products"
 PRODUCTS: dict[str, Callable[[Architecture], float]] = {
     PEAK: partial(_square, dtype=torch.float32),
     "bfloat16 product": partial(_square, dtype=torch.bfloat16),
-    "the model's products": partial(_own, dtype=torch.float32),
+    OWN: partial(_own, dtype=torch.float32),
     "the model's products, bfloat16": partial(_own, dtype=torch.bfloat16),
 }

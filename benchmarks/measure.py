@@ -12,7 +12,7 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -153,15 +153,21 @@ def figure(
 
 
 def growth(
-    name: str, measured: dict[float, Callable[[], float]], *, rounds: int, unit: str
+    name: str,
+    measured: Mapping[float, Callable[[], float]],
+    *,
+    rounds: int,
+    unit: str,
+    warm_up: bool = True,
 ) -> Growth:
-    """All points once unmeasured, and then in every round, each other time backwards.
+    """All points in every round, each other time backwards; before that, once unmeasured.
 
     measured: by the size that grows, does the work once and says what it took, in `unit`. An
     exponent is one round's.
     """
-    for work in measured.values():
-        work()
+    if warm_up:
+        for work in measured.values():
+            work()
     found: dict[float, list[float]] = {size: [] for size in measured}
     for number in range(rounds):
         for size in list(measured) if number % 2 == 0 else reversed(measured):
