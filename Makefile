@@ -88,9 +88,16 @@ exactness: setup ## Train every objective on a posterior that can be listed; hal
 continuation-plane: setup ## Draw finished continuation runs on one plane (ARGS="RUN_DIR ... --out plane")
 	@$(PYTHON) benchmarks/continuation_plane.py $(ARGS)
 
+# A line a figure, without what others say while they load. The tiny model is the tests'.
+BENCH := PYTHONPATH=tests TQDM_DISABLE=1 PYTHONWARNINGS=ignore $(PYTHON) benchmarks/bench.py
+
 .PHONY: bench
 bench: setup ## Measure ours beside the plain way, five rounds each; an hour (ARGS="--help")
-	@$(PYTHON) benchmarks/bench.py $(ARGS)
+	@$(BENCH) $(ARGS)
+
+.PHONY: bench-quick
+bench-quick: setup ## Measure each figure once, and small: does it run? Ten minutes
+	@$(BENCH) --quick $(ARGS)
 
 .PHONY: mutants
 mutants: setup ## Put bugs into a copy, one at a time, and see that a test fails on each

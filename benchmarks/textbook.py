@@ -8,7 +8,7 @@ both can be held to the same numbers (tests/unit/test_textbook.py does).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,12 +119,24 @@ def subtb_loss(rollout: Rollout, rewards: Tensor) -> tuple[Tensor, int]:
 
 
 class Textbook:
-    """Trains an adapter. policy: a model with one; frozen: the same model without."""
+    """Trains an adapter. policy: a model with one; frozen: the same model without, or whatever
+    `score` reads. pace: the learning rate of an update (0-based) as a share of lr."""
 
-    def __init__(self, policy: Any, frozen: Any, support: Support, *, lr: float, seed: int) -> None:
-        self._policy, self._frozen, self._support = policy, frozen, support
+    def __init__(
+        self,
+        policy: Any,
+        frozen: Any,
+        support: Support,
+        *,
+        lr: float,
+        seed: int,
+        pace: Callable[[int], float] = lambda _: 1.0,
+        score: Callable[[Any, Query, Rollout], Tensor] = log_reward,
+    ) -> None:
+        self._policy, self._frozen, self._support, self._score = policy, frozen, support, score
         self._parameters = [p for p in policy.parameters() if p.requires_grad]
         self._optimizer = torch.optim.AdamW(self._parameters, lr=lr, weight_decay=0.0)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, pace)
         self._generator = torch.Generator().manual_seed(seed)
 
     def update(self, queries: Sequence[Query], per_query: int, temperature: float) -> list[int]:
@@ -136,7 +148,7 @@ class Textbook:
             rollout = roll_out(
                 self._policy, query.prompt_ids, self._support, per_query, self._generator
             )
-            rewards = log_reward(self._frozen, query, rollout) / temperature
+            rewards = self._score(self._frozen, query, rollout) / temperature
             total, pairs = subtb_loss(rollout, rewards)
             total.backward()
             all_pairs += pairs
@@ -145,4 +157,5 @@ class Textbook:
             parameter.grad /= all_pairs
         torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
         self._optimizer.step()
+        self._schedule.step()
         return lengths
