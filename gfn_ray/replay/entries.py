@@ -11,7 +11,7 @@ logarithm it does not overflow at any version; `QueryMasses` re-centres before e
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -77,6 +77,13 @@ class EntryTable:
         assert trajectory is not None, f"slot {slot} is empty"
         return trajectory
 
+    def held_at(self, slots: IndexArray) -> list[Trajectory]:
+        """The trajectories in occupied slots [N]."""
+        trajectories = self.trajectories
+        found = [trajectories[slot] for slot in slots.tolist()]
+        assert None not in found, "a slot is empty"
+        return cast(list[Trajectory], found)
+
     def write(
         self,
         slot: int,
@@ -105,6 +112,7 @@ class EntryTable:
         self.trajectories[slot] = None
         self.query_row[slot] = -1
         self.generation[slot] += 1
+        self.times_sampled[slot] = self.length[slot] = 0  # so that sums need not pick what is held
 
     def set_losses(self, slots: IndexArray, losses: WeightArray) -> None:
         """Record the latest losses [N] of slots [N]."""
@@ -146,22 +154,22 @@ class EntryTable:
         lowest = held[weights == weights.min()]
         return int(lowest[self.arrival[lowest].argmin()])
 
-    def log_masses(self, slots: IndexArray, starts: IndexArray) -> WeightArray:
+    def log_masses(self, slots: IndexArray, sizes: IndexArray) -> WeightArray:
         """Log of the mean weight over eligible entries, a value a query.
 
-        slots [N]: entries, query after query. starts [Q]: where each query begins, none
-        of them empty. -inf where fewer than SMALLEST_GROUP entries are eligible.
+        slots [N]: entries, query after query. sizes [Q]: how many each query has, none
+        of them none. -inf where fewer than SMALLEST_GROUP entries are eligible.
 
         With priority `log_reward` the score of an entry is R / (best R of the query).
         Best is meant among the eligible: a best one sampled out would otherwise drag
         the mass of its query down by orders of magnitude until it is evicted.
         """
+        starts = np.cumsum(sizes) - sizes
         eligible = self.eligible(slots)
         counts = np.add.reduceat(eligible.astype(np.int64), starts)
         log_weight = np.where(eligible, self.log_weight[slots], -np.inf)
         peak = np.maximum.reduceat(log_weight, starts)
         peak = np.where(np.isneginf(peak), 0.0, peak)
-        sizes = np.diff(starts, append=len(slots))
         sums = np.add.reduceat(np.exp(log_weight - np.repeat(peak, sizes)), starts)
         sampled = counts >= SMALLEST_GROUP
         log_mean = peak + np.log(np.where(sampled, sums / np.maximum(counts, 1), 1.0))
@@ -179,7 +187,7 @@ class EntryTable:
         slots = self.stored()
         return {
             "slots": slots,
-            "trajectories": to_columns([self.held(slot) for slot in slots.tolist()]),
+            "trajectories": to_columns(self.held_at(slots)),
             "columns": {name: getattr(self, name)[slots] for name in _COLUMNS},
             "generation": self.generation,
             "oldest_version": self._oldest_version,
