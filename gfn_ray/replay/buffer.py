@@ -166,6 +166,7 @@ class ReplayBuffer:
         stored = len(self)
         each = max(stored, 1)
         times_sampled = self._entries.times_sampled
+        mean_length = float(self._entries.length.sum()) / each
         return {
             "size": float(stored),
             "queries": float(len(self._queries)),
@@ -175,7 +176,8 @@ class ReplayBuffer:
             "sampled": float(self._sampled),
             "mean_times_sampled": float(times_sampled.sum()) / each,
             "max_times_sampled": float(times_sampled.max()),
-            "mean_length": float(self._entries.length.sum()) / each,
+            "mean_length": mean_length,
+            "bytes_per_trajectory": self._entries.bytes_each(mean_length) if stored else 0.0,
         }
 
     def state(self) -> dict[str, Any]:

@@ -11,12 +11,14 @@ logarithm it does not overflow at any version; `QueryMasses` re-centres before e
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 
 from gfn_ray.config import ReplayConfig
 from gfn_ray.replay.columns import from_columns, to_columns
+from gfn_ray.replay.footprint import bytes_of_entry
 from gfn_ray.replay.sum_tree import IndexArray, WeightArray
 from gfn_ray.trajectory import BoolArray, Trajectory
 
@@ -96,7 +98,7 @@ class EntryTable:
     ) -> None:
         """Put a trajectory into a slot, not yet sampled; `version` is the one recency counts."""
         seed = trajectory.policy_version < 0
-        self.trajectories[slot] = trajectory
+        self.trajectories[slot] = _owned(trajectory)
         self.query_row[slot] = row
         self.gate_version[slot] = _NEVER if seed else trajectory.policy_version
         self.recency_version[slot] = version
@@ -182,6 +184,11 @@ class EntryTable:
         """Occupied slots [N]."""
         return np.flatnonzero(self.query_row >= 0)
 
+    def bytes_each(self, mean_length: float) -> float:
+        """Memory that a stored trajectory takes, where z has this many tokens on average."""
+        columns = (self.generation, *(getattr(self, name) for name in _COLUMNS))
+        return bytes_of_entry(mean_length, sum(column.itemsize for column in columns))
+
     def state(self) -> dict[str, Any]:
         """What restore() needs; of an empty slot only its generation is ever read again."""
         slots = self.stored()
@@ -216,3 +223,14 @@ class EntryTable:
         else:
             log_score = 0.0
         return self._alpha * log_score + self._log_growth * version
+
+
+def _owned(trajectory: Trajectory) -> Trajectory:
+    """With arrays of its own. What came from another process are views of the whole message, which
+    would stay in memory for as long as one of its trajectories does."""
+    views = {
+        name: array.copy()
+        for name in ("token_ids", "tool_mask", "terminable", "log_reward")
+        if (array := getattr(trajectory, name)).base is not None
+    }
+    return replace(trajectory, **views) if views else trajectory
