@@ -124,7 +124,7 @@ class ReplayBuffer:
         if len(rows) == 0:
             return None
         slots = self._choose_entries(rows, per_query)
-        self._entries.times_sampled[slots] += 1
+        self._entries.sampled(slots)
         exhausted = slots[self._entries.exhausted(slots)]
         self._changed_rows.update(self._entries.query_row[exhausted].tolist())
         self._sampled += len(slots)
@@ -163,21 +163,14 @@ class ReplayBuffer:
 
     def stats(self) -> dict[str, float]:
         """Counts since the start (inserted - evicted = size), and means over what is stored."""
-        stored = len(self)
-        each = max(stored, 1)
-        times_sampled = self._entries.times_sampled
-        mean_length = float(self._entries.length.sum()) / each
         return {
-            "size": float(stored),
+            "size": float(len(self)),
             "queries": float(len(self._queries)),
             "inserted": float(self._inserted),
             "duplicates": float(self._duplicates),
             "evicted": float(self._evicted),
             "sampled": float(self._sampled),
-            "mean_times_sampled": float(times_sampled.sum()) / each,
-            "max_times_sampled": float(times_sampled.max()),
-            "mean_length": mean_length,
-            "bytes_per_trajectory": self._entries.bytes_each(mean_length) if stored else 0.0,
+            **self._entries.means(),
         }
 
     def state(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ logarithm it does not overflow at any version; `QueryMasses` re-centres before e
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any, cast
 
@@ -72,6 +73,8 @@ class EntryTable:
         self._log_growth = config.recency * float(np.log(2.0))
         self._max_times_sampled = config.max_times_sampled or _NEVER
         self._oldest_version: int = _UNGATED
+        self._held_by_times: Counter[int] = Counter()  # entries, by how often they were sampled
+        self._tokens = 0
 
     def held(self, slot: int) -> Trajectory:
         """The trajectory in an occupied slot."""
@@ -98,6 +101,8 @@ class EntryTable:
     ) -> None:
         """Put a trajectory into a slot, not yet sampled; `version` is the one recency counts."""
         seed = trajectory.policy_version < 0
+        if self.query_row[slot] >= 0:
+            self._uncount(slot)
         self.trajectories[slot] = _owned(trajectory)
         self.query_row[slot] = row
         self.gate_version[slot] = _NEVER if seed else trajectory.policy_version
@@ -108,13 +113,22 @@ class EntryTable:
         self.log_reward[slot] = log_reward = trajectory.final_log_reward
         self.loss[slot] = loss
         self.log_weight[slot] = self._weighed(log_reward, loss, version)
+        self._held_by_times[0] += 1
+        self._tokens += len(trajectory)
 
     def clear(self, slot: int) -> None:
         """Empty a slot; updates that still name its old generation will be ignored."""
+        self._uncount(slot)
         self.trajectories[slot] = None
         self.query_row[slot] = -1
         self.generation[slot] += 1
-        self.times_sampled[slot] = self.length[slot] = 0  # so that sums need not pick what is held
+
+    def sampled(self, slots: IndexArray) -> None:
+        """Count one more draw of each of the entries [N], none of them named twice."""
+        before = Counter(self.times_sampled[slots].tolist())
+        self.times_sampled[slots] += 1
+        self._held_by_times.subtract(before)
+        self._held_by_times.update({times + 1: held for times, held in before.items()})
 
     def set_losses(self, slots: IndexArray, losses: WeightArray) -> None:
         """Record the latest losses [N] of slots [N]."""
@@ -184,10 +198,19 @@ class EntryTable:
         """Occupied slots [N]."""
         return np.flatnonzero(self.query_row >= 0)
 
-    def bytes_each(self, mean_length: float) -> float:
-        """Memory that a stored trajectory takes, where z has this many tokens on average."""
+    def means(self) -> dict[str, float]:
+        """Over what is stored, from running counts: a pass over a column takes as long as a draw."""
+        counts = +self._held_by_times  # without what no entry has
+        held = max(counts.total(), 1)
+        mean_length = self._tokens / held
         columns = (self.generation, *(getattr(self, name) for name in _COLUMNS))
-        return bytes_of_entry(mean_length, sum(column.itemsize for column in columns))
+        bytes_of_columns = sum(column.itemsize for column in columns)
+        return {
+            "mean_times_sampled": sum(times * n for times, n in counts.items()) / held,
+            "max_times_sampled": float(max(counts, default=0)),
+            "mean_length": mean_length,
+            "bytes_per_trajectory": bytes_of_entry(mean_length, bytes_of_columns) if counts else 0.0,
+        }
 
     def state(self) -> dict[str, Any]:
         """What restore() needs; of an empty slot only its generation is ever read again."""
@@ -208,8 +231,15 @@ class EntryTable:
             self.trajectories[slot] = trajectory
         for name in _COLUMNS:
             getattr(self, name)[slots] = state["columns"][name]
+        self._held_by_times = Counter(self.times_sampled[slots].tolist())
+        self._tokens = int(self.length[slots].sum())
         self.generation[:] = state["generation"]
         self._oldest_version = state["oldest_version"]
+
+    def _uncount(self, slot: int) -> None:
+        """Take an entry that is about to go, or to be written over, out of the running counts."""
+        self._held_by_times[int(self.times_sampled[slot])] -= 1
+        self._tokens -= int(self.length[slot])
 
     def _weighed(self, log_reward: Any, loss: Any, version: Any) -> Any:
         """Log weights of entries [N], or of one."""
