@@ -199,17 +199,17 @@ class EntryTable:
         return np.flatnonzero(self.query_row >= 0)
 
     def means(self) -> dict[str, float]:
-        """Over what is stored, from running counts: a pass over a column takes as long as a draw."""
+        """Over what is stored, from running counts: a pass over a column is slow."""
         counts = +self._held_by_times  # without what no entry has
         held = max(counts.total(), 1)
         mean_length = self._tokens / held
         columns = (self.generation, *(getattr(self, name) for name in _COLUMNS))
-        bytes_of_columns = sum(column.itemsize for column in columns)
+        each = bytes_of_entry(mean_length, sum(column.itemsize for column in columns))
         return {
             "mean_times_sampled": sum(times * n for times, n in counts.items()) / held,
             "max_times_sampled": float(max(counts, default=0)),
             "mean_length": mean_length,
-            "bytes_per_trajectory": bytes_of_entry(mean_length, bytes_of_columns) if counts else 0.0,
+            "bytes_per_trajectory": each if counts else 0.0,
         }
 
     def state(self) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class SumTree:
         self._depth = (capacity - 1).bit_length()
         self._leaves = 1 << self._depth
         self._nodes: WeightArray = np.zeros(2 * self._leaves, dtype=np.float64)
-        self._numbers = memoryview(self._nodes)  # the same nodes, read one by one without arrays
+        self._numbers = self._nodes.data  # the same nodes, read one by one without arrays
 
     @property
     def total(self) -> float:

@@ -23,7 +23,9 @@ ADDS = 12
 
 
 def drawn(trajectories):
-    return [(one.query_id, one.token_ids.tolist(), one.log_reward.tobytes()) for one in trajectories]
+    return [
+        (one.query_id, one.token_ids.tolist(), one.log_reward.tobytes()) for one in trajectories
+    ]
 
 
 @pytest.fixture
