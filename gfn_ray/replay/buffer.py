@@ -124,12 +124,12 @@ class ReplayBuffer:
         if len(rows) == 0:
             return None
         slots = self._choose_entries(rows, per_query)
-        self._entries.times_sampled[slots] += 1
+        self._entries.sampled(slots)
         exhausted = slots[self._entries.exhausted(slots)]
         self._changed_rows.update(self._entries.query_row[exhausted].tolist())
         self._sampled += len(slots)
         return ReplayBatch(
-            trajectories=[self._entries.held(slot) for slot in slots.tolist()],
+            trajectories=self._entries.held_at(slots),
             slots=slots,
             generations=self._entries.generation[slots],
         )
@@ -163,19 +163,14 @@ class ReplayBuffer:
 
     def stats(self) -> dict[str, float]:
         """Counts since the start (inserted - evicted = size), and means over what is stored."""
-        stored = self._entries.stored()
-        times_sampled = self._entries.times_sampled[stored]
-        lengths = self._entries.length[stored]
         return {
-            "size": float(len(stored)),
+            "size": float(len(self)),
             "queries": float(len(self._queries)),
             "inserted": float(self._inserted),
             "duplicates": float(self._duplicates),
             "evicted": float(self._evicted),
             "sampled": float(self._sampled),
-            "mean_times_sampled": float(times_sampled.mean()) if len(stored) else 0.0,
-            "max_times_sampled": float(times_sampled.max(initial=0)),
-            "mean_length": float(lengths.mean()) if len(stored) else 0.0,
+            **self._entries.means(),
         }
 
     def state(self) -> dict[str, Any]:
@@ -260,8 +255,7 @@ class ReplayBuffer:
         held = sizes > 0
         log_masses = np.full(len(rows), -np.inf)
         if held.any():
-            starts = np.cumsum(sizes[held]) - sizes[held]
-            log_masses[held] = self._entries.log_masses(slots, starts)
+            log_masses[held] = self._entries.log_masses(slots, sizes[held])
         self._masses.set(rows, log_masses)
 
     def _choose_entries(self, rows: IndexArray, per_query: int) -> IndexArray:

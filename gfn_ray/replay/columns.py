@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gfn_ray.packed import Array, Record
+from gfn_ray.packed import Array, Record, pack, unpack
 from gfn_ray.trajectory import Trajectory
 
 
@@ -55,8 +55,22 @@ def from_columns(columns: Record) -> list[Trajectory]:
         },
     }
     del fields["length"]
-    rows = zip(*fields.values(), strict=True)
-    return [Trajectory(**dict(zip(fields, row, strict=True))) for row in rows]
+    if fields.keys() != Trajectory.__dataclass_fields__.keys():
+        raise ValueError(f"trajectories with the columns {sorted(fields)}")
+    # By place, which takes half the time that names do.
+    ordered = (fields[name] for name in Trajectory.__dataclass_fields__)
+    return [Trajectory(*row) for row in zip(*ordered, strict=True)]
+
+
+def to_bytes(trajectories: Sequence[Trajectory]) -> bytes:
+    """Scored trajectories as one block. Ray takes milliseconds to hand over the hundreds of arrays
+    of a batch one by one."""
+    return pack(to_columns(trajectories))
+
+
+def from_bytes(data: bytes) -> list[Trajectory]:
+    """The trajectories of to_bytes()."""
+    return from_columns(unpack(data))
 
 
 def _check_shapes(one: Trajectory) -> None:
@@ -84,4 +98,6 @@ def _split(array: Array, lengths: Array) -> list[Array]:
     ends = np.cumsum(lengths)
     if len(array) != (ends[-1] if len(ends) else 0):
         raise ValueError(f"{len(array)} elements for trajectories of {lengths.tolist()}")
-    return [array[end - n : end].copy() for n, end in zip(lengths, ends, strict=True)]
+    return [
+        array[end - n : end].copy() for n, end in zip(lengths.tolist(), ends.tolist(), strict=True)
+    ]

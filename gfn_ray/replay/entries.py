@@ -11,12 +11,15 @@ logarithm it does not overflow at any version; `QueryMasses` re-centres before e
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 
 from gfn_ray.config import ReplayConfig
 from gfn_ray.replay.columns import from_columns, to_columns
+from gfn_ray.replay.footprint import bytes_of_entry
 from gfn_ray.replay.sum_tree import IndexArray, WeightArray
 from gfn_ray.trajectory import BoolArray, Trajectory
 
@@ -70,12 +73,21 @@ class EntryTable:
         self._log_growth = config.recency * float(np.log(2.0))
         self._max_times_sampled = config.max_times_sampled or _NEVER
         self._oldest_version: int = _UNGATED
+        self._held_by_times: Counter[int] = Counter()  # entries, by how often they were sampled
+        self._tokens = 0
 
     def held(self, slot: int) -> Trajectory:
         """The trajectory in an occupied slot."""
         trajectory = self.trajectories[slot]
         assert trajectory is not None, f"slot {slot} is empty"
         return trajectory
+
+    def held_at(self, slots: IndexArray) -> list[Trajectory]:
+        """The trajectories in occupied slots [N]."""
+        trajectories = self.trajectories
+        found = [trajectories[slot] for slot in slots.tolist()]
+        assert None not in found, "a slot is empty"
+        return cast(list[Trajectory], found)
 
     def write(
         self,
@@ -89,7 +101,9 @@ class EntryTable:
     ) -> None:
         """Put a trajectory into a slot, not yet sampled; `version` is the one recency counts."""
         seed = trajectory.policy_version < 0
-        self.trajectories[slot] = trajectory
+        if self.query_row[slot] >= 0:
+            self._uncount(slot)
+        self.trajectories[slot] = _owned(trajectory)
         self.query_row[slot] = row
         self.gate_version[slot] = _NEVER if seed else trajectory.policy_version
         self.recency_version[slot] = version
@@ -99,12 +113,22 @@ class EntryTable:
         self.log_reward[slot] = log_reward = trajectory.final_log_reward
         self.loss[slot] = loss
         self.log_weight[slot] = self._weighed(log_reward, loss, version)
+        self._held_by_times[0] += 1
+        self._tokens += len(trajectory)
 
     def clear(self, slot: int) -> None:
         """Empty a slot; updates that still name its old generation will be ignored."""
+        self._uncount(slot)
         self.trajectories[slot] = None
         self.query_row[slot] = -1
         self.generation[slot] += 1
+
+    def sampled(self, slots: IndexArray) -> None:
+        """Count one more draw of each of the entries [N], none of them named twice."""
+        before = Counter(self.times_sampled[slots].tolist())
+        self.times_sampled[slots] += 1
+        self._held_by_times.subtract(before)
+        self._held_by_times.update({times + 1: held for times, held in before.items()})
 
     def set_losses(self, slots: IndexArray, losses: WeightArray) -> None:
         """Record the latest losses [N] of slots [N]."""
@@ -146,22 +170,22 @@ class EntryTable:
         lowest = held[weights == weights.min()]
         return int(lowest[self.arrival[lowest].argmin()])
 
-    def log_masses(self, slots: IndexArray, starts: IndexArray) -> WeightArray:
+    def log_masses(self, slots: IndexArray, sizes: IndexArray) -> WeightArray:
         """Log of the mean weight over eligible entries, a value a query.
 
-        slots [N]: entries, query after query. starts [Q]: where each query begins, none
-        of them empty. -inf where fewer than SMALLEST_GROUP entries are eligible.
+        slots [N]: entries, query after query. sizes [Q]: how many each query has, none
+        of them none. -inf where fewer than SMALLEST_GROUP entries are eligible.
 
         With priority `log_reward` the score of an entry is R / (best R of the query).
         Best is meant among the eligible: a best one sampled out would otherwise drag
         the mass of its query down by orders of magnitude until it is evicted.
         """
+        starts = np.cumsum(sizes) - sizes
         eligible = self.eligible(slots)
         counts = np.add.reduceat(eligible.astype(np.int64), starts)
         log_weight = np.where(eligible, self.log_weight[slots], -np.inf)
         peak = np.maximum.reduceat(log_weight, starts)
         peak = np.where(np.isneginf(peak), 0.0, peak)
-        sizes = np.diff(starts, append=len(slots))
         sums = np.add.reduceat(np.exp(log_weight - np.repeat(peak, sizes)), starts)
         sampled = counts >= SMALLEST_GROUP
         log_mean = peak + np.log(np.where(sampled, sums / np.maximum(counts, 1), 1.0))
@@ -174,12 +198,26 @@ class EntryTable:
         """Occupied slots [N]."""
         return np.flatnonzero(self.query_row >= 0)
 
+    def means(self) -> dict[str, float]:
+        """Over what is stored, from running counts: a pass over a column is slow."""
+        counts = +self._held_by_times  # without what no entry has
+        held = max(counts.total(), 1)
+        mean_length = self._tokens / held
+        columns = (self.generation, *(getattr(self, name) for name in _COLUMNS))
+        each = bytes_of_entry(mean_length, sum(column.itemsize for column in columns))
+        return {
+            "mean_times_sampled": sum(times * n for times, n in counts.items()) / held,
+            "max_times_sampled": float(max(counts, default=0)),
+            "mean_length": mean_length,
+            "bytes_per_trajectory": each if counts else 0.0,
+        }
+
     def state(self) -> dict[str, Any]:
         """What restore() needs; of an empty slot only its generation is ever read again."""
         slots = self.stored()
         return {
             "slots": slots,
-            "trajectories": to_columns([self.held(slot) for slot in slots.tolist()]),
+            "trajectories": to_columns(self.held_at(slots)),
             "columns": {name: getattr(self, name)[slots] for name in _COLUMNS},
             "generation": self.generation,
             "oldest_version": self._oldest_version,
@@ -193,8 +231,15 @@ class EntryTable:
             self.trajectories[slot] = trajectory
         for name in _COLUMNS:
             getattr(self, name)[slots] = state["columns"][name]
+        self._held_by_times = Counter(self.times_sampled[slots].tolist())
+        self._tokens = int(self.length[slots].sum())
         self.generation[:] = state["generation"]
         self._oldest_version = state["oldest_version"]
+
+    def _uncount(self, slot: int) -> None:
+        """Take an entry that is about to go, or to be written over, out of the running counts."""
+        self._held_by_times[int(self.times_sampled[slot])] -= 1
+        self._tokens -= int(self.length[slot])
 
     def _weighed(self, log_reward: Any, loss: Any, version: Any) -> Any:
         """Log weights of entries [N], or of one."""
@@ -208,3 +253,14 @@ class EntryTable:
         else:
             log_score = 0.0
         return self._alpha * log_score + self._log_growth * version
+
+
+def _owned(trajectory: Trajectory) -> Trajectory:
+    """With arrays of its own. What came from another process are views of the whole message, which
+    would stay in memory for as long as one of its trajectories does."""
+    views = {
+        name: array.copy()
+        for name in ("token_ids", "tool_mask", "terminable", "log_reward")
+        if (array := getattr(trajectory, name)).base is not None
+    }
+    return replace(trajectory, **views) if views else trajectory

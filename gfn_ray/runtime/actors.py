@@ -17,6 +17,7 @@ import numpy as np
 import ray
 
 from gfn_ray.config import JobConfig
+from gfn_ray.replay.columns import from_bytes, to_bytes
 from gfn_ray.rewards.reward import Reward
 from gfn_ray.sampling.tools import Tool, ToolLoop
 from gfn_ray.support import support_from_wire
@@ -34,6 +35,10 @@ def _load_model(config: JobConfig, dtype: str, device: str) -> Any:
 
 def _queries(wires: list[Wire]) -> dict[str, Query]:
     return {wire["query_id"]: Query.from_wire(wire) for wire in wires}
+
+
+def _trajectories(wires: list[Wire]) -> list[Trajectory]:
+    return [Trajectory.from_wire(wire) for wire in wires]
 
 
 class ModelActor:
@@ -189,7 +194,7 @@ class RewardActor(ModelActor):
         """The same trajectories with untempered log R at every terminable prefix. info has the
         faults of those whose log R is not finite, by their place."""
         started = time.perf_counter()
-        trajectories = [Trajectory.from_wire(wire) for wire in wires]
+        trajectories = _trajectories(wires)
         scored = self._reward.score([(self._queries[t.query_id], t) for t in trajectories])
         return [t.to_wire() for t in scored], self._info(scored, started)
 
@@ -225,23 +230,24 @@ class ReplayActor:
         self._store.clear(call_id)
 
     def add(self, wires: list[Wire], call_id: str | None = None) -> Wire:
-        self._store.add([Trajectory.from_wire(wire) for wire in wires], call_id)
+        self._store.add(_trajectories(wires), call_id)
         return {"offered": len(wires), "size": len(self._store.buffer)}
 
     def sample(
         self, queries: int, per_query: int, version: int, call_id: str | None = None
-    ) -> tuple[list[Wire], Wire]:
-        """A batch and where it came from; trajectories = 0 where nothing is eligible."""
+    ) -> tuple[bytes, Wire]:
+        """A batch, for LearnerActor.step, and where it came from; trajectories = 0 where nothing
+        is eligible."""
         batch = self._store.sample(queries, per_query, version, call_id)
         if batch is None:
-            return [], {"trajectories": 0}
+            return b"", {"trajectories": 0}
         info = {
             "trajectories": len(batch),
             "slots": batch.slots,
             "generations": batch.generations,
             "stats": self._store.buffer.stats(),
         }
-        return [t.to_wire() for t in batch.trajectories], info
+        return to_bytes(batch.trajectories), info
 
     def newest_version(self) -> int:
         return self._store.buffer.newest_version
@@ -296,12 +302,12 @@ class LearnerActor(ModelActor):
         adapter = self._trainer.publish()
         return adapter.to_wire(), {"version": adapter.version}
 
-    def step(self, wires: list[Wire]) -> tuple[Any, Wire]:
-        """One update. Returns the loss of each trajectory [B] and the update's metrics, or
-        nothing and why there was none."""
+    def step(self, batch: bytes) -> tuple[Any, Wire]:
+        """One update on a batch of replay's. Returns the loss of each trajectory [B] and the
+        update's metrics, or nothing and why there was none."""
         from gfn_ray.policy.refused import Refused
 
-        update = self._trainer.step(self._groups(wires))
+        update = self._trainer.step(self._groups(from_bytes(batch)))
         if isinstance(update, Refused):
             return None, update.to_wire()
         return update.losses, update.metrics
@@ -311,7 +317,7 @@ class LearnerActor(ModelActor):
         none."""
         from gfn_ray.policy.refused import Refused
 
-        update = self._likelihood.step(self._groups(wires))
+        update = self._likelihood.step(self._groups(_trajectories(wires)))
         return update.to_wire() if isinstance(update, Refused) else update
 
     def state(self) -> Wire:
@@ -330,15 +336,14 @@ class LearnerActor(ModelActor):
 
     def score(self, wires: list[Wire]) -> Wire:
         """log q of whole trajectories, of their content tokens only, and log p_ref or 0 [B]."""
-        return vars(self._trainer.score(self._groups(wires)))
+        return vars(self._trainer.score(self._groups(_trajectories(wires))))
 
-    def _groups(self, wires: list[Wire]) -> list[Any]:
+    def _groups(self, trajectories: list[Trajectory]) -> list[Any]:
         from gfn_ray.policy.log_q import TrajectoryGroup
 
         groups: list[TrajectoryGroup] = []
         previous = None
-        for wire in wires:
-            trajectory = Trajectory.from_wire(wire)
+        for trajectory in trajectories:
             if trajectory.query_id != previous:
                 prompt = self._queries[trajectory.query_id].prompt_ids
                 groups.append(TrajectoryGroup(prompt, []))

@@ -25,6 +25,7 @@ import numpy as np
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import RunFailed
 from gfn_ray.policy.refused import REFUSED
+from gfn_ray.replay.columns import from_bytes
 from gfn_ray.replay.rate_limiter import limiter_for
 from gfn_ray.runtime.bad_batches import BadBatch, BadBatches
 from gfn_ray.runtime.fleet import Fleet
@@ -398,15 +399,14 @@ class Controller:
     def _refused(self, records: Any, answer: Wire) -> None:
         """The learner would not apply this batch, and is as it was before."""
 
-        def dropped(wires: list[Wire], known: dict[str, Any]) -> None:
-            found = [Trajectory.from_wire(wire) for wire in wires]
+        def dropped(found: list[Trajectory], known: dict[str, Any]) -> None:
             self._bad.dropped(BadBatch("update", answer[REFUSED], found, known))
             self._no_update()
 
         self._calls.fetch(
             records,
             "hand over a bad batch",
-            lambda wires: dropped(wires, answer["known"]),
+            lambda batch: dropped(from_bytes(batch), answer["known"]),
             lost=lambda: dropped([], {}),
         )
 

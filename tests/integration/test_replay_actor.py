@@ -10,6 +10,7 @@ from ray.exceptions import RayActorError
 from courses import random_trajectory
 from gfn_ray.config import InfillJob
 from gfn_ray.replay import ReplayBuffer
+from gfn_ray.replay.columns import from_bytes
 from gfn_ray.runtime.actors import ReplayActor
 from gfn_ray.runtime.cluster import connected
 from gfn_ray.runtime.replay_calls import ReplayCalls
@@ -21,9 +22,9 @@ CONFIG = InfillJob()
 ADDS = 12
 
 
-def drawn(wires):
+def drawn(trajectories):
     return [
-        (one["query_id"], one["token_ids"].tolist(), one["log_reward"].tobytes()) for one in wires
+        (one.query_id, one.token_ids.tolist(), one.log_reward.tobytes()) for one in trajectories
     ]
 
 
@@ -49,8 +50,8 @@ def test_a_new_actor_over_the_directory_of_a_killed_one_draws_what_that_would_ha
         stored = ray.get(actor.add.remote([one.to_wire() for one in group]), timeout=60)
         assert stored == {"offered": 8, "size": len(never_killed)}
         expected = never_killed.sample(2, 4, version)
-        wires, _ = ray.get(actor.sample.remote(2, 4, version), timeout=60)
-        assert drawn(wires) == drawn([one.to_wire() for one in expected.trajectories])
+        batch, _ = ray.get(actor.sample.remote(2, 4, version), timeout=60)
+        assert drawn(from_bytes(batch)) == drawn(expected.trajectories)
 
     (process,) = actor_processes(os.getpid(), "ReplayActor")
     process.kill()
@@ -62,8 +63,8 @@ def test_a_new_actor_over_the_directory_of_a_killed_one_draws_what_that_would_ha
         expected = never_killed.sample(2, 4, version)
         if expected is None:  # everything has been drawn as often as allowed
             break
-        wires, info = ray.get(successor.sample.remote(2, 4, version), timeout=60)
-        assert drawn(wires) == drawn([one.to_wire() for one in expected.trajectories])
+        batch, info = ray.get(successor.sample.remote(2, 4, version), timeout=60)
+        assert drawn(from_bytes(batch)) == drawn(expected.trajectories)
         assert info["stats"] == never_killed.stats()
     assert version > ADDS
 
@@ -74,8 +75,8 @@ def test_a_call_made_again_on_the_successor_gets_the_answer_that_was_not_heard(s
     add, sample = calls.add(group), calls.sample(2, 4, 0)
 
     def answers(actor):
-        wires, info = ray.get(sample(actor), timeout=60)
-        return drawn(wires), info["slots"].tolist(), info["stats"]
+        batch, info = ray.get(sample(actor), timeout=60)
+        return drawn(from_bytes(batch)), info["slots"].tolist(), info["stats"]
 
     actor = start()
     stored, heard_by_nobody = ray.get(add(actor), timeout=60), answers(actor)

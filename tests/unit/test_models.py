@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from gfn_ray.config import ModelConfig
+from gfn_ray.config import ModelConfig, PolicyConfig
 from gfn_ray.errors import OutOfMemory, UserError
 from gfn_ray.models import embedded
 from gfn_ray.models.cache import cache_root
 from gfn_ray.models.loading import load_causal_lm, load_tokenizer, resolve_model
+from gfn_ray.policy.adapter import add_adapter
 from tiny import SPECIAL_TOKENS, tiny_model
 
 TEXT = 'Anna couldn\'t find the library.\n\n She asked: "Where?"\t It was  1998, émigré 🍮.'
@@ -146,6 +147,35 @@ def test_a_model_loads_frozen_in_the_asked_precision(tiny, dtype):
     assert {p.dtype for p in model.parameters()} == {getattr(torch, dtype)}
     assert not any(p.requires_grad for p in model.parameters())
     assert model.config._attn_implementation == "sdpa"
+
+
+def mappings(file: Path) -> list[tuple[range, dict[str, int]]]:
+    """Addresses at which a file stands in this process, and KiB there by kind of page."""
+    found: list[tuple[range, dict[str, int]]] = []
+    ours = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        first, *rest = line.split()
+        if not first.endswith(":"):
+            ours = rest[-1:] == [str(file)]
+            if ours:
+                low, high = (int(end, 16) for end in first.split("-"))
+                found.append((range(low, high), {}))
+        elif ours and rest[-1:] == ["kB"]:
+            found[-1][1][first[:-1]] = int(rest[0])
+    return found
+
+
+def test_learner_and_reward_can_share_a_base_in_the_precision_of_its_file(tiny):
+    """The pages of the file itself, of which a node holds one copy for all of its processes."""
+    policy = add_adapter(load_causal_lm(str(tiny), "float32", "cpu", False), PolicyConfig(), 0)
+    optimizer = torch.optim.AdamW([w for w in policy.parameters() if w.requires_grad], lr=0.1)
+    policy(input_ids=torch.arange(20)[None]).logits.logsumexp(-1).sum().backward()
+    optimizer.step()
+
+    pages = mappings(tiny / "model.safetensors")
+    base = [w for name, w in policy.named_parameters() if "lora_" not in name]
+    assert base and all(any(w.data_ptr() in at for at, _ in pages) for w in base)
+    assert sum(kinds["Anonymous"] for _, kinds in pages) == 0, "a page written to is a copy"
 
 
 def test_a_directory_is_loaded_without_the_network(tiny, monkeypatch):

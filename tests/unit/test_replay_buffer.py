@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import os
+import subprocess
+import sys
+import weakref
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -392,3 +397,52 @@ def test_stats_tell_the_mean_length() -> None:
     replay = buffer()
     replay.add([trajectory(tokens=[1]), trajectory(tokens=[1, 2, 3])])
     assert replay.stats()["mean_length"] == 2.0
+
+
+def test_what_is_stored_keeps_no_larger_array_alive() -> None:
+    whole = np.zeros(1000, dtype=np.int32)
+    alive = weakref.ref(whole)
+    replay = buffer()
+    replay.add([replace(trajectory(tokens=[0, 0]), token_ids=whole[5:7])])
+    del whole
+    assert alive() is None
+    assert tokens_of(replay) == [(0, 0)]
+
+
+GROWTH = """
+import numpy as np
+from gfn_ray.config import ReplayConfig
+from gfn_ray.replay import ReplayBuffer
+from gfn_ray.replay.columns import from_columns, to_columns
+from test_replay_buffer import trajectory
+
+def private():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+one = [trajectory(query=f"query-{i:06}", tokens=range(12)) for i in range(20)]
+columns, rng, before = to_columns(one), np.random.default_rng(0), private()
+replay = ReplayBuffer(ReplayConfig(capacity=40_000), seed=0)
+for first in range(0, 2000):
+    columns["token_ids"] = rng.integers(0, 50_000, 20 * 12).astype(np.int32)
+    columns["query_id"] = [f"query-{first // 3:06}"] * 20
+    replay.add(from_columns(columns))
+assert len(replay) == 40_000
+print((private() - before) / 40_000, replay.stats()["bytes_per_trajectory"])
+"""
+
+
+def test_a_process_grows_by_what_is_told_of_memory() -> None:
+    """In a process of its own: what other tests have freed here would be used first."""
+    tests = Path(__file__).parent
+    paths = [str(tests), str(tests.parent), str(tests.parents[1])]
+    done = subprocess.run(
+        [sys.executable, "-c", GROWTH],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    grown, told = map(float, done.stdout.split())
+    assert told == pytest.approx(grown, rel=0.25)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rapidfuzz import process
 
+from gfn_ray.config import ReplayConfig
+from gfn_ray.replay import ReplayBuffer
 from gfn_ray.replay.duplicates import duplicate_index
-from gfn_ray.trajectory import IntArray
+from gfn_ray.trajectory import IntArray, Trajectory
 
 SEQUENCES = st.lists(st.integers(0, 3), max_size=6)
 
@@ -76,3 +81,47 @@ def test_equal_ids_of_another_integer_width_are_the_same_z() -> None:
     index = duplicate_index(0)
     index.add(3, ids([1, 2, 3]))
     assert index.find(np.array([1, 2, 3], dtype=np.int64)) == 3  # type: ignore[arg-type]
+
+
+PER_QUERY = 8
+
+
+def scored(query: int, tokens: np.ndarray) -> Trajectory:
+    return Trajectory(
+        query_id=str(query),
+        token_ids=tokens.astype(np.int32),
+        tool_mask=np.zeros(len(tokens), dtype=np.bool_),
+        terminable=np.ones(len(tokens) + 1, dtype=np.bool_),
+        policy_version=0,
+        proposal="policy",
+        temperature=1.0,
+        epsilon=0.0,
+        stopped=True,
+        log_reward=np.zeros(len(tokens) + 1, dtype=np.float32),
+    )
+
+
+@pytest.mark.parametrize("queries", [1, 10, 300])
+def test_an_add_is_compared_with_its_own_query_alone_however_much_is_stored(
+    queries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = [0]
+
+    search = process.extractOne
+
+    def counted(text: str, stored: dict[int, str], **options: Any) -> Any:
+        compared[0] += len(stored)
+        return search(text, stored, **options)
+
+    monkeypatch.setattr(process, "extractOne", counted)
+    rng = np.random.default_rng(0)
+    settings = ReplayConfig(capacity=queries * PER_QUERY, per_query=PER_QUERY, edit_distance=2)
+    replay = ReplayBuffer(settings, seed=0)
+    most = 0
+    for number in range(2 * queries * PER_QUERY):  # the second time round it is full
+        tokens = rng.integers(0, 50_000, rng.integers(4, 10))
+        compared[0] = 0
+        replay.add([scored(number % queries, tokens)])
+        most = max(most, compared[0])
+    assert len(replay) == queries * PER_QUERY
+    assert 0 < most <= PER_QUERY

@@ -63,6 +63,21 @@ def test_never_finds_an_empty_leaf_whatever_the_round_off(case: tuple, shares: l
     assert (plain[tree.find(masses)] > 0).all()
 
 
+@settings(deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 3000))
+def test_many_leaves_at_once_are_set_and_found_as_one_by_one(seed: int, capacity: int) -> None:
+    rng = np.random.default_rng(seed)
+    at_once, one_by_one = SumTree(capacity), SumTree(capacity)
+    for size in (capacity, *rng.integers(1, 60, size=4)):
+        leaves, weights = rng.integers(0, capacity, size), 10.0 ** rng.integers(-9, 9, size)
+        at_once.set(leaves, weights)
+        for leaf, weight in zip(leaves, weights, strict=True):
+            one_by_one.set([leaf], [weight])
+    assert at_once.total == one_by_one.total
+    masses = rng.random(40) * at_once.total
+    assert at_once.find(masses).tolist() == [int(one_by_one.find([mass])[0]) for mass in masses]
+
+
 def test_round_off_does_not_build_up_over_many_updates() -> None:
     rng = np.random.default_rng(0)
     tree, plain = SumTree(1000), np.zeros(1000)
