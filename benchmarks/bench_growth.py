@@ -63,9 +63,11 @@ class Stepper(Bench):
         return replace(self._data.support, min_len=max(Z_LENGTHS))
 
     def step(self, query: Query, count: int, length: int) -> None:
+        from gfn_ray.sampling.engine import SampleRequest
+
         support = replace(self._data.support, max_len=length)
         self.engine._support = support
-        drawn = self._sampled(query, count)
+        drawn = self.engine.sample([SampleRequest(query, self._plans(count))])
         if {len(z) for z in drawn} != {length}:
             raise RuntimeError(f"z of {length} tokens were asked for")
         scored = self._reward.score([(query, z) for z in drawn])

@@ -90,8 +90,6 @@ class RooflineBench:
         return [self._round() for _ in range(self._rounds)]
 
     def _round(self) -> Round:
-        from gfn_ray.sampling.engine import SampleRequest
-
         infill = self._infill
         rank = infill.config.policy.lora_rank
         policy = Architecture.of(infill.frozen.config, rank)
@@ -99,13 +97,12 @@ class RooflineBench:
         rates = {kind: measured(policy) for kind, measured in PRODUCTS.items()}
         reading, peak = _reading_rate(), max(rates[PEAK], rates[OWN])
         queries = infill.queries[:QUERIES]
-        requests = [SampleRequest(query, infill._plans(PER_QUERY)) for query in queries]
         groups: list[TrajectoryGroup] = []
         drawn: list[Trajectory] = []
         scored: list[Trajectory] = []
 
         def sample() -> None:
-            drawn.extend(infill.engine.sample(requests))
+            drawn.extend(z for group in infill._sampled() for z in group)
 
         def score() -> None:
             scored.extend(infill._reward.score(list(zip(of_each, drawn, strict=True))))
