@@ -29,6 +29,7 @@ GOALS = {
     "sampler, batch 64": "≥ 1.5x",
     "replay, adds": "≥ 20,000 trajectories/s",
     "replay, batches": "≥ 2,000 batches/s",
+    "replay, batches through Ray": "≥ 300 batches/s",
     "posterior, TV .1": "≥ 10x",
     "posterior, TV .05": "≥ 10x",
     "weights, swap": "≤ 0.05 s",
