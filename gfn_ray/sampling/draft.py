@@ -16,7 +16,7 @@ from gfn_ray.trajectory import Query, Trajectory
 class Draft:
     """token_ids and tool_mask: z so far. log_pf: the engine's log q summed over the policy's
     own tokens. log_stop: of stopping after them; 0 where nothing else is legal and the engine
-    is not asked. stopped: the policy chose the terminator."""
+    is not asked. stopped: the policy chose the terminator. turn: of the policy, from 0."""
 
     query: Query
     plan: ProposalPlan
@@ -25,18 +25,20 @@ class Draft:
     log_pf: float = 0.0
     log_stop: float = 0.0
     stopped: bool = False
+    turn: int = 0
 
     def append(self, token_ids: Iterable[int], *, by_tool: bool) -> None:
         tokens = [int(token) for token in token_ids]
         self.token_ids += tokens
         self.tool_mask += [by_tool] * len(tokens)
 
-    def seed(self, turn: int) -> int:
-        """The plan's seed for the first turn of the policy; later ones must not repeat its
-        random numbers."""
-        if turn == 0:
+    @property
+    def seed(self) -> int:
+        """The plan's for the first turn of the policy; later ones must not repeat its random
+        numbers."""
+        if self.turn == 0:
             return self.plan.seed
-        return int(np.random.default_rng((self.plan.seed, turn)).integers(2**31 - 1))
+        return int(np.random.default_rng((self.plan.seed, self.turn)).integers(2**31 - 1))
 
     def trajectory(self, support: Support, version: int) -> Trajectory:
         """The record of the finished z, unscored."""

@@ -110,37 +110,39 @@ class SamplingEngine:
     def sample(self, requests: Sequence[SampleRequest]) -> list[Trajectory]:
         """All trajectories of all requests, unscored, in order.
 
-        Each turn of the policies is one engine call: a z that calls the tool gets its answer
-        and goes on in the next. Raises RunFailed where an answer has no place in z.
+        A z that calls the tool gets its answer and goes on at once, beside those that have not come
+        as far. Raises RunFailed where an answer has no place in z.
         """
         if self._lora is None:
             raise RuntimeError("sample() before load(): the engine has no adapter yet")
         self.tool_calls = self.tool_errors = 0
         drafts = [Draft(request.query, plan) for request in requests for plan in request.plans]
-        going_on, turn = drafts, 0
-        while going_on:
-            outputs = self._llm.generate(
-                [
-                    {"prompt_token_ids": [*draft.query.prompt_ids.tolist(), *draft.token_ids]}
-                    for draft in going_on
-                ],
-                [self._params(draft, turn) for draft in going_on],
-                lora_request=self._lora,
-                use_tqdm=False,
-            )
-            going_on = [
-                draft
-                for draft, output in zip(going_on, outputs, strict=True)
-                if self._extend(draft, output.outputs[0])
-            ]
-            turn += 1
+        engine = self._llm.llm_engine
+        under_way = {self._ask(str(number), draft): draft for number, draft in enumerate(drafts)}
+        try:
+            while engine.has_unfinished_requests():
+                for output in engine.step():
+                    if output.finished:
+                        draft = under_way.pop(output.request_id)
+                        if self._extend(draft, output.outputs[0]):
+                            under_way[self._ask(output.request_id, draft)] = draft
+        finally:
+            engine.abort_request(list(under_way))
         return [draft.trajectory(self._support, self.version) for draft in drafts]
 
-    def _params(self, draft: Draft, turn: int) -> SamplingParams:
+    def _ask(self, name: str, draft: Draft) -> str:
+        """Asks the engine for the next turn of a z; returns the name."""
+        prompt = [*draft.query.prompt_ids.tolist(), *draft.token_ids]
+        self._llm.llm_engine.add_request(
+            name, {"prompt_token_ids": prompt}, self._params(draft), lora_request=self._lora
+        )
+        return name
+
+    def _params(self, draft: Draft) -> SamplingParams:
         plan = draft.plan
         return SamplingParams(
             temperature=plan.temperature,
-            seed=draft.seed(turn),
+            seed=draft.seed,
             max_tokens=self._support.max_len - len(draft.token_ids),
             stop_token_ids=sorted(self._stops | self._triggers),
             ignore_eos=True,  # the support alone says what ends z
@@ -157,6 +159,7 @@ class SamplingEngine:
     def _extend(self, draft: Draft, completion: Any) -> bool:
         """Appends one turn of the policy and the answer it calls for; False where z is at its
         end."""
+        draft.turn += 1
         tokens = list(completion.token_ids)
         last = tokens[-1]
         steps = zip(completion.logprobs, tokens, strict=True)

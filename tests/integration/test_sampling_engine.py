@@ -173,7 +173,7 @@ def test_rows_without_an_adapter_in_a_mixed_batch_read_the_base_model(
     drafts = [Draft(query, plans[0]) for query in queries for _ in range(2)]
     outputs = engine._llm.generate(
         [{"prompt_token_ids": draft.query.prompt_ids.tolist()} for draft in drafts],
-        [engine._params(draft, 0) for draft in drafts],
+        [engine._params(draft) for draft in drafts],
         lora_request=[engine._lora, None] * len(queries),
         use_tqdm=False,
     )
@@ -219,3 +219,22 @@ def test_the_same_plans_give_the_same_samples_alone_and_batched(engine, queries,
     alone = [t for query in queries for t in engine.sample(requests([query], plans))]
     for a, b in zip(together, alone, strict=True):
         assert a.token_ids.tolist() == b.token_ids.tolist()
+
+
+def test_trajectories_of_one_query_compute_their_prompt_once(
+    engine, queries, versions, monkeypatch
+):
+    engine.load(versions[1])
+    inner = engine._llm.llm_engine
+    step, cached = inner.step, {}
+
+    def watched():
+        outputs = step()
+        cached.update({o.request_id: o.num_cached_tokens for o in outputs if o.finished})
+        return outputs
+
+    monkeypatch.setattr(inner, "step", watched)
+    engine._llm.reset_prefix_cache()
+    engine.sample(requests(queries[:1], on_policy_plan(8, np.random.default_rng(3))))
+    blocks = 32  # tokens of a block, of which a prompt of 60 has one whole
+    assert sorted(cached.values()) == [0, *[blocks] * 7]

@@ -130,6 +130,42 @@ def test_samples_are_inside_the_support_with_their_tool_tokens_marked(samples, s
     assert [t.proposal for t in samples] == [plan.proposal for plan in EXPLORING] * 3
 
 
+def test_a_z_goes_on_as_soon_as_its_tool_has_answered(engine, queries, monkeypatch):
+    """It does not wait for those that have not called theirs yet."""
+    inner = engine._llm.llm_engine
+    ask, step, events = inner.add_request, inner.step, []
+
+    def asked(name, *args, **kwargs):
+        events.append(("asked", name))
+        return ask(name, *args, **kwargs)
+
+    def stepped():
+        outputs = step()
+        events.extend(("answered", o.request_id) for o in outputs if o.finished)
+        return outputs
+
+    monkeypatch.setattr(inner, "add_request", asked)
+    monkeypatch.setattr(inner, "step", stepped)
+    drafts = len(sample(engine, queries, EXPLORING))
+    first_turns = [events.index(("answered", str(n))) for n in range(drafts)]
+    second_asks = [
+        place
+        for place, (what, name) in enumerate(events)
+        if what == "asked" and ("asked", name) in events[:place]
+    ]
+    assert min(second_asks) < max(first_turns)
+
+
+def test_nothing_is_left_in_the_engine_where_a_call_has_no_place(
+    engine, queries, tokenizer, support, monkeypatch
+):
+    monkeypatch.setattr(engine, "_tool", ToolLoop(Adder(limit=4), tokenizer, support))
+    monkeypatch.setattr(engine._tool, "answer_ids", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        sample(engine, queries, EXPLORING)
+    assert not engine._llm.llm_engine.has_unfinished_requests()
+
+
 def test_calls_are_counted(samples, engine, queries, tokenizer):
     again = sample(engine, queries, EXPLORING)
     assert engine.tool_calls == sum(len(sums_of(tokenizer, t)) for t in again)

@@ -184,7 +184,14 @@ def test_replay_and_the_wire_keep_which_tokens_a_tool_wrote(language):
 def test_no_turn_repeats_the_random_numbers_of_another():
     query = random_query(np.random.default_rng(0), "q")
     drafts = [Draft(query, ProposalPlan("policy", 1.0, 0.0, seed)) for seed in range(50)]
-    seeds = [[draft.seed(turn) for turn in range(5)] for draft in drafts]
-    assert [row[0] for row in seeds] == list(range(50))
-    assert len({seed for row in seeds for seed in row}) == 250
-    assert seeds == [[draft.seed(turn) for turn in range(5)] for draft in drafts]
+
+    def seeds():
+        for turn in range(5):
+            for draft in drafts:
+                draft.turn = turn
+                yield draft.seed
+
+    found = list(seeds())
+    assert found[:50] == list(range(50))
+    assert len(set(found)) == 250
+    assert found == list(seeds())
