@@ -95,6 +95,8 @@ class FinalReport:
             yield Text("Beside the policy, on the same held-out queries", "bold")
             yield fill_decoder_table(_table(plain), self.summary, self._names())
         lines = [*self.findings, *self.summary.get("warnings", ())]
+        if peaks := self.summary.get("peak_mib"):
+            lines.append(f"peak memory: {_peaks(peaks)}")
         if lines:
             yield Text()
             yield from map(Text, lines)
@@ -173,6 +175,10 @@ def _headline(summary: Mapping[str, Any]) -> str:
     if "wall_seconds" in summary:
         parts.append(f"{duration(summary['wall_seconds'])} of wall time")
     return ", ".join(parts)
+
+
+def _peaks(peaks: Mapping[str, float]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {mib:,.0f} MiB" for name, mib in peaks.items())
 
 
 def _table(plain: bool, **options: Any) -> Table:

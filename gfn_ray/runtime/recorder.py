@@ -5,7 +5,7 @@ Owns which file and which metric a number goes to. Decides nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -123,6 +123,11 @@ class Recorder:
         self._tracker.metrics(
             {"runtime/restarts": restart.number, "runtime/recovery_seconds": restart.seconds}, step
         )
+
+    def memory(self, step: int, peaks: Mapping[str, float]) -> None:
+        """The most memory that each process has had; summary.json has it, too."""
+        named = {f"memory/peak_mib_{name}": value for name, value in peaks.items()}
+        self._tracker.metrics(named, step)
 
     def bad_batch(self, report: BadBatchReport) -> None:
         """A batch that was dropped for a number that is not finite."""

@@ -24,6 +24,7 @@ from gfn_ray.runtime.display import Display
 from gfn_ray.runtime.em import LabelRounds
 from gfn_ray.runtime.evaluate import Evaluator
 from gfn_ray.runtime.fleet import Fleet
+from gfn_ray.runtime.peak_memory import PeakMemory
 from gfn_ray.runtime.profile import Profiler
 from gfn_ray.runtime.recorder import Recorder
 from gfn_ray.runtime.run_dir import RunDir, newest_complete, publish_directory
@@ -89,6 +90,7 @@ class Session:
                 config.profile, fleet, fleet.log, self._directory, self._display.message
             )
         self._balance = ThreadBalance(fleet, self._display.message)
+        self._memory = PeakMemory(fleet.members)
         plan = self._data.labels
         if plan is not None:
             self._labels = LabelRounds(config, self._task, plan, self._data.train, fleet)
@@ -135,6 +137,8 @@ class Session:
         self._checkpointer.write_last(controller, self._state())
         self._display.phase(f"evaluating the trained policy on {held_out}")
         after = self._final_evaluation(evaluator, controller, "after")
+        memory = self._memory.so_far()
+        self._recorder.memory(controller.step, memory)
 
         before, baselines = measured.before, measured.baselines
         adapter = self._checkpointer.newest_adapter(controller)
@@ -157,6 +161,7 @@ class Session:
             "max_policy_lag_seen": controller.largest_lag,
             "restarts": len(self._supervisor.restarts),
             "bad_batches": self._bad.total,
+            "peak_mib": memory,
             "mlflow_run_id": self._tracker.run_id,
             "adapter": str(self._directory.adapter_dir),
             "before": before.metrics,
@@ -350,6 +355,7 @@ class Session:
 
     def _checkpoint(self, controller: Controller) -> None:
         self._checkpointer.write(controller, self._state())
+        self._memory.ask()
 
     def _decode(self, token_ids: Any) -> str:
         text: str = self._tokenizer.decode(token_ids)

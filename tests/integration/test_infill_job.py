@@ -60,6 +60,7 @@ SUMMARY = {
     "max_policy_lag_seen",
     "restarts",
     "bad_batches",
+    "peak_mib",
     "mlflow_run_id",
     "adapter",
     "baselines",
@@ -87,6 +88,16 @@ def test_the_summary_has_the_same_metrics_before_and_after(finished):
     assert written["steps"] == 6
     assert written["policy_versions"] == 7
     assert 0 <= written["max_policy_lag_seen"] <= InfillJob().max_policy_lag
+
+
+def test_the_peak_memory_of_every_process_is_told(finished):
+    home, out = finished
+    peaks = summary(home)["peak_mib"]
+    assert set(peaks) == {"sampler_0", "reward_actor_0", "replay", "learner", "controller"}
+    assert all(20 < mib < 10_000 for mib in peaks.values())
+    logged = mlflow_run(home).data.metrics
+    assert {name: logged[f"memory/peak_mib_{name}"] for name in peaks} == peaks
+    assert f"peak memory: sampler 0 {peaks['sampler_0']:,.0f} MiB" in out
 
 
 def test_the_resolved_settings_are_stored_and_read_back(finished, tiny_dir):

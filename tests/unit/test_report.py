@@ -87,6 +87,16 @@ def cells(shown: str, metric: str) -> list[str]:
     return [cell.strip() for cell in row.strip("|").split("|")]
 
 
+def test_the_peak_memory_of_every_process_stands_in_a_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert "peak memory" not in printed(monkeypatch)
+    shown = printed(
+        monkeypatch, summary={**SUMMARY, "peak_mib": {"sampler_0": 2048.4, "replay": 9}}
+    )
+    assert "peak memory: sampler 0 2,048 MiB, replay 9 MiB" in shown
+
+
 @pytest.mark.parametrize(
     ("metric", "row"),
     [
