@@ -92,11 +92,11 @@ continuation-plane: setup ## Draw finished continuation runs on one plane (ARGS=
 BENCH := PYTHONPATH=tests TQDM_DISABLE=1 PYTHONWARNINGS=ignore $(PYTHON) benchmarks/bench.py
 
 .PHONY: bench
-bench: setup ## Measure ours beside the plain way, five rounds each; an hour (ARGS="--help")
+bench: setup ## Measure ours beside the plain way, five rounds each; over an hour (ARGS="--help")
 	@$(BENCH) $(ARGS)
 
 .PHONY: bench-quick
-bench-quick: setup ## Measure each figure once, and small: does it run? Ten minutes
+bench-quick: setup ## Measure each figure once, and small: does it run? A quarter of an hour
 	@$(BENCH) --quick $(ARGS)
 
 .PHONY: mutants

@@ -32,9 +32,9 @@ from gfn_ray.support import BoundedSupport
 from gfn_ray.trajectory import Query
 
 KS = (4, 8, 16, 32)
-Z_LENGTHS = (5, 10, 20, 40)
-Y_LENGTHS = (8, 16, 32, 64)
-USUAL_Z = 20
+Z_LENGTHS = (4, 8, 16, 32)
+Y_LENGTHS = (4, 8, 16, 32)
+USUAL_Z = 16
 SAMPLERS = (1, 2, 4)
 SAMPLER_ROUNDS = 2  # each starts as many engines as there are samplers
 STORED = (1_000, 10_000, 50_000, 200_000)
