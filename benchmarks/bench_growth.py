@@ -67,10 +67,10 @@ class Stepper(Bench):
 
         support = replace(self._data.support, max_len=length)
         self.engine._support = support
-        drawn = self.engine.sample([SampleRequest(query, self._plans(count))])
+        drawn = self.engine.sample([SampleRequest(query, self.plans(count))])
         if {len(z) for z in drawn} != {length}:
             raise RuntimeError(f"z of {length} tokens were asked for")
-        scored = self._reward.score([(query, z) for z in drawn])
+        scored = self.scorer.score([(query, z) for z in drawn])
         if length not in self._trainers:
             self._trainers[length] = PolicyTrainer(self.trainer.model, self.config, support)
         self._trainers[length].step([TrajectoryGroup(query.prompt_ids, scored)])

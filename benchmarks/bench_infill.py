@@ -81,7 +81,7 @@ class Bench:
     def reward(self) -> Figure:
         """Seconds to score 16 trajectories at every prefix that may stop."""
         queries = self.queries[:QUERIES]
-        groups = self._sampled()
+        groups = self.sampled()
         rollouts = [
             roll_out(
                 self.trainer.model,
@@ -101,7 +101,7 @@ class Bench:
 
         return side_by_side(
             "reward",
-            seconds(lambda: self._reward.score(pairs)),
+            seconds(lambda: self.scorer.score(pairs)),
             seconds(plain),
             rounds=self._rounds,
             unit="s",
@@ -130,7 +130,7 @@ class Bench:
         )
 
         def ours() -> float:
-            requests = [SampleRequest(query, self._plans(PER_QUERY)) for query in queries]
+            requests = [SampleRequest(query, self.plans(PER_QUERY)) for query in queries]
             found: list[Trajectory] = []
 
             def work() -> None:
@@ -187,7 +187,7 @@ class Bench:
         return self._data.support
 
     @cached_property
-    def _reward(self) -> Reward:
+    def scorer(self) -> Reward:
         reward = self._data.reward
         reward.load(lambda: self.frozen)
         return reward
@@ -218,21 +218,21 @@ class Bench:
 
     def _our_update(self) -> None:
         queries = self.queries[:QUERIES]
-        pairs = [(q, t) for q, group in zip(queries, self._sampled(), strict=True) for t in group]
-        scored = iter(self._reward.score(pairs))
+        pairs = [(q, t) for q, group in zip(queries, self.sampled(), strict=True) for t in group]
+        scored = iter(self.scorer.score(pairs))
         groups = [TrajectoryGroup(q.prompt_ids, list(islice(scored, PER_QUERY))) for q in queries]
         self.trainer.step(groups)
         self.engine.load(self.trainer.publish())
 
-    def _sampled(self) -> list[list[Trajectory]]:
+    def sampled(self) -> list[list[Trajectory]]:
         """Of each query, in one call of the engine."""
         from gfn_ray.sampling.engine import SampleRequest
 
-        requests = [SampleRequest(q, self._plans(PER_QUERY)) for q in self.queries[:QUERIES]]
+        requests = [SampleRequest(q, self.plans(PER_QUERY)) for q in self.queries[:QUERIES]]
         found = iter(self.engine.sample(requests))
         return [list(islice(found, PER_QUERY)) for _ in requests]
 
-    def _plans(self, count: int) -> list[Any]:
+    def plans(self, count: int) -> list[Any]:
         from gfn_ray.sampling.exploration import on_policy_plan
 
         self._drawn += 1

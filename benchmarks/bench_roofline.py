@@ -102,10 +102,10 @@ class RooflineBench:
         scored: list[Trajectory] = []
 
         def sample() -> None:
-            drawn.extend(z for group in infill._sampled() for z in group)
+            drawn.extend(z for group in infill.sampled() for z in group)
 
         def score() -> None:
-            scored.extend(infill._reward.score(list(zip(of_each, drawn, strict=True))))
+            scored.extend(infill.scorer.score(list(zip(of_each, drawn, strict=True))))
 
         def learn() -> None:
             infill.trainer.step(groups)

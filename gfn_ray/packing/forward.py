@@ -138,8 +138,11 @@ def _head_is_plain(model: Any, forest: TokenForest, logits: Tensor, device: torc
     head = model.get_output_embeddings()
     if type(head) is not torch.nn.Linear:
         return False
-    hidden = _hidden(model, forest, np.arange(len(forest)), device)
-    if hidden is None or hidden.shape[1] != head.weight.shape[1]:
+    try:
+        hidden = _hidden(model, forest, np.arange(len(forest)), device)
+    except AttributeError:
+        return False  # the model has no such body, or the body hides them
+    if hidden.shape[1] != head.weight.shape[1]:
         return False
     apart = (F.linear(hidden, head.weight, head.bias) - logits).abs().max()
     return bool(apart <= SAME_LOGITS * logits.abs().max())
@@ -161,24 +164,19 @@ def _read(
     head = model.get_output_embeddings()
     # Its own gradient is not among those that read_hidden gives.
     if ways.plain_head and not any(p.requires_grad for p in head.parameters()):
-        hidden = _hidden(model, forest, rows, device)
-        if hidden is not None:
-            return read_hidden(hidden, head, reads)
+        return read_hidden(_hidden(model, forest, rows, device), head, reads)
     return read_logits(model(**_inputs(model, forest, rows, device)).logits[0], reads)
 
 
 def _hidden(
     model: Any, forest: TokenForest, rows: npt.NDArray[np.int64], device: torch.device
-) -> Tensor | None:
-    """Last hidden states [R, H] after the given nodes; None where the model hides them."""
+) -> Tensor:
+    """Last hidden states [R, H] after the given nodes."""
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    body = getattr(causal, causal.base_model_prefix, None)
-    if body is None:
-        return None
     inputs = _inputs(model, forest, rows, device)
     kept = inputs.pop("logits_to_keep")
-    output = getattr(body(**inputs), "last_hidden_state", None)
-    return None if output is None else output[0, kept]
+    states: Tensor = getattr(causal, causal.base_model_prefix)(**inputs).last_hidden_state
+    return states[0, kept]
 
 
 def _inputs(

@@ -54,7 +54,9 @@ class PeakMemory:
         for answer in done:
             name = self._asked.pop(answer)
             with suppress(RayError):  # it has died since
-                self._peaks[name] = max(self._peaks.get(name, 0.0), ray.get(answer))
+                self._peaks[name] = max(
+                    self._peaks.get(name, 0.0), ray.get(answer, timeout=LAST_ANSWER_S)
+                )
 
 
 def _peak_mib(_: Any = None) -> float:
