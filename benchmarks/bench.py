@@ -14,6 +14,7 @@ import argparse
 import re
 from collections.abc import Callable
 
+from bench_gpu import GpuBench
 from bench_growth import GrowthBench
 from bench_infill import Bench
 from bench_posterior import PosteriorBench
@@ -34,6 +35,7 @@ def figures(rounds: int, quick: bool) -> dict[str, Callable[[], Record]]:
         **WeightsBench(rounds, quick, infill).figures(),
         **GrowthBench(rounds, quick).figures(),
         **PosteriorBench(rounds, quick).figures(),
+        **GpuBench(rounds, quick).figures(),
     }
 
 

@@ -26,7 +26,7 @@ RESULTS = ROOT / "benchmarks" / "results.jsonl"
 
 
 def machine() -> str:
-    """Processor, cores that this process may use, memory, and torch with its threads."""
+    """Processor, cores that this process may use, memory, GPU, and torch with its threads."""
     model = platform.processor() or platform.machine()
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -35,8 +35,9 @@ def machine() -> str:
     cores = len(os.sched_getaffinity(0))
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     vectors = torch.backends.cpu.get_cpu_capability()
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return (
-        f"{model}, {cores} cores, {gib:.0f} GiB, {vectors}; torch {torch.__version__}, "
+        f"{model}, {cores} cores, {gib:.0f} GiB, {vectors}{gpu}; torch {torch.__version__}, "
         f"{torch.get_num_threads()} threads"
     )
 

@@ -7,11 +7,30 @@ nothing of models; `forward.py` reads log-probabilities off it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 ROOT = -1
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Who sees whom: a node sees another, its ancestor or itself, where that one's span holds the
+    number of its own. first [L]: a node's number. end [L]: one past the last of its descendants."""
+
+    first: npt.NDArray[np.int64]
+    end: npt.NDArray[np.int64]
+
+    def of(self, nodes: npt.NDArray[np.int64]) -> Spans:
+        """Of these nodes only."""
+        return Spans(self.first[nodes], self.end[nodes])
+
+    def seen(self) -> npt.NDArray[np.bool_]:
+        """Attention pattern [L, L]: row i is True at i and at every ancestor of i."""
+        number = self.first[:, None]
+        return (self.first[None, :] <= number) & (number < self.end[None, :])
 
 
 class TokenForest:
@@ -83,10 +102,23 @@ class TokenForest:
                 kept[self._parents[node]] = True
         return np.flatnonzero(kept)
 
-    def ancestors(self) -> npt.NDArray[np.bool_]:
-        """Attention pattern [L, L]: row i is True at i and at every ancestor of i."""
-        seen = np.eye(len(self), dtype=np.bool_)
-        for node, parent in enumerate(self._parents):
-            if parent != ROOT:
-                seen[node] |= seen[parent]
-        return seen
+    def spans(self) -> Spans:
+        """Numbers of the nodes in the order of a walk that finishes a branch before the next."""
+        sizes = [1] * len(self)
+        for node in range(len(self) - 1, -1, -1):
+            if self._parents[node] != ROOT:
+                sizes[self._parents[node]] += sizes[node]
+        first = []
+        free: list[int] = []  # the number that the next child takes
+        of_next_tree = 0
+        for parent, size in zip(self._parents, sizes, strict=True):
+            if parent == ROOT:
+                number = of_next_tree
+                of_next_tree += size
+            else:
+                number = free[parent]
+                free[parent] += size
+            first.append(number)
+            free.append(number + 1)
+        numbers = np.array(first, dtype=np.int64)
+        return Spans(numbers, numbers + np.array(sizes, dtype=np.int64))

@@ -41,7 +41,7 @@ def test_a_node_sees_itself_and_its_ancestors_and_nothing_else(paths):
     forest = TokenForest()
     for path in paths:
         forest.add_path(path, ROOT)
-    seen = forest.ancestors()
+    seen = forest.spans().seen()
     for node in range(len(forest)):
         ancestors = set()
         up = node

@@ -1,0 +1,82 @@
+"""Attention over a forest in blocks, for CUDA: pairs of nodes that see nothing are not computed.
+
+A dense mask costs the square of a forest, and most of that square is one tree against another.
+FlexAttention (Dong et al. 2024) goes through it 128 by 128 and leaves out every block in which
+nobody sees anybody. Owns which blocks those are, and the way to give them to transformers' models.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask
+
+from gfn_ray.packing.forest import Spans
+
+SIZE = 128
+COMPILED = 128  # versions of attention in one process, of all its models
+NAME = "gfn_ray_forest"  # of the attention function, in transformers' registry
+
+
+def block_mask(spans: Spans, device: torch.device) -> BlockMask:
+    """The mask of a forest's nodes as FlexAttention takes it."""
+    first, end = (torch.as_tensor(side, device=device) for side in (spans.first, spans.end))
+
+    def sees(_batch: Tensor, _head: Tensor, node: Tensor, other: Tensor) -> Tensor:
+        return (first[other] <= first[node]) & (first[node] < end[other])
+
+    # A block's nodes by the least and the most of their numbers. No pair is overlooked: where one
+    # sees, the bounds do too. A block is full only where every pair of it sees.
+    low, high = _bounds(first)
+    shortest, furthest = _bounds(end)
+    some = (low[None, :] <= high[:, None]) & (low[:, None] < furthest[None, :])
+    full = (high[None, :] <= low[:, None]) & (high[:, None] < shortest[None, :])
+    return BlockMask.from_kv_blocks(
+        *_listed(some & ~full),
+        *_listed(full),
+        BLOCK_SIZE=SIZE,
+        mask_mod=sees,
+        seq_lengths=(len(first), len(first)),
+    )
+
+
+def attend_in_blocks(model: Any) -> None:
+    """From now on the model takes a `BlockMask` too. Raises ValueError where its family has its
+    attention built in."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    # A version for each combination of shapes, precision and gradient. Past the limit torch goes on
+    # uncompiled with no more than a warning: ten times slower, and with all scores in memory.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED)
+    AttentionInterface.register(NAME, _attention)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+    model.set_attn_implementation(NAME)
+    if model.config.get_text_config()._attn_implementation != NAME:
+        raise ValueError(f"{type(model).__name__} chooses no attention function")
+
+
+def _attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **more: Any
+) -> Any:
+    from transformers.integrations.flex_attention import flex_attention_forward
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    attend = flex_attention_forward if isinstance(mask, BlockMask) else sdpa_attention_forward
+    return attend(module, query, key, value, mask, **more)
+
+
+def _bounds(numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Least and most of each block of nodes [ceil(L / SIZE)]; the last may be of fewer."""
+    padding = -len(numbers) % SIZE
+    rows = torch.cat([numbers, numbers[-1:].expand(padding)]).view(-1, SIZE)
+    return rows.amin(dim=1), rows.amax(dim=1)
+
+
+def _listed(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """For each row of blocks how many there are, and which: those first, the others after."""
+    counts = blocks.sum(dim=1, dtype=torch.int32)
+    order = torch.argsort(blocks.int(), dim=1, descending=True, stable=True).int()
+    return counts[None, None], order[None, None]
