@@ -28,6 +28,8 @@ from gfn_ray.packing.head import Reads, read_hidden, read_logits
 # more (measured on SmolLM2-135M in bfloat16).
 AGREEMENT = {torch.float64: 0.01, torch.float32: 0.01}
 AGREEMENT_OF_HALVES = 0.2
+# Fewest nodes of a forest that is attended to in blocks. Below, a dense mask is as fast on an H100.
+FEWEST_IN_BLOCKS = 2048
 # Most that a head's own product may differ from the model's logits, as a share of the largest: they
 # are the same product, unless the model does something else to its logits.
 SAME_LOGITS = 1e-5
@@ -36,15 +38,14 @@ SAME_LOGITS = 1e-5
 @dataclass(frozen=True)
 class Ways:
     """forests: the model takes a tree's mask and positions, and heeds them. plain_head: its logits
-    are a linear layer's of its last hidden states, and nothing is done to them after. in_blocks: it
-    takes the mask as blocks, and heeds them."""
+    are a linear layer's of its last hidden states, and nothing is done to them after."""
 
     forests: bool
     plain_head: bool
-    in_blocks: bool
 
 
 _WAYS: WeakKeyDictionary[Any, Ways] = WeakKeyDictionary()
+_IN_BLOCKS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -113,33 +114,39 @@ def reads_forests(model: Any) -> bool:
     return ways_of(model).forests
 
 
-def read_by(model: Any, ways: Ways) -> None:
-    """From now on the model is read like this, which must be among what it takes: to compare."""
+def read_by(model: Any, ways: Ways, *, in_blocks: bool) -> None:
+    """From now on the model is read like this, as it must be able to: to compare the ways."""
     _WAYS[model] = ways
+    _IN_BLOCKS[model] = in_blocks
 
 
 def ways_of(model: Any) -> Ways:
     """Tried out once, on a small forest, against one forward a path."""
     if model not in _WAYS:
-        dense = _try_out(model, in_blocks=False)
-        on_cuda = next(model.parameters()).device.type == "cuda"
-        _WAYS[model] = (_try_blocks(model) if on_cuda and dense.forests else None) or dense
+        _WAYS[model] = _try_out(model, in_blocks=False)
     return _WAYS[model]
 
 
-def _try_blocks(model: Any) -> Ways | None:
+def attends_in_blocks(model: Any) -> bool:
+    """Whether the model takes a tree's mask as blocks, and heeds them. Tried out once, which takes
+    a quarter of a minute: FlexAttention is compiled."""
+    if model not in _IN_BLOCKS:
+        _IN_BLOCKS[model] = next(model.parameters()).is_cuda and _try_blocks(model)
+    return _IN_BLOCKS[model]
+
+
+def _try_blocks(model: Any) -> bool:
     from gfn_ray.packing.blocks import attend_in_blocks
 
     usual = model.config.get_text_config()._attn_implementation
     try:
         attend_in_blocks(model)
     except ValueError:
-        return None
-    found = _try_out(model, in_blocks=True)
-    if found.forests:
-        return found
+        return False
+    if _try_out(model, in_blocks=True).forests:
+        return True
     model.set_attn_implementation(usual)
-    return None
+    return False
 
 
 def _try_out(model: Any, *, in_blocks: bool) -> Ways:
@@ -157,12 +164,11 @@ def _try_out(model: Any, *, in_blocks: bool) -> Ways:
         if out_of_memory(error):
             raise  # says nothing of the model, and would be remembered as if it did
         # By what it says of the mask or of an argument.
-        return Ways(forests=False, plain_head=False, in_blocks=False)
+        return Ways(forests=False, plain_head=False)
     with torch.no_grad():
         alone = logits_by_path(model, forest, rows, device).float().softmax(-1)
         apart = (packed.float().softmax(-1) - alone).abs().sum(-1).max() / 2
-    agrees = bool(apart < AGREEMENT.get(packed.dtype, AGREEMENT_OF_HALVES))
-    return Ways(agrees, plain_head, in_blocks and agrees)
+    return Ways(bool(apart < AGREEMENT.get(packed.dtype, AGREEMENT_OF_HALVES)), plain_head)
 
 
 def _small_forest(vocab_size: int) -> TokenForest:
@@ -205,11 +211,12 @@ def _read(
     ways = ways_of(model)
     if not (fits and ways.forests):
         return read_logits(logits_by_path(model, forest, rows, device), reads)
+    in_blocks = len(forest) >= FEWEST_IN_BLOCKS and attends_in_blocks(model)
     head = model.get_output_embeddings()
     # Its own gradient is not among those that read_hidden gives.
     if ways.plain_head and not any(p.requires_grad for p in head.parameters()):
-        return read_hidden(_hidden(model, forest, rows, device, ways.in_blocks), head, reads)
-    inputs = _inputs(model, forest, rows, device, ways.in_blocks)
+        return read_hidden(_hidden(model, forest, rows, device, in_blocks), head, reads)
+    inputs = _inputs(model, forest, rows, device, in_blocks)
     return read_logits(model(**inputs).logits[0], reads)
 
 

@@ -10,7 +10,13 @@ from torch.nn.attention.flex_attention import create_mask
 from gfn_ray.config import InfillJob
 from gfn_ray.packing.blocks import SIZE, block_mask
 from gfn_ray.packing.forest import TokenForest
-from gfn_ray.packing.forward import Ways, forest_log_probs, read_by, ways_of
+from gfn_ray.packing.forward import (
+    FEWEST_IN_BLOCKS,
+    attends_in_blocks,
+    forest_log_probs,
+    read_by,
+    ways_of,
+)
 from gfn_ray.policy.adapter import add_adapter
 from gfn_ray.policy.log_q import log_q
 from gfn_ray.policy.trainer import PolicyTrainer
@@ -67,14 +73,15 @@ def test_trees_are_not_attended_to_from_one_another():
 @pytest.mark.gpu
 @on_gpu
 def test_in_blocks_and_dense_have_the_same_values_and_gradients(tiny_dir):
-    forest = random_forest(np.random.default_rng(0), 5, 12, 40)
+    forest = random_forest(np.random.default_rng(0), 30, 12, 40)
+    assert len(forest) >= FEWEST_IN_BLOCKS
     nodes = np.flatnonzero(forest.parents >= 0)
     found = []
     for in_blocks in (True, False):
         model = load(tiny_dir).to("cuda")
         model.model.requires_grad_(True)
-        assert ways_of(model).in_blocks
-        read_by(model, Ways(forests=True, plain_head=True, in_blocks=in_blocks))
+        assert attends_in_blocks(model)
+        read_by(model, ways_of(model), in_blocks=in_blocks)
         log_prob = forest_log_probs(model, forest, nodes).log_prob
         weights = torch.linspace(-1, 1, len(log_prob), device="cuda")
         (log_prob * weights).sum().backward()
