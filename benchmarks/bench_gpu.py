@@ -34,9 +34,10 @@ SHAPE = {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads":
 LAYERS, QUICK_LAYERS = 32, 2
 PROMPTS, PER_PROMPT = 16, 16
 PROMPT, ANSWER, SHORTEST, LONGEST = 60, 15, 4, 20
-BUDGET = 8192
-PACKED = Ways(forests=True, plain_head=True)
-OTHERS = {"dense mask": PACKED, "padded paths": Ways(forests=False, plain_head=True)}
+PACKED, BY_PATH = Ways(forests=True, plain_head=True), Ways(forests=False, plain_head=True)
+OTHERS = {"dense mask": PACKED, "padded paths": BY_PATH}
+# Tree tokens of one forward and backward. By path, a prompt at a time: 80 GiB hold no more.
+BUDGETS = {PACKED: 8192, BY_PATH: 256}
 
 
 class GpuBench:
@@ -55,22 +56,22 @@ class GpuBench:
             for other, ways in OTHERS.items()
         }
 
-    def _compare(self, name: str, work: Callable[[], object], other: Ways) -> Figure:
+    def _compare(self, name: str, work: Callable[[Ways], object], other: Ways) -> Figure:
         def by(ways: Ways, in_blocks: bool) -> Callable[[], float]:
             def run() -> None:
                 read_by(self._model, ways, in_blocks=in_blocks)
-                work()
+                work(ways)
                 torch.cuda.synchronize()
 
             return seconds(run)
 
         return side_by_side(name, by(PACKED, True), by(other, False), rounds=self._rounds, unit="s")
 
-    def _update(self) -> None:
+    def _update(self, ways: Ways) -> None:
         by_prompt = zip(self._queries, self._scored, strict=True)
-        self._trainer.step([TrajectoryGroup(query.prompt_ids, z) for query, z in by_prompt])
+        self._trainers[ways].step([TrajectoryGroup(query.prompt_ids, z) for query, z in by_prompt])
 
-    def _score(self) -> None:
+    def _score(self, _: Ways) -> None:
         by_prompt = zip(self._queries, self._scored, strict=True)
         self._reward.score([(query, z) for query, group in by_prompt for z in group])
 
@@ -91,17 +92,20 @@ class GpuBench:
         return model
 
     @cached_property
-    def _trainer(self) -> PolicyTrainer:
-        config = InfillJob(
-            task=InfillConfig(terminable="every", min_len=SHORTEST, max_len=LONGEST),
-            learner=LearnerConfig(lr=1e-7, warmup_steps=0, tokens_per_forward=BUDGET),
-            reward=RewardConfig(temperature_start=1.0, temperature_end=1.0),
-        )
-        return PolicyTrainer(self._model, config, self._support)
+    def _trainers(self) -> dict[Ways, PolicyTrainer]:
+        def trainer(budget: int) -> PolicyTrainer:
+            config = InfillJob(
+                task=InfillConfig(terminable="every", min_len=SHORTEST, max_len=LONGEST),
+                learner=LearnerConfig(lr=1e-7, warmup_steps=0, tokens_per_forward=budget),
+                reward=RewardConfig(temperature_start=1.0, temperature_end=1.0),
+            )
+            return PolicyTrainer(self._model, config, self._support)
+
+        return {ways: trainer(budget) for ways, budget in BUDGETS.items()}
 
     @cached_property
     def _reward(self) -> LikelihoodReward:
-        reward = LikelihoodReward(BUDGET)
+        reward = LikelihoodReward(BUDGETS[PACKED])
         reward.load(lambda: self._model)
         return reward
 
