@@ -66,7 +66,7 @@ class Stepper(Bench):
         from gfn_ray.sampling.engine import SampleRequest
 
         support = replace(self._data.support, max_len=length)
-        self.engine._support = support
+        self.engine.support = support
         drawn = self.engine.sample([SampleRequest(query, self.plans(count))])
         if {len(z) for z in drawn} != {length}:
             raise RuntimeError(f"z of {length} tokens were asked for")

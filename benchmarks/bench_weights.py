@@ -66,7 +66,7 @@ class WeightsBench:
             return seconds(lambda: load(adapter))()
 
         def from_files(adapter: Adapter) -> None:
-            engine._swap._load_from_files(adapter)
+            engine.swap.load_from_files(adapter)
             engine._llm.reset_prefix_cache()
 
         found = side_by_side(

@@ -113,13 +113,16 @@ def log_q(model: Any, groups: Sequence[TrajectoryGroup], support: Support, masks
         for node, by_tool in zip(path[1:], trajectory.tool_mask, strict=True)
         if not by_tool
     }
+    stop_ids = torch.as_tensor(support.stop_ids, device=masks.device).long()
+    # Where nothing else is legal, as at the longest z, log q(stop) = 0 without asking the model.
+    must_stop = (masks.sum(dim=1) == masks[:, stop_ids].sum(dim=1)).tolist()
     stop_nodes = {
         node
         for path, (_, trajectory) in zip(paths, flat, strict=True)
         for node, may_stop in zip(path, trajectory.terminable, strict=True)
-        if may_stop
+        if may_stop and not must_stop[rows[node]]
     }
-    legal = LegalTokens(masks, rows, torch.as_tensor(support.stop_ids, device=masks.device).long())
+    legal = LegalTokens(masks, rows, stop_ids)
     probs = forest_log_probs(
         model, forest, sorted(policy_nodes), legal=legal, stop_nodes=sorted(stop_nodes)
     )

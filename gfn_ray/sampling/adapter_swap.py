@@ -59,7 +59,7 @@ class AdapterSwap:
         self._llm = llm
         in_memory = vllm.__version__.startswith(TESTED_VERSIONS)
         self._load: Callable[[Adapter], LoRARequest] = (
-            self._load_in_memory if in_memory else self._load_from_files
+            self.load_in_memory if in_memory else self.load_from_files
         )
         self._files: tempfile.TemporaryDirectory[str] | None = None
 
@@ -69,13 +69,14 @@ class AdapterSwap:
         self._llm.reset_prefix_cache()
         return request
 
-    def _load_in_memory(self, adapter: Adapter) -> LoRARequest:
+    def load_in_memory(self, adapter: Adapter) -> LoRARequest:
+        """By a method of its worker that is not public, hence for versions that were tested."""
         # Copies: vLLM scales B in place, and the arrays that Ray hands out are read-only.
         tensors = {name: torch.from_numpy(a.copy()) for name, a in adapter.tensors.items()}
         self._llm.collective_rpc("replace_adapter", args=(1, adapter.config, tensors))
         return LoRARequest(f"policy-v{adapter.version}", 1, "in-memory")
 
-    def _load_from_files(self, adapter: Adapter) -> LoRARequest:
+    def load_from_files(self, adapter: Adapter) -> LoRARequest:
         """The public way: a new id, name and path for each version; old files are removed."""
         files = tempfile.TemporaryDirectory(prefix=f"gfn_ray-policy-v{adapter.version}-")
         write_adapter(adapter, Path(files.name))

@@ -65,7 +65,7 @@ class SamplingEngine:
         )
         if cpu:
             cpu_lora.install()
-        self._support = support
+        self.support = support
         self._tool = tool
         self.tool_calls = self.tool_errors = 0
         self._stops = set(support.stop_ids.tolist())
@@ -92,20 +92,20 @@ class SamplingEngine:
             disable_log_stats=True,
             **memory,
         )
-        self._swap = AdapterSwap(self._llm)
+        self.swap = AdapterSwap(self._llm)
         self._lora: Any = None
         self.version = -1
 
     def load(self, adapter: Adapter) -> None:
         """Makes an adapter live, unless it already is."""
         if adapter.version != self.version:
-            self._lora = self._swap.load(adapter)
+            self._lora = self.swap.load(adapter)
             self.version = adapter.version
 
     def close(self) -> None:
         """Frees what the engine holds; nothing can be sampled any more."""
         self._llm.llm_engine.engine_core.shutdown()
-        del self._llm, self._swap
+        del self._llm, self.swap
 
     def sample(self, requests: Sequence[SampleRequest]) -> list[Trajectory]:
         """All trajectories of all requests, unscored, in order.
@@ -128,7 +128,7 @@ class SamplingEngine:
                             under_way[self._ask(output.request_id, draft)] = draft
         finally:
             engine.abort_request(list(under_way))
-        return [draft.trajectory(self._support, self.version) for draft in drafts]
+        return [draft.trajectory(self.support, self.version) for draft in drafts]
 
     def _ask(self, name: str, draft: Draft) -> str:
         """Asks the engine for the next turn of a z; returns the name."""
@@ -143,7 +143,7 @@ class SamplingEngine:
         return SamplingParams(
             temperature=plan.temperature,
             seed=draft.seed,
-            max_tokens=self._support.max_len - len(draft.token_ids),
+            max_tokens=self.support.max_len - len(draft.token_ids),
             stop_token_ids=sorted(self._stops | self._triggers),
             ignore_eos=True,  # the support alone says what ends z
             detokenize=False,
@@ -177,7 +177,7 @@ class SamplingEngine:
         self.tool_calls += 1
         self.tool_errors += answer.failed
         draft.append(answer.token_ids, by_tool=True)
-        return len(draft.token_ids) < self._support.max_len
+        return len(draft.token_ids) < self.support.max_len
 
 
 def _dtype(setting: str, device: str) -> str:

@@ -149,8 +149,8 @@ def test_the_versions_are_far_apart(engine, queries, versions, tiny_dir, support
 def test_the_public_way_of_loading_gives_the_same_weights(
     engine, queries, versions, tiny_dir, support, monkeypatch
 ):
-    swap = engine._swap
-    monkeypatch.setattr(swap, "_load", swap._load_from_files)
+    swap = engine.swap
+    monkeypatch.setattr(swap, "_load", swap.load_from_files)
     for index in (1, 2):
         samples = sample_version(engine, versions[index], queries, seed=5)
         assert mismatch(samples, queries, policy_of(tiny_dir, support, versions[index])) < TOLERANCE

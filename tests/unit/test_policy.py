@@ -56,6 +56,24 @@ def test_log_q_of_each_terminable_prefix_is_that_of_the_prefix_as_a_z_of_its_own
             assert together.prefix_log_q[row, t] == pytest.approx(float(alone), abs=1e-4)
 
 
+def test_nothing_is_computed_after_the_last_token_of_a_longest_z(base, support, monkeypatch):
+    rng = np.random.default_rng(0)
+    z = random_trajectories(rng, support, "q", 20)
+    longest = next(t for t in z if len(t) == support.max_len)
+    group = TrajectoryGroup(random_query(rng, "q").prompt_ids, [longest])
+    found = log_q_of(base, [group], support)  # the first one finds out what the model can do
+    assert found.log_stop[0, -1] == 0.0  # nothing else is legal there
+    seen = []
+    forward = type(base.model).forward
+    monkeypatch.setattr(
+        type(base.model),
+        "forward",
+        lambda self, **given: seen.extend(given["input_ids"][0].tolist()) or forward(self, **given),
+    )
+    log_q_of(base, [group], support)
+    assert seen == [*group.prompt_ids, *longest.token_ids[:-1]]
+
+
 def test_padding_is_no_node_and_has_no_log_q(base, support):
     groups = groups_of(support, count=8)
     q = log_q_of(base, groups, support)
