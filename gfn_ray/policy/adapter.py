@@ -76,6 +76,25 @@ def read_adapter(peft_model: Any, version: int) -> Adapter:
     return Adapter(version, plain, tensors)
 
 
+def put_adapter(peft_model: Any, adapter: Adapter) -> None:
+    """Gives a model with an adapter the weights of another of the same shape.
+
+    Raises UserError where they are of other layers or another rank.
+    """
+    from peft import set_peft_model_state_dict
+
+    tensors = {name: torch.from_numpy(array) for name, array in adapter.tensors.items()}
+    try:
+        result = set_peft_model_state_dict(peft_model, tensors)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise UserError(f"an adapter does not fit the model: {reason}") from error
+    # peft passes over tensors for layers that the model lacks, and layers without a tensor.
+    odd = [*result.unexpected_keys, *(name for name in result.missing_keys if ".lora_" in name)]
+    if odd:
+        raise UserError(f"an adapter does not fit the model: {odd[0]} is in one of them only")
+
+
 def write_adapter(adapter: Adapter, directory: Path) -> None:
     """Writes the two files by the names under which PEFT and vLLM look for them.
 

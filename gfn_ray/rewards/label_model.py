@@ -21,7 +21,7 @@ from torch.nn import functional
 from gfn_ray.config import PolicyConfig
 from gfn_ray.packing.forest import ROOT, TokenForest
 from gfn_ray.packing.forward import forest_log_probs
-from gfn_ray.policy.adapter import Adapter, add_adapter, read_adapter
+from gfn_ray.policy.adapter import Adapter, add_adapter, put_adapter, read_adapter
 from gfn_ray.policy.training_state import State, read_training_state, write_training_state
 from gfn_ray.trajectory import IntArray
 
@@ -121,6 +121,10 @@ class LabelModel:
     def read(self) -> Adapter:
         """A copy of the adapter."""
         return read_adapter(self.model, 0)
+
+    def take_over(self, adapter: Adapter) -> None:
+        """The weights that `read` gave, of a model with the same settings."""
+        put_adapter(self.model, adapter)
 
     def state(self) -> State:
         """Copies of adapter and optimizer."""

@@ -19,6 +19,7 @@ from gfn_ray.runtime.em import LabelRounds
 from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.runtime.run_dir import RunDir, prune, publish_directory
 from gfn_ray.serving.description import write_description
+from gfn_ray.serving.labels import TunedLabels, write_labels
 
 
 class Checkpointer:
@@ -79,10 +80,12 @@ class Checkpointer:
         if self._newest != controller.step or self._labels is not None:
             self.write(controller, session)
 
-    def publish(self, adapter: Adapter, target: Path) -> None:
+    def publish(self, adapter: Adapter, target: Path, tuned: TunedLabels | None) -> None:
         """An adapter directory that PEFT and vLLM load, and `gfn_ray.open` serves."""
         with publish_directory(target) as directory:
             self._fill(directory, adapter)
+            if tuned is not None:
+                write_labels(directory, tuned)
 
     def newest_adapter(self, controller: Controller) -> Adapter:
         """The learner's present weights, while nothing is under way."""

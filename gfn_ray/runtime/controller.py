@@ -114,6 +114,7 @@ class Controller:
         self.published_step = 0
         self._last_step = self._pause_at = config.steps
         self.trajectories = 0
+        self._tool_calls = self._tool_errors = 0  # by samples that arrived, in this process
         self.adapter: Any = None
         self.meters = {stage: StageMeter() for stage in ("sample", "reward", "learn")}
         self._observe: Callable[[StepReport], None] = lambda _: None
@@ -248,6 +249,8 @@ class Controller:
         def sampled(records: Any, info: Wire) -> None:
             self._idle_samplers.append(sampler)
             self.meters["sample"].add(info["tokens"], info["seconds"])
+            self._tool_calls += info["tool_calls"]
+            self._tool_errors += info["tool_errors"]
             self._score(records, group)
 
         def adapter_lost() -> None:
@@ -448,8 +451,10 @@ class Controller:
         self._calls.allow(time.monotonic() - started)
 
     def _described(self, metrics: Wire) -> dict[str, float]:
+        tools = {"tool_calls": self._tool_calls, "tool_errors": self._tool_errors}
         return {
             **metrics,
+            **{name: float(count) for name, count in tools.items() if self._tool_calls},
             **{f"replay_{name}": value for name, value in self._replay_stats.items()},
             "trajectories_sampled": float(self.trajectories),
             "policy_lag_max": float(self.largest_lag),

@@ -16,11 +16,13 @@ import numpy as np
 
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import UserError
-from gfn_ray.evaluation.result import Baseline
+from gfn_ray.evaluation.result import Baseline, Evaluation
+from gfn_ray.policy.adapter import Adapter
 from gfn_ray.rewards.label_model import Array
 from gfn_ray.runtime.batches import shuffled_batches
 from gfn_ray.runtime.controller import Controller, StepReport
 from gfn_ray.runtime.fleet import Fleet
+from gfn_ray.serving.labels import TunedLabels
 from gfn_ray.tasks.labels import Classifier, LabelPlan
 from gfn_ray.tasks.task import Task
 from gfn_ray.trajectory import IntArray, Trajectory
@@ -66,9 +68,9 @@ class LabelRounds:
         controller: Controller,
         observe: Callable[[StepReport], None],
         after_m_step: Callable[[int, dict[str, float]], None],
-    ) -> Wire:
-        """All rounds; returns the label adapter. after_m_step gets the round, from 1, and metrics
-        of its M-step, while nothing is under way and replay is empty."""
+    ) -> None:
+        """All rounds. after_m_step gets the round, from 1, and metrics of its M-step, while nothing
+        is under way and replay is empty."""
         em, steps = self._plan.em, self._config.steps
         for done in range(self._done + 1, em.rounds + 1):
             controller.train(observe, until=steps * done // em.rounds)
@@ -78,8 +80,13 @@ class LabelRounds:
             controller.empty_replay()
             self._done = done
             after_m_step(done, {**metrics, "named_label_fraction": outside})
-        adapter: Wire = self._call("label_adapter", "hand over the label adapter")
-        return adapter
+
+    def tuned(self, measured: Evaluation) -> TunedLabels:
+        """The label model as it is. measured: by it."""
+        wire = self._call("label_adapter", "hand over the label adapter")
+        log_probs = {one.query.query_id: one.label_log_probs for one in measured.samples}
+        offset = self._task.label_offset(log_probs)
+        return TunedLabels(Adapter.from_wire(wire), self._task.label_names, offset)
 
     def state(self) -> Wire:
         """Rounds that are done, and the label model where there has been one."""

@@ -123,10 +123,6 @@ class RunDir:
         return self.path / "adapter"
 
     @property
-    def label_adapter_dir(self) -> Path:
-        return self.path / "label_adapter"
-
-    @property
     def checkpoints_dir(self) -> Path:
         return self.path / "checkpoints"
 

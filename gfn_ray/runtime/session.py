@@ -13,7 +13,6 @@ from gfn_ray.config import JobConfig
 from gfn_ray.evaluation.posterior import warning
 from gfn_ray.evaluation.report import Example, FinalReport, ReportPaths, final_report
 from gfn_ray.evaluation.result import Baseline, Evaluation
-from gfn_ray.policy.adapter import Adapter, write_adapter
 from gfn_ray.runtime.bad_batches import BadBatches
 from gfn_ray.runtime.balance import ThreadBalance
 from gfn_ray.runtime.baselines import measure_decoder
@@ -27,7 +26,7 @@ from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.runtime.peak_memory import PeakMemory
 from gfn_ray.runtime.profile import Profiler
 from gfn_ray.runtime.recorder import Recorder
-from gfn_ray.runtime.run_dir import RunDir, newest_complete, publish_directory
+from gfn_ray.runtime.run_dir import RunDir, newest_complete
 from gfn_ray.runtime.stopwatch import Stopwatch
 from gfn_ray.runtime.supervisor import Restart, Supervisor
 from gfn_ray.runtime.warm_start import warm_start, warm_start_references
@@ -142,7 +141,8 @@ class Session:
 
         before, baselines = measured.before, measured.baselines
         adapter = self._checkpointer.newest_adapter(controller)
-        self._checkpointer.publish(adapter, self._directory.adapter_dir)
+        tuned = None if self._labels is None else self._labels.tuned(after)
+        self._checkpointer.publish(adapter, self._directory.adapter_dir, tuned)
         alarm = warning(after.metrics)
         conclusion = self._task.conclude(before, after, self._directory.path, baselines)
         summary = {
@@ -307,9 +307,7 @@ class Session:
             # Replay outlives the process, and what it takes next is scored by this label model.
             self._checkpoint(controller)
 
-        adapter = Adapter.from_wire(labels.train(controller, observe, after_m_step))
-        with publish_directory(self._directory.label_adapter_dir) as directory:
-            write_adapter(adapter, directory)
+        labels.train(controller, observe, after_m_step)
 
     def _after_warm_update(self, step: int, metrics: dict[str, float]) -> None:
         self._recorder.warm_update(step, metrics)

@@ -58,8 +58,14 @@ class SamplingEngine:
         tool: ToolLoop | None = None,
     ) -> None:
         cpu = device == "cpu"
-        memory: dict[str, Any] = (
-            {"kv_cache_memory_bytes": sampler.kv_cache_mb << 20, "block_size": CPU_BLOCK_SIZE}
+        by_device: dict[str, Any] = (
+            {
+                "kv_cache_memory_bytes": sampler.kv_cache_mb << 20,
+                "block_size": CPU_BLOCK_SIZE,
+                # A prompt cut in two has vLLM turn its request's generator back by an offset, which
+                # torch has on CUDA alone: on a CPU the engine dies of it.
+                "enable_chunked_prefill": False,
+            }
             if cpu
             else {"gpu_memory_utilization": sampler.gpu_memory_fraction}
         )
@@ -90,7 +96,7 @@ class SamplingEngine:
             # Log-probs after the support's mask: at temperature 1 they are log q itself.
             logprobs_mode="processed_logprobs",
             disable_log_stats=True,
-            **memory,
+            **by_device,
         )
         self.swap = AdapterSwap(self._llm)
         self._lora: Any = None

@@ -24,6 +24,7 @@ from gfn_ray.policy.adapter import load_adapter
 from gfn_ray.sampling.environment import vllm_environment
 from gfn_ray.sampling.tools import ToolLoop
 from gfn_ray.serving.description import FILE, read_description
+from gfn_ray.serving.labels import LabelAverage, TunedLabels, averages_labels, read_labels
 from gfn_ray.settings import path_from
 from gfn_ray.trajectory import Query
 from gfn_ray.wording import count
@@ -50,8 +51,9 @@ class Prediction:
     answers: (answer, weight), the heaviest first. A weight is the share of samples that give
     the answer: a Monte Carlo estimate of its posterior probability, sum over z of
     q(z | query) [z gives it], since z comes with the posterior's weights already. Its standard
-    error is at most .5 / sqrt(n). Weights and `unanswered`, the share of samples that give
-    none, sum to 1.
+    error is at most .5 / sqrt(n). Where a label model reads z, as after EM, a weight is the mean
+    over samples of p(answer | query, z), under the run's correction for a prior. Weights and
+    `unanswered`, the share of samples that give none, sum to 1.
     """
 
     answers: list[tuple[str, float]]
@@ -106,6 +108,7 @@ class ServedPolicy:
             ) from None
         self._support = self._task.support(self._tokenizer, size)
         self._engine: Any = None
+        self._average: LabelAverage | None = None
         self._closed = False
 
     @property
@@ -131,15 +134,29 @@ class ServedPolicy:
         Raises UserError where z of the task is no answer.
         """
         asked = self._query(query or {})
+        tuned = read_labels(self._directory) if averages_labels(self._task) else None
         samples = self._sample(asked, n, seed)
+        if tuned is not None:
+            return Prediction(self._by_labels(tuned, asked, samples), 0.0, samples)
         answers = Counter(self._task.answer(asked, one.text) for one in samples)
         unanswered = answers.pop(None, 0) / n
         weighted = [(answer, votes / n) for answer, votes in answers.most_common() if answer]
         return Prediction(weighted, unanswered, samples)
 
+    def _by_labels(
+        self, tuned: TunedLabels, asked: Query, samples: list[Sample]
+    ) -> list[tuple[str, float]]:
+        if self._average is None:
+            device = _device(self._config.runtime.device)
+            self._average = LabelAverage(tuned, self._model, device, self._config)
+        task: Any = self._task
+        answers = task.label_answers(self._tokenizer)
+        return self._average.answers(asked.context_ids, [s.token_ids for s in samples], answers)
+
     def close(self) -> None:
         """Frees the engine; the policy cannot be sampled any more."""
         self._closed = True
+        self._average = None
         if self._engine is not None:
             self._engine.close()
             self._engine = None

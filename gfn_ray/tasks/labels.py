@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,16 @@ class PredictsLabels(Protocol):
 
     def label_metrics(self, log_probs: Mapping[str, Array]) -> dict[str, float]:
         """Metrics of predictions: log p(label | ..) [S, L] by id of held-out query."""
+        ...
+
+    label_names: tuple[str, str]
+
+    def label_offset(self, log_probs: Mapping[str, Array]) -> float:
+        """Log-odds of label 1 that stand for no preference, by the same predictions."""
+        ...
+
+    def label_answers(self, tokenizer: Any) -> list[IntArray]:
+        """Tokens after z for each label [L], as in the plan."""
         ...
 
     def is_outside(self, token_ids: IntArray) -> bool:

@@ -54,6 +54,7 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
     name = "subjectivity"
     job = SubjectivityJob
     fields = ("text",)
+    label_names = LABELS
 
     def __init__(self, config: SubjectivityJob) -> None:
         super().__init__(config)
@@ -133,17 +134,21 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
 
     def label_metrics(self, log_probs: Mapping[str, Array]) -> dict[str, float]:
         """Quality on the test sentences, calibrated on the others; log_probs [S, 2] by id."""
-        odds = {name: log_odds([model_average(each)])[0] for name, each in log_probs.items()}
-        calibrating = np.array([odds[name] for name in self._calibrating])
-        kind = self._config.task.calibration
-        offset = 0.0
-        if kind == "validation":
-            offset = halving_offset(calibrating)
-        elif kind == "content_free":
-            offset = content_free_offset(calibrating)
-        corrected = np.array([odds[name] for name in self._test]) - offset
+        odds = log_odds([model_average(log_probs[name]) for name in self._test])
+        corrected = odds - self.label_offset(log_probs)
         found = label_quality(corrected, np.array(list(self._test.values())))
         return {name: found[name] for name in self.metrics if name in found}
+
+    def label_offset(self, log_probs: Mapping[str, Array]) -> float:
+        calibrating = log_odds([model_average(log_probs[name]) for name in self._calibrating])
+        if self._config.task.calibration == "validation":
+            return halving_offset(calibrating)
+        if self._config.task.calibration == "content_free":
+            return content_free_offset(calibrating)
+        return 0.0
+
+    def label_answers(self, tokenizer: Any) -> list[IntArray]:
+        return self._answers(tokenizer)
 
     def around(self, query: Query) -> tuple[str, str]:
         return query.texts["text"], query.texts["label"]

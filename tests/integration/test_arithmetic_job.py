@@ -54,6 +54,15 @@ def test_engine_and_learner_agree_on_log_q_although_a_tool_wrote_part_of_z(finis
     assert abs(mlflow_run(home).data.metrics["policy/mismatch_kl"]) < 1e-3
 
 
+def test_calls_of_the_tool_are_counted_and_none_of_a_grammars_is_in_vain(finished):
+    home, _ = finished
+    rows = [json.loads(line) for line in (home / "run" / "metrics.jsonl").open()]
+    updates = [row for row in rows if row["phase"] == "train"]
+    last = updates[-1]
+    assert last["train/tool_calls"] >= last["train/trajectories_sampled"]
+    assert last["train/tool_errors"] == 0
+
+
 def test_the_summary_and_mlflow_have_the_accuracies(finished):
     home, _ = finished
     for phase in ("before", "after"):

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.vllm
 TOLERANCE = 1e-4  # nats; float32 engines differ by some 1e-5
 JOB = InfillJob(
     policy=PolicyConfig(lora_rank=8),
-    sampler=SamplerConfig(kv_cache_mb=32, max_batch=32, max_prompt_tokens=64),
+    sampler=SamplerConfig(kv_cache_mb=32, max_batch=96, max_prompt_tokens=64),
     learner=LearnerConfig(lr=0.05, warmup_steps=0),
 )
 
@@ -136,6 +136,20 @@ def test_one_version_number_with_other_weights_meets_no_cache_of_its_predecessor
     samples = sample_version(engine, renamed, queries)
     engine.load(versions[0])  # the engine believed it had version 1; later tests load that
     assert mismatch(samples, queries, policy_of(tiny_dir, support, versions[0])) < TOLERANCE
+
+
+def test_more_prompts_than_one_step_of_the_engine_takes_are_sampled_like_any(
+    engine, versions, tiny_dir, support
+):
+    """4,096 tokens a step. On a CPU, vLLM cannot cut the prompt of a seeded request in two."""
+    rng = np.random.default_rng(2)
+    many = [random_query(rng, f"many{i}", prompt_length=60) for i in range(80)]
+    engine.load(versions[1])
+    samples = engine.sample(requests(many, on_policy_plan(1, rng)))
+    assert [t.query_id for t in samples] == [query.query_id for query in many]
+    some = many[-3:]
+    own = [t for t in samples if t.query_id in {query.query_id for query in some}]
+    assert mismatch(own, some, policy_of(tiny_dir, support, versions[1])) < TOLERANCE
 
 
 def test_the_versions_are_far_apart(engine, queries, versions, tiny_dir, support):

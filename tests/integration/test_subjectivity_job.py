@@ -2,18 +2,26 @@
 
 import json
 import shutil
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
+import gfn_ray
+from gfn_ray.errors import UserError
 from gfn_ray.packed import unpack
+from gfn_ray.runtime.run_dir import newest_complete
 from job_runner import mlflow_run, run, summary, tiny_flags
 from refusals import check, contents, put
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
 
 BASELINES = ["zero-shot", "4-shot", "tuned on labels"]
+SENTENCE = {"text": "A slow film that I would gladly see again."}
 QUALITY = {"accuracy", "auc", "log_loss", "ece"}
 
 
@@ -105,8 +113,42 @@ def test_sampler_and_learner_agree_after_the_rounds(finished):
 def test_the_label_adapter_is_stored_and_has_been_tuned(finished):
     from safetensors.numpy import load_file
 
-    tensors = load_file(finished[0] / "run" / "label_adapter" / "adapter_model.safetensors")
+    tensors = load_file(finished[0] / "run" / "adapter" / "labels" / "adapter_model.safetensors")
     assert any(np.any(array) for name, array in tensors.items() if "lora_B" in name)
+
+
+def test_a_prediction_is_the_mean_over_rationales_of_the_tuned_models_labels(finished, tiny_dir):
+    """Against one forward for each rationale and label of the base with the stored adapter."""
+    adapter = finished[0] / "run" / "adapter"
+    with gfn_ray.open(adapter) as policy:
+        found = policy.predict(SENTENCE, 3, seed=1)
+        task, config = policy._task, policy._config
+        query = task.query(SENTENCE, policy._tokenizer)
+        answers = task.label_answers(policy._tokenizer)
+    base = AutoModelForCausalLM.from_pretrained(tiny_dir, dtype=torch.float32).eval()
+    model = PeftModel.from_pretrained(base, str(adapter / "labels"))
+
+    @torch.no_grad()
+    def log_p(z, answer):
+        ids = torch.tensor([[*query.context_ids, *z, *answer]])
+        read = model(ids[:, :-1]).logits[0].log_softmax(-1)
+        return float(read.gather(1, ids[0, 1:, None])[-len(answer) :].sum())
+
+    logs = np.array([[log_p(one.token_ids, a) for a in answers] for one in found.samples])
+    odds = np.exp(logs - np.logaddexp.reduce(logs, axis=1, keepdims=True)).mean(axis=0)
+    offset = tomllib.loads((adapter / "labels" / "labels.toml").read_text())["offset"]
+    subjective = odds[1] / (odds[1] + odds[0] * np.exp(offset))
+    weights = dict(found.answers)
+    assert config.task.calibration == "validation" and offset != 0.0
+    assert weights["subjective"] == pytest.approx(subjective, abs=1e-4)
+    assert sum(weights.values()) == pytest.approx(1.0)
+    assert found.answers[0][1] >= 0.5
+
+
+def test_a_checkpoint_has_no_label_model_to_predict_by(finished):
+    checkpoint = newest_complete(finished[0] / "run" / "checkpoints")
+    with pytest.raises(UserError, match="has no label model"):
+        gfn_ray.predict(checkpoint, SENTENCE)
 
 
 def test_the_report_and_mlflow_have_the_baselines_and_the_curve(finished):

@@ -7,7 +7,7 @@ import torch
 from gfn_ray.config import PolicyConfig
 from gfn_ray.errors import UserError
 from gfn_ray.models.adapter_files import WEIGHTS_FILE
-from gfn_ray.policy.adapter import Adapter, add_adapter, read_adapter, write_adapter
+from gfn_ray.policy.adapter import Adapter, add_adapter, put_adapter, read_adapter, write_adapter
 from gfn_ray.policy.log_q import TrajectoryGroup, chunks, log_q
 from makers import make_support, make_trajectory, random_query, random_trajectories
 from policies import EMPTY, groups_of, job, load, lora_trainer, naive_log_probs
@@ -193,3 +193,29 @@ def test_an_adapter_that_finds_the_disk_full_is_an_os_error(tmp_path):
     (tmp_path / WEIGHTS_FILE).symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left"):
         write_adapter(Adapter(0, {}, {"a.weight": np.ones((64, 64), np.float32)}), tmp_path)
+
+
+def test_an_adapter_that_is_put_on_another_model_is_read_back_as_it_was(tiny_dir):
+    given = read_adapter(add_adapter(load(tiny_dir), PolicyConfig(lora_rank=4), seed=1), 0)
+    given.tensors.update({name: array + 0.5 for name, array in given.tensors.items()})
+    model = add_adapter(load(tiny_dir), PolicyConfig(lora_rank=4), seed=2)
+    put_adapter(model, given)
+    found = read_adapter(model, 0).tensors
+    assert found.keys() == given.tensors.keys()
+    assert all(np.array_equal(found[name], array) for name, array in given.tensors.items())
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda tensors: {name: array[:2] for name, array in tensors.items()},
+        lambda tensors: dict(list(tensors.items())[1:]),
+        lambda tensors: {**tensors, "base_model.model.model.other.lora_A.weight": np.ones((4, 4))},
+    ],
+    ids=["shape", "missing", "more"],
+)
+def test_an_adapter_of_another_shape_is_not_put_on_a_model(tiny_dir, spoil):
+    model = add_adapter(load(tiny_dir), PolicyConfig(lora_rank=4), seed=1)
+    given = read_adapter(model, 0)
+    with pytest.raises(UserError, match="does not fit the model"):
+        put_adapter(model, Adapter(0, given.config, spoil(given.tensors)))

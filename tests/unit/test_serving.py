@@ -16,6 +16,7 @@ from gfn_ray.errors import UserError
 from gfn_ray.policy.adapter import Adapter, load_adapter, write_adapter
 from gfn_ray.serving.command import command, read_words
 from gfn_ray.serving.description import FILE, read_description, write_description
+from gfn_ray.serving.labels import TunedLabels, read_labels, write_labels
 from gfn_ray.tasks.catalog import BUILT_IN
 from gfn_ray.tasks.infill import InfillTask
 
@@ -259,3 +260,39 @@ def test_help_and_the_package_load_nothing_heavy():
     )
     assert done.returncode == 0, done.stderr
     assert "python -m gfn_ray sample" in done.stdout
+
+
+# The label model beside a policy
+
+
+LABELS = TunedLabels(Adapter(0, {"r": 16}, TENSORS), ("objective", "subjective"), -0.25)
+
+
+def test_a_label_model_comes_back_as_it_was(tmp_path):
+    directory = adapter_dir(tmp_path)
+    write_labels(directory, LABELS)
+    found = read_labels(directory)
+    assert (found.names, found.offset) == (LABELS.names, LABELS.offset)
+    assert all(np.array_equal(found.adapter.tensors[name], TENSORS[name]) for name in TENSORS)
+
+
+def test_an_adapter_without_a_label_model_says_which_one_has_it(tmp_path):
+    with pytest.raises(UserError, match="the adapter of a finished run, not of a checkpoint"):
+        read_labels(adapter_dir(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("names = ", "cannot be read"),
+        ('names = ["one"]\noffset = 0.0', "cannot be read"),
+        ('names = ["one", "other"]', "cannot be read"),
+        ('names = ["one", "other"]\noffset = nan', "takes a finite number"),
+    ],
+)
+def test_a_spoiled_label_model_is_refused(tmp_path, text, message):
+    directory = adapter_dir(tmp_path)
+    write_labels(directory, LABELS)
+    (directory / "labels" / "labels.toml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_labels(directory)

@@ -1,0 +1,94 @@
+"""labels/ in an adapter directory: the label model that a run of EM tuned beside its policy.
+
+Owns its files and the answers averaged by it: the mean of p(label | x, z) over samples z of the
+policy, under the run's own correction for a prior.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gfn_ray.config import JobConfig
+from gfn_ray.errors import UserError
+from gfn_ray.evaluation.labels import log_odds, model_average, probabilities
+from gfn_ray.models.loading import load_causal_lm
+from gfn_ray.places import is_file
+from gfn_ray.policy.adapter import Adapter, load_adapter, write_adapter
+from gfn_ray.rewards.label_model import LabelModel
+from gfn_ray.trajectory import IntArray
+
+DIRECTORY = "labels"
+FILE = "labels.toml"
+
+
+@dataclass(frozen=True)
+class TunedLabels:
+    """names: of label 0 and 1. offset: log-odds of label 1 that stand for no preference."""
+
+    adapter: Adapter
+    names: tuple[str, str]
+    offset: float
+
+
+def write_labels(directory: Path, labels: TunedLabels) -> None:
+    """Writes them into an adapter directory."""
+    import tomli_w
+
+    target = directory / DIRECTORY
+    target.mkdir()
+    write_adapter(labels.adapter, target)
+    described = {"names": list(labels.names), "offset": labels.offset}
+    (target / FILE).write_text(tomli_w.dumps(described), encoding="utf-8")
+
+
+def read_labels(directory: Path) -> TunedLabels:
+    """Those of an adapter directory; UserError where it has none, or others than a run writes."""
+    file = directory / DIRECTORY / FILE
+    if not is_file(file, "the label model"):
+        raise UserError(
+            f"the adapter {directory} has no label model ({DIRECTORY}/{FILE}), so there is nothing "
+            "to average; give the adapter of a finished run, not of a checkpoint"
+        )
+    try:
+        found = tomllib.loads(file.read_text(encoding="utf-8"))
+        first, second = (str(name) for name in found["names"])
+        offset = float(found["offset"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{file} cannot be read: {error!r}; take a whole adapter") from None
+    if not math.isfinite(offset):
+        raise UserError(f"{file} has offset {offset}; it takes a finite number")
+    return TunedLabels(load_adapter(directory / DIRECTORY), (first, second), offset)
+
+
+class LabelAverage:
+    """A label model in this process. model: the resolved base model."""
+
+    def __init__(self, labels: TunedLabels, model: str, device: str, config: JobConfig) -> None:
+        self._names, self._offset = labels.names, labels.offset
+        base = load_causal_lm(model, config.reward.dtype, device, config.model.trust_remote_code)
+        budget = config.reward.tokens_per_forward
+        self._model = LabelModel(base, config.policy, config.seed, budget)
+        self._model.take_over(labels.adapter)
+
+    def answers(
+        self, context: IntArray, samples: Sequence[Sequence[int]], answers: Sequence[IntArray]
+    ) -> list[tuple[str, float]]:
+        """(label, weight), the heavier first. context: tokens before z. answers: tokens of each
+        label's, after it."""
+        histories = [np.concatenate([context, np.array(z, dtype=np.int32)]) for z in samples]
+        averaged = model_average(self._model.log_probs(histories, answers))
+        second = float(probabilities(log_odds([averaged]) - self._offset)[0])
+        weighted = list(zip(self._names, (1 - second, second), strict=True))
+        return sorted(weighted, key=lambda one: -one[1])
+
+
+def averages_labels(task: Any) -> bool:
+    """Whether a task's answers are labels, predicted from z by a model of their own."""
+    return hasattr(task, "label_answers")
