@@ -196,9 +196,9 @@ def test_an_adapter_that_finds_the_disk_full_is_an_os_error(tmp_path):
 
 
 def test_an_adapter_that_is_put_on_another_model_is_read_back_as_it_was(tiny_dir):
-    given = read_adapter(add_adapter(load(tiny_dir), PolicyConfig(lora_rank=4), seed=1), 0)
+    given = read_adapter(add_adapter(load(tiny_dir), PolicyConfig(lora_rank=8), seed=1), 0)
     given.tensors.update({name: array + 0.5 for name, array in given.tensors.items()})
-    model = add_adapter(load(tiny_dir), PolicyConfig(lora_rank=4), seed=2)
+    model = add_adapter(load(tiny_dir), PolicyConfig(lora_rank=8), seed=2)
     put_adapter(model, given)
     found = read_adapter(model, 0).tensors
     assert found.keys() == given.tensors.keys()
@@ -215,7 +215,7 @@ def test_an_adapter_that_is_put_on_another_model_is_read_back_as_it_was(tiny_dir
     ids=["shape", "missing", "more"],
 )
 def test_an_adapter_of_another_shape_is_not_put_on_a_model(tiny_dir, spoil):
-    model = add_adapter(load(tiny_dir), PolicyConfig(lora_rank=4), seed=1)
+    model = add_adapter(load(tiny_dir), PolicyConfig(lora_rank=8), seed=1)
     given = read_adapter(model, 0)
     with pytest.raises(UserError, match="does not fit the model"):
         put_adapter(model, Adapter(0, given.config, spoil(given.tensors)))
