@@ -107,7 +107,7 @@ def _figure_row(one: Figure) -> list[str]:
 
 def _growth_row(one: Growth) -> list[str]:
     return [
-        one.name,
+        one.name.replace("|", "\\|"),  # as in |z|: a table has bars of its own
         f"{one.exponent:.2f} ({one.spread[0]:.2f} to {one.spread[1]:.2f})",
         ", ".join(f"{number(y)} {one.unit} at {x:,g}" for x, y in one.points),
         str(one.runs),
