@@ -14,6 +14,7 @@ import torch
 from gfn_ray.config import PolicyConfig
 from gfn_ray.errors import UserError
 from gfn_ray.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE, check_adapter
+from gfn_ray.models.peft_weights import put_weights
 
 
 @dataclass(frozen=True)
@@ -81,18 +82,12 @@ def put_adapter(peft_model: Any, adapter: Adapter) -> None:
 
     Raises UserError where they are of other layers or another rank.
     """
-    from peft import set_peft_model_state_dict
-
     tensors = {name: torch.from_numpy(array) for name, array in adapter.tensors.items()}
     try:
-        result = set_peft_model_state_dict(peft_model, tensors)
-    except RuntimeError as error:
+        put_weights(peft_model, tensors)
+    except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise UserError(f"an adapter does not fit the model: {reason}") from error
-    # peft passes over tensors for layers that the model lacks, and layers without a tensor.
-    odd = [*result.unexpected_keys, *(name for name in result.missing_keys if ".lora_" in name)]
-    if odd:
-        raise UserError(f"an adapter does not fit the model: {odd[0]} is in one of them only")
 
 
 def write_adapter(adapter: Adapter, directory: Path) -> None:
