@@ -11,7 +11,6 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -68,27 +67,29 @@ def read_labels(directory: Path) -> TunedLabels:
 
 
 class LabelAverage:
-    """A label model in this process. model: the resolved base model."""
+    """A label model in this process. answers: tokens of each label's, after z. model: the resolved
+    base model."""
 
-    def __init__(self, labels: TunedLabels, model: str, device: str, config: JobConfig) -> None:
-        self._names, self._offset = labels.names, labels.offset
+    def __init__(
+        self,
+        labels: TunedLabels,
+        answers: Sequence[IntArray],
+        model: str,
+        device: str,
+        config: JobConfig,
+    ) -> None:
+        self._names, self._offset, self._answers = labels.names, labels.offset, answers
         base = load_causal_lm(model, config.reward.dtype, device, config.model.trust_remote_code)
         budget = config.reward.tokens_per_forward
         self._model = LabelModel(base, config.policy, config.seed, budget)
         self._model.take_over(labels.adapter)
 
-    def answers(
-        self, context: IntArray, samples: Sequence[Sequence[int]], answers: Sequence[IntArray]
+    def predict(
+        self, context: IntArray, samples: Sequence[Sequence[int]]
     ) -> list[tuple[str, float]]:
-        """(label, weight), the heavier first. context: tokens before z. answers: tokens of each
-        label's, after it."""
+        """(label, weight), the heavier first. context: tokens before z."""
         histories = [np.concatenate([context, np.array(z, dtype=np.int32)]) for z in samples]
-        averaged = model_average(self._model.log_probs(histories, answers))
+        averaged = model_average(self._model.log_probs(histories, self._answers))
         second = float(probabilities(log_odds([averaged]) - self._offset)[0])
         weighted = list(zip(self._names, (1 - second, second), strict=True))
         return sorted(weighted, key=lambda one: -one[1])
-
-
-def averages_labels(task: Any) -> bool:
-    """Whether a task's answers are labels, predicted from z by a model of their own."""
-    return hasattr(task, "label_answers")

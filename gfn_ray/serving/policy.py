@@ -24,8 +24,9 @@ from gfn_ray.policy.adapter import load_adapter
 from gfn_ray.sampling.environment import vllm_environment
 from gfn_ray.sampling.tools import ToolLoop
 from gfn_ray.serving.description import FILE, read_description
-from gfn_ray.serving.labels import LabelAverage, TunedLabels, averages_labels, read_labels
+from gfn_ray.serving.labels import LabelAverage, read_labels
 from gfn_ray.settings import path_from
+from gfn_ray.tasks.labels import PredictsLabels
 from gfn_ray.trajectory import Query
 from gfn_ray.wording import count
 
@@ -134,24 +135,15 @@ class ServedPolicy:
         Raises UserError where z of the task is no answer.
         """
         asked = self._query(query or {})
-        tuned = read_labels(self._directory) if averages_labels(self._task) else None
+        labels = self._label_average()
         samples = self._sample(asked, n, seed)
-        if tuned is not None:
-            return Prediction(self._by_labels(tuned, asked, samples), 0.0, samples)
+        if labels is not None:
+            weighted = labels.predict(asked.context_ids, [one.token_ids for one in samples])
+            return Prediction(weighted, 0.0, samples)
         answers = Counter(self._task.answer(asked, one.text) for one in samples)
         unanswered = answers.pop(None, 0) / n
         weighted = [(answer, votes / n) for answer, votes in answers.most_common() if answer]
         return Prediction(weighted, unanswered, samples)
-
-    def _by_labels(
-        self, tuned: TunedLabels, asked: Query, samples: list[Sample]
-    ) -> list[tuple[str, float]]:
-        if self._average is None:
-            device = _device(self._config.runtime.device)
-            self._average = LabelAverage(tuned, self._model, device, self._config)
-        task: Any = self._task
-        answers = task.label_answers(self._tokenizer)
-        return self._average.answers(asked.context_ids, [s.token_ids for s in samples], answers)
 
     def close(self) -> None:
         """Frees the engine; the policy cannot be sampled any more."""
@@ -166,6 +158,18 @@ class ServedPolicy:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _label_average(self) -> LabelAverage | None:
+        """What averages labels over z, for a task whose answers are labels."""
+        if self._average is None and isinstance(self._task, PredictsLabels):
+            self._average = LabelAverage(
+                read_labels(self._directory),
+                self._task.label_answers(self._tokenizer),
+                self._model,
+                _device(self._config.runtime.device),
+                self._config,
+            )
+        return self._average
 
     def _query(self, texts: Mapping[str, str]) -> Query:
         name, expected = self._task.name, self.fields

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -46,14 +46,15 @@ class LabelPlan:
     classifiers: list[Classifier] = field(default_factory=list)
 
 
+@runtime_checkable
 class PredictsLabels(Protocol):
-    """A task that has a `LabelPlan`."""
+    """A task that has a `LabelPlan`. label_names: of label 0 and 1."""
+
+    label_names: tuple[str, str]
 
     def label_metrics(self, log_probs: Mapping[str, Array]) -> dict[str, float]:
         """Metrics of predictions: log p(label | ..) [S, L] by id of held-out query."""
         ...
-
-    label_names: tuple[str, str]
 
     def label_offset(self, log_probs: Mapping[str, Array]) -> float:
         """Log-odds of label 1 that stand for no preference, by the same predictions."""

@@ -71,7 +71,7 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
         self._test = {one.sentence_id: one.label for one in test}
         self._calibrating = [one.sentence_id for one in calibrating]
 
-        answers = self._answers(tokenizer)
+        answers = self.label_answers(tokenizer)
         train = [self._query(one, answers, tokenizer) for one in labelled]
         held_out = [self._query(one, answers, tokenizer) for one in (*test, *calibrating)]
         check_prompt_lengths("sentence", [*train, *held_out], self._config.sampler)
@@ -118,7 +118,7 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
 
     def query(self, fields: Mapping[str, str], tokenizer: Any) -> Query:
         sentence = Sentence(self.name, fields["text"].strip(), 0)
-        return self._query(sentence, self._answers(tokenizer), tokenizer)
+        return self._query(sentence, self.label_answers(tokenizer), tokenizer)
 
     def is_outside(self, token_ids: IntArray) -> bool:
         if self._names_label is None:
@@ -146,9 +146,6 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
         if self._config.task.calibration == "content_free":
             return content_free_offset(calibrating)
         return 0.0
-
-    def label_answers(self, tokenizer: Any) -> list[IntArray]:
-        return self._answers(tokenizer)
 
     def around(self, query: Query) -> tuple[str, str]:
         return query.texts["text"], query.texts["label"]
@@ -237,7 +234,7 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
         few = {
             one.sentence_id: text_ids(tokenizer, shown + self._direct(one.text)) for one in held_out
         }
-        answers = self._answers(tokenizer, self._direct(labelled[0].text))
+        answers = self.label_answers(tokenizer, self._direct(labelled[0].text))
         examples = [(text_ids(tokenizer, self._direct(one.text)), one.label) for one in labelled]
         return [
             Classifier("zero-shot", plain, answers),
@@ -251,7 +248,7 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
     def _answer(self, label: int) -> str:
         return self._config.task.answer.format(label=self._config.task.label_words[label])
 
-    def _answers(self, tokenizer: Any, left: str = ANY_RATIONALE) -> list[IntArray]:
+    def label_answers(self, tokenizer: Any, left: str = ANY_RATIONALE) -> list[IntArray]:
         try:
             answers = [continuation_ids(tokenizer, left, self._answer(i)) for i in range(2)]
         except ValueError as error:
