@@ -8,6 +8,7 @@ with gradients.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -23,6 +24,8 @@ from gfn_ray.packing.by_path import logits_by_path
 from gfn_ray.packing.forest import ROOT, Spans, TokenForest
 from gfn_ray.packing.half import half_precision
 from gfn_ray.packing.head import Reads, read_hidden, read_logits
+
+log = logging.getLogger(__name__)
 
 # Most total variation between next tokens read in the forest and along their path alone. At half
 # precision two right ways are .05 apart on a real model, one that overlooks who sees whom .47 and
@@ -169,6 +172,8 @@ def _try_out(model: Any, *, in_blocks: bool) -> Ways:
         if out_of_memory(error):
             raise  # says nothing of the model, and would be remembered as if it did
         # By what it says of the mask or of an argument.
+        if in_blocks:
+            log.warning("a dense mask serves, slower for large forests than blocks: %s", error)
         return Ways(forests=False, plain_head=False)
     with torch.no_grad():
         alone = logits_by_path(model, forest, rows, device).float().softmax(-1)
