@@ -92,7 +92,7 @@ continuation-plane: setup ## Draw finished continuation runs on one plane (ARGS=
 BENCH := PYTHONPATH=tests TQDM_DISABLE=1 PYTHONWARNINGS=ignore $(PYTHON) benchmarks/bench.py
 
 .PHONY: bench
-bench: setup ## Measure ours beside the plain way, five rounds each; over an hour (ARGS="--help")
+bench: setup ## Measure ours beside the plain way, five rounds each; nearly two hours (ARGS="--help")
 	@$(BENCH) $(ARGS)
 
 .PHONY: bench-quick

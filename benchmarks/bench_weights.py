@@ -65,14 +65,10 @@ class WeightsBench:
             adapter = replace(newest, version=version)
             return seconds(lambda: load(adapter))()
 
-        def from_files(adapter: Adapter) -> None:
-            engine.swap.load_from_files(adapter)
-            engine._llm.reset_prefix_cache()
-
         found = side_by_side(
             "weights, swap",
             partial(with_new_version, engine.load),
-            partial(with_new_version, from_files),
+            partial(with_new_version, engine.swap.load_from_files),
             rounds=self._rounds,
             unit="s",
         )

@@ -65,15 +65,14 @@ class AdapterSwap:
 
     def load(self, adapter: Adapter) -> LoRARequest:
         """Makes the adapter live; every later request must carry the returned object."""
-        request = self._load(adapter)
-        self._llm.reset_prefix_cache()
-        return request
+        return self._load(adapter)
 
     def load_in_memory(self, adapter: Adapter) -> LoRARequest:
         """By a method of its worker that is not public, hence for versions that were tested."""
         # Copies: vLLM scales B in place, and the arrays that Ray hands out are read-only.
         tensors = {name: torch.from_numpy(a.copy()) for name, a in adapter.tensors.items()}
         self._llm.collective_rpc("replace_adapter", args=(1, adapter.config, tensors))
+        self._llm.reset_prefix_cache()
         return LoRARequest(f"policy-v{adapter.version}", 1, "in-memory")
 
     def load_from_files(self, adapter: Adapter) -> LoRARequest:
@@ -82,6 +81,7 @@ class AdapterSwap:
         write_adapter(adapter, Path(files.name))
         request = LoRARequest(f"policy-v{adapter.version}", adapter.version + 1, files.name)
         self._llm.llm_engine.add_lora(request)
+        self._llm.reset_prefix_cache()
         if self._files is not None:
             self._files.cleanup()
         self._files = files
