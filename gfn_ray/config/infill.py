@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from gfn_ray.config.checks import check_lengths, check_template
 from gfn_ray.config.job import JobConfig
@@ -43,6 +44,13 @@ class InfillConfig(Section):
         description="Factor on R by the length of z: training is a normal density in tokens, with "
         "mean and deviation of the true middles of the training stories.",
     )
+
+    @field_validator("base_adapter")
+    @classmethod
+    def _itself(cls, path: Path | None) -> Path | None:
+        """The directory, not a -latest link that the next run moves: a run goes on, and its adapter
+        is served, on the base it began with, wherever from."""
+        return None if path is None else Path(os.path.realpath(path.expanduser()))
 
     @model_validator(mode="after")
     def _consistent(self) -> InfillConfig:

@@ -97,6 +97,13 @@ class RunDir:
                     "lines name it"
                 )
         try:
+            list(run.checkpoints_dir.iterdir())
+        except OSError as error:
+            raise UserError(
+                f"--resume got {run.path}, whose checkpoints cannot be listed ({error.strerror}); "
+                "change their permissions, or bring them back from a copy"
+            ) from None
+        try:
             run._take_lock()
         except OSError as error:
             raise UserError(

@@ -235,6 +235,14 @@ def test_a_run_at_which_nobody_can_look_is_not_opened(
     refusal(ask, tmp_path, capsys, f"--resume: cannot read {str(path)[:200]}", OUT_OF_SIGHT[make])
 
 
+def test_a_run_whose_checkpoints_cannot_be_listed_is_not_opened(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a_file(home / "run" / "checkpoints")
+    named = ("--resume", "checkpoints cannot be listed", "Not a directory")
+    refusal(lambda: RunDir.reopen(home / "run"), home, capsys, *named)
+
+
 def test_of_damaged_checkpoints_the_newest_whole_one_counts_and_the_others_are_set_aside(
     home: Path, data: TaskData, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -36,6 +36,13 @@ def test_the_reward_temperature_goes_linearly_from_start_to_end_and_stays():
     assert RewardConfig(temperature_steps=0, temperature_end=0.5).temperature(0) == 0.5
 
 
+def test_a_base_adapter_is_the_directory_itself_whatever_becomes_of_the_link(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "latest").symlink_to("first")
+    config = InfillJob(task={"base_adapter": "latest/adapter"})
+    assert config.base_adapter == tmp_path.resolve() / "first" / "adapter"
+
+
 def test_every_setting_is_documented():
     def undocumented(model, prefix=""):
         for name, field in model.model_fields.items():
