@@ -69,10 +69,11 @@ class ArithmeticConfig(Section):
         3, ge=0, description="Demonstrations before the question when the frozen LM scores z."
     )
     wrong_answer_penalty: float = Field(
-        0.0,
+        5.0,
         ge=0,
         description="Nats by which log R of a chain falls that does not end at the answer, beside "
-        "what the frozen LM thinks of it; 0 leaves the judgement to the LM, as the paper does.",
+        "what the frozen LM thinks of it, to which short chains are cheap; 0 leaves the judgement "
+        "to the LM, as the paper does.",
     )
     max_equations: int = Field(8, ge=1, description="Most equations in z.")
     max_digits: int = Field(2, ge=1, le=9, description="Most digits of an operand in z.")
@@ -132,9 +133,7 @@ class ArithmeticJob(JobConfig):
         description="Proposals.",
     )
     reward: RewardConfig = Field(
-        default_factory=lambda: RewardConfig(
-            temperature_start=1.0, temperature_end=0.5, temperature_steps=40
-        ),
+        default_factory=lambda: RewardConfig(temperature_start=1.0, temperature_end=1.0),
         description="The target.",
     )
     replay: ReplayConfig = Field(
@@ -144,7 +143,7 @@ class ArithmeticJob(JobConfig):
         description="The replay buffer.",
     )
     learner: LearnerConfig = Field(
-        default_factory=lambda: LearnerConfig(queries_per_step=4, lr=3e-4),
+        default_factory=lambda: LearnerConfig(queries_per_step=4, lr=1e-4),
         description="The updates.",
     )
     eval: EvalConfig = Field(
