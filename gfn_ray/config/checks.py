@@ -1,8 +1,10 @@
-"""Checks between settings that several tasks have. Each raises ValueError, as pydantic expects."""
+"""What several sections ask of settings. Checks raise ValueError, as pydantic expects."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from string import Formatter
 
 from gfn_ray.errors import shown
@@ -15,6 +17,11 @@ def check_lengths(min_len: int, max_len: int) -> None:
             f"task.min_len ({min_len}) exceeds task.max_len ({max_len}); "
             "lower the first or raise the second"
         )
+
+
+def real_directory(path: Path | None) -> Path | None:
+    """The directory that a path leads to now, from wherever it is read later."""
+    return None if path is None else Path(os.path.realpath(path.expanduser()))
 
 
 def check_template(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from gfn_ray.config.checks import check_lengths, check_template
+from gfn_ray.config.checks import check_lengths, check_template, real_directory
 from gfn_ray.config.job import JobConfig
 from gfn_ray.config.sections import DataConfig, EncoderConfig, Section
 
@@ -50,7 +49,7 @@ class InfillConfig(Section):
     def _itself(cls, path: Path | None) -> Path | None:
         """The directory, not a -latest link that the next run moves: a run goes on, and its adapter
         is served, on the base it began with, wherever from."""
-        return None if path is None else Path(os.path.realpath(path.expanduser()))
+        return real_directory(path)
 
     @model_validator(mode="after")
     def _consistent(self) -> InfillConfig:

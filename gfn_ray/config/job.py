@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from gfn_ray.config.checks import real_directory
 from gfn_ray.config.sections import (
     CheckpointConfig,
     EvalConfig,
@@ -47,6 +48,11 @@ class JobConfig(Section):
         description="Directory of an interrupted run to go on with, under its own settings; only "
         "steps, tracking.uri, checkpoint, profile and runtime may be set anew.",
     )
+    init_adapter: Path | None = Field(
+        None,
+        description="Adapter that the policy starts from, such as a run's adapter/ or a checkpoint "
+        "of it, in place of a new one. With no updates of either kind, it is only evaluated.",
+    )
     model: ModelConfig = Field(default_factory=ModelConfig, description="The base language model.")
     policy: PolicyConfig = Field(default_factory=PolicyConfig, description="The adapter on it.")
     sampler: SamplerConfig = Field(default_factory=SamplerConfig, description="Proposals.")
@@ -72,6 +78,12 @@ class JobConfig(Section):
     def base_adapter(self) -> Path | None:
         """PEFT adapter to merge into the base model before all else, where a task has one."""
         return None
+
+    @field_validator("init_adapter")
+    @classmethod
+    def _itself(cls, path: Path | None) -> Path | None:
+        """The directory, not a -latest link, which this run is about to move."""
+        return real_directory(path)
 
     @model_validator(mode="after")
     def _consistent(self) -> JobConfig:

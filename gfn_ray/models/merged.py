@@ -18,6 +18,7 @@ from gfn_ray.models.loading import hide_loading_bars, load_causal_lm, load_token
 from gfn_ray.models.peft_weights import put_weights
 
 MERGER_VERSION = 1  # part of the directory's name: raise it when the merge changes
+_PREFIX = "merged-"
 
 
 def merged_model_dir(model: str, adapter: Path, trust_remote_code: bool) -> str:
@@ -35,12 +36,17 @@ def merged_model_dir(model: str, adapter: Path, trust_remote_code: bool) -> str:
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         digest.update((adapter / name).read_bytes())
     directory = cached_model_dir(
-        f"merged-{digest.hexdigest()[:10]}",
+        f"{_PREFIX}{digest.hexdigest()[:10]}",
         f"the base model with {adapter} merged in",
         sum(file.stat().st_size for file in where.glob("*.safetensors")),
         lambda directory: _merge(model, adapter, directory, trust_remote_code),
     )
     return str(directory)
+
+
+def is_merged(model: str) -> bool:
+    """Whether a resolved model is one of these directories."""
+    return Path(model).name.startswith(_PREFIX)
 
 
 def _check_adapter(model: str, adapter: Path) -> None:

@@ -297,6 +297,12 @@ class LearnerActor(ModelActor):
             "trajectories cannot share what they have in common: updates and rewards are slower"
         )
 
+    def start_from(self, adapter: Wire) -> None:
+        """Take over the weights of an adapter of the policy's shape."""
+        from gfn_ray.policy.adapter import Adapter, put_adapter
+
+        put_adapter(self._trainer.model, Adapter.from_wire(adapter))
+
     def publish(self) -> tuple[Wire, Wire]:
         """The current weights as the next version."""
         adapter = self._trainer.publish()

@@ -13,6 +13,8 @@ from gfn_ray.config import JobConfig
 from gfn_ray.evaluation.posterior import warning
 from gfn_ray.evaluation.report import Example, FinalReport, ReportPaths, final_report
 from gfn_ray.evaluation.result import Baseline, Evaluation
+from gfn_ray.models.loading import resolve_model
+from gfn_ray.policy.initial import initial_adapter
 from gfn_ray.runtime.bad_batches import BadBatches
 from gfn_ray.runtime.balance import ThreadBalance
 from gfn_ray.runtime.baselines import measure_decoder
@@ -134,8 +136,12 @@ class Session:
             self._display.phase(f"training for {count(config.steps - controller.step, 'update')}")
         self._train(evaluator, controller)
         self._checkpointer.write_last(controller, self._state())
-        self._display.phase(f"evaluating the trained policy on {held_out}")
-        after = self._final_evaluation(evaluator, controller, "after")
+        if self._learned(controller):
+            self._display.phase(f"evaluating the trained policy on {held_out}")
+            after = self._final_evaluation(evaluator, controller, "after")
+        else:
+            after = measured.before
+            self._record("after", controller, after)
         memory = self._memory.so_far()
         self._recorder.memory(controller.step, memory)
 
@@ -149,6 +155,7 @@ class Session:
             "task": self._task.name,
             "model": config.model.name,
             "base_adapter": config.base_adapter,
+            "init_adapter": config.init_adapter,
             "objective": config.objective.kind,
             "steps": controller.step,
             "warm_start_steps": config.warm_start.steps,
@@ -187,8 +194,18 @@ class Session:
     def _begin(self, fleet: Fleet, controller: Controller, evaluator: Evaluator) -> Measured:
         """All that comes before the first update by the objective, and a checkpoint of it."""
         config, held_out = self._config, count(len(self._data.held_out), "held-out query")
+        initial = initial_adapter(config, resolve_model(config.model))
+        if initial is not None:
+            wire = fleet.put(initial.to_wire())
+            fleet.ask(
+                fleet.learner,
+                "start from an adapter",
+                lambda actor: actor.start_from.remote(wire),
+                changes_state=True,
+            )
         controller.publish_now()
-        self._display.phase(f"evaluating the untrained policy on {held_out}")
+        which = "untrained policy" if initial is None else f"policy of {config.init_adapter}"
+        self._display.phase(f"evaluating the {which} on {held_out}")
         before = self._final_evaluation(evaluator, controller, "before")
         measured = Measured(before, self._measure_baselines(fleet))
         write_measured(self._directory, measured)
@@ -258,9 +275,17 @@ class Session:
         self, evaluator: Evaluator, controller: Controller, phase: str
     ) -> Evaluation:
         result = evaluator.final(controller.adapter)
+        self._record(phase, controller, result)
+        return result
+
+    def _record(self, phase: str, controller: Controller, result: Evaluation) -> None:
         self._recorder.evaluation(phase, controller.step, result)
         self._recorder.evaluation_samples(phase, result)
-        return result
+
+    def _learned(self, controller: Controller) -> bool:
+        """Whether the policy, or what scores it, may be another than at the beginning."""
+        warm = bool(self._warm_start_references)
+        return bool(controller.step) or warm or self._labels is not None
 
     def _measure_baselines(self, fleet: Fleet) -> dict[str, Baseline]:
         found: dict[str, Baseline] = {}

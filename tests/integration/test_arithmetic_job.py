@@ -78,3 +78,29 @@ def test_the_report_has_intervals_by_length_and_a_plot(finished):
     assert "2 operands, right by majority of 3: " in out
     assert (home / "run" / "accuracy.png").stat().st_size > 10_000
     assert (home / "run" / "accuracy.svg").is_file()
+
+
+def test_a_run_without_updates_from_an_adapter_measures_that_policy(finished, tiny_dir, tmp_path):
+    """Such as on the test split, once all choices are made; q is the same, so are its samples."""
+    trained, _ = finished
+    flags = tiny_arithmetic_flags(
+        tiny_dir,
+        tmp_path,
+        steps=0,
+        warm_start__steps=0,
+        init_adapter=trained / "run" / "adapter",
+    )
+    code, out, err = run(flags, tmp_path, "arithmetic")
+    assert code == 0, err
+    assert "evaluating the untrained policy" not in out
+    texts = {
+        (home, phase): [row["text"] for row in samples_of(home) if row["phase"] == phase]
+        for home in (trained, tmp_path)
+        for phase in ("before", "after")
+    }
+    assert texts[tmp_path, "before"] == texts[trained, "after"] != texts[trained, "before"]
+    assert texts[tmp_path, "after"] == texts[tmp_path, "before"]
+    measured = summary(tmp_path)
+    assert measured["before"] == measured["after"]
+    for name, value in summary(trained)["after"].items():
+        assert measured["after"][name] == pytest.approx(value, rel=1e-3, abs=1e-3), name

@@ -48,6 +48,7 @@ SUMMARY = {
     "task",
     "model",
     "base_adapter",
+    "init_adapter",
     "objective",
     "steps",
     "warm_start_steps",
