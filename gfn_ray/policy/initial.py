@@ -21,22 +21,21 @@ from gfn_ray.policy.adapter import Adapter, load_adapter
 _PLAIN = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save")
 
 
-def initial_adapter(config: JobConfig, model: str) -> Adapter | None:
-    """The adapter of `init_adapter`; None where the policy starts from a new one.
+def check_initial(config: JobConfig, model: str) -> None:
+    """Raises UserError where `init_adapter` holds no whole adapter, or one that this run's policy
+    cannot be.
 
-    model: the resolved model that learner and sampler load. Raises UserError where the directory
-    holds no whole adapter, or one that this run's policy cannot be.
+    model: the resolved model that learner and sampler load.
     """
     directory = config.init_adapter
     if directory is None:
-        return None
+        return
     adapter = load_adapter(directory)
     _check_base(directory, adapter.config.get("base_model_name_or_path"), model)
     for fault in _differences(adapter, config.policy):
         raise UserError(f"init_adapter got {directory}, {fault}")
     shapes = {name: array.shape for name, array in adapter.tensors.items()}
     check_fits(directory, shapes, linear_layers(model, config.model.trust_remote_code), model)
-    return adapter
 
 
 def _check_base(directory: Path, made_for: str | None, model: str) -> None:

@@ -17,7 +17,7 @@ from gfn_ray.models.loading import (
     vocab_size,
 )
 from gfn_ray.models.merged import merged_model_dir
-from gfn_ray.policy.initial import initial_adapter
+from gfn_ray.policy.initial import check_initial
 from gfn_ray.runtime.books import check_login, open_books, reopen_books
 from gfn_ray.runtime.checkpoints import Resumption, find_resumption, put_back
 from gfn_ray.runtime.cluster import check_resources, choose_device, connected
@@ -58,7 +58,7 @@ def run(config: JobConfig, task: Task) -> int:
                 return 0
         running = _on_merged_base(config, model, display)
         if going_on is None or going_on[1] is None:
-            initial_adapter(running, resolve_model(running.model))
+            check_initial(running, resolve_model(running.model))
         display.phase("starting Ray")
         with connected():
             # `ray job stop` and process managers say SIGTERM, scripts that start a job in the

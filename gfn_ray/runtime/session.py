@@ -13,8 +13,7 @@ from gfn_ray.config import JobConfig
 from gfn_ray.evaluation.posterior import warning
 from gfn_ray.evaluation.report import Example, FinalReport, ReportPaths, final_report
 from gfn_ray.evaluation.result import Baseline, Evaluation
-from gfn_ray.models.loading import resolve_model
-from gfn_ray.policy.initial import initial_adapter
+from gfn_ray.policy.adapter import load_adapter
 from gfn_ray.runtime.bad_batches import BadBatches
 from gfn_ray.runtime.balance import ThreadBalance
 from gfn_ray.runtime.baselines import measure_decoder
@@ -194,9 +193,10 @@ class Session:
     def _begin(self, fleet: Fleet, controller: Controller, evaluator: Evaluator) -> Measured:
         """All that comes before the first update by the objective, and a checkpoint of it."""
         config, held_out = self._config, count(len(self._data.held_out), "held-out query")
-        initial = initial_adapter(config, resolve_model(config.model))
-        if initial is not None:
-            wire = fleet.put(initial.to_wire())
+        which = "untrained policy"
+        if config.init_adapter is not None:
+            which = f"policy of {config.init_adapter}"
+            wire = fleet.put(load_adapter(config.init_adapter).to_wire())
             fleet.ask(
                 fleet.learner,
                 "start from an adapter",
@@ -204,7 +204,6 @@ class Session:
                 changes_state=True,
             )
         controller.publish_now()
-        which = "untrained policy" if initial is None else f"policy of {config.init_adapter}"
         self._display.phase(f"evaluating the {which} on {held_out}")
         before = self._final_evaluation(evaluator, controller, "before")
         measured = Measured(before, self._measure_baselines(fleet))

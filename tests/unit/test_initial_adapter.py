@@ -14,7 +14,7 @@ from gfn_ray.config import InfillJob, PolicyConfig
 from gfn_ray.durable import COMPLETE
 from gfn_ray.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE
 from gfn_ray.policy.adapter import Adapter, add_adapter, load_adapter, put_adapter, read_adapter
-from gfn_ray.policy.initial import initial_adapter
+from gfn_ray.policy.initial import check_initial
 from policies import load, write_random_adapter
 from refusals import refusal
 from refused_places import change_json, cut
@@ -33,18 +33,13 @@ def job(adapter: Path, **policy: Any) -> InfillJob:
 
 
 def test_a_policy_that_starts_from_an_adapter_has_its_weights(adapter: Path, tiny_dir: Path):
-    found = initial_adapter(job(adapter), str(tiny_dir))
-    assert found is not None
+    check_initial(job(adapter), str(tiny_dir))
     model = add_adapter(load(tiny_dir), POLICY, seed=5)
-    put_adapter(model, Adapter.from_wire(found.to_wire()))
+    put_adapter(model, Adapter.from_wire(load_adapter(adapter).to_wire()))
     written, now = load_adapter(adapter).tensors, read_adapter(model, 0).tensors
     assert written.keys() == now.keys()
     for name in written:
         np.testing.assert_array_equal(now[name], written[name])
-
-
-def test_without_the_setting_a_policy_starts_anew(tiny_dir: Path):
-    assert initial_adapter(InfillJob(), str(tiny_dir)) is None
 
 
 def test_it_is_the_directory_itself_whatever_becomes_of_the_link(tmp_path, monkeypatch):
@@ -59,7 +54,7 @@ def test_an_adapter_of_a_merged_base_starts_on_one_merged_again(adapter: Path, t
     """Merged bases are named by the times of their files, so that names say nothing."""
     merged = shutil.copytree(tiny_dir, adapter.with_name("merged-0123456789"))
     change_json(adapter / CONFIG_FILE, base_model_name_or_path="/cache/merged-abcdef0123")
-    assert initial_adapter(job(adapter), str(merged)) is not None
+    check_initial(job(adapter), str(merged))
 
 
 def of_config(**changes: Any) -> Callable[[Path], None]:
@@ -117,7 +112,7 @@ def test_what_the_policy_cannot_be_is_refused_before_anything_starts(
     spoil, policy, named = REFUSED[case]
     spoil(adapter)
     config = job(adapter, **policy)
-    refusal(lambda: initial_adapter(config, str(tiny_dir)), tmp_path, capsys, str(adapter), *named)
+    refusal(lambda: check_initial(config, str(tiny_dir)), tmp_path, capsys, str(adapter), *named)
 
 
 def test_an_adapter_of_wider_layers_is_refused(
@@ -127,4 +122,4 @@ def test_an_adapter_of_wider_layers_is_refused(
     change_json(adapter / CONFIG_FILE, base_model_name_or_path=str(wide))
     config = job(adapter)
     named = ("does not fit the model", "96 outputs, and the adapter 64")
-    refusal(lambda: initial_adapter(config, str(wide)), tmp_path, capsys, str(adapter), *named)
+    refusal(lambda: check_initial(config, str(wide)), tmp_path, capsys, str(adapter), *named)
