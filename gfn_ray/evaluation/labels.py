@@ -71,10 +71,10 @@ def calibration_error(p: Array, truth: Labels) -> float:
     """Expected calibration error of p(1) [N] in ten bins of equal width (Guo et al. 2017).
 
     Mean over predictions of |accuracy - confidence| of their bin, by the confidence of the
-    label that is predicted.
+    label that is predicted. As in accuracy, undecided is half right.
     """
     confidence = np.maximum(p, 1 - p)
-    right = (p >= 0.5) == (truth == 1)
+    right = np.where(p == 0.5, 0.5, (p > 0.5) == (truth == 1))
     bins = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
     error = 0.0
     for one in np.unique(bins):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gfn_ray.errors import UserError
 from gfn_ray.packing.forest import ROOT, TokenForest
 from gfn_ray.packing.forward import forest_log_probs
 from gfn_ray.rewards.reward import Pair
@@ -32,7 +33,16 @@ class LikelihoodReward:
 
     @torch.no_grad()
     def score(self, pairs: Sequence[Pair]) -> list[Trajectory]:
-        """The trajectories in order, with log R [T+1] in nats attached."""
+        """The trajectories in order, with log R [T+1] in nats attached.
+
+        Raises UserError for a query without a context: the LM has no p(z) of z's first token then.
+        """
+        for query, _ in pairs:
+            if not len(query.context_ids):
+                raise UserError(
+                    f"query {query.query_id!r} has no context_ids, and the frozen LM needs a token "
+                    "before z; give it the prompt's, or what a text begins with"
+                )
         scored: list[Trajectory] = []
         for chunk in _chunks(pairs, self._budget):
             scored.extend(

@@ -47,7 +47,7 @@ def read_run(directory: RunDir) -> Run:
                     values |= {
                         name: value
                         for name, value in row.items()
-                        if isinstance(value, float) and (names is None or name in names)
+                        if _is_metric(name, value) and (names is None or name in names)
                     }
         if not found:
             raise UserError(
@@ -56,6 +56,12 @@ def read_run(directory: RunDir) -> Run:
             )
         phases[phase] = found
     return Run(str(directory.path), phases["before"], phases["after"])
+
+
+def _is_metric(name: str, value: Any) -> bool:
+    """A number that is none of a row's own; JSON keeps a whole one as an int."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and name != "step"
 
 
 def _rows(file: Path) -> Iterator[dict[str, Any]]:

@@ -71,6 +71,7 @@ class Evaluator:
         batches = [held_out[start : start + size] for start in range(0, len(held_out), size)]
         results = self._sample_and_score(adapter, batches, seed)
         samples, ratios, mismatches = [], [], []
+        counted: list[QuerySamples] = []
         for index, batch in enumerate(batches):
             wires, scores = results[index]
             trajectories = [Trajectory.from_wire(wire) for wire in wires]
@@ -83,7 +84,6 @@ class Evaluator:
                 start = i * each
                 on_policy = slice(start, start + self._config.eval.samples)
                 tempered = slice(on_policy.stop, start + each)
-                ratios.append(ratio[on_policy])
                 texts = [self._decode(t.token_ids) for t in trajectories[on_policy]]
                 diagnostics = query_diagnostics(ratio[on_policy], ratio[tempered])
                 samples.append(
@@ -96,10 +96,13 @@ class Evaluator:
                         None if labels is None else labels[on_policy],
                     )
                 )
+                if query.query_id not in self._data.calibration:
+                    counted.append(samples[-1])
+                    ratios.append(ratio[on_policy])
         exact = [self._exact(one) for one in self._data.enumerations]
-        per_query = self._per_query(samples)
+        per_query = self._per_query(counted)
         metrics = {
-            **posterior_metrics([one.diagnostics for one in samples], ratios),
+            **posterior_metrics([one.diagnostics for one in counted], ratios),
             **mean_metrics(per_query.values()),
             **self._task.sample_metrics(samples),
             **mean_metrics([one.metrics() for one in exact]),

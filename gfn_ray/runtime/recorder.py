@@ -60,6 +60,7 @@ class Recorder:
                 **asdict(one.diagnostics),
             }
             for one in result.samples
+            if one.query.query_id in result.per_query
         ]
         self._directory.append_diagnostics(rows)
         self._tracker.table(f"diagnostics_{phase}", rows)

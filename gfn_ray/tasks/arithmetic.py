@@ -1,8 +1,9 @@
 """Tool-augmented arithmetic: sample the chain of calculation between a question and its answer.
 
 Target: p(z | question, answer) in proportion to p(z answer | demonstrations, question) under the
-frozen LM. z is a chain of equations whose values a calculator writes; only prefixes that end
-an equation may stop. Source: Hu et al. 2024, section 4.4.
+frozen LM, less task.wrong_answer_penalty nats where z does not end at the answer. z is a chain of
+equations whose values a calculator writes; only prefixes that end an equation may stop. Source:
+Hu et al. 2024, section 4.4.
 """
 
 from __future__ import annotations
@@ -107,6 +108,13 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
                 f"question: {problem.expression!r} takes {len(problem.signs)} steps, and the "
                 f"policy was trained with task.max_equations {self._config.task.max_equations}"
             )
+        written = (*problem.operands, *problem.partial_sums[:-1])
+        largest = max(written, key=abs)
+        if len(str(abs(largest))) > self._config.task.max_digits:
+            raise UserError(
+                f"question: {problem.expression!r} writes {largest}, and the policy was trained "
+                f"with task.max_digits {self._config.task.max_digits}"
+            )
         return self._query(problem, tokenizer, known=False)
 
     def metrics_of(self, one: QueryTexts) -> dict[str, float]:
@@ -168,7 +176,7 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
             "sample_accuracy": MetricInfo("higher", "samples that end at the right value"),
             "exact_chains": MetricInfo("higher", "samples that are the plain chain of sums"),
             **DIAGNOSTICS,
-            "log_reward_mean": MetricInfo("higher", "log p(z answer | question), frozen LM"),
+            "log_reward_mean": MetricInfo("higher", "log p(z answer | question), less the penalty"),
             "log_pf_reference": MetricInfo("higher", "log q of the plain chain of sums"),
             "distinct_fraction": MetricInfo("none", "different texts among a query's samples"),
             "calls_mean": MetricInfo("none", "answers of the calculator in z"),

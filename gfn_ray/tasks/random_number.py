@@ -1,7 +1,8 @@
 """Random numbers: write the integers low..high with given probabilities.
 
 Target: p(z) in proportion to the wanted mass where z is the canonical form of an integer in
-range, and a floor elsewhere, so that every way to write something else is pushed down. The
+range, and a floor elsewhere, so that every way to write something else is pushed down. Integers
+rarer than the floor get it too: no log R is so low that it alone makes the loss. The
 policy is compared with the target exactly, integer by integer. Source: Hu et al. 2024,
 section 4 (random number generation), there with 0..99.
 """
@@ -16,6 +17,7 @@ import numpy as np
 
 from gfn_ray.config import RandomNumberJob
 from gfn_ray.errors import UserError
+from gfn_ray.evaluation.exact import ExactComparison
 from gfn_ray.evaluation.histogram import draw_histogram
 from gfn_ray.evaluation.result import Baseline, Enumeration, Evaluation
 from gfn_ray.models.spelling import continuation_ids, text_ids
@@ -35,6 +37,7 @@ from gfn_ray.tasks.vocabulary import Vocabulary
 from gfn_ray.trajectory import IntArray, Query
 
 EXTREMES_SHOWN = 5
+SMALLEST_SHOWN = 0.0005  # of a total variation, which is shown with three decimals
 
 
 class RandomNumberTask(BaseTask[RandomNumberJob]):
@@ -47,19 +50,20 @@ class RandomNumberTask(BaseTask[RandomNumberJob]):
         super().__init__(config)
         task = config.task
         self._integers = list(range(task.low, task.high + 1))
-        self._log_target = log_target(
-            task.target, task.low, task.high, mean=task.mean, std=task.std
-        )
+        log_p = log_target(task.target, task.low, task.high, mean=task.mean, std=task.std)
+        self._log_target = log_p - log_p.max()
+        self._answers: dict[str, str] = {}
 
     def load(self, tokenizer: Any, vocab_size: int) -> TaskData:
         prompt_ids, outcomes = self._written(tokenizer)
         floor = self._config.task.floor_or_default
-        log_reward = np.maximum(self._log_target - self._log_target.max(), floor)
+        log_reward = np.maximum(self._log_target, floor)
         listed = {table_key(z): float(r) for z, r in zip(outcomes, log_reward, strict=True)}
         query = self._query(prompt_ids, outcomes)
         check_prompt_lengths("task", [query], self._config.sampler)
         support = self.support(tokenizer, vocab_size)
-        exact = Enumeration(self.name, self._config.task.target, outcomes, log_reward)
+        # The distribution that was asked for, not the one that the floor makes of it.
+        exact = Enumeration(self.name, self._config.task.target, outcomes, self._log_target)
         # A constant floor under a whole vocabulary would outweigh the target: 49,152 ** 4 texts.
         prior = (
             LikelihoodReward(self._config.reward.tokens_per_forward)
@@ -69,12 +73,14 @@ class RandomNumberTask(BaseTask[RandomNumberJob]):
         return TaskData([query], [query], support, TableReward(listed, floor, prior), [exact])
 
     def query(self, fields: Mapping[str, str], tokenizer: Any) -> Query:
-        return self._query(*self._written(tokenizer))
+        prompt_ids, outcomes = self._written(tokenizer)
+        texts = [tokenizer.decode(z) for z in outcomes]
+        self._answers = {text: str(n) for text, n in zip(texts, self._integers, strict=True)}
+        return self._query(prompt_ids, outcomes)
 
     def answer(self, query: Query, text: str) -> str | None:
-        """The integer, in the one form that counts."""
-        number = text.strip()
-        return number if number in map(str, self._integers) else None
+        """The integer, in the one form that counts. The tokenizer of `query` says which it is."""
+        return self._answers.get(text)
 
     def around(self, query: Query) -> tuple[str, str]:
         return query.texts["prompt"], ""
@@ -88,13 +94,15 @@ class RandomNumberTask(BaseTask[RandomNumberJob]):
     ) -> Conclusion:
         exact = after.exact[0]
         q, target = np.exp(exact.log_q), np.exp(exact.log_target)
+        log_ratio = exact.log_q - exact.log_target
         over, under = exact.extremes(EXTREMES_SHOWN)
         findings = [
             f"{most} integers, as a share of their target: "
-            + ", ".join(f"{self._integers[i]} (x{q[i] / target[i]:.2f})" for i in chosen)
+            + ", ".join(f"{self._integers[i]} ({_times(log_ratio[i])})" for i in chosen)
             for most, chosen in (("most over-weighted", over), ("most under-weighted", under))
             if len(chosen)
         ]
+        findings = [*self._moved_by_floor(), *findings]
         untrained = before.exact[0]
         other = [f"{1 - one.valid_mass:.2%}" for one in (untrained, exact)]
         files = draw_histogram(
@@ -122,6 +130,20 @@ class RandomNumberTask(BaseTask[RandomNumberJob]):
             "distinct_fraction": MetricInfo("none", "different texts among the samples"),
             "length_mean": MetricInfo("none", "tokens of z"),
         }
+
+    def _moved_by_floor(self) -> list[str]:
+        """How far the floor keeps a policy from the target, where that can be seen."""
+        floor, target = self._config.task.floor_or_default, self._config.task.target
+        lifted = np.maximum(self._log_target, floor)
+        tv = ExactComparison.unnormalised(
+            self._log_target, lifted - np.logaddexp.reduce(lifted), target
+        ).tv
+        if tv < SMALLEST_SHOWN:
+            return []
+        return [
+            f"task.floor {floor:g} lifts {np.sum(self._log_target < floor)} rare integers: what is "
+            f"trained on is {tv:.3f} in total variation from {target}; a lower floor comes closer"
+        ]
 
     def _query(self, prompt_ids: IntArray, outcomes: list[IntArray]) -> Query:
         return Query(
@@ -198,3 +220,10 @@ class RandomNumberTask(BaseTask[RandomNumberJob]):
             min_len=1,
             max_len=longest,
         )
+
+
+def _times(log_ratio: float) -> str:
+    """q / p; far from 1 it is a power of ten, as p may be too small for a float."""
+    if abs(log_ratio) < np.log(1000):
+        return f"x{np.exp(log_ratio):.2f}"
+    return f"x1e{log_ratio / np.log(10):+.0f}"

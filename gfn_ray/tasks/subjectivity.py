@@ -89,7 +89,8 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
         classifiers = self._classifiers(labelled, [*test, *calibrating], tokenizer)
         plan = LabelPlan(em, answers, truth, classifiers)
         support = self.support(tokenizer, vocab_size)
-        return TaskData(train, held_out, support, reward, labels=plan)
+        aside = frozenset(self._calibrating)
+        return TaskData(train, held_out, support, reward, labels=plan, calibration=aside)
 
     def support(self, tokenizer: Any, vocab_size: int) -> Support:
         task = self._config.task

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from gfn_ray.config import JobConfig, SamplerConfig
 from gfn_ray.decoding.decoder import Decoder
 from gfn_ray.errors import UserError
@@ -27,6 +29,8 @@ class TaskData:
     decoders: what else is asked of the frozen LM on the held-out queries, for comparison.
     tool: writes the parts of z that the support leaves to a tool.
     labels: EM, for a reward with labels; such a task is a `PredictsLabels`.
+    calibration: ids of held-out queries that only correct the predictions for others; they are
+        sampled with those, and left out of every mean over queries.
     """
 
     train: list[Query]
@@ -37,6 +41,7 @@ class TaskData:
     tool: Tool | None = None
     decoders: list[Decoder] = field(default_factory=list)
     labels: LabelPlan | None = None
+    calibration: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -111,12 +116,29 @@ def check_data(name: str, data: TaskData, sampler: SamplerConfig, vocab_size: in
                 f"load() of task {name} gave two {what} queries the id {twice[0]!r}; samples "
                 "are kept by id, so each needs its own"
             )
+        if empty := [query.query_id for query in queries if not len(query.prompt_ids)]:
+            raise UserError(
+                f"load() of task {name} gave the {what} query {empty[0]!r} an empty prompt; the "
+                "policy needs at least one token to read, such as the beginning of a text"
+            )
         check_prompt_lengths("query", queries, sampler)
+    known = {query.query_id: query for query in data.train}
+    for query in data.held_out:
+        if query.query_id in known and not _alike(query, known[query.query_id]):
+            raise UserError(
+                f"load() of task {name} gave the id {query.query_id!r} to a training and to "
+                "another held-out query; queries are known by their ids, so each needs its own"
+            )
     if data.support.vocab_size != vocab_size:
         raise UserError(
             f"the support of task {name} covers {data.support.vocab_size} tokens, the model's "
             f"logits {vocab_size}; build its masks with the vocab_size that load() is given"
         )
+
+
+def _alike(one: Query, other: Query) -> bool:
+    names = ("prompt_ids", "context_ids", "answer_ids")
+    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
 
 
 def check_positions(data: TaskData, sampler: SamplerConfig, positions: int | None) -> None:

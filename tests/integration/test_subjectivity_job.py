@@ -105,6 +105,16 @@ def test_policy_and_baselines_are_measured_alike(finished):
     assert 0 <= written["after"]["named_label_fraction"] <= 1
 
 
+def test_no_mean_has_a_sentence_that_is_there_to_calibrate(finished):
+    run_dir = finished[0] / "run"
+    for name in ("queries", "diagnostics"):
+        lines = [json.loads(line) for line in (run_dir / f"{name}.jsonl").open()]
+        assert len({line["query_id"] for line in lines}) == 12
+    (after,) = rows(finished[0], "after")
+    own = [one["elbo"] for one in lines if one["phase"] == "after"]
+    assert after["eval/elbo"] == pytest.approx(np.mean(own))
+
+
 def test_sampler_and_learner_agree_after_the_rounds(finished):
     (after,) = rows(finished[0], "after")
     assert abs(after["policy/mismatch_kl"]) < 1e-3

@@ -274,6 +274,15 @@ def test_a_persons_own_question_may_be_longer_than_those_of_training(tokenizer):
         task.query({"question": "1" + " + 1" * 9}, tokenizer)
 
 
+@pytest.mark.parametrize(("question", "number"), [("123 + 4", 123), ("60 + 60 - 5", 120)])
+def test_a_persons_own_question_with_numbers_that_z_cannot_have_is_refused(
+    tokenizer, question, number
+):
+    with pytest.raises(UserError, match=rf"question: .* writes {number}, .*task\.max_digits 2"):
+        ArithmeticTask(job()).query({"question": question}, tokenizer)
+    ArithmeticTask(job()).query({"question": "60 + 60"}, tokenizer)
+
+
 def test_a_persons_own_question_needs_demonstrations_only_where_they_are_shown(tokenizer, tmp_path):
     gone = {"path": tmp_path / "gone.json"}
     alone, shown = (

@@ -103,6 +103,16 @@ def test_a_run_directory_is_read_by_phase_with_the_diagnostics_that_average(tmp_
     assert found.after["q2"] == {"elbo": 1.0, "bert_score": 3.0}
 
 
+def test_a_metric_that_is_a_whole_number_counts_as_any_other(tmp_path):
+    directory = RunDir(write(tmp_path / "a"))
+    directory.append_queries(
+        {"step": 1, "phase": "after", "query_id": q, "lines": lines}
+        for q, lines in (("q0", 3), ("q1", 2.5))
+    )
+    after = read_run(directory).after
+    assert (after["q0"]["lines"], after["q1"]["lines"]) == (3, 2.5)
+
+
 def test_the_table_names_runs_means_and_differences(tmp_path, capsys):
     runs = (write(tmp_path / "a", shift=0.5), write(tmp_path / "b"))
     assert compare_runs(CompareJob(runs=runs)) == 0

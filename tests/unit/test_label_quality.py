@@ -80,6 +80,10 @@ def test_calibration_error_vanishes_where_confidence_is_the_share_of_right_label
     assert calibration_error(np.array([1.0, 0.0]), np.array([1, 0])) == pytest.approx(0)
 
 
+def test_undecided_is_half_right_and_so_well_calibrated():
+    assert calibration_error(np.full(3, 0.5), np.array([1, 1, 0])) == 0
+
+
 @given(st.lists(ODDS, min_size=1, max_size=20, unique=True))
 def test_the_halving_offset_leaves_as_many_above_as_below(odds):
     corrected = np.array(odds) - halving_offset(np.array(odds))

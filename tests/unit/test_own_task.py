@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from gfn_ray.tasks.task import TaskData, check_data, check_positions
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 EXAMPLE = DOCS / "examples" / "haiku.py"
+NO_TOKENS = np.zeros(0, dtype=np.int32)
 SEA = "waves break on the stones / a gull calls once and is gone / salt dries on my hands"
 
 
@@ -77,17 +79,29 @@ def test_the_examples_data_can_carry_a_run(haiku, data, tokenizer):
         ({"twice": True}, "two training queries the id 'rain'"),
         ({"vocab_size": 7}, "logits 7"),
         ({"room": 3}, "sampler.max_prompt_tokens allows 3"),
+        ({"prompt_ids": NO_TOKENS}, "'rain' an empty prompt"),
+        ({"held_out": "other"}, "'rain' to a training and to another held-out query"),
     ],
 )
 def test_data_that_cannot_carry_a_run_are_refused(haiku, data, tokenizer, changes, message):
     train = changes.get("train", data.train) * (1 + changes.get("twice", False))
     held_out = changes.get("held_out", data.held_out)
+    if "prompt_ids" in changes:
+        train = [replace(train[0], prompt_ids=changes["prompt_ids"])]
+    if held_out == "other":
+        held_out = [replace(data.held_out[0], query_id=train[0].query_id)]
     sampler = haiku.HaikuJob().sampler.model_copy(
         update={"max_prompt_tokens": changes.get("room", 500)}
     )
     wrong = TaskData(train, held_out, data.support, data.reward)
     with pytest.raises(UserError, match=message):
         check_data("haiku", wrong, sampler, changes.get("vocab_size", len(tokenizer)))
+
+
+def test_a_query_may_be_trained_on_and_held_out_alike(haiku, data, tokenizer):
+    twin = replace(data.train[0], texts=dict(data.train[0].texts))
+    both = TaskData(data.train, [twin], data.support, data.reward)
+    check_data("haiku", both, haiku.HaikuJob().sampler, len(tokenizer))
 
 
 def test_a_query_that_the_model_cannot_read_with_the_longest_z_is_refused(haiku, data):

@@ -1,10 +1,13 @@
 """Packed rewards against one forward pass for each prefix."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from gfn_ray.errors import UserError
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.table import TableReward, table_key
 from makers import make_support, make_trajectory, random_query, random_trajectories
@@ -42,6 +45,15 @@ def test_rewards_equal_one_forward_a_prefix(model, budget):
         for t in np.flatnonzero(trajectory.terminable):
             expected = naive_reward(model, query, trajectory.token_ids[:t])
             assert result.log_reward[t] == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_query_without_a_context_is_refused_by_its_id(model):
+    rng = np.random.default_rng(3)
+    support = make_support(vocab_size=model.config.vocab_size)
+    query = replace(random_query(rng, "alone"), context_ids=np.zeros(0, dtype=np.int32))
+    pairs = [(query, t) for t in random_trajectories(rng, support, "alone", 2)]
+    with pytest.raises(UserError, match=r"query 'alone' has no context_ids"):
+        loaded(model, 64).score(pairs)
 
 
 def test_order_and_company_do_not_change_a_reward(model):

@@ -142,6 +142,7 @@ def test_content_free_inputs_are_held_out_beside_the_test(tokenizer):
     task, data = loaded(tokenizer, calibration="content_free")
     extra = data.held_out[10:]
     assert [q.texts["text"] for q in extra] == ["N/A", "[MASK]", "..."]
+    assert data.calibration == {q.query_id for q in extra}
     found = predictions(data)
     for query in extra:
         found[query.query_id] = -np.logaddexp(0, np.array([[3.0, -3.0]]))
