@@ -1,4 +1,4 @@
-"""Arithmetic: python jobs/arithmetic.py [--config FILE.toml] [--steps 150] ..."""
+"""Arithmetic: python jobs/arithmetic.py [--config FILE.toml] [--steps 200] ..."""
 
 import sys
 
