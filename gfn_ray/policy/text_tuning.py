@@ -6,7 +6,6 @@ is no support and no terminator.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+from gfn_ray.policy.refused import first_not_finite
 from gfn_ray.trajectory import IntArray
 
 UNSCORED = -100  # label of padding
@@ -35,20 +35,18 @@ class TextTuner:
     def step(self, texts: Sequence[IntArray]) -> dict[str, float]:
         """One update; its loss is the mean of -log p over predicted tokens, in nats.
 
-        Raises FloatingPointError on a loss that is not finite.
+        Raises FloatingPointError, and is none, where its loss or gradient is not finite.
         """
         self._optimizer.zero_grad(set_to_none=True)
         total, tokens = negative_log_likelihood(self._model, texts)
         loss = total / tokens
         loss.backward()
         value = float(loss.detach())
-        if not math.isfinite(value):
-            raise FloatingPointError(f"the loss of a likelihood update is {value}")
-        norm = torch.nn.utils.clip_grad_norm_(
-            self._parameters, self._max_grad_norm, error_if_nonfinite=True
-        )
+        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm))
+        if reason := first_not_finite({"the loss": value, "the gradient's norm": norm}):
+            raise FloatingPointError(reason)
         self._optimizer.step()
-        return {"loss": value, "grad_norm": float(norm), "tokens": float(tokens)}
+        return {"loss": value, "grad_norm": norm, "tokens": float(tokens)}
 
 
 def negative_log_likelihood(model: Any, texts: Sequence[IntArray]) -> tuple[Tensor, int]:
@@ -73,9 +71,15 @@ def negative_log_likelihood(model: Any, texts: Sequence[IntArray]) -> tuple[Tens
 
 @torch.no_grad()
 def perplexity(model: Any, texts: Sequence[IntArray], batch: int) -> float:
-    """exp of the mean -log p a predicted token, over all texts together."""
+    """exp of the mean -log p a predicted token, over all texts together.
+
+    Raises FloatingPointError where it is not finite.
+    """
     total, tokens = 0.0, 0
     for start in range(0, len(texts), batch):
         part, count = negative_log_likelihood(model, texts[start : start + batch])
         total, tokens = total + float(part), tokens + count
-    return math.exp(total / tokens)
+    found = float(torch.tensor(total / tokens, dtype=torch.float64).exp())
+    if reason := first_not_finite({"the perplexity": found}):
+        raise FloatingPointError(reason)
+    return found

@@ -1,11 +1,13 @@
 """Likelihood tuning on whole texts: what counts, and that it works, on the tiny model."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
+from gfn_ray.cli import main
 from gfn_ray.config import PolicyConfig, TuneBaseJob
 from gfn_ray.data.stories import load_stories, split
 from gfn_ray.errors import UserError
@@ -13,6 +15,7 @@ from gfn_ray.policy.adapter import add_adapter
 from gfn_ray.policy.text_tuning import TextTuner, negative_log_likelihood, perplexity
 from gfn_ray.runtime.tune_base import _texts, tune_base
 from makers import random_ids
+from refused_places import change_json
 
 
 @pytest.fixture
@@ -65,13 +68,88 @@ def test_the_loss_falls_and_only_the_adapter_moves(base, texts):
     assert all(torch.equal(frozen[name], value) for name, value in before.items())
 
 
+def poison_a_gradient(model):
+    """Every loss stays finite, and a gradient is NaN."""
+    trained = next(p for p in model.parameters() if p.requires_grad)
+    trained.register_hook(lambda gradient: gradient * float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "lr", "number"),
+    [
+        (lambda model: None, 1e30, "the loss is nan"),
+        (poison_a_gradient, 1e-3, "the gradient's norm is nan"),
+    ],
+)
+def test_an_update_with_a_number_that_is_not_finite_is_refused(base, texts, spoil, lr, number):
+    model = add_adapter(base, PolicyConfig(lora_rank=8), seed=0)
+    spoil(model)
+    tuner = TextTuner(model, lr=lr, max_grad_norm=1.0)
+    with pytest.raises(FloatingPointError, match=number):
+        for _ in range(2):
+            tuner.step(texts)
+
+
+def test_a_perplexity_that_is_not_finite_is_refused(base, texts):
+    model = add_adapter(base, PolicyConfig(lora_rank=8), seed=0)
+    TextTuner(model, lr=1e30, max_grad_norm=1.0).step(texts)
+    with pytest.raises(FloatingPointError, match="the perplexity is nan"):
+        perplexity(model, texts, 8)
+
+
+def stories_file(file, stories):
+    columns = "storyid,storytitle," + ",".join(f"sentence{k}" for k in range(1, 6))
+    rows = [",".join(f'"{c}"' for c in (s.story_id, "", *s.sentences)) for s in stories]
+    file.write_text("\n".join([columns, *rows]))
+    return file
+
+
+def tuning(home, model, **settings):
+    """A job on three stories a part, which keeps its books in this directory."""
+    splits = split(load_stories(TuneBaseJob().data))
+    stories = [*splits.train[:3], *splits.validation[:3]]
+    return TuneBaseJob.model_validate(
+        {
+            "model": {"name": str(model)},
+            "tracking": {"uri": f"sqlite:///{home / 'mlflow.db'}"},
+            "run_dir": home / "run",
+            "data": {"path": stories_file(home / "six.csv", stories)},
+            **settings,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("steps", "number"), [(2, "update 2: the loss is nan"), (1, "after tuning: the perplexity")]
+)
+def test_a_learning_rate_that_is_too_high_ends_the_run_in_one_line_that_names_it(
+    steps, number, tiny_dir, tmp_path, capsys
+):
+    config = tuning(tmp_path, tiny_dir, steps=steps, lr=1e30)
+    assert main(lambda: tune_base(config)) == 3
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("error: ") and number in line and "lower --lr (1e+30)" in line
+    assert not (tmp_path / "run" / "adapter").exists()
+
+
+def test_a_story_that_is_longer_than_the_model_reads_is_refused_before_anything_starts(
+    tiny_dir, tmp_path
+):
+    model = shutil.copytree(tiny_dir, tmp_path / "model")
+    change_json(model / "config.json", max_position_embeddings=20)
+    config = tuning(tmp_path, model)
+    with pytest.raises(UserError, match=r"story '.*' has \d+ tokens, and the model .* reads 20;"):
+        tune_base(config)
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "six.csv"}
+
+
 def test_the_test_stories_of_infilling_are_in_neither_part(tiny_dir):
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_dir)
     config = TuneBaseJob()
     train, held_out = (
-        [tokenizer.decode(ids) for ids in part] for part in _texts(config, tokenizer)
+        [tokenizer.decode(ids) for ids in part] for part in _texts(config, tokenizer, None)
     )
     splits = split(load_stories(config.data))
     assert train == [" ".join(story.sentences) for story in splits.train]
@@ -82,11 +160,7 @@ def test_the_test_stories_of_infilling_are_in_neither_part(tiny_dir):
 def test_data_without_validation_stories_is_refused(tiny_dir, tmp_path, monkeypatch):
     monkeypatch.setenv("GFN_RAY_HOME", str(tmp_path))
     story = split(load_stories(TuneBaseJob().data)).train[0]
-    file = tmp_path / "one.csv"
-    columns = "storyid,storytitle," + ",".join(f"sentence{k}" for k in range(1, 6))
-    file.write_text(
-        columns + "\n" + ",".join(f'"{c}"' for c in (story.story_id, "", *story.sentences))
-    )
+    file = stories_file(tmp_path / "one.csv", [story])
     config = TuneBaseJob.model_validate({"model": {"name": str(tiny_dir)}, "data": {"path": file}})
     with pytest.raises(UserError, match="validation split"):
         tune_base(config)
