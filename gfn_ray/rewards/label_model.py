@@ -7,7 +7,6 @@ answer, with a rationale or without, is the caller's.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -22,6 +21,7 @@ from gfn_ray.config import PolicyConfig
 from gfn_ray.packing.forest import ROOT, TokenForest
 from gfn_ray.packing.forward import forest_log_probs
 from gfn_ray.policy.adapter import Adapter, add_adapter, put_adapter, read_adapter
+from gfn_ray.policy.refused import first_not_finite
 from gfn_ray.policy.training_state import State, read_training_state, write_training_state
 from gfn_ray.trajectory import IntArray
 
@@ -90,8 +90,8 @@ class LabelModel:
     ) -> dict[str, float]:
         """One update: cross-entropy of the labels [N], as `label_log_probs` has them.
 
-        The optimizer's state lasts until `reset`. Raises FloatingPointError on a loss that is
-        not finite.
+        The optimizer's state lasts until `reset`. Raises FloatingPointError, and is none, where
+        its loss or gradient is not finite.
         """
         if self._optimizer is None:
             self._optimizer = self._new_optimizer(lr)
@@ -103,13 +103,11 @@ class LabelModel:
             loss = functional.nll_loss(log_p, wanted, reduction="sum") / len(histories)
             loss.backward()
             total, done = total + float(loss.detach()), done + len(chunk)
-        if not math.isfinite(total):
-            raise FloatingPointError(f"the loss of a label update is {total}")
-        norm = torch.nn.utils.clip_grad_norm_(
-            self._parameters, MAX_GRAD_NORM, error_if_nonfinite=True
-        )
+        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, MAX_GRAD_NORM))
+        if reason := first_not_finite({"the loss": total, "the gradient's norm": norm}):
+            raise FloatingPointError(f"{reason}; lower em.m_lr ({lr:g})")
         self._optimizer.step()
-        return {"loss": total, "grad_norm": float(norm)}
+        return {"loss": total, "grad_norm": norm}
 
     @torch.no_grad()
     def reset(self) -> None:

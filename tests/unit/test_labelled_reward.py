@@ -145,6 +145,19 @@ def test_tuning_lowers_the_label_loss_and_leaves_the_prior_untouched(model):
         assert np.array_equal(old, new, equal_nan=True)
 
 
+def test_an_m_step_whose_loss_is_not_finite_names_its_learning_rate(model):
+    with pytest.raises(FloatingPointError, match=r"the loss is nan; lower em\.m_lr \(1e\+30\)"):
+        fit(loaded(model), pairs_of(model), steps=2, lr=1e30)
+
+
+def test_an_m_step_whose_gradient_is_not_finite_names_its_learning_rate(model):
+    reward = loaded(model)
+    trained = next(p for p in reward.labels.model.parameters() if p.requires_grad)
+    trained.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(FloatingPointError, match=r"gradient's norm is nan; lower em\.m_lr"):
+        fit(reward, pairs_of(model), steps=1)
+
+
 def test_another_actor_with_the_adapter_predicts_the_same_and_reset_goes_back(model, tiny_dir):
     reward, pairs = loaded(model), pairs_of(model)
     start = reward.score_and_predict(pairs)[1]
