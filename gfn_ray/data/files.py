@@ -21,8 +21,12 @@ LARGEST_FILE = 2**30  # bytes: read line by line, but what comes of it is kept i
 LARGEST_DOCUMENT = 2**26  # bytes: kept in memory whole, several times as large once parsed
 LONGEST_LINE = 2**20  # bytes: a book of 200,000 words
 
-NOT_UTF8 = "bytes that are not UTF-8; save the file as UTF-8"
-A_NUL = "a NUL byte; leave it out, or save the file as UTF-8 text"
+_NOT_UTF8 = "bytes that are not UTF-8"
+_A_NUL = "a NUL byte"
+_REMEDIES = {
+    _NOT_UTF8: "save the file as UTF-8",
+    _A_NUL: "leave it out, or save the file as UTF-8 text",
+}
 
 # UTF-32 first: its little-endian mark begins with that of UTF-16.
 _OTHER_MARKS = (
@@ -65,9 +69,9 @@ def text_lines(path: Path, setting: str) -> Iterator[tuple[str, str]]:
         try:
             text = raw.decode("utf-8")
         except UnicodeDecodeError:
-            raise UserError(f"{where}: {NOT_UTF8}") from None
+            _refuse_bytes(where, _NOT_UTF8)
         if "\0" in text:
-            raise UserError(f"{where}: {A_NUL}")
+            _refuse_bytes(where, _A_NUL)
         yield where, text
 
 
@@ -81,9 +85,9 @@ def read_document(path: Path, setting: str, largest: int = LARGEST_DOCUMENT) -> 
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}, line {_line_of(raw, error.start)}: {NOT_UTF8}") from None
+        _refuse_bytes(f"{path}, line {_line_of(raw, error.start)}", _NOT_UTF8)
     if (at := raw.find(b"\0")) >= 0:
-        raise UserError(f"{path}, line {_line_of(raw, at)}: {A_NUL}")
+        _refuse_bytes(f"{path}, line {_line_of(raw, at)}", _A_NUL)
     return text
 
 
@@ -93,11 +97,16 @@ def folded(text: str, where: str) -> str:
     Raises UserError, which begins with `where`, for what no file in UTF-8 can hold, or a text
     should not.
     """
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise UserError(f"{where}: {NOT_UTF8}")
-    if "\0" in text:
-        raise UserError(f"{where}: {A_NUL}")
+    if found := bad_bytes(text):
+        _refuse_bytes(where, found)
     return " ".join(text.split())
+
+
+def bad_bytes(text: str) -> str | None:
+    """What of a text no file in UTF-8 can hold, or a text should not; None where it has none."""
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        return _NOT_UTF8
+    return _A_NUL if "\0" in text else None
 
 
 @contextmanager
@@ -129,6 +138,10 @@ def _check_kind(path: Path, setting: str, mode: int) -> None:
             f"{setting}: cannot read {path}: it is {kind}; save what it gives to a file, and give "
             "that"
         )
+
+
+def _refuse_bytes(where: str, found: str) -> NoReturn:
+    raise UserError(f"{where}: {found}; {_REMEDIES[found]}") from None
 
 
 def _refuse_size(path: Path, setting: str, largest: int) -> NoReturn:

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from gfn_ray.errors import UserError
+from gfn_ray.data.files import bad_bytes
+from gfn_ray.errors import UserError, shown
 from gfn_ray.models.adapter_files import check_fits
 from gfn_ray.models.loading import linear_layers, load_tokenizer, resolve_model, vocab_size
 from gfn_ray.models.merged import merged_model_dir
@@ -140,10 +141,10 @@ class ServedPolicy:
         if labels is not None:
             weighted = labels.predict(asked.context_ids, [one.token_ids for one in samples])
             return Prediction(weighted, 0.0, samples)
-        answers = Counter(self._task.answer(asked, one.text) for one in samples)
-        unanswered = answers.pop(None, 0) / n
-        weighted = [(answer, votes / n) for answer, votes in answers.most_common() if answer]
-        return Prediction(weighted, unanswered, samples)
+        answers = [self._task.answer(asked, one.text) for one in samples]
+        given = Counter(answer for answer in answers if answer is not None)
+        weighted = [(answer, votes / n) for answer, votes in given.most_common()]
+        return Prediction(weighted, answers.count(None) / n, samples)
 
     def close(self) -> None:
         """Frees the engine; the policy cannot be sampled any more."""
@@ -179,6 +180,11 @@ class ServedPolicy:
             if not isinstance(text, str) or not text.strip():
                 got = "nothing" if text is None else repr(text)
                 raise UserError(f"the query's {field} got {got}; {name} takes texts for {takes}")
+            if found := bad_bytes(text):
+                raise UserError(
+                    f"the query's {field} got {shown(text)}, with {found}; give a text in UTF-8 "
+                    "without NUL bytes"
+                )
         if unknown := [field for field in texts if field not in expected]:
             raise UserError(f"the query has a field {unknown[0]!r}; {name} takes {takes}")
         query = self._task.query(texts, self._tokenizer)

@@ -17,6 +17,7 @@ from gfn_ray.policy.adapter import Adapter, load_adapter, write_adapter
 from gfn_ray.serving.command import command, read_words
 from gfn_ray.serving.description import FILE, read_description, write_description
 from gfn_ray.serving.labels import TunedLabels, read_labels, write_labels
+from gfn_ray.serving.policy import Sample
 from gfn_ray.tasks.catalog import BUILT_IN
 from gfn_ray.tasks.infill import InfillTask
 
@@ -159,6 +160,8 @@ def policy(tmp_path, tiny_dir):
         (None, "beginning got nothing; infill takes texts for beginning, ending"),
         ({"beginning": "Tom sat."}, "ending got nothing"),
         ({**STORY, "ending": " "}, "ending got ' '"),
+        ({**STORY, "ending": "He \udcff."}, r"ending got 'He \\udcff\.'.*bytes that are not UTF-8"),
+        ({**STORY, "ending": "He\0."}, r"ending got 'He\\x00\.'.*a NUL byte"),
         ({**STORY, "ending": 3}, "ending got 3"),
         ({**STORY, "title": "Dogs"}, "'title'; infill takes beginning, ending"),
         ({**STORY, "beginning": "Tom ran. " * 200}, "sampler.max_prompt_tokens 235"),
@@ -196,6 +199,15 @@ def test_a_story_of_a_persons_own_reads_like_one_of_the_data(policy):
 def test_a_task_without_answers_says_so():
     with pytest.raises(UserError, match=r"task infill is no answer.*gfn_ray\.sample"):
         InfillTask(InfillJob()).answer(None, " He ran.")
+
+
+def test_an_empty_answer_keeps_its_weight(policy, monkeypatch):
+    texts = ["", "", "7", "no answer"]
+    monkeypatch.setattr(policy, "_sample", lambda *_: [Sample(t, (), 0.0, True) for t in texts])
+    answer = lambda _, text: None if text == "no answer" else text  # noqa: E731
+    monkeypatch.setattr(policy._task, "answer", answer)
+    found = policy.predict(STORY, n=4)
+    assert (found.answers, found.unanswered) == ([("", 0.5), ("7", 0.25)], 0.25)
 
 
 def test_an_engine_imported_too_early_is_explained():
