@@ -27,7 +27,10 @@ class SentenceEncoder:
     """A frozen bidirectional encoder."""
 
     def __init__(self, name: str = EMBEDDED) -> None:
-        """name: 'all-minilm-l6-v2' (embedded, offline), a local directory or a hub id."""
+        """name: 'all-minilm-l6-v2' (embedded, offline), a local directory or a hub id.
+
+        Raises UserError where that gives nothing that embeds texts.
+        """
         from transformers import AutoModel, AutoTokenizer
 
         path = str(_embedded_dir()) if name == EMBEDDED else name
@@ -39,16 +42,18 @@ class SentenceEncoder:
             self._model = AutoModel.from_pretrained(
                 path, local_files_only=local, trust_remote_code=False, use_safetensors=True
             ).eval()
+            # A position table of 512 in the model, where the tokenizer allows any length.
+            positions = getattr(self._model.config, "max_position_embeddings", 512)
+            self._longest = min(self._tokenizer.model_max_length, positions)
+            # Not all that loads can embed: padding may be missing, or a decoder want its input.
+            self.embed(["one", "two of other lengths"])
         except Exception as error:  # transformers, tokenizers and huggingface_hub kinds
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UserError(
-                f"--encoder.name: cannot load {name!r}: {reason[:300]}; use {EMBEDDED!r}, a local "
-                "directory or a hub id of a sentence encoder"
+                f"--encoder.name: cannot load {name!r} to embed texts: {reason[:300]}; use "
+                f"{EMBEDDED!r}, a local directory or a hub id of a sentence encoder"
             ) from error
         self._model.requires_grad_(False)
-        # A position table of 512 in the model, where the tokenizer allows any length.
-        positions = getattr(self._model.config, "max_position_embeddings", 512)
-        self._longest = min(self._tokenizer.model_max_length, positions)
 
     def embed(self, texts: Sequence[str]) -> Embedding:
         """One vector of length 1 a text [N, D]; texts beyond the encoder's length are cut."""

@@ -48,6 +48,30 @@ def test_an_encoder_that_cannot_be_loaded_is_named_with_its_setting(tmp_path):
         SentenceEncoder(str(tmp_path))
 
 
+def without_padding(tokenizer):
+    from transformers import GPT2Config, GPT2Model
+
+    tokenizer.pad_token = None
+    return GPT2Model(GPT2Config(vocab_size=len(tokenizer), n_embd=16, n_layer=1, n_head=2))
+
+
+def with_a_decoder(tokenizer):
+    from transformers import T5Config, T5Model
+
+    return T5Model(T5Config(vocab_size=len(tokenizer), d_model=16, d_ff=16, num_layers=1))
+
+
+@pytest.mark.parametrize("make", [without_padding, with_a_decoder])
+def test_a_model_that_embeds_no_texts_is_refused_at_once(make, tiny_dir, tmp_path):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_dir)
+    make(tokenizer).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"--encoder\.name: cannot .*a sentence encoder"):
+        SentenceEncoder(str(tmp_path))
+
+
 @given(st.integers(0, 2**32 - 1), st.integers(2, 8))
 def test_pairwise_distance_is_the_mean_over_pairs(seed, count):
     vectors = np.random.default_rng(seed).normal(size=(count, 5)).astype(np.float32)
