@@ -1,9 +1,13 @@
 """Numbers, times and foreign text, as people read them on one line.
 
-Owns formatting only; the live display and the final report share it.
+Owns formatting, and what becomes of a character that a stream's encoding lacks; whatever prints
+shares it.
 """
 
 from __future__ import annotations
+
+import io
+from typing import TextIO
 
 from rich.cells import cell_len
 
@@ -53,6 +57,15 @@ def tail(text: str, cells: int) -> str:
         return text
     kept = _first_cells(text[::-1], cells)[::-1]
     return kept and DOTS + kept
+
+
+def take_any_text(stream: TextIO) -> bool:
+    """Whether a stream's encoding has every character. Where it has not, a question mark stands
+    for the others from now on: no text can fail."""
+    if not isinstance(stream, io.TextIOWrapper) or "utf" in stream.encoding.lower():
+        return True
+    stream.reconfigure(errors="replace")
+    return False
 
 
 def _first_cells(text: str, cells: int) -> str:

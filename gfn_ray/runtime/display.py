@@ -6,7 +6,6 @@ looks. Text from a language model is shown as text, never as markup or control c
 
 from __future__ import annotations
 
-import io
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +21,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from gfn_ray.wording import duration, head, number, one_line, tail
+from gfn_ray.wording import duration, head, number, one_line, tail, take_any_text
 
 SAMPLES_SHOWN = 4
 NEIGHBOUR_CELLS = 18  # width of the text shown on each side of a sample, where there is room
@@ -102,8 +101,7 @@ def make_display(
 def make_console(stream: TextIO | None = None) -> Console:
     """A console that takes any text: nothing in it is markup, and no character can fail."""
     stream = stream or sys.stdout
-    if isinstance(stream, io.TextIOWrapper) and "utf" not in stream.encoding.lower():
-        stream.reconfigure(errors="replace")
+    take_any_text(stream)
     # Colours and cursor moves only for a terminal, whatever FORCE_COLOR says: logs are read raw.
     return Console(
         file=stream, force_terminal=stream.isatty(), markup=False, emoji=False, highlight=False

@@ -6,12 +6,13 @@ Owns its flags and what it prints. Imports nothing heavy before the words make s
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gfn_ray import __version__
 from gfn_ray.errors import UserError
-from gfn_ray.wording import one_line
+from gfn_ray.wording import one_line, take_any_text
 
 HELP = """\
 usage: python -m gfn_ray sample ADAPTER [--FIELD TEXT] ... [--OPTION VALUE] ...
@@ -119,8 +120,9 @@ def _whole(flag: str, text: str) -> int:
 
 
 def _print(record: dict[str, object], line: str, as_json: bool) -> None:
+    takes_all = take_any_text(sys.stdout)
     if as_json:
-        line = json.dumps(record, ensure_ascii=False)
+        line = json.dumps(record, ensure_ascii=not takes_all)  # an escape loses nothing
         if not line.isprintable():  # a control code that a model wrote is no command to a terminal
             line = json.dumps(record)
     print(line)

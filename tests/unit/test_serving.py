@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 import gfn_ray
-from gfn_ray.cli import dump_toml, main
+from gfn_ray.cli import dump_toml
 from gfn_ray.config import InfillJob, ModelConfig
 from gfn_ray.durable import COMPLETE
 from gfn_ray.errors import UserError
 from gfn_ray.policy.adapter import Adapter, load_adapter, write_adapter
-from gfn_ray.serving.command import command, read_words
 from gfn_ray.serving.description import FILE, read_description, write_description
 from gfn_ray.serving.labels import TunedLabels, read_labels, write_labels
 from gfn_ray.serving.policy import Sample
@@ -160,9 +159,9 @@ def policy(tmp_path, tiny_dir):
         (None, "beginning got nothing; infill takes texts for beginning, ending"),
         ({"beginning": "Tom sat."}, "ending got nothing"),
         ({**STORY, "ending": " "}, "ending got ' '"),
+        ({**STORY, "ending": 3}, "ending got 3"),
         ({**STORY, "ending": "He \udcff."}, r"ending got 'He \\udcff\.'.*bytes that are not UTF-8"),
         ({**STORY, "ending": "He\0."}, r"ending got 'He\\x00\.'.*a NUL byte"),
-        ({**STORY, "ending": 3}, "ending got 3"),
         ({**STORY, "title": "Dogs"}, "'title'; infill takes beginning, ending"),
         ({**STORY, "beginning": "Tom ran. " * 200}, "sampler.max_prompt_tokens 235"),
     ],
@@ -223,49 +222,6 @@ def test_an_engine_imported_too_early_is_explained():
     )
     assert "VLLM_ENABLE_V1_MULTIPROCESSING=0" in result.stderr
     assert "vllm was imported before" in result.stderr
-
-
-# The shell form
-
-
-def test_words_become_a_query_and_options():
-    given = ["sample", "a/b", "--beginning", "Tom sat.", "--ending=He ran.", "--n", "3", "--json"]
-    words = read_words(given)
-    assert words.query == {"beginning": "Tom sat.", "ending": "He ran."}
-    assert (words.adapter, words.n, words.seed, words.as_json) == ("a/b", 3, 0, True)
-    assert read_words(["predict", "a"]).n == 16
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["train"], "sample or predict, got 'train'"),
-        (["sample"], "needs an adapter directory"),
-        (["sample", "a", "b"], "unexpected word 'b'"),
-        (["sample", "a", "--ending"], "--ending got no text"),
-        (["sample", "a", "--n", "many"], "--n got 'many'; it takes a whole number"),
-        (["sample", "no/adapter"], "there is no adapter directory no/adapter"),
-    ],
-)
-def test_a_mistake_in_the_shell_is_one_line_and_code_2(arguments, message, capsys):
-    assert main(lambda: command(arguments)) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert message in line
-
-
-def test_help_and_the_package_load_nothing_heavy():
-    script = (
-        "import sys, gfn_ray\n"
-        "from gfn_ray.serving.command import command\n"
-        "command(['--help'])\n"
-        "heavy = {'torch', 'vllm', 'ray', 'transformers', 'mlflow'} & set(sys.modules)\n"
-        "sys.exit(str(heavy) if heavy else 0)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    assert "python -m gfn_ray sample" in done.stdout
 
 
 # The label model beside a policy
