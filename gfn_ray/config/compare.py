@@ -16,5 +16,7 @@ class CompareJob(Section):
         description="Directories of finished runs; the first is held against the others and "
         "against itself before training."
     )
-    resamples: int = Field(10_000, ge=100, description="Bootstrap resamples of the queries.")
+    resamples: int = Field(
+        10_000, ge=100, le=1_000_000, description="Bootstrap resamples of the queries."
+    )
     seed: int = Field(0, ge=0, description="Seed of the resampling.")

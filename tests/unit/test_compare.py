@@ -1,6 +1,7 @@
 """Paired comparisons of runs: the bootstrap against what must hold, and what is refused."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -8,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from gfn_ray.cli import parse
 from gfn_ray.config import CompareJob
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.compare import Run, compare, paired_bootstrap
 from gfn_ray.runtime.compare_runs import compare_runs, read_run
 from gfn_ray.runtime.run_dir import RunDir
+from refusals import refusal
 
 VALUES = arrays(np.float64, st.integers(2, 12), elements=st.floats(-100, 100))
 
@@ -54,6 +57,24 @@ def test_the_interval_is_that_of_a_mean_of_as_many_draws():
     half_width = 1.96 * values.std() / 400**0.5
     assert one.high - one.mean == pytest.approx(half_width, rel=0.05)
     assert one.mean - one.low == pytest.approx(half_width, rel=0.05)
+
+
+def test_many_resamples_take_the_numbers_of_one_draw_and_no_more_memory_than_a_few():
+    values = np.random.default_rng(0).normal(0.2, 2.0, 501)
+    tracemalloc.start()
+    one = paired_bootstrap(values, np.zeros(501), 10_000, 3)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    drawn = np.random.default_rng(3).integers(501, size=(10_000, 501), dtype=np.int32)
+    means = np.sort(values)[drawn].mean(axis=1)
+    assert (one.low, one.high) == tuple(np.percentile(means, [2.5, 97.5]))
+    assert peak < drawn.nbytes
+
+
+def test_more_resamples_than_memory_and_time_allow_are_refused(tmp_path, capsys):
+    argv = ["--runs", str(tmp_path), "--resamples", "10000000000"]
+    ask = lambda: parse(CompareJob, argv)  # noqa: E731
+    refusal(ask, tmp_path, capsys, "--resamples got 10000000000", "at most 1,000,000")
 
 
 def test_runs_are_paired_by_query_whatever_order_they_were_written_in():
