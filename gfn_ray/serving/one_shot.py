@@ -26,7 +26,9 @@ def open(
     base model, where it is not where the run had it. trust_remote_code: run Python code that
     the model's repository ships; what the adapter's run allowed does not count here.
 
-    Raises UserError, here or at the first sample, where a file, a field or a model is at fault.
+    Files and settings are read at once; the engine, which takes seconds, starts with the first
+    sample. Raises gfn_ray.errors.UserError, here or at the first sample, where a file, a field
+    or a model is at fault.
     """
     return ServedPolicy(adapter, task=task, model=model, trust_remote_code=trust_remote_code)
 
@@ -41,7 +43,15 @@ def sample(
     model: str | None = None,
     trust_remote_code: bool = False,
 ) -> list[Sample]:
-    """n independent samples of q(z | query); see `open` and `ServedPolicy.sample`."""
+    """n independent samples z of q(z | query), each with its text, its tokens and log q in nats.
+
+    query: a text for each of the task's fields. infill: beginning, ending. arithmetic: question.
+    continuation: prompt. subjectivity: text. random_number: none. n: at least 1. seed: at least
+    0; the same seed gives the same samples. task, model, trust_remote_code: as in `open`.
+
+    Starts an engine and ends it again, which takes seconds: for several queries `open` the policy
+    once. Raises gfn_ray.errors.UserError where an argument, a file or a model is at fault.
+    """
     with open(adapter, task=task, model=model, trust_remote_code=trust_remote_code) as policy:
         return policy.sample(query, n, seed=seed)
 
@@ -56,6 +66,13 @@ def predict(
     model: str | None = None,
     trust_remote_code: bool = False,
 ) -> Prediction:
-    """Answers averaged over n samples; see `open` and `ServedPolicy.predict`."""
+    """Answers with their weights, the heaviest first, averaged over n samples; see `Prediction`.
+
+    For tasks whose z ends in an answer or explains a label, among the built-in ones arithmetic,
+    random_number and subjectivity. Weights and the share of samples without an answer sum to 1.
+    n: at least 1. query, seed, the time it takes and the rest: as in `sample`.
+
+    Raises gfn_ray.errors.UserError, for a task whose z is no answer too.
+    """
     with open(adapter, task=task, model=model, trust_remote_code=trust_remote_code) as policy:
         return policy.predict(query, n, seed=seed)

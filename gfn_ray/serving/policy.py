@@ -34,10 +34,12 @@ from gfn_ray.wording import count
 
 @dataclass(frozen=True)
 class Sample:
-    """One z. token_ids: its content tokens. stopped: it chose to stop, before max_len.
+    """One z. token_ids: its tokens, those that a tool wrote included, without the stop. text: what
+    they spell. stopped: it chose to stop, before max_len.
 
     log_q: log-probability in nats, under the policy and its support, of the whole z with its
     stop, as the engine computed it: in float32 on a CPU, bfloat16 on CUDA unless set otherwise.
+    A tool's tokens are given and count nothing in it, nor does the stop that max_len forces.
     """
 
     text: str
@@ -123,8 +125,9 @@ class ServedPolicy:
     ) -> list[Sample]:
         """n independent samples of q(z | query). The same seed gives the same samples.
 
-        query: a text for each of `fields`. Raises UserError where it has others, or where the
-        prompt is longer than any of the run could be.
+        query: a text for each of `fields`. Raises UserError where it has others, where a text is
+        empty or no valid Unicode, where the prompt is longer than any of the run could be, for
+        n < 1, for seed < 0, and once the policy is closed.
         """
         return self._sample(self._query(query or {}), n, seed)
 
@@ -133,7 +136,7 @@ class ServedPolicy:
     ) -> Prediction:
         """Answers with the share of n samples that give them; see `Prediction`.
 
-        Raises UserError where z of the task is no answer.
+        Raises UserError as `sample` does, and where z of the task is no answer.
         """
         asked = self._query(query or {})
         labels = self._label_average()
