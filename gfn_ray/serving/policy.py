@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,13 @@ class Prediction:
     answers: list[tuple[str, float]]
     unanswered: float
     samples: list[Sample]
+
+    @staticmethod
+    def of_votes(votes: Sequence[str | None], samples: list[Sample]) -> Prediction:
+        """votes [n]: the answer that each sample gives; None where it gives none."""
+        given = Counter(vote for vote in votes if vote is not None)
+        answers = [(answer, number / len(votes)) for answer, number in given.most_common()]
+        return Prediction(answers, votes.count(None) / len(votes), samples)
 
 
 class ServedPolicy:
@@ -144,10 +151,7 @@ class ServedPolicy:
         if labels is not None:
             weighted = labels.predict(asked.context_ids, [one.token_ids for one in samples])
             return Prediction(weighted, 0.0, samples)
-        answers = [self._task.answer(asked, one.text) for one in samples]
-        given = Counter(answer for answer in answers if answer is not None)
-        weighted = [(answer, votes / n) for answer, votes in given.most_common()]
-        return Prediction(weighted, answers.count(None) / n, samples)
+        return Prediction.of_votes([self._task.answer(asked, z.text) for z in samples], samples)
 
     def close(self) -> None:
         """Frees the engine; the policy cannot be sampled any more."""

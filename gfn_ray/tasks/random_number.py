@@ -19,7 +19,7 @@ from gfn_ray.config import RandomNumberJob
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.exact import ExactComparison
 from gfn_ray.evaluation.histogram import draw_histogram
-from gfn_ray.evaluation.result import Baseline, Enumeration, Evaluation
+from gfn_ray.evaluation.result import Array, Baseline, Enumeration, Evaluation
 from gfn_ray.models.spelling import continuation_ids, text_ids
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.table import TableReward, table_key
@@ -52,13 +52,13 @@ class RandomNumberTask(BaseTask[RandomNumberJob]):
         self._integers = list(range(task.low, task.high + 1))
         log_p = log_target(task.target, task.low, task.high, mean=task.mean, std=task.std)
         self._log_target = log_p - log_p.max()
-        self._answers: dict[str, str] = {}
+        self._answers: dict[str, str] | None = None
 
     def load(self, tokenizer: Any, vocab_size: int) -> TaskData:
         prompt_ids, outcomes = self._written(tokenizer)
         floor = self._config.task.floor_or_default
-        log_reward = np.maximum(self._log_target, floor)
-        listed = {table_key(z): float(r) for z, r in zip(outcomes, log_reward, strict=True)}
+        pairs = zip(outcomes, self._log_reward, strict=True)
+        listed = {table_key(z): float(r) for z, r in pairs}
         query = self._query(prompt_ids, outcomes)
         check_prompt_lengths("task", [query], self._config.sampler)
         support = self.support(tokenizer, vocab_size)
@@ -79,7 +79,9 @@ class RandomNumberTask(BaseTask[RandomNumberJob]):
         return self._query(prompt_ids, outcomes)
 
     def answer(self, query: Query, text: str) -> str | None:
-        """The integer, in the one form that counts. The tokenizer of `query` says which it is."""
+        """The integer, in the one form that counts."""
+        if self._answers is None:
+            raise RuntimeError("what an integer looks like is known once query() has been called")
         return self._answers.get(text)
 
     def around(self, query: Query) -> tuple[str, str]:
@@ -131,13 +133,16 @@ class RandomNumberTask(BaseTask[RandomNumberJob]):
             "length_mean": MetricInfo("none", "tokens of z"),
         }
 
+    @property
+    def _log_reward(self) -> Array:
+        """log R of each integer [N]: the target, but for those that are rarer than the floor."""
+        return np.maximum(self._log_target, self._config.task.floor_or_default)
+
     def _moved_by_floor(self) -> list[str]:
         """How far the floor keeps a policy from the target, where that can be seen."""
         floor, target = self._config.task.floor_or_default, self._config.task.target
-        lifted = np.maximum(self._log_target, floor)
-        tv = ExactComparison.unnormalised(
-            self._log_target, lifted - np.logaddexp.reduce(lifted), target
-        ).tv
+        trained = self._log_reward - np.logaddexp.reduce(self._log_reward)
+        tv = ExactComparison.unnormalised(self._log_target, trained, target).tv
         if tv < SMALLEST_SHOWN:
             return []
         return [

@@ -16,7 +16,7 @@ from gfn_ray.errors import UserError
 from gfn_ray.policy.adapter import Adapter, load_adapter, write_adapter
 from gfn_ray.serving.description import FILE, read_description, write_description
 from gfn_ray.serving.labels import TunedLabels, read_labels, write_labels
-from gfn_ray.serving.policy import Sample
+from gfn_ray.serving.policy import Prediction, Sample
 from gfn_ray.tasks.catalog import BUILT_IN
 from gfn_ray.tasks.infill import InfillTask
 
@@ -200,12 +200,9 @@ def test_a_task_without_answers_says_so():
         InfillTask(InfillJob()).answer(None, " He ran.")
 
 
-def test_an_empty_answer_keeps_its_weight(policy, monkeypatch):
-    texts = ["", "", "7", "no answer"]
-    monkeypatch.setattr(policy, "_sample", lambda *_: [Sample(t, (), 0.0, True) for t in texts])
-    answer = lambda _, text: None if text == "no answer" else text  # noqa: E731
-    monkeypatch.setattr(policy._task, "answer", answer)
-    found = policy.predict(STORY, n=4)
+def test_an_empty_answer_keeps_its_weight():
+    votes = ["", "", "7", None]
+    found = Prediction.of_votes(votes, [Sample("z", (), 0.0, True)] * 4)
     assert (found.answers, found.unanswered) == ([("", 0.5), ("7", 0.25)], 0.25)
 
 
