@@ -7,6 +7,7 @@ gets, and the exit code. Imports nothing heavy, so that `--help` is instant.
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
@@ -117,6 +118,7 @@ def _resolve(job: type[ConfigT], arguments: list[str]) -> ConfigT:
     flags, file = _read_flags(arguments, settings)
     if "resume" in flags and flags["resume"] != NONE:
         file = _resumed(flags, file, settings["resume"])
+        flags["resume"] = str(file.parent)
         stored = _read_toml(file, "--resume")
         try:
             _flatten(stored, settings, file)
@@ -189,6 +191,13 @@ def _read_flags(arguments: list[str], settings: Settings) -> tuple[dict[str, str
     """Flag texts by setting name, and the file that --config names."""
     flags: dict[str, str] = {}
     file: Path | None = None
+    for word in arguments:
+        try:
+            word.encode()
+        except UnicodeEncodeError:  # the run's config.toml could not hold it
+            raise UserError(
+                f"argument {shown(word)} is not UTF-8; write it so, or rename the file"
+            ) from None
     left = arguments[::-1]
     while left:
         word = left.pop()
@@ -228,7 +237,8 @@ def _read_flags(arguments: list[str], settings: Settings) -> tuple[dict[str, str
 
 def _resumed(flags: dict[str, str], file: Path | None, setting: Setting) -> Path:
     """The settings of the run to be resumed; others may be given only where they change no
-    number that was computed before."""
+    number that was computed before. The directory itself, not a -latest link, which another run
+    may move while this one writes."""
     if file is not None:
         raise UserError(f"--resume takes the run's own settings; leave --config {file} out")
     for name in flags:
@@ -244,7 +254,7 @@ def _resumed(flags: dict[str, str], file: Path | None, setting: Setting) -> Path
             f"--resume got {directory}, which has no {_STORED_SETTINGS}; it takes the directory of "
             "a run, as the run's first and last lines name it"
         )
-    return directory / _STORED_SETTINGS
+    return Path(os.path.realpath(directory)) / _STORED_SETTINGS
 
 
 def _negated(name: str, settings: Settings) -> Setting | None:

@@ -49,8 +49,8 @@ class EntryTable:
 
     generation: how often the content of the slot was taken out or exchanged, so that
         (slot, generation) names one trajectory for ever.
-    gate_version: policy version that the staleness gate looks at; a seed, which no
-        policy version proposed, has one that no gate shuts out.
+    gate_version: policy version that the staleness gate looks at; a seed has
+        one that no gate shuts out, until a policy version has written the same z.
     recency_version: policy version of the entry, for a seed the one current at its adding.
     arrival: running number of the latest add that wrote the entry; it breaks ties.
     """

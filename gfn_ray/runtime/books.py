@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from gfn_ray.cli import dump_toml
 from gfn_ray.config import JobConfig, TuneBaseJob
 from gfn_ray.errors import UserError
 from gfn_ray.places import output_root
 from gfn_ray.runtime.display import Display
+from gfn_ray.runtime.endings import writing
 from gfn_ray.runtime.run_dir import ConfigT, RunDir, redacted, resolve_tracking_uri
 from gfn_ray.tracking import Tracker, is_redacted, redact_uri
 
@@ -15,17 +19,19 @@ def open_books(config: ConfigT, name: str, display: Display) -> tuple[RunDir, Tr
     """A new run directory with the settings in it, and an MLflow run of the same name.
 
     name: of the task. Whoever opens them ends the tracker. Raises UserError where one of the
-    two cannot be opened.
+    two cannot be opened, RunFailed where the disk takes no more.
     """
     directory = RunDir.create(config, name)
     try:
-        directory.write_config(dump_toml(redacted(config)))
-        display.phase("opening MLflow")
-        tracker = _tracker(config, directory, None)
+        with writing():
+            directory.write_config(dump_toml(redacted(config)))
+            display.phase("opening MLflow")
+            tracker = _tracker(config, directory, None)
     except BaseException:
         directory.discard()
         raise
-    directory.write_tracking(tracker.run_id)
+    with _ended_on_failure(tracker), writing():
+        directory.write_tracking(tracker.run_id)
     directory.link_latest(name)
     return directory, tracker
 
@@ -33,13 +39,26 @@ def open_books(config: ConfigT, name: str, display: Display) -> tuple[RunDir, Tr
 def reopen_books(config: JobConfig, directory: RunDir, display: Display) -> Tracker:
     """The MLflow run of a directory that is gone on with; the new settings are written to it.
 
-    Raises UserError where the tracking store does not have that run.
+    Raises UserError where the tracking store does not have that run, RunFailed where the disk
+    takes no more.
     """
     display.phase("opening MLflow")
-    tracker = _tracker(config, directory, directory.read_tracking())
-    directory.write_config(dump_toml(redacted(config.model_copy(update={"resume": None}))))
-    directory.write_tracking(tracker.run_id)
+    with writing():
+        tracker = _tracker(config, directory, directory.read_tracking())
+    with _ended_on_failure(tracker), writing():
+        directory.write_config(dump_toml(redacted(config.model_copy(update={"resume": None}))))
+        directory.write_tracking(tracker.run_id)
     return tracker
+
+
+@contextmanager
+def _ended_on_failure(tracker: Tracker) -> Iterator[None]:
+    """Until somebody else has the tracker: MLflow shall not take a dead run for a running one."""
+    try:
+        yield
+    except BaseException:
+        tracker.end("FAILED")
+        raise
 
 
 def _tracker(config: ConfigT, directory: RunDir, run_id: str | None) -> Tracker:

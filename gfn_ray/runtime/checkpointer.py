@@ -42,12 +42,14 @@ class Checkpointer:
         self._display = display
         self._newest = -1
 
-    def write(self, controller: Controller, session: dict[str, Any]) -> None:
+    def write(
+        self, controller: Controller, session: dict[str, Any], *, needed: bool = False
+    ) -> None:
         """The run as it is after an update whose weights are published.
 
         A checkpoint that finds no room, or whose weights were lost on their way, is left out with a
         message: training is worth more than the wish to go on from just here, and the one before
-        is still there.
+        is still there. needed: that one would be wrong to go on from after this; RunFailed instead.
         """
         training = {
             "learner": self._fleet.save_learner(),
@@ -63,7 +65,7 @@ class Checkpointer:
             )
         adapter = self._read(controller.adapter)
         if adapter is None:
-            self._left_out(controller.step, "its weights were lost from Ray's object store")
+            self._left_out(controller.step, "its weights were lost from Ray's object store", needed)
             return
         try:
             with publish_directory(self._directory.checkpoint_dir(controller.step)) as directory:
@@ -71,7 +73,7 @@ class Checkpointer:
                 write_training(directory, training, replay)
             prune(self._directory.checkpoints_dir, self._config.checkpoint.keep)
         except OSError as error:
-            self._left_out(controller.step, f"{error.strerror or error}: {error.filename}")
+            self._left_out(controller.step, f"{error.strerror or error}: {error.filename}", needed)
             return
         self._newest = controller.step
 
@@ -102,11 +104,14 @@ class Checkpointer:
         wire = self._fleet.read(reference, "hand over the adapter")
         return None if wire is None else Adapter.from_wire(wire)
 
-    def _left_out(self, step: int, cause: str) -> None:
-        self._display.message(
-            f"the checkpoint of update {step} could not be written ({cause}); training goes on "
-            "without it"
-        )
+    def _left_out(self, step: int, cause: str, needed: bool) -> None:
+        failed = f"the checkpoint of update {step} could not be written ({cause})"
+        if needed:
+            raise RunFailed(
+                f"{failed}, and what replay takes from here on does not go with an older one; make "
+                "room or mend the disk"
+            )
+        self._display.message(f"{failed}; training goes on without it")
 
     def _fill(self, directory: Path, adapter: Adapter) -> None:
         write_adapter(adapter, directory)

@@ -8,9 +8,8 @@
 Owns these files and which checkpoint counts: the newest that is as it was written. Both directories
 are published whole, with checksums. An asynchronous run goes on with the replay that it
 left, which has every acknowledged trajectory; a synchronous one with the replay of the
-checkpoint, so that what follows is what would have followed, bit for bit. One exception: with
-learner.publish_every above 1, a run that is asked to stop publishes the weights that it stops with,
-and goes on from a version that an undisturbed run may not have had. A killed run does not.
+checkpoint, so that what follows is what would have followed, bit for bit, where nothing but the
+seeds decides the order of events: with one sampler, one reward actor and learner.publish_every 1.
 """
 
 from __future__ import annotations
@@ -143,7 +142,11 @@ def find_resumption(
 
 
 def put_back(run: RunDir, resumption: Resumption | None) -> None:
-    """A run's directory as it was at that checkpoint; None: as it was at the beginning."""
+    """A run's directory as it was at that checkpoint; None: as it was at the beginning.
+
+    A summary goes: a run that is trained further is finished again only once it has a new one.
+    """
+    run.summary_file.unlink(missing_ok=True)
     if resumption is None:
         run.cut_back({})
         empty_store(run.replay_dir)

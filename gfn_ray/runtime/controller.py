@@ -199,6 +199,10 @@ class Controller:
         self._fleet.ask(self._fleet.replay, "be emptied", self._replay.clear())
         self._limiter = limiter_for(self._config)
         self._replay_size = 0
+        # What the old limiter was promised, the new one does not wait for.
+        for group in self._to_sample_again:
+            self._gate.gave_up(group.version)
+        self._to_sample_again.clear()
 
     def stop_if_asked(self) -> None:
         """Raises KeyboardInterrupt where that was asked for, with nothing left under way and all

@@ -19,15 +19,23 @@ def with_way_on(left_behind: Callable[[], str]) -> Iterator[None]:
     Raises what it was given, UserError or RunFailed, and RunFailed for the disk.
     """
     try:
-        yield
+        with writing():
+            yield
     except UserError as error:
         raise UserError(f"{error}; {left_behind()}") from error
     except RunFailed as error:
         raise RunFailed(f"{error}; {left_behind()}") from error
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """Around what is written to disk: a full or broken one ends the run with a sentence."""
+    try:
+        yield
     except OSError as error:
         if error.errno not in _DISK:
             raise
         file = error.filename or "a file of the run"
         raise RunFailed(
-            f"cannot write {file}: {error.strerror}; make room or mend the disk; {left_behind()}"
+            f"cannot write {file}: {error.strerror}; make room or mend the disk"
         ) from error

@@ -24,6 +24,7 @@ from gfn_ray.evaluation.result import (
 )
 from gfn_ray.runtime.bad_batches import BadBatches
 from gfn_ray.runtime.fleet import Fleet
+from gfn_ray.runtime.turns import Turns
 from gfn_ray.tasks.references import known_trajectory, reference_trajectories
 from gfn_ray.tasks.task import Task, TaskData
 from gfn_ray.trajectory import Query, Trajectory
@@ -126,16 +127,20 @@ class Evaluator:
         fleet = self._fleet
         calls = fleet.calls()
         results: dict[int, tuple[list[Wire], Wire]] = {}
-        waiting = iter(enumerate(batches))
+        samplers, rewards = len(fleet.samplers), len(fleet.rewards)
+        # Enough for each actor, the learner included, to have one.
+        turns = Turns(len(batches), samplers, most=samplers + rewards + 1)
 
-        def start(sampler: int) -> None:
-            index, batch = next(waiting, (None, []))
-            if index is None:
-                return
-            ids = [query.query_id for query in batch]
+        def start_what_may_start() -> None:
+            while (turn := turns.next()) is not None:
+                start(*turn)
+
+        def start(sampler: int, index: int) -> None:
+            ids = [query.query_id for query in batches[index]]
 
             def sampled(records: Any, _: Wire) -> None:
-                start(sampler)
+                turns.sampled(sampler)
+                start_what_may_start()
                 score(index, records)
 
             # Seeded by the batch alone, whichever sampler takes it.
@@ -150,7 +155,7 @@ class Evaluator:
 
         def score(index: int, records: Any) -> None:
             calls.add(
-                fleet.rewards[index % len(fleet.rewards)],
+                fleet.rewards[index % rewards],
                 "score samples",
                 lambda actor: actor.score.options(num_returns=2).remote(records),
                 lambda scored, info: measure(index, scored, info),
@@ -160,6 +165,8 @@ class Evaluator:
             def finish(wires: list[Wire], scores: Wire) -> None:
                 self._bad.check_measured(wires, info["faults"])
                 results[index] = wires, {**scores, "label_log_probs": info.get("label_log_probs")}
+                turns.measured(index)
+                start_what_may_start()
 
             calls.add(
                 fleet.learner,
@@ -170,8 +177,7 @@ class Evaluator:
                 ),
             )
 
-        for sampler in range(len(fleet.samplers)):
-            start(sampler)
+        start_what_may_start()
         calls.run_all()
         return results
 
@@ -216,8 +222,16 @@ class Evaluator:
         return ExactComparison.unnormalised(log_target, scores["log_q"], one.target)
 
     def _score(self, trajectories: list[Trajectory], what: str) -> Wire:
-        """The learner's view of whole trajectories."""
-        wires = [t.to_wire() for t in trajectories]
+        """The learner's view of whole trajectories, so many at a call as one of samples has: a
+        call has a time limit."""
+        size = self._config.sampler.queries_per_call * self._config.eval.samples
+        parts: list[Wire] = []
+        for start in range(0, len(trajectories), size):
+            wires = [t.to_wire() for t in trajectories[start : start + size]]
+            parts.append(self._ask_to_score(wires, what))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _ask_to_score(self, wires: list[Wire], what: str) -> Wire:
         scores: Wire = self._fleet.ask(
             self._fleet.learner, f"score {what}", lambda actor: actor.score.remote(wires)
         )

@@ -87,8 +87,11 @@ class RunDir:
 
     @staticmethod
     def reopen(path: Path) -> RunDir:
-        """The directory of a run that ended; nothing in it is changed yet."""
-        run = RunDir(output_root() / path.expanduser())
+        """The directory of a run that ended; nothing in it is changed yet.
+
+        What a link leads to now, for another run may move a -latest link while this one writes.
+        """
+        run = RunDir(Path(os.path.realpath(output_root() / path.expanduser())))
         for part in (run.config_file, run.checkpoints_dir):
             if not exists(part, "--resume"):
                 raise UserError(
@@ -113,9 +116,17 @@ class RunDir:
         return run
 
     def link_latest(self, task: str) -> None:
-        """Points runs/<task>-latest at a run that has begun, where it lies beside that."""
-        if self.path.parent == output_root() / "runs":
-            _link(self.path.with_name(f"{task}-latest"), self.path.name)
+        """Points runs/<task>-latest at a run that has begun, where it lies beside that.
+
+        A convenience: where there can be no such link, the run goes on without it.
+        """
+        link = self.path.with_name(f"{task}-latest")
+        if self.path.parent != output_root() / "runs" or link == self.path:
+            return
+        try:
+            _link(link, self.path.name)
+        except OSError as error:
+            _log.warning("%s does not lead to this run (%s); name it in full", link, error.strerror)
 
     def discard(self) -> None:
         """Takes back what `create` made, of a run that never began."""
@@ -375,8 +386,11 @@ def _link(link: Path, target: str) -> None:
     """Point a symbolic link at a neighbour; a reader sees the old one or the new one."""
     temp = link.with_name(f".{link.name}.{os.getpid()}")
     temp.unlink(missing_ok=True)
-    temp.symlink_to(target, target_is_directory=True)
-    temp.replace(link)
+    try:
+        temp.symlink_to(target, target_is_directory=True)
+        temp.replace(link)
+    finally:
+        temp.unlink(missing_ok=True)
 
 
 def _remove(directory: Path) -> None:

@@ -329,7 +329,7 @@ class Session:
             listed = ", ".join(f"{name} {number(v)}" for name, v in metrics.items())
             self._display.message(f"M-step {done}: {listed}")
             # Replay outlives the process, and what it takes next is scored by this label model.
-            self._checkpoint(controller)
+            self._checkpoint(controller, needed=True)
 
         labels.train(controller, observe, after_m_step)
 
@@ -375,8 +375,8 @@ class Session:
             )
             controller.end_here()
 
-    def _checkpoint(self, controller: Controller) -> None:
-        self._checkpointer.write(controller, self._state())
+    def _checkpoint(self, controller: Controller, *, needed: bool = False) -> None:
+        self._checkpointer.write(controller, self._state(), needed=needed)
         self._memory.ask()
 
     def _decode(self, token_ids: Any) -> str:

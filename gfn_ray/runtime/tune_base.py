@@ -30,6 +30,7 @@ from gfn_ray.policy.text_tuning import TextTuner, perplexity
 from gfn_ray.runtime.batches import shuffled_batches
 from gfn_ray.runtime.books import open_books
 from gfn_ray.runtime.display import Display, make_display
+from gfn_ray.runtime.endings import writing
 from gfn_ray.runtime.run_dir import RunDir, publish_directory
 from gfn_ray.tasks.task import MetricInfo
 from gfn_ray.tracking import RunStatus, Tracker
@@ -58,7 +59,9 @@ def tune_base(config: TuneBaseJob) -> int:
         directory, tracker = open_books(config, "tune-base", display)
         status: RunStatus = "FAILED"
         try:
-            display.show(_tuned(config, model, train, held_out, directory, display, tracker))
+            with writing():
+                report = _tuned(config, model, train, held_out, directory, display, tracker)
+            display.show(report)
             status = "FINISHED"
             return 0
         except KeyboardInterrupt:

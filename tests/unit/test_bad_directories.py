@@ -311,6 +311,17 @@ def test_a_resumed_run_shortens_its_own_files_and_no_others(home: Path) -> None:
     assert stories.read_text() == '{"a": "person\'s own"}\n'
 
 
+def test_a_run_that_is_trained_further_is_not_finished_until_it_is_again(
+    home: Path, data: TaskData
+) -> None:
+    """Else one that is killed in its last evaluation for the second time has no way on."""
+    run = RunDir(home / "run")
+    run.write_summary({"steps": STEPS[-1]})
+    config = parse(RandomNumberJob, ["--resume", str(home / "run"), "--steps", "9"])
+    put_back(run, find_resumption(run, TASK, config, data.held_out))
+    assert not run.summary_file.exists()
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"run_id": 3}', "[" * 100_000])
 def test_a_damaged_name_of_the_mlflow_run_is_refused(
     content: str, home: Path, capsys: pytest.CaptureFixture[str]

@@ -21,6 +21,7 @@ from gfn_ray.config import (
     RandomNumberJob,
     SubjectivityJob,
 )
+from gfn_ray.runtime.run_dir import RunDir
 from job_runner import JOBS
 from refusals import check, contents, put, refusal, sparse, unprivileged
 
@@ -98,6 +99,11 @@ FLAGS = {
         ["--seed got 4294967296", "at least 0, below 4,294,967,296"],
     ),
     "required": (CompareJob, [], ["--runs is missing", "paths"]),
+    "path in no UTF-8": (
+        InfillJob,
+        ["--data.path", "\udce9.csv"],
+        ["argument '\\udce9.csv' is not UTF-8", "rename the file"],
+    ),
     "home of nobody": (InfillJob, ["--run-dir", "~no.one/a"], ["--run-dir got '~no.one/a'"]),
     "three words of two": (
         SubjectivityJob,
@@ -225,6 +231,24 @@ def test_a_run_is_resumed_below_the_place_where_runs_go(tmp_path, monkeypatch):
     (tmp_path / "runs" / "one").mkdir(parents=True)
     put(tmp_path / "runs" / "one" / "config.toml", "steps = 7")
     assert parse(InfillJob, ["--resume", "runs/one"]).steps == 7
+
+
+def test_a_run_is_resumed_where_a_latest_link_led_even_if_another_run_moves_it(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("GFN_RAY_HOME", str(tmp_path))
+    for name in ("one", "two"):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+        (tmp_path / name / "config.toml").write_text("steps = 7\n")
+    (tmp_path / "latest").symlink_to("one")
+    config = parse(InfillJob, ["--resume", "latest"])
+    run = RunDir.reopen(Path("latest"))
+    (tmp_path / "latest").unlink()
+    (tmp_path / "latest").symlink_to("two")
+    assert config.resume == tmp_path / "one"
+    run.write_summary({})
+    assert (tmp_path / "one" / "summary.json").is_file()
+    assert not (tmp_path / "two" / "summary.json").exists()
 
 
 @pytest.mark.parametrize("case", FLAGS)

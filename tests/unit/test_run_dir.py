@@ -114,6 +114,21 @@ def test_a_given_directory_is_made_below_the_root(given: str, root: Path) -> Non
     assert (root / "runs" / "infill-latest").exists() == given.startswith("runs/")
 
 
+@pytest.mark.parametrize("run_dir", [None, Path("runs/infill-latest")])
+def test_a_run_that_no_link_can_name_goes_on_without_one(
+    run_dir: Path | None, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A copy that followed links has a directory in its place; or the run was given that name."""
+    if run_dir is None:
+        (root / "runs" / "infill-latest").mkdir(parents=True)
+    run = RunDir.create(JobConfig(run_dir=run_dir), "infill")
+    run.link_latest("infill")
+    assert (root / "runs" / "infill-latest").is_dir()
+    assert {path.name for path in (root / "runs").iterdir()} == {"infill-latest", run.path.name}
+    assert len(caplog.messages) == (run_dir is None)
+    assert all("does not lead to this run (" in message for message in caplog.messages)
+
+
 def test_a_run_is_found_again_by_the_name_it_was_given(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
