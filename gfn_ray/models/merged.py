@@ -61,9 +61,14 @@ def _check_adapter(model: str, adapter: Path) -> None:
 
 
 def _merge(model: str, adapter: Path, directory: Path, trust_remote_code: bool) -> None:
+    from transformers import GenerationConfig
+
     hide_loading_bars(model)
     base = load_causal_lm(model, "float32", "cpu", trust_remote_code)
     merged = _with_adapter(base, adapter).merge_and_unload(safe_merge=True)
+    # Some models ship sampling defaults that transformers reads but refuses to write; no engine
+    # of ours goes by them.
+    merged.generation_config = GenerationConfig.from_model_config(merged.config)
     merged.save_pretrained(directory)
     load_tokenizer(model, trust_remote_code).save_pretrained(directory)
 

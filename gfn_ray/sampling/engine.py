@@ -16,6 +16,7 @@ import numpy as np
 from vllm import LLM, SamplingParams
 
 from gfn_ray.config import PolicyConfig, SamplerConfig
+from gfn_ray.errors import UserError
 from gfn_ray.policy.adapter import Adapter
 from gfn_ray.sampling import cpu_lora
 from gfn_ray.sampling.adapter_swap import EXTENSION, AdapterSwap
@@ -76,7 +77,7 @@ class SamplingEngine:
         self.tool_calls = self.tool_errors = 0
         self._stops = set(support.stop_ids.tolist())
         self._triggers = set(tool.trigger_ids) if tool else set()
-        self._llm = LLM(
+        options: dict[str, Any] = dict(
             model=model_path,
             dtype=_dtype(sampler.dtype, device),
             seed=seed,
@@ -98,6 +99,12 @@ class SamplingEngine:
             disable_log_stats=True,
             **by_device,
         )
+        try:
+            self._llm = LLM(**options)
+        except ValueError as error:
+            if "cache" not in str(error):
+                raise
+            raise UserError(_too_small_a_cache(sampler, options["max_model_len"], cpu)) from error
         self.swap = AdapterSwap(self._llm)
         self._lora: Any = None
         self.version = -1
@@ -184,6 +191,20 @@ class SamplingEngine:
         self.tool_errors += answer.failed
         draft.append(answer.token_ids, by_tool=True)
         return len(draft.token_ids) < self.support.max_len
+
+
+def _too_small_a_cache(sampler: SamplerConfig, longest: int, cpu: bool) -> str:
+    """longest: tokens of prompt and z together."""
+    setting, value = (
+        ("sampler.kv_cache_mb", sampler.kv_cache_mb)
+        if cpu
+        else ("sampler.gpu_memory_fraction", sampler.gpu_memory_fraction)
+    )
+    return (
+        f"{setting} ({value}) leaves the engine's KV cache no room for one prompt with its z of "
+        f"{longest} tokens in all; raise it, or lower sampler.max_prompt_tokens "
+        f"({sampler.max_prompt_tokens})"
+    )
 
 
 def _dtype(setting: str, device: str) -> str:

@@ -104,6 +104,8 @@ class SupportProcessor(LogitsProcessor):
             logits[uniform] = 0.0
         logits.masked_fill_(self._illegal[kinds], float("-inf"))
         stop = torch.logsumexp(logits[:, self._stops], dim=1)
+        if uniform:  # over actions, and to stop is one of them
+            stop[uniform] = stop[uniform].clamp(max=0.0)
         logits[:, self._stops] = float("-inf")
         logits[:, self._stops[0]] = stop
         return logits

@@ -9,10 +9,14 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from gfn_ray import __version__
 from gfn_ray.errors import UserError
 from gfn_ray.wording import one_line, take_any_text
+
+if TYPE_CHECKING:
+    from gfn_ray.serving.policy import Prediction, Sample
 
 HELP = """\
 usage: python -m gfn_ray sample ADAPTER [--FIELD TEXT] ... [--OPTION VALUE] ...
@@ -27,6 +31,7 @@ flags by the names its task gives them, --beginning and --ending for infill.
   --n N         samples [default 8 for sample, 16 for predict]
   --seed N      the same seed gives the same samples [default 0]
   --model NAME  the base model, where it is not where the run had it
+  --base-adapter DIRECTORY  that of --task.base-adapter, likewise
   --json        one JSON object a line
   --help, -h
   --version
@@ -45,6 +50,7 @@ class Words:
     n: int
     seed: int = 0
     model: str | None = None
+    base_adapter: str | None = None
     as_json: bool = False
     query: dict[str, str] = field(default_factory=dict)
 
@@ -58,25 +64,29 @@ def command(arguments: Sequence[str]) -> int:
         print(f"gfn_ray {__version__}")
         return 0
     words = read_words(arguments)
-    from gfn_ray.serving.one_shot import predict, sample
+    from gfn_ray.serving.policy import ServedPolicy
 
-    if words.verb == "sample":
-        drawn = sample(words.adapter, words.query, words.n, seed=words.seed, model=words.model)
-        for one in drawn:
-            record = {**vars(one), "token_ids": list(one.token_ids)}
-            _print(record, f"{one.log_q:9.3f}  {one_line(one.text)}", words.as_json)
-        return 0
-    found = predict(words.adapter, words.query, words.n, seed=words.seed, model=words.model)
+    with ServedPolicy(words.adapter, model=words.model, base_adapter=words.base_adapter) as policy:
+        if words.verb == "sample":
+            _print_samples(policy.sample(words.query, words.n, seed=words.seed), words.as_json)
+        else:
+            _print_answers(policy.predict(words.query, words.n, seed=words.seed), words.as_json)
+    return 0
+
+
+def _print_samples(drawn: list[Sample], as_json: bool) -> None:
+    for one in drawn:
+        record = {**vars(one), "token_ids": list(one.token_ids)}
+        _print(record, f"{one.log_q:9.3f}  {one_line(one.text)}", as_json)
+
+
+def _print_answers(found: Prediction, as_json: bool) -> None:
     for answer, weight in found.answers:
-        _print(
-            {"answer": answer, "weight": weight},
-            f"{weight:6.3f}  {one_line(answer)}",
-            words.as_json,
-        )
+        record = {"answer": answer, "weight": weight}
+        _print(record, f"{weight:6.3f}  {one_line(answer)}", as_json)
     if found.unanswered:
         share = found.unanswered
-        _print({"answer": None, "weight": share}, f"{share:6.3f}  (no answer)", words.as_json)
-    return 0
+        _print({"answer": None, "weight": share}, f"{share:6.3f}  (no answer)", as_json)
 
 
 def read_words(arguments: Sequence[str]) -> Words:
@@ -107,6 +117,8 @@ def read_words(arguments: Sequence[str]) -> Words:
             words.seed = _whole(flag, text)
         elif name == "model":
             words.model = text
+        elif name == "base_adapter":
+            words.base_adapter = text
         else:
             words.query[name] = text
     return words

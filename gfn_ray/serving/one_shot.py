@@ -18,19 +18,27 @@ def open(
     *,
     task: type[Any] | None = None,
     model: str | None = None,
+    base_adapter: str | Path | None = None,
     trust_remote_code: bool = False,
 ) -> ServedPolicy:
     """The policy of an adapter directory; close it, or use it in a `with` statement.
 
     task: your task's class, where it is not a built-in one. model: directory or hub id of the
-    base model, where it is not where the run had it. trust_remote_code: run Python code that
-    the model's repository ships; what the adapter's run allowed does not count here.
+    base model, where it is not where the run had it. base_adapter: the directory of
+    --task.base-adapter, likewise. trust_remote_code: run Python code that the model's repository
+    ships; what the adapter's run allowed does not count here.
 
     Files and settings are read at once; the engine, which takes seconds, starts with the first
     sample. Raises gfn_ray.errors.UserError, here or at the first sample, where a file, a field
     or a model is at fault.
     """
-    return ServedPolicy(adapter, task=task, model=model, trust_remote_code=trust_remote_code)
+    return ServedPolicy(
+        adapter,
+        task=task,
+        model=model,
+        base_adapter=base_adapter,
+        trust_remote_code=trust_remote_code,
+    )
 
 
 def sample(
@@ -41,18 +49,26 @@ def sample(
     seed: int = 0,
     task: type[Any] | None = None,
     model: str | None = None,
+    base_adapter: str | Path | None = None,
     trust_remote_code: bool = False,
 ) -> list[Sample]:
     """n independent samples z of q(z | query), each with its text, its tokens and log q in nats.
 
     query: a text for each of the task's fields. infill: beginning, ending. arithmetic: question.
     continuation: prompt. subjectivity: text. random_number: none. n: at least 1. seed: at least
-    0; the same seed gives the same samples. task, model, trust_remote_code: as in `open`.
+    0; the same seed gives the same samples. task, model, base_adapter and
+    trust_remote_code: as in `open`.
 
     Starts an engine and ends it again, which takes seconds: for several queries `open` the policy
     once. Raises gfn_ray.errors.UserError where an argument, a file or a model is at fault.
     """
-    with open(adapter, task=task, model=model, trust_remote_code=trust_remote_code) as policy:
+    with open(
+        adapter,
+        task=task,
+        model=model,
+        base_adapter=base_adapter,
+        trust_remote_code=trust_remote_code,
+    ) as policy:
         return policy.sample(query, n, seed=seed)
 
 
@@ -64,6 +80,7 @@ def predict(
     seed: int = 0,
     task: type[Any] | None = None,
     model: str | None = None,
+    base_adapter: str | Path | None = None,
     trust_remote_code: bool = False,
 ) -> Prediction:
     """Answers with their weights, the heaviest first, averaged over n samples; see `Prediction`.
@@ -74,5 +91,11 @@ def predict(
 
     Raises gfn_ray.errors.UserError, for a task whose z is no answer too.
     """
-    with open(adapter, task=task, model=model, trust_remote_code=trust_remote_code) as policy:
+    with open(
+        adapter,
+        task=task,
+        model=model,
+        base_adapter=base_adapter,
+        trust_remote_code=trust_remote_code,
+    ) as policy:
         return policy.predict(query, n, seed=seed)

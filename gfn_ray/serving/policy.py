@@ -81,6 +81,7 @@ class ServedPolicy:
         *,
         task: type[Any] | None = None,
         model: str | None = None,
+        base_adapter: str | Path | None = None,
         trust_remote_code: bool = False,
     ) -> None:
         try:
@@ -110,13 +111,11 @@ class ServedPolicy:
             shapes = {name: array.shape for name, array in self._adapter.tensors.items()}
             layers = linear_layers(self._model, trust_remote_code)
             check_fits(self._directory, shapes, layers, self._model)
-            if self._config.base_adapter is not None:
-                base = self._config.base_adapter
-                self._model = merged_model_dir(self._model, base, trust_remote_code)
         except UserError as error:
             raise UserError(
                 f"{error} (the base model of {self._directory}; `model` names it anew)"
             ) from None
+        self._merge(base_adapter)
         self._support = self._task.support(self._tokenizer, size)
         self._engine: Any = None
         self._average: LabelAverage | None = None
@@ -166,6 +165,25 @@ class ServedPolicy:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _merge(self, given: str | Path | None) -> None:
+        """Makes the model the tuned one that the run had as its base, where it had one."""
+        written = self._config.base_adapter
+        if written is None:
+            if given is not None:
+                raise UserError(
+                    f"the base adapter got {given}, and the run of {self._directory} had none; "
+                    "leave it out"
+                )
+            return
+        adapter = written if given is None else Path(given).expanduser()
+        trusted = self._config.model.trust_remote_code
+        try:
+            self._model = merged_model_dir(self._model, adapter, trusted)
+        except UserError as error:
+            raise UserError(
+                f"{error} (the base of {self._directory}; `base_adapter` names it anew)"
+            ) from None
 
     def _label_average(self) -> LabelAverage | None:
         """What averages labels over z, for a task whose answers are labels."""

@@ -115,7 +115,7 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
                 f"question: {problem.expression!r} writes {largest}, and the policy was trained "
                 f"with task.max_digits {self._config.task.max_digits}"
             )
-        return self._query(problem, tokenizer, known=False)
+        return self._query(problem, tokenizer, known=False, scored=False)
 
     def metrics_of(self, one: QueryTexts) -> dict[str, float]:
         solution = one.query.texts["solution"]
@@ -218,9 +218,13 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
             )
         return [p for count, n in zip(counts, each, strict=True) for p in held_out[count][:n]]
 
-    def _query(self, problem: Problem, tokenizer: Any, *, known: bool) -> Query:
-        prompt = self._shown(problem, self._config.task.shots)
-        context = self._shown(problem, self._config.task.reward_shots)
+    def _query(
+        self, problem: Problem, tokenizer: Any, *, known: bool, scored: bool = True
+    ) -> Query:
+        """scored: else the context is the prompt, and no demonstrations are read for the reward."""
+        task = self._config.task
+        prompt = self._shown(problem, task.shots)
+        context = self._shown(problem, task.reward_shots) if scored else prompt
         no_cut = "a rationale cannot be cut from its question"
         z = cut_ids(tokenizer, prompt, problem.rationale, no_cut)
         answer = cut_ids(tokenizer, context + problem.rationale, problem.answer, no_cut)

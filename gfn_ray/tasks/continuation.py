@@ -69,7 +69,7 @@ class ContinuationTask(BaseTask[ContinuationJob]):
         return sentence_support(Vocabulary(tokenizer, vocab_size), task.min_len, task.max_len)
 
     def query(self, fields: Mapping[str, str], tokenizer: Any) -> Query:
-        return self._query(Prompt(self.name, fields["prompt"].strip()), tokenizer)
+        return self._query(Prompt(self.name, " ".join(fields["prompt"].split())), tokenizer)
 
     def query_metrics(self, samples: Sequence[QueryTexts]) -> list[dict[str, float]]:
         vectors = self._encoder.embed([text.strip() for one in samples for text in one.texts])

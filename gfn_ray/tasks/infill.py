@@ -97,7 +97,7 @@ class InfillTask(BaseTask[InfillJob]):
         }
 
     def query(self, fields: Mapping[str, str], tokenizer: Any) -> Query:
-        beginning, ending = fields["beginning"].strip(), fields["ending"].strip()
+        beginning, ending = (" ".join(fields[name].split()) for name in self.fields)
         return Query(
             query_id=self.name,
             prompt_ids=self._prompt_ids(beginning, ending, tokenizer),

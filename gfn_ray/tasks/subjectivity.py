@@ -118,7 +118,7 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
             ) from None
 
     def query(self, fields: Mapping[str, str], tokenizer: Any) -> Query:
-        sentence = Sentence(self.name, fields["text"].strip(), 0)
+        sentence = Sentence(self.name, " ".join(fields["text"].split()), 0)
         return self._query(sentence, self.label_answers(tokenizer), tokenizer)
 
     def is_outside(self, token_ids: IntArray) -> bool:

@@ -164,6 +164,15 @@ def check_positions(data: TaskData, sampler: SamplerConfig, positions: int | Non
                 f"is {length} tokens for the reward, and the model of model.name reads "
                 f"{positions}; leave the query out or choose another model.name"
             )
+    for classifier in () if data.labels is None else data.labels.classifiers:
+        answer = max(map(len, classifier.answers))
+        query_id, longest = max(classifier.contexts.items(), key=lambda item: len(item[1]))
+        if len(longest) + answer > positions:
+            raise UserError(
+                f"query {query_id!r} is {len(longest) + answer} tokens for {classifier.name}, and "
+                f"the model of model.name reads {positions}; lower task.shots, leave long texts "
+                "out or choose another model.name"
+            )
 
 
 @runtime_checkable

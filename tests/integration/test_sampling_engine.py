@@ -1,6 +1,7 @@
 """The real vLLM engine: the support holds, log-probs are log q, adapter swaps are clean."""
 
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -224,6 +225,24 @@ def test_at_epsilon_one_the_first_token_is_uniform_over_what_is_legal(
     halves = (firsts < np.median(legal)).mean()
     assert len(np.unique(firsts)) > 0.4 * min(len(legal), 400)
     assert 0.4 < halves < 0.6
+
+
+def test_at_epsilon_one_to_stop_is_one_action_whatever_tokens_spell_it(engine, support):
+    from vllm import SamplingParams
+    from vllm.v1.sample.logits_processor import BatchUpdate
+
+    from gfn_ray.sampling.support_processor import CONFIG_KEY, SupportProcessor
+
+    z = [int(np.flatnonzero(support.opening)[0]), int(np.flatnonzero(support.enders)[0])]
+    assert support.terminable(np.array(z))[-1] and len(support.stop_ids) == 2
+    vllm_config = SimpleNamespace(additional_config={CONFIG_KEY: support.to_wire()})
+    processor = SupportProcessor(vllm_config, torch.device("cpu"), False)
+    params = SamplingParams(extra_args={"epsilon": 1.0, "epsilon_seed": 0, "z": z})
+    added = [(0, params, None, [])]
+    processor.update_state(BatchUpdate(batch_size=1, removed=[], added=added, moved=[]))
+    logits = torch.randn(1, len(support.content), generator=torch.Generator().manual_seed(0))
+    p = processor.apply(logits)[0].softmax(0)
+    assert p[support.stop_ids].sum().item() == pytest.approx(1 / (support.content.sum() + 1))
 
 
 def test_the_same_plans_give_the_same_samples_alone_and_batched(engine, queries, versions):

@@ -283,10 +283,12 @@ def test_a_persons_own_question_with_numbers_that_z_cannot_have_is_refused(
     ArithmeticTask(job()).query({"question": "60 + 60"}, tokenizer)
 
 
-def test_a_persons_own_question_needs_demonstrations_only_where_they_are_shown(tokenizer, tmp_path):
+def test_a_persons_own_question_needs_demonstrations_only_where_the_policy_is_shown_them(
+    tokenizer, tmp_path
+):
     gone = {"path": tmp_path / "gone.json"}
     alone, shown = (
-        ArithmeticTask(ArithmeticJob(task=ArithmeticConfig(reward_shots=shots), data=gone))
+        ArithmeticTask(ArithmeticJob(task=ArithmeticConfig(shots=shots), data=gone))
         for shots in (0, 3)
     )
     assert alone.query({"question": "3 + 4"}, tokenizer).query_id == "3 + 4"

@@ -47,6 +47,14 @@ def test_the_merged_model_is_the_base_with_its_adapter_to_rounding(tiny_dir, ada
     assert not torch.allclose(found, load(tiny_dir)(IDS).logits, atol=1e-1)
 
 
+def test_a_base_whose_sampling_defaults_transformers_would_not_write_is_merged(
+    tiny_dir, adapter, tmp_path
+):
+    base = Path(shutil.copytree(tiny_dir, tmp_path / tiny_dir.name))
+    (base / "generation_config.json").write_text('{"temperature": 0.9, "top_p": 0.6}')
+    assert Path(merged(base, adapter), "model.safetensors").is_file()
+
+
 def test_the_merged_model_brings_its_tokenizer(tiny_dir, adapter):
     text = "Anna couldn't find 12 émigrés."
     before, after = (

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from transformers import AutoTokenizer
 
 import gfn_ray
 from gfn_ray.cli import dump_toml
@@ -19,6 +20,7 @@ from gfn_ray.serving.labels import TunedLabels, read_labels, write_labels
 from gfn_ray.serving.policy import Prediction, Sample
 from gfn_ray.tasks.catalog import BUILT_IN
 from gfn_ray.tasks.infill import InfillTask
+from policies import write_random_adapter
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYER = "base_model.model.model.layers.0.self_attn.q_proj"
@@ -136,13 +138,47 @@ def test_a_base_model_that_is_gone_asks_for_a_new_name(tmp_path):
     assert "`model` names it anew" in refuse(adapter_dir(tmp_path, config=config))
 
 
+def test_a_base_adapter_that_is_gone_asks_for_the_place_where_it_is(
+    tmp_path, tiny_dir, monkeypatch
+):
+    monkeypatch.setenv("GFN_RAY_CACHE", str(tmp_path / "cache"))
+    config = InfillJob(
+        model=ModelConfig(name=str(tiny_dir)), task={"base_adapter": "/no/such/adapter"}
+    )
+    directory = adapter_dir(tmp_path, config=config)
+    message = refuse(directory)
+    assert "/no/such/adapter" in message and "`base_adapter` names it anew" in message
+    assert "`model` names" not in message
+    base = write_random_adapter(tiny_dir, tmp_path / "base")
+    assert gfn_ray.open(directory, base_adapter=base).fields == ("beginning", "ending")
+
+
 def test_an_adapter_cannot_have_remote_code_run(tmp_path, tiny_dir):
     model = ModelConfig(name=str(tiny_dir), trust_remote_code=True)
     policy = gfn_ray.open(adapter_dir(tmp_path, config=InfillJob(model=model)))
     assert policy._config.model.trust_remote_code is False
 
 
+def test_no_base_adapter_is_taken_for_a_policy_that_was_trained_without_one(tmp_path, tiny_dir):
+    config = InfillJob(model=ModelConfig(name=str(tiny_dir)))
+    with pytest.raises(UserError, match=r"the base adapter got x.* had none; leave it out"):
+        gfn_ray.open(adapter_dir(tmp_path, config=config), base_adapter="x")
+
+
 # Queries of a person's own; none of these starts an engine
+
+
+@pytest.mark.parametrize("name", ["infill", "continuation", "subjectivity"])
+def test_a_wrapped_text_is_read_as_the_training_data_were(name, tiny_dir):
+    """A line break would end z, and no prompt of the run had one inside a text."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_dir)
+    task = BUILT_IN[name]()
+    made = task(task.job())
+    wrapped = dict.fromkeys(made.fields, " Anna lost\nher  key.\n")
+    plain = dict.fromkeys(made.fields, "Anna lost her key.")
+    left, right = (made.query(texts, tokenizer) for texts in (wrapped, plain))
+    assert np.array_equal(left.prompt_ids, right.prompt_ids)
+    assert np.array_equal(left.context_ids, right.context_ids)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from gfn_ray.errors import UserError
 from gfn_ray.evaluation.result import Baseline, Evaluation, QuerySamples
 from gfn_ray.tasks.named_label import NamesLabel, plain_letters
 from gfn_ray.tasks.subjectivity import SubjectivityTask
-from gfn_ray.tasks.task import check_data
+from gfn_ray.tasks.task import check_data, check_positions
 from gfn_ray.tasks.vocabulary import Vocabulary
 
 
@@ -45,6 +45,16 @@ def test_queries_read_the_sentence_but_never_its_label(tokenizer):
         assert prompt == query.texts["text"] + "\nThis sentence"
         word = {"objective": "summary", "subjective": "review"}[query.texts["label"]]
         assert tokenizer.decode(query.answer_ids) == f"\nThis sentence is from a movie {word}"
+
+
+def test_examples_that_the_model_cannot_read_before_a_sentence_are_refused(tokenizer):
+    _, data = loaded(tokenizer)
+    few = max(data.labels.classifiers, key=lambda one: max(map(len, one.contexts.values())))
+    longest = max(map(len, few.contexts.values())) + max(map(len, few.answers))
+    sampler = SubjectivityJob().sampler.model_copy(update={"max_prompt_tokens": 1})
+    check_positions(data, sampler, longest)
+    with pytest.raises(UserError, match=rf"is {longest} tokens for 8-shot.*lower task\.shots"):
+        check_positions(data, sampler, longest - 1)
 
 
 def test_training_validation_and_test_share_no_sentence(tokenizer):
