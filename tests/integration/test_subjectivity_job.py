@@ -87,6 +87,13 @@ def test_a_run_goes_on_after_its_last_m_step_and_not_before_it(finished, tmp_pat
     (run_dir / "summary.json").unlink()
     again = ["--resume", str(run_dir), "--tracking.uri", f"sqlite:///{tmp_path / 'mlflow.db'}"]
     (run_dir / "tracking.json").unlink()
+    blocked = checkpoints / ".step-000005.tmp"
+    blocked.touch()  # where the directory of the checkpoint after that M-step would be filled
+    code, _, err = run(again, tmp_path, "subjectivity")
+    assert code == 3 and "the checkpoint of update 5 could not be written" in err
+    assert "does not go with an older one" in err and "Traceback" not in err
+
+    blocked.unlink()
     code, out, err = run(again, tmp_path, "subjectivity")
     assert code == 0, err
     assert "going on after update 2" in out
