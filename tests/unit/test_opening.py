@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
+from full_disk import no_room_beyond
 from gfn_ray.config import InfillJob
 from gfn_ray.errors import RunFailed
 from gfn_ray.runtime.books import open_books, reopen_books
@@ -21,17 +19,6 @@ from gfn_ray.runtime.run_dir import RunDir
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GFN_RAY_HOME", str(tmp_path))
     return tmp_path
-
-
-@contextmanager
-def room_for(size: int) -> Iterator[None]:
-    """No file of this process may grow beyond so many bytes."""
-    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 
 
 def statuses(root: Path) -> list[str]:
@@ -46,7 +33,7 @@ def statuses(root: Path) -> list[str]:
 def test_a_run_that_cannot_write_its_settings_leaves_no_directory(root: Path) -> None:
     config = InfillJob()
     with (
-        room_for(100),
+        no_room_beyond(100),
         pytest.raises(RunFailed, match=r"cannot write .*: File too large; make room"),
     ):
         open_books(config, "infill", make_display(1, 1))
