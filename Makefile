@@ -16,6 +16,8 @@ JOB ?=
 RUNS ?=
 MINUTES ?= 60
 ADDRESS ?= http://127.0.0.1:8265
+OUTPUTS ?= $(or $(GFN_RAY_HOME),$(CURDIR))
+COMMA := ,
 MLFLOW_PORT ?= 5000
 
 # The tools that we build on do not report home from here.
@@ -140,7 +142,8 @@ ray-up: setup ## Start Ray on this machine, for this account on this machine onl
 	@PATH="$(CURDIR)/$(BIN):$$PATH" RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 ray start --head \
 	  --node-ip-address 127.0.0.1 --dashboard-host 127.0.0.1 --disable-usage-stats
 
-# Ray runs a copy of this folder; GFN_RAY_HOME says where runs/ and mlflow.db are to go instead.
+# Ray runs a copy of this folder; GFN_RAY_HOME says where runs/ and mlflow.db are to go instead: here,
+# or OUTPUTS on the machine that runs the job; OUTPUTS= leaves it to that machine (~/gfn_ray).
 # A stopped job gets a minute, not Ray's three seconds, to write its checkpoint. A token that is there
 # is shown, which Ray's own command does only where it is told to.
 .PHONY: submit
@@ -149,7 +152,7 @@ submit: setup ## Submit a job: JOB=jobs/infill.py ARGS="..." (ADDRESS=http://hos
 	@test -n "$(JOB)" || { echo 'submit: say which job, as in: make submit JOB=jobs/infill.py ARGS="--help"' >&2; exit 2; }
 	@test -f "$(JOB)" || { echo 'submit: there is no file $(JOB); the jobs are: $(wildcard jobs/*.py)' >&2; exit 2; }
 	@$(BIN)/ray job submit --address $(ADDRESS) --working-dir . \
-	  --runtime-env-json '{"env_vars": {"GFN_RAY_HOME": "$(CURDIR)", "RAY_JOB_STOP_WAIT_TIME_S": "60"}}' -- python $(JOB) $(ARGS)
+	  --runtime-env-json '{"env_vars": {$(if $(OUTPUTS),"GFN_RAY_HOME": "$(OUTPUTS)"$(COMMA) )"RAY_JOB_STOP_WAIT_TIME_S": "60"}}' -- python $(JOB) $(ARGS)
 
 .PHONY: ray-down
 ray-down: setup ## Stop Ray on this machine

@@ -1,8 +1,8 @@
 """Every figure of docs/performance.md, measured side by side with the plain way to do the same.
 
-    python benchmarks/bench.py                  # all of them, 5 rounds each
-    python benchmarks/bench.py --quick          # one round each, and small: does it run?
-    python benchmarks/bench.py --only step
+    make bench                            # all of them, 5 rounds each
+    make bench ARGS="--quick"             # one round each, and small: does it run?
+    make bench ARGS="--only step"
 
 Prints a line a figure; --record appends each to benchmarks/results.jsonl and shows it in
 docs/performance.md.

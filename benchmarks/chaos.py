@@ -1,7 +1,7 @@
 """Forty faults in one run: what is survived, how fast, what is lost, and what it costs the policy.
 
-    python benchmarks/chaos.py                             # 40 faults, some 30 minutes on two cores
-    python benchmarks/chaos.py --faults 4 --steps 600      # a short form
+    make chaos                                      # 40 faults, some 30 minutes on two cores
+    make chaos ARGS="--faults 4 --steps 600"        # a short form
 
 A policy of random integers is trained on the tiny model of the tests, first undisturbed, with
 one seed or several, then once more while a seeded schedule of faults befalls it (they stand in

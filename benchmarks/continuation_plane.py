@@ -4,7 +4,7 @@
     python benchmarks/continuation_plane.py runs/T* --out plane
 
 Runs of equal reward temperature are averaged over seeds; decoders are averaged over all runs.
-All runs must have the same model, held-out prompts and samples a prompt.
+All else that makes a run what it is must be the same in all of them.
 """
 
 from __future__ import annotations
@@ -14,20 +14,23 @@ import json
 import statistics
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.plane import Mark, Role, draw_plane
 
 METRICS = ("log_p_mean", "log_p_max", "diversity", "length_mean")
-COMPARED = ("model", "data", "task", "eval")  # sections of settings that all runs share
+# Settings that may differ: what is averaged or told apart, and what no number depends on.
+FREE = ("seed", "run_dir", "reward.temperature", "tracking", "checkpoint", "profile", "runtime")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One finished run. metrics: of each way to draw texts, by its name in the table."""
+    """One finished run. metrics: of each way to draw texts, by its name in the table. shared:
+    settings by dotted name."""
 
     temperature: float
     metrics: dict[str, dict[str, float]]
@@ -53,8 +56,17 @@ def read_run(directory: Path) -> Run:
             "sampling": summary["before"],
             gflownet(temperature): summary["after"],
         },
-        {section: settings[section] for section in COMPARED if section in settings},
+        {name: value for name, value in dotted(settings) if not name.startswith(FREE)},
     )
+
+
+def dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Values of a tree by dotted name."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from dotted(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def gflownet(temperature: float) -> str:
@@ -63,11 +75,15 @@ def gflownet(temperature: float) -> str:
 
 def gather(runs: Sequence[Run]) -> dict[str, dict[str, list[float]]]:
     """Values of each metric over runs, for each way to draw texts, policies last."""
-    if any(run.shared != runs[0].shared for run in runs):
-        raise UserError(
-            "the runs differ in model, data, task or eval settings, so they cannot stand on one "
-            "plane; give runs that differ in reward temperature and seed alone"
-        )
+    for run in runs:
+        # A setting that only one of them has came with a later version.
+        for name in runs[0].shared.keys() & run.shared.keys():
+            if run.shared[name] != runs[0].shared[name]:
+                raise UserError(
+                    f"the runs differ in {name} ({runs[0].shared[name]} and {run.shared[name]}), "
+                    "so they cannot stand on one plane; give runs that differ in reward "
+                    "temperature and seed alone"
+                )
     policies = [gflownet(t) for t in sorted({run.temperature for run in runs})]
     decoders = [name for name in dict.fromkeys(n for r in runs for n in r.metrics)]
     names = [name for name in decoders if name not in policies] + policies
@@ -118,7 +134,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("plane"), help="path without suffix")
     given = parser.parse_args()
     try:
-        values = gather([read_run(directory) for directory in given.runs])
+        # A -latest link among them is a run that is there already.
+        runs = dict.fromkeys(directory.resolve() for directory in given.runs)
+        values = gather([read_run(directory) for directory in runs])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -128,7 +146,7 @@ def main() -> int:
         given.out,
         points,
         "Likelihood and diversity of the next sentence",
-        f"{len(given.runs)} runs; up and to the right is better. Blue: GFlowNets by reward "
+        f"{len(runs)} runs; up and to the right is better. Blue: GFlowNets by reward "
         "temperature T; all others decode the frozen model under the same support.",
         lines,
     )

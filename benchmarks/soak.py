@@ -1,6 +1,6 @@
 """Does a long run leak? Memory, object store, files and shared memory of a run, over time.
 
-    python benchmarks/soak.py --minutes 60
+    make soak ARGS="--minutes 60"
 
 Trains a policy of random digits on the tiny model of the tests for so long, looks at every process
 each few seconds, and fits a line to each series once the run has warmed up. A series grows where

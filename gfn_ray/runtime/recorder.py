@@ -63,7 +63,7 @@ class Recorder:
             if one.query.query_id in result.per_query
         ]
         self._directory.append_diagnostics(rows)
-        self._tracker.table(f"diagnostics_{phase}", rows)
+        self._tracker.table(f"diagnostics/{phase}-{step:06d}", rows)
         self._directory.append_queries(
             {"step": step, "phase": phase, "query_id": query_id, **values}
             for query_id, values in result.per_query.items()
@@ -74,7 +74,7 @@ class Recorder:
                 "with sampler.dtype float32 this means a stale adapter, else rounding"
             )
 
-    def evaluation_samples(self, phase: str, result: Evaluation) -> None:
+    def evaluation_samples(self, phase: str, step: int, result: Evaluation) -> None:
         """Every on-policy sample of an evaluation."""
         rows = [
             {"phase": phase, **self._row(one.query, trajectory, text), "log_q": float(log_q)}
@@ -82,7 +82,7 @@ class Recorder:
             for trajectory, text, log_q in zip(one.trajectories, one.texts, one.log_q, strict=True)
         ]
         self._directory.append_samples(rows)
-        self._tracker.table(f"samples_{phase}", rows)
+        self._tracker.table(f"samples/{phase}-{step:06d}", rows)
 
     def warm_update(self, step: int, metrics: dict[str, float]) -> None:
         """One likelihood update's numbers, counted apart from the objective's."""

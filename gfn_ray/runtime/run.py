@@ -87,7 +87,7 @@ def take_up(
     resumption = find_resumption(directory, task.name, config, data.held_out)
     finished = _finished(config, directory, resumption)
     if finished is not None:
-        left = directory.untracked_file.exists()
+        left = directory.has_untracked
         if left and reopen_books(config, directory, display).end("FINISHED"):
             return None
         raise UserError(f"--resume got {directory.path}, {finished}")

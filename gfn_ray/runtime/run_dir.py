@@ -25,7 +25,7 @@ from gfn_ray.durable import COMPLETE, atomic_file, checksums, fsync
 from gfn_ray.errors import UserError
 from gfn_ray.json_lines import line, plain
 from gfn_ray.places import exists, output_root
-from gfn_ray.tracking import redact_uri
+from gfn_ray.tracking import files_beside, redact_uri
 from gfn_ray.tracking.address import SQLITE_FILE
 
 ConfigT = TypeVar("ConfigT", JobConfig, TuneBaseJob)
@@ -193,8 +193,12 @@ class RunDir:
 
     @property
     def untracked_file(self) -> Path:
-        """What MLflow has not taken yet."""
+        """Where what MLflow has not taken yet waits: numbers; files and tables are beside it."""
         return self.path / "untracked"
+
+    @property
+    def has_untracked(self) -> bool:
+        return self.untracked_file.exists() or files_beside(self.untracked_file).exists()
 
     @property
     def tracking_file(self) -> Path:

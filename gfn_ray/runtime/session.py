@@ -279,7 +279,7 @@ class Session:
 
     def _record(self, phase: str, controller: Controller, result: Evaluation) -> None:
         self._recorder.evaluation(phase, controller.step, result)
-        self._recorder.evaluation_samples(phase, result)
+        self._recorder.evaluation_samples(phase, controller.step, result)
 
     def _learned(self, controller: Controller) -> bool:
         """Whether the policy, or what scores it, may be another than at the beginning."""

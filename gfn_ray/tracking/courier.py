@@ -49,7 +49,11 @@ Entry = Mapping[str, Any]
 class Courier:
     """One run's. Its thread ends with `finish`, or with the process."""
 
-    def __init__(self, client: MlflowClient, run_id: str, uri: str, spool: Spool) -> None:
+    def __init__(
+        self, client: MlflowClient, run_id: str, uri: str, spool: Spool, carries: str = "data"
+    ) -> None:
+        """carries: what a person is told that the store does not take."""
+        self._carries = carries
         self._client = client
         self._run_id = run_id
         self._uri = uri
@@ -59,6 +63,11 @@ class Courier:
         self._failing = False
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
+
+    @property
+    def file(self) -> Path:
+        """Where entries wait."""
+        return self._spool.file
 
     def post(self, entry: Entry) -> None:
         """Hands an entry over; returns once the file has it."""
@@ -139,7 +148,7 @@ class Courier:
     def _failed(self, error: Exception, delay: float) -> None:
         if delay == FIRST_DELAY_S:
             self._tell(
-                f"MLflow at {redact_uri(self._uri)} (--tracking.uri) takes no data: "
+                f"MLflow at {redact_uri(self._uri)} (--tracking.uri) takes no {self._carries}: "
                 f"{reason(error, self._uri)}; the run goes on, and what MLflow is to get waits in "
                 f"{self._spool.file}"
             )

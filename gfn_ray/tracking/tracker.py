@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,17 +36,29 @@ class Tracker:
     """One MLflow run, from `start` to `end`."""
 
     def __init__(
-        self, client: MlflowClient, run_id: str, uri: str, spool: Spool, delivery: str
+        self,
+        client: MlflowClient,
+        run_id: str,
+        uri: str,
+        spools: tuple[Spool, Spool],
+        delivery: str,
+        goes_on: bool,
     ) -> None:
+        """spools: of numbers and states, and of files and tables. goes_on: the run is not new."""
         from gfn_ray.tracking.system import SteadyMonitor
 
         self.run_id = run_id
         self.uri = uri
-        self._spool_file = spool.file
         self._delivery = delivery
-        self._courier = Courier(client, run_id, uri, spool)
+        # Apart, for a store may take numbers and no files: many keep these in a place of their own.
+        numbers, files = spools
+        self._numbers = Courier(client, run_id, uri, numbers)
+        self._files = Courier(client, run_id, uri, files, "files")
         self._system = SteadyMonitor(
-            run_id, sampling_interval=SYSTEM_METRICS_EVERY_S, tracking_uri=uri
+            run_id,
+            sampling_interval=SYSTEM_METRICS_EVERY_S,
+            resume_logging=goes_on,
+            tracking_uri=uri,
         )
         self._system.start()
         self._delivered: bool | None = None  # until the end
@@ -63,29 +77,30 @@ class Tracker:
     ) -> Tracker:
         """Open the store and begin a run, or go on with the run of this id.
 
-        params may be nested; it is flattened to dotted names. spool_file: where data waits for
-        MLflow; what an earlier process left there is delivered first. artifact_root is where a new
+        params may be nested; it is flattened to dotted names. spool_file: where numbers wait for
+        MLflow, and beside it (`files_beside`) files and tables; what an earlier process left there
+        is delivered first. artifact_root is where a new
         experiment in a database keeps its artifacts; default: mlruns beside a sqlite file. A
         server decides for itself. delivery: what becomes of data that MLflow has not taken when
         the run ends, for the sentence that tells of it.
 
-        Raises UserError where the store cannot be opened, or the file is damaged.
+        Raises UserError where the store cannot be opened, or one of the two is damaged.
         """
-        spool = Spool(spool_file)  # first: a run that is refused leaves no run in the store
-        try:
-            client, found = open_run(uri, experiment, run_name, params, artifact_root, run_id)
-            if run_id is not None and not spool.empty:
-                # An earlier end of the run may wait there, and would be the run's state now.
-                spool.append({"status": "RUNNING"})
-        except OSError as error:
-            spool.close()
-            raise UserError(
-                f"{spool_file} cannot be written ({error.strerror}); make room on its disk"
-            ) from None
-        except BaseException:
-            spool.close()
-            raise
-        return Tracker(client, found, uri, spool, delivery)
+        with ExitStack() as undo:
+            # First: a run that is refused leaves no run in the store.
+            numbers = undo.enter_context(closing(Spool(spool_file)))
+            files = undo.enter_context(closing(Spool(files_beside(spool_file))))
+            try:
+                client, found = open_run(uri, experiment, run_name, params, artifact_root, run_id)
+                if run_id is not None and not numbers.empty:
+                    # An earlier end of the run may wait there, and would be the run's state now.
+                    numbers.append({"status": "RUNNING"})
+            except OSError as error:
+                raise UserError(
+                    f"{spool_file} cannot be written ({error.strerror}); make room on its disk"
+                ) from None
+            undo.pop_all()
+        return Tracker(client, found, uri, (numbers, files), delivery, run_id is not None)
 
     def metrics(self, values: Mapping[str, Any], step: int) -> None:
         """Log numbers of a step; None, NaN and infinities are left out."""
@@ -97,21 +112,21 @@ class Tracker:
             if math.isfinite(number)
         ]
         if rows:
-            self._courier.post({"metrics": rows})
+            self._numbers.post({"metrics": rows})
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Append rows to a table that MLflow's page shows; all rows have the same columns."""
         if rows:
             columns = {column: [plain(row[column]) for row in rows] for column in rows[0]}
-            self._courier.post({"table": f"{name}.json", "columns": columns})
+            self._files.post({"table": f"{name}.json", "columns": columns})
 
     def artifact(self, local: Path, path: str | None = None) -> None:
         """Store a file, or all files of a directory, below `path` in the run's artifacts."""
-        self._courier.post({"artifact": str(local.absolute()), "below": path})
+        self._files.post({"artifact": str(local.absolute()), "below": path})
 
     def flush(self) -> bool:
         """Wait until MLflow has everything; False where it does not take it now."""
-        return self._courier.settle(SETTLE_LIMIT_S)
+        return self._numbers.settle(SETTLE_LIMIT_S) and self._files.settle(SETTLE_LIMIT_S)
 
     def end(self, status: RunStatus) -> bool:
         """Send what is left, and close the run with a status; True where MLflow has all of it.
@@ -121,23 +136,40 @@ class Tracker:
         """
         if self._delivered is not None:
             return self._delivered
-        self._courier.post({"status": status})  # first: what comes may be interrupted
+        self._numbers.post({"status": status})  # first: what comes may be interrupted
         with quick_to_give_up():
             limit = SETTLE_LIMIT_S
             try:
                 self._system.finish()
             except KeyboardInterrupt:
                 limit = 0.0
-            try:
-                self._delivered = self._courier.finish(limit)
-            except KeyboardInterrupt:
-                self._delivered = False
+            self._delivered = self._finish(limit)
         if not self._delivered:
             _log.warning(
                 "MLflow at %s (--tracking.uri) has not taken all of this run; the rest is in %s, "
                 "and %s",
                 redact_uri(self.uri),
-                self._spool_file,
+                " and ".join(str(one.file) for one in self._couriers if one.file.exists()),
                 self._delivery,
             )
         return self._delivered
+
+    @property
+    def _couriers(self) -> tuple[Courier, Courier]:
+        return self._numbers, self._files
+
+    def _finish(self, limit: float) -> bool:
+        """Ends both threads, at once where that is asked for meanwhile."""
+        until, delivered = time.monotonic() + limit, []
+        for courier in self._couriers:
+            try:
+                delivered.append(courier.finish(max(0.0, until - time.monotonic())))
+            except KeyboardInterrupt:
+                until = 0.0
+                delivered.append(False)
+        return all(delivered)
+
+
+def files_beside(spool_file: Path) -> Path:
+    """Where files and tables wait for MLflow, beside its numbers."""
+    return spool_file.with_name(f"{spool_file.name}_files")

@@ -161,13 +161,17 @@ def test_mlflow_has_the_run_with_settings_metrics_and_adapter(finished):
     assert {f"eval/{name}" for name in METRICS} <= set(found.data.metrics)
     client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
     assert len(client.get_metric_history(found.info.run_id, "train/loss")) == 6
-    artifacts = {file.path for file in client.list_artifacts(found.info.run_id)}
+    artifacts = {
+        file.path
+        for place in (None, "samples", "diagnostics")
+        for file in client.list_artifacts(found.info.run_id, place)
+    }
     assert {
         "adapter",
         "config.toml",
         "summary.json",
-        "samples_after.json",
-        "diagnostics_after.json",
+        "samples/after-000006.json",
+        "diagnostics/after-000006.json",
     } <= artifacts
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import tomli_w
-from continuation_plane import gather, marks, read_run, table
+from continuation_plane import gather, main, marks, read_run, table
 
 from gfn_ray.errors import UserError
 
@@ -13,7 +13,7 @@ def metrics(log_p, diversity):
     return {"log_p_mean": log_p, "log_p_max": log_p + 5, "diversity": diversity, "length_mean": 9.0}
 
 
-def write_run(directory, temperature, log_p, *, task="continuation", samples=8):
+def write_run(directory, temperature, log_p, *, task="continuation", samples=8, steps=60):
     directory.mkdir()
     summary = {
         "task": task,
@@ -23,6 +23,7 @@ def write_run(directory, temperature, log_p, *, task="continuation", samples=8):
     }
     settings = {
         "seed": 3,
+        "steps": steps,
         "reward": {"temperature_end": temperature},
         "eval": {"samples": samples},
     }
@@ -61,8 +62,23 @@ def test_tempered_sampling_ends_in_plain_sampling_and_policies_are_joined(values
 
 def test_runs_that_were_measured_differently_are_refused(tmp_path):
     runs = [read_run(write_run(tmp_path / f"{n}", 0.9, -30.0, samples=n)) for n in (8, 4)]
-    with pytest.raises(UserError, match="differ in model, data, task or eval"):
+    with pytest.raises(UserError, match=r"differ in eval\.samples \(8 and 4\)"):
         gather(runs)
+
+
+def test_a_longer_run_is_no_other_seed(tmp_path):
+    runs = [read_run(write_run(tmp_path / f"{n}", 0.9, -30.0, steps=n)) for n in (60, 600)]
+    with pytest.raises(UserError, match=r"differ in steps \(60 and 600\)"):
+        gather(runs)
+
+
+def test_a_run_that_a_link_names_too_counts_once(tmp_path, monkeypatch, capsys):
+    write_run(tmp_path / "one", 0.9, -30.0)
+    (tmp_path / "latest").symlink_to("one")
+    names = [str(tmp_path / name) for name in ("one", "latest")]
+    monkeypatch.setattr("sys.argv", ["plane", *names, "--out", str(tmp_path / "plane")])
+    assert main() == 0
+    assert "| GFlowNet T = 0.9 | 1 | -30.000 |" in capsys.readouterr().out
 
 
 def test_what_is_no_finished_continuation_run_is_refused(tmp_path):
