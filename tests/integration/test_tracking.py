@@ -250,6 +250,23 @@ def test_system_metrics_are_sampled(
     assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= seen
 
 
+def test_system_metrics_of_a_run_that_goes_on_begin_where_they_ended(
+    begin: Begin, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+    run_id: str | None = None
+    steps: list[int] = []
+    for _ in range(2):
+        tracker = begin(uri, "tests", "system", {}, run_id=run_id)
+        run_id, before, deadline = tracker.run_id, len(steps), time.monotonic() + 30
+        while len(steps) == before and time.monotonic() < deadline:
+            points = history(tracker, "system/cpu_utilization_percentage")
+            steps = [step for step, _ in points]
+        tracker.end("KILLED")
+        assert len(steps) > before
+    assert steps == list(range(len(steps)))
+
+
 def test_two_runs_share_an_experiment(begin: Begin, uri: str) -> None:
     trackers = [begin(uri, "shared", f"run-{i}", {}) for i in range(2)]
     runs = [stored(tracker).info for tracker in trackers]
@@ -384,6 +401,23 @@ def test_of_a_batch_only_the_entry_at_fault_is_left_out(
     assert courier.finish(60)
     assert set(mlflow.get_run(run_id).data.metrics) == {"one", "three"}
     assert len([one for one in caplog.messages if "does not take metrics" in one]) == 1
+
+
+def test_files_that_the_store_cannot_keep_hold_back_no_number_and_not_the_end(
+    begin: Begin, uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Here for want of a package that reaches the place of the experiment's files."""
+    client(uri).create_experiment("elsewhere", artifact_location="s3://bucket/files")
+    tracker = begin(uri, "elsewhere", "run", {})
+    file = tmp_path / "config.toml"
+    file.write_text("steps = 1\n")
+    tracker.artifact(file)
+    tracker.metrics({"loss": 1.0}, 1)
+    assert not tracker.end("FINISHED")
+    run = client(uri).get_run(tracker.run_id)
+    assert (run.info.status, run.data.metrics["loss"]) == ("FINISHED", 1.0)
+    assert "takes no files: No module named 'boto3'" in caplog.text
+    assert len(list(tmp_path.glob("untracked/*_files"))) == 1
 
 
 def test_a_full_disk_holds_up_nothing(uri: str, tmp_path: Path) -> None:
