@@ -80,7 +80,7 @@ class Evaluator:
             labels = scores["label_log_probs"]
             engine = np.array([t.sampler_log_pf for t in trajectories])
             mismatches.append(engine - scores["log_pf"])
-            each = self._config.eval.samples + self._config.eval.tempered_samples
+            each = self._samples_of_a_query
             for i, query in enumerate(batch):
                 start = i * each
                 on_policy = slice(start, start + self._config.eval.samples)
@@ -112,6 +112,10 @@ class Evaluator:
         # The engine's log-probabilities of tempered samples are of another policy: NaN.
         mismatch = float(np.nanmean(np.concatenate(mismatches)))
         return Evaluation(ordered, samples, exact, mismatch, per_query)
+
+    @property
+    def _samples_of_a_query(self) -> int:
+        return self._config.eval.samples + self._config.eval.tempered_samples
 
     def _log_ratio(self, trajectories: list[Trajectory], scores: Wire) -> Array:
         """log R/T - log q of whole trajectories [S]; R includes what the objective adds."""
@@ -222,9 +226,9 @@ class Evaluator:
         return ExactComparison.unnormalised(log_target, scores["log_q"], one.target)
 
     def _score(self, trajectories: list[Trajectory], what: str) -> Wire:
-        """The learner's view of whole trajectories, so many at a call as one of samples has: a
-        call has a time limit."""
-        size = self._config.sampler.queries_per_call * self._config.eval.samples
+        """The learner's view of whole trajectories, at most a batch of samples at a call: a call
+        has a time limit."""
+        size = self._config.sampler.queries_per_call * self._samples_of_a_query
         parts: list[Wire] = []
         for start in range(0, len(trajectories), size):
             wires = [t.to_wire() for t in trajectories[start : start + size]]

@@ -30,6 +30,9 @@ from gfn_ray.trajectory import Query, Trajectory
 # vLLM's CPU attention takes multiples of 32; smaller blocks share more of a prompt.
 CPU_BLOCK_SIZE = 32
 
+_NO_ROOM = ("KV cache memory", "memory for the cache blocks")
+"""vLLM's words for a cache that holds no whole request, or nothing at all."""
+
 
 @dataclass(frozen=True)
 class SampleRequest:
@@ -102,7 +105,7 @@ class SamplingEngine:
         try:
             self._llm = LLM(**options)
         except ValueError as error:
-            if "cache" not in str(error):
+            if not any(words in str(error) for words in _NO_ROOM):
                 raise
             raise UserError(_too_small_a_cache(sampler, options["max_model_len"], cpu)) from error
         self.swap = AdapterSwap(self._llm)

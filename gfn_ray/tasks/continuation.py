@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from gfn_ray.config import ContinuationJob
+from gfn_ray.data.files import folded
 from gfn_ray.data.prompts import Prompt, load_prompts
 from gfn_ray.decoding.decoder import Decoder
 from gfn_ray.errors import UserError
@@ -69,7 +70,7 @@ class ContinuationTask(BaseTask[ContinuationJob]):
         return sentence_support(Vocabulary(tokenizer, vocab_size), task.min_len, task.max_len)
 
     def query(self, fields: Mapping[str, str], tokenizer: Any) -> Query:
-        return self._query(Prompt(self.name, " ".join(fields["prompt"].split())), tokenizer)
+        return self._query(Prompt(self.name, folded(fields["prompt"], "prompt")), tokenizer)
 
     def query_metrics(self, samples: Sequence[QueryTexts]) -> list[dict[str, float]]:
         vectors = self._encoder.embed([text.strip() for one in samples for text in one.texts])

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gfn_ray.config import InfillJob
+from gfn_ray.data.files import folded
 from gfn_ray.data.stories import Story, load_stories, split
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.bert_score import bert_score
@@ -97,7 +98,7 @@ class InfillTask(BaseTask[InfillJob]):
         }
 
     def query(self, fields: Mapping[str, str], tokenizer: Any) -> Query:
-        beginning, ending = (" ".join(fields[name].split()) for name in self.fields)
+        beginning, ending = (folded(fields[name], name) for name in self.fields)
         return Query(
             query_id=self.name,
             prompt_ids=self._prompt_ids(beginning, ending, tokenizer),

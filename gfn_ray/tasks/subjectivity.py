@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from gfn_ray.config import SubjectivityJob
+from gfn_ray.data.files import folded
 from gfn_ray.data.subjectivity import LABELS, Sentence, draw_labels, load_sentences
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.labels import (
@@ -118,7 +119,7 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
             ) from None
 
     def query(self, fields: Mapping[str, str], tokenizer: Any) -> Query:
-        sentence = Sentence(self.name, " ".join(fields["text"].split()), 0)
+        sentence = Sentence(self.name, folded(fields["text"], "text"), 0)
         return self._query(sentence, self.label_answers(tokenizer), tokenizer)
 
     def is_outside(self, token_ids: IntArray) -> bool:

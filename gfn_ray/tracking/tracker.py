@@ -79,10 +79,10 @@ class Tracker:
 
         params may be nested; it is flattened to dotted names. spool_file: where numbers wait for
         MLflow, and beside it (`files_beside`) files and tables; what an earlier process left there
-        is delivered first. artifact_root is where a new
-        experiment in a database keeps its artifacts; default: mlruns beside a sqlite file. A
-        server decides for itself. delivery: what becomes of data that MLflow has not taken when
-        the run ends, for the sentence that tells of it.
+        is delivered first. artifact_root is where a new experiment in a database keeps its
+        artifacts; default: mlruns beside a sqlite file. A server decides for itself. delivery: what
+        becomes of data that MLflow has not taken when the run ends, for the sentence that tells of
+        it.
 
         Raises UserError where the store cannot be opened, or one of the two is damaged.
         """
