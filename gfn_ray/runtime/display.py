@@ -6,6 +6,7 @@ looks. Text from a language model is shown as text, never as markup or control c
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ from rich.text import Text
 from gfn_ray.wording import duration, head, number, one_line, tail, take_any_text
 
 SAMPLES_SHOWN = 4
+LOG_COLUMNS = 100  # where neither a terminal nor COLUMNS says: no name of a metric is folded in it
 NEIGHBOUR_CELLS = 18  # width of the text shown on each side of a sample, where there is room
 REFRESHES_PER_SECOND = 4.0
 
@@ -103,8 +105,14 @@ def make_console(stream: TextIO | None = None) -> Console:
     stream = stream or sys.stdout
     take_any_text(stream)
     # Colours and cursor moves only for a terminal, whatever FORCE_COLOR says: logs are read raw.
+    terminal = stream.isatty()
     return Console(
-        file=stream, force_terminal=stream.isatty(), markup=False, emoji=False, highlight=False
+        file=stream,
+        force_terminal=terminal,
+        width=None if terminal or "COLUMNS" in os.environ else LOG_COLUMNS,
+        markup=False,
+        emoji=False,
+        highlight=False,
     )
 
 

@@ -73,7 +73,7 @@ def test_a_larger_split_begins_with_the_smaller_one():
 
 
 @given(st.integers(0, 50), st.integers(0, 50), st.sampled_from([(3, 4), (3,), (2, 5)]))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_a_run_is_not_trained_on_what_another_run_is_tested_on(one, other, operands):
     """Whatever the seeds and numbers of operands of the two."""
     sizes = {**SIZES, "problems": 60, "held_out": 20, "held_out_operands": operands}

@@ -37,7 +37,7 @@ from gfn_ray.serving.command import Words, read_words
 from gfn_ray.settings import put, settings_of
 
 JOBS = (InfillJob, ContinuationJob, RandomNumberJob, ArithmeticJob, SubjectivityJob)
-fuzz = settings(derandomize=True, max_examples=200)
+fuzz = settings(max_examples=200)
 
 STORIES = b"\r\n".join(
     [

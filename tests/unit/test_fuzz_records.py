@@ -44,7 +44,7 @@ from gfn_ray.serving.description import FILE, read_description
 from gfn_ray.tracking.spool import Spool
 
 CALLS = 6  # in a log
-fuzz = settings(derandomize=True, max_examples=100, database=None)
+fuzz = settings(max_examples=100)
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ def solved_for(case):
 
 
 @each_objective
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000))
 def test_loss_and_gradients_equal_the_definition(case, seed):
     batch = random_batch(seed)

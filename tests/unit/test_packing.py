@@ -52,7 +52,7 @@ def test_a_node_sees_itself_and_its_ancestors_and_nothing_else(paths):
         assert forest.position_ids[node] == len(ancestors) - 1
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 10_000))
 def test_packed_log_probs_equal_one_forward_a_branch(model, seed):
     rng = np.random.default_rng(seed)

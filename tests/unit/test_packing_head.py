@@ -32,7 +32,7 @@ def reads_of(rows, seed, *, supported):
     )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     rows=st.sampled_from([1, 7, ROWS - 1, ROWS, ROWS + 1, 2 * ROWS + 3]),
     seed=st.integers(0, 1000),

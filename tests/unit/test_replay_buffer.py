@@ -225,7 +225,7 @@ def check_sample(replay: ReplayBuffer, model: Model, data: st.DataObject) -> Non
         model.largest_loss = max(model.largest_loss or 0.0, loss)
 
 
-@settings(deadline=None, max_examples=120)
+@settings(max_examples=120)
 @given(SETTINGS, st.data())
 def test_agrees_with_a_brute_force_model_on_any_course(chosen: dict, data: st.DataObject) -> None:
     config = ReplayConfig(**chosen)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rapidfuzz import process
 
@@ -32,7 +32,6 @@ def edits(left: list[int], right: list[int]) -> int:
     return row[-1]
 
 
-@settings(deadline=None)
 @given(st.lists(SEQUENCES, max_size=25), SEQUENCES, st.integers(0, 3), st.data())
 def test_finds_a_nearest_stored_z_within_the_distance(
     stored: list[list[int]], wanted: list[int], distance: int, data: st.DataObject
@@ -54,7 +53,6 @@ def test_finds_a_nearest_stored_z_within_the_distance(
         assert found is not None and within[found] == min(within.values())
 
 
-@settings(deadline=None)
 @given(st.lists(SEQUENCES, max_size=25), st.integers(0, 3))
 def test_no_two_stored_z_are_duplicates_of_each_other(
     offered: list[list[int]], distance: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gfn_ray.replay.query_masses import QueryMasses
@@ -31,7 +31,6 @@ def draw_by_hand(log_masses: np.ndarray, count: int, rng: np.random.Generator) -
 LOG_MASSES = st.lists(st.one_of(st.floats(-8, 8), st.just(-np.inf)), min_size=1, max_size=40)
 
 
-@settings(deadline=None)
 @given(LOG_MASSES, st.integers(1, 12), st.integers(0, 2**32))
 def test_draws_what_a_plain_array_would_draw(values: list[float], count: int, seed: int) -> None:
     log_masses = np.array(values)
@@ -41,7 +40,6 @@ def test_draws_what_a_plain_array_would_draw(values: list[float], count: int, se
         assert masses.draw(count, rng).tolist() == draw_by_hand(log_masses, count, same)
 
 
-@settings(deadline=None)
 @given(LOG_MASSES, st.integers(1, 50), st.floats(-1e6, 1e6), st.integers(0, 2**32))
 def test_draws_distinct_rows_and_fewer_only_where_there_are_fewer(
     values: list[float], count: int, shift: float, seed: int

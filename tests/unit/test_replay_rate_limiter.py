@@ -12,7 +12,7 @@ RATIOS = st.one_of(st.sampled_from([0.1, 0.5, 1.0, 1.1, 1.5, 4.0]), st.floats(0.
 SIZES = st.integers(1, 40)
 
 
-@settings(deadline=None, max_examples=120)
+@settings(max_examples=120)
 @given(SIZES, RATIOS, SIZES, st.data())
 def test_no_deadlock_and_both_bounds_hold_on_any_course(
     min_replay: int, ratio: float, slack: int, data: st.DataObject
@@ -47,7 +47,7 @@ def test_no_deadlock_and_both_bounds_hold_on_any_course(
             assert limiter.may_sample(n) or limiter.may_insert(group)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(SIZES, RATIOS, SIZES, st.data())
 def test_a_loop_of_whole_groups_and_batches_converges_to_the_ratio(
     min_replay: int, ratio: float, slack: int, data: st.DataObject

@@ -246,7 +246,7 @@ def course(seed: int, steps: list[int], settings: dict[str, Any]) -> list[Any]:
     return [*seen, replay.stats()]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.integers(0, 2**32),
     st.lists(st.integers(0, 20), min_size=1, max_size=10),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gfn_ray.replay.sum_tree import SumTree
@@ -30,7 +30,6 @@ def filled(capacity: int, batches: list[list[tuple]]) -> tuple[SumTree, np.ndarr
     return tree, plain
 
 
-@settings(deadline=None)
 @given(updates(st.integers(0, 1000)))
 def test_holds_what_a_plain_array_holds(case: tuple) -> None:
     tree, plain = filled(*case)
@@ -38,7 +37,6 @@ def test_holds_what_a_plain_array_holds(case: tuple) -> None:
     assert tree.total == plain.sum()  # exact: sums of small integers
 
 
-@settings(deadline=None)
 @given(updates(st.integers(0, 1000)), st.lists(st.floats(0, 1, exclude_max=True), max_size=20))
 def test_finds_the_leaf_that_the_cumulative_sum_names(case: tuple, shares: list[float]) -> None:
     tree, plain = filled(*case)
@@ -50,7 +48,6 @@ def test_finds_the_leaf_that_the_cumulative_sum_names(case: tuple, shares: list[
     assert np.array_equal(tree.find(masses), expected)
 
 
-@settings(deadline=None)
 @given(
     updates(st.sampled_from([0.0, 5e-324, 1e-300, 1e-17, 0.1, 1.0, 1 / 3, 1e17, 1e300])),
     st.lists(st.floats(0, 2), max_size=20),
@@ -63,7 +60,6 @@ def test_never_finds_an_empty_leaf_whatever_the_round_off(case: tuple, shares: l
     assert (plain[tree.find(masses)] > 0).all()
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 3000))
 def test_many_leaves_at_once_are_set_and_found_as_one_by_one(seed: int, capacity: int) -> None:
     rng = np.random.default_rng(seed)

@@ -49,6 +49,7 @@ EXAMPLE = Example(
     ],
     after=["She baked it for an hour.", "[red]Plain[/red] text.", "Third.", "Fourth."],
 )
+LONGEST_NAME = "log_pf_reference_per_token"
 LONG = Path("/a/very/long/path/that/does/not/fit/in/eighty/columns/of/text/runs/infill-1")
 PATHS = ReportPaths(LONG, LONG / "adapter", "sqlite:////srv/my data/mlflow.db")
 
@@ -164,6 +165,19 @@ def test_a_log_is_ascii_and_keeps_to_its_width(width: int, monkeypatch: pytest.M
     paths = ("run ", "adapter ", "MLflow ")
     lines = [line for line in shown.splitlines() if not line.startswith(paths)]
     assert max(map(len, lines)) <= width
+
+
+def test_no_name_is_folded_in_a_log_that_says_nothing_of_its_width(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    summary = {
+        "before": {**SUMMARY["before"], LONGEST_NAME: 0.0291},
+        "after": {**SUMMARY["after"], LONGEST_NAME: 0.0356},
+    }
+    stream = io.StringIO()
+    make_console(stream).print(final_report(summary, DIRECTIONS, [EXAMPLE], PATHS), crop=False)
+    assert cells(stream.getvalue(), LONGEST_NAME)[:3] == [LONGEST_NAME, "0.0291", "0.0356"]
 
 
 def test_a_terminal_gets_colours_and_lines(monkeypatch: pytest.MonkeyPatch) -> None:
