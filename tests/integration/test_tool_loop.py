@@ -208,7 +208,7 @@ def test_the_same_plans_give_the_same_z_alone_and_batched(samples, engine, queri
 
 def test_samples_follow_q_in_later_turns_too(engine, queries, policy, language, tokenizer):
     """A turn that repeated the random numbers of the one before would repeat its sum."""
-    query, count = queries[0], 300
+    query, count = queries[0], 1000
     log_q = policy.score([TrajectoryGroup(query.prompt_ids, language)]).log_q
     drawn = sample(engine, [query], on_policy_plan(count, np.random.default_rng(3)))
 

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from gfn_ray.evaluation.report import Example, FinalReport, ReportPaths, final_report
 from gfn_ray.runtime.display import make_console
+from gfn_ray.tasks.catalog import BUILT_IN
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,6 @@ EXAMPLE = Example(
     ],
     after=["She baked it for an hour.", "[red]Plain[/red] text.", "Third.", "Fourth."],
 )
-LONGEST_NAME = "log_pf_reference_per_token"
 LONG = Path("/a/very/long/path/that/does/not/fit/in/eighty/columns/of/text/runs/infill-1")
 PATHS = ReportPaths(LONG, LONG / "adapter", "sqlite:////srv/my data/mlflow.db")
 
@@ -167,17 +167,18 @@ def test_a_log_is_ascii_and_keeps_to_its_width(width: int, monkeypatch: pytest.M
     assert max(map(len, lines)) <= width
 
 
-def test_no_name_is_folded_in_a_log_that_says_nothing_of_its_width(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("task", BUILT_IN)
+def test_no_metrics_name_is_folded_in_a_log_that_says_nothing_of_its_width(
+    task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
-    summary = {
-        "before": {**SUMMARY["before"], LONGEST_NAME: 0.0291},
-        "after": {**SUMMARY["after"], LONGEST_NAME: 0.0356},
-    }
+    kind = BUILT_IN[task]()
+    metrics = kind(kind.job()).metrics
+    summary = {"before": dict.fromkeys(metrics, 0.0291), "after": dict.fromkeys(metrics, 0.0356)}
     stream = io.StringIO()
-    make_console(stream).print(final_report(summary, DIRECTIONS, [EXAMPLE], PATHS), crop=False)
-    assert cells(stream.getvalue(), LONGEST_NAME)[:3] == [LONGEST_NAME, "0.0291", "0.0356"]
+    make_console(stream).print(final_report(summary, metrics, [], PATHS), crop=False)
+    for name in metrics:
+        assert cells(stream.getvalue(), name)[:3] == [name, "0.0291", "0.0356"]
 
 
 def test_a_terminal_gets_colours_and_lines(monkeypatch: pytest.MonkeyPatch) -> None:
