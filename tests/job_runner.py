@@ -47,6 +47,18 @@ def tiny_flags(model: Path, home: Path, **changes: Any) -> list[str]:
     return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
 
 
+def tiny_infill_flags(model: Path, home: Path, **changes: Any) -> list[str]:
+    """The same for infilling, on the tiny model as it is and from the first update on by the
+    objective."""
+    settings = {
+        "tune_base.steps": 0,
+        "warm_start.steps": 0,
+        "replay.seed_references": "false",
+        **changes,
+    }
+    return tiny_flags(model, home, **settings)
+
+
 def tiny_number_flags(model: Path, home: Path, **changes: Any) -> list[str]:
     """The same for random numbers from 0 to 9."""
     settings = {

@@ -43,7 +43,7 @@ from gfn_ray.config.subjectivity import (
     SubjectivityDataConfig,
     SubjectivityJob,
 )
-from gfn_ray.config.tune_base import TuneBaseJob
+from gfn_ray.config.tune_base import TextTuningConfig, TuneBaseJob
 
 __all__ = [
     "ArithmeticConfig",
@@ -80,6 +80,7 @@ __all__ = [
     "SubjectivityDataConfig",
     "SubjectivityJob",
     "TargetKind",
+    "TextTuningConfig",
     "TrackingConfig",
     "TuneBaseJob",
     "WarmStartConfig",

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from gfn_ray.config.checks import check_lengths, check_template, real_directory
 from gfn_ray.config.job import JobConfig
 from gfn_ray.config.sections import DataConfig, EncoderConfig, Section
+from gfn_ray.config.tune_base import TextTuningConfig
 
 
 class InfillConfig(Section):
@@ -31,15 +32,16 @@ class InfillConfig(Section):
     base_adapter: Path | None = Field(
         None,
         description="PEFT adapter to merge into the base model first, as jobs/tune_base.py makes "
-        "one: policy and frozen reward both start from the tuned model.",
+        "one: policy and frozen reward both start from the tuned model. Default: the one that "
+        "tune_base makes.",
     )
     copy_penalty: float = Field(
-        0.0,
+        10.0,
         ge=0,
         description="Nats taken off log R of a z that nearly repeats a given sentence; 0: none.",
     )
-    length_prior: Literal["training"] | None = Field(
-        None,
+    length_prior: Literal["training", "none"] = Field(
+        "training",
         description="Factor on R by the length of z: training is a normal density in tokens, with "
         "mean and deviation of the true middles of the training stories.",
     )
@@ -68,6 +70,20 @@ class InfillJob(JobConfig):
         default_factory=EncoderConfig, description="The measure of meaning."
     )
 
+    tune_base: TextTuningConfig = Field(
+        default_factory=TextTuningConfig,
+        description="The base model is first tuned on the training stories, once.",
+    )
+
     @property
     def base_adapter(self) -> Path | None:
         return self.task.base_adapter
+
+    @property
+    def base_tuning(self) -> TextTuningConfig | None:
+        wanted = self.task.base_adapter is None and self.tune_base.steps > 0
+        return self.tune_base if wanted else None
+
+    def on_base(self, adapter: Path) -> InfillJob:
+        task = self.task.model_copy(update={"base_adapter": adapter})
+        return self.model_copy(update={"task": task})

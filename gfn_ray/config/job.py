@@ -24,6 +24,7 @@ from gfn_ray.config.sections import (
     TrackingConfig,
     WarmStartConfig,
 )
+from gfn_ray.config.tune_base import TextTuningConfig
 
 
 class JobConfig(Section):
@@ -78,6 +79,15 @@ class JobConfig(Section):
     def base_adapter(self) -> Path | None:
         """PEFT adapter to merge into the base model before all else, where a task has one."""
         return None
+
+    @property
+    def base_tuning(self) -> TextTuningConfig | None:
+        """How such an adapter is made from the task's own texts, where it is still to be made."""
+        return None
+
+    def on_base(self, adapter: Path) -> JobConfig:
+        """These settings with that adapter, made by base_tuning, as their base_adapter."""
+        raise NotImplementedError
 
     @field_validator("init_adapter")
     @classmethod

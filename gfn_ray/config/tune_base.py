@@ -1,4 +1,4 @@
-"""Settings of tuning a base model on whole stories."""
+"""Settings of tuning a base model on whole texts, by itself or ahead of a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,19 @@ from gfn_ray.config.sections import (
 )
 
 
-class TuneBaseJob(Section):
+class TextTuningConfig(Section):
+    """Likelihood tuning of an adapter on whole texts."""
+
+    steps: int = Field(
+        60, ge=0, description="Updates of the base model on whole training texts; 0: none."
+    )
+    batch: int = Field(8, ge=1, description="Texts in one update.")
+    lr: float = Field(3e-4, gt=0, description="AdamW's learning rate, constant.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
+    seed: int = Field(0, ge=0, description="Seed of the adapter and of the texts' order.")
+
+
+class TuneBaseJob(TextTuningConfig):
     """Likelihood tuning of an adapter on whole stories, for --task.base-adapter of infilling.
 
     Training stories are those of infilling; perplexity is measured on its validation stories,
@@ -24,10 +36,6 @@ class TuneBaseJob(Section):
     """
 
     steps: int = Field(60, ge=1, description="Updates.")
-    batch: int = Field(8, ge=1, description="Stories in one update.")
-    lr: float = Field(3e-4, gt=0, description="AdamW's learning rate, constant.")
-    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
-    seed: int = Field(0, ge=0, description="Seed of the adapter and of the stories' order.")
     threads: int = Field(2, ge=1, description="CPU threads.")
     device: Device = Field("auto", description="Where it runs: auto takes CUDA where there is.")
     log_every: int = Field(5, ge=1, description="Updates between two progress lines.")

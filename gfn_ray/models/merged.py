@@ -28,20 +28,24 @@ def merged_model_dir(model: str, adapter: Path, trust_remote_code: bool) -> str:
     another base.
     """
     _check_adapter(model, adapter)
-    where = Path(model)
-    # A directory may be written anew under its name; its files' times tell.
-    files = sorted(where.iterdir()) if where.is_dir() else []
-    stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-    digest = hashlib.sha256(repr((MERGER_VERSION, model, stats)).encode())
+    digest = hashlib.sha256(repr((MERGER_VERSION, fingerprint(model))).encode())
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         digest.update((adapter / name).read_bytes())
     directory = cached_model_dir(
         f"{_PREFIX}{digest.hexdigest()[:10]}",
         f"the base model with {adapter} merged in",
-        sum(file.stat().st_size for file in where.glob("*.safetensors")),
+        sum(file.stat().st_size for file in Path(model).glob("*.safetensors")),
         lambda directory: _merge(model, adapter, directory, trust_remote_code),
     )
     return str(directory)
+
+
+def fingerprint(model: str) -> object:
+    """What tells a resolved model from another, and from an older one in the same directory."""
+    where = Path(model)
+    files = sorted(where.iterdir()) if where.is_dir() else []
+    # A directory may be written anew under its name; its files' times tell.
+    return (model, [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files])
 
 
 def is_merged(model: str) -> bool:

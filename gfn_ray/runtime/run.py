@@ -26,6 +26,7 @@ from gfn_ray.runtime.endings import with_way_on
 from gfn_ray.runtime.run_dir import RunDir
 from gfn_ray.runtime.session import Session
 from gfn_ray.runtime.warm_start import warm_start_references
+from gfn_ray.tasks.story_texts import TunesBase
 from gfn_ray.tasks.task import Task, TaskData, check_data, check_positions
 from gfn_ray.tracking import RunStatus
 from gfn_ray.wording import count
@@ -56,6 +57,7 @@ def run(config: JobConfig, task: Task) -> int:
             if going_on is None:
                 display.message("MLflow now has all of this run")
                 return 0
+        config = _on_tuned_base(config, task, tokenizer, model, positions, display)
         running = _on_merged_base(config, model, display)
         if going_on is None or going_on[1] is None:
             check_initial(running, resolve_model(running.model))
@@ -172,6 +174,24 @@ def _with_absolute_model(config: JobConfig, model: str) -> JobConfig:
     if config.model.name == EMBEDDED or not Path(model).is_dir():
         return config
     return _with_model(config, model)
+
+
+def _on_tuned_base(
+    config: JobConfig,
+    task: Task,
+    tokenizer: Any,
+    model: str,
+    positions: int | None,
+    display: Display,
+) -> JobConfig:
+    """The settings with the base adapter made from the task's texts, where they ask for one."""
+    if config.base_tuning is None or not isinstance(task, TunesBase):
+        return config
+    # It brings in torch, which a run without it leaves to the actors.
+    from gfn_ray.runtime.base_tuning import tuned_base
+
+    texts = task.base_texts(tokenizer, positions)
+    return config.on_base(tuned_base(config, model, texts, display))
 
 
 def _on_merged_base(config: JobConfig, model: str, display: Display) -> JobConfig:

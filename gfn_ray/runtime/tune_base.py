@@ -7,15 +7,12 @@ What it leaves is a run directory like any other, with the adapter that
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from gfn_ray.config import TuneBaseJob
-from gfn_ray.data.stories import Story, load_stories, split
-from gfn_ray.errors import RunFailed, UserError
+from gfn_ray.errors import UserError
 from gfn_ray.evaluation.report import FinalReport, ReportPaths, final_report
 from gfn_ray.models.loading import (
     hide_loading_bars,
@@ -24,14 +21,14 @@ from gfn_ray.models.loading import (
     max_positions,
     resolve_model,
 )
-from gfn_ray.models.spelling import text_ids
 from gfn_ray.policy.adapter import add_adapter, read_adapter, write_adapter
-from gfn_ray.policy.text_tuning import TextTuner, perplexity
-from gfn_ray.runtime.batches import shuffled_batches
+from gfn_ray.policy.text_tuning import perplexity
+from gfn_ray.runtime.base_tuning import finite, updates
 from gfn_ray.runtime.books import open_books
 from gfn_ray.runtime.display import Display, make_display
 from gfn_ray.runtime.endings import writing
 from gfn_ray.runtime.run_dir import RunDir, publish_directory
+from gfn_ray.tasks.story_texts import BaseTexts, story_texts
 from gfn_ray.tasks.task import MetricInfo
 from gfn_ray.tracking import RunStatus, Tracker
 from gfn_ray.trajectory import IntArray
@@ -93,15 +90,10 @@ def _tuned(
         tracker.metrics(named, step)
         return found
 
-    with _finite("before tuning", "the model of --model.name is at fault; give another"):
+    with finite("before tuning", "the model of --model.name is at fault; give another"):
         before = measured("before", 0)
-    lower = f"lower --lr ({config.lr:g})"
-    tuner = TextTuner(model, lr=config.lr, max_grad_norm=config.max_grad_norm)
-    batches = shuffled_batches(train, config.batch, config.seed)
     tuning_started = time.monotonic()
-    for step in range(1, config.steps + 1):
-        with _finite(f"update {step}", lower):
-            found = tuner.step(next(batches))
+    for step, found in updates(config, model, train, "--lr"):
         metrics = {f"train/{name}": value for name, value in found.items()}
         directory.append_metrics({"step": step, "phase": "train", **metrics})
         tracker.metrics(metrics, step)
@@ -109,7 +101,7 @@ def _tuned(
             loss = number(metrics["train/loss"])
             display.phase(f"update {step}/{config.steps} | loss {loss} nats a token")
     tuning_seconds = time.monotonic() - tuning_started
-    with _finite("after tuning", lower):
+    with finite("after tuning", f"lower --lr ({config.lr:g})"):
         after = measured("after", config.steps)
     directory.checkpoints_dir.rmdir()  # of use to a run that can be interrupted half-way
     with publish_directory(directory.adapter_dir) as target:
@@ -135,39 +127,9 @@ def _tuned(
     return final_report(summary, METRICS, [], paths, [use])
 
 
-@contextmanager
-def _finite(when: str, remedy: str) -> Iterator[None]:
-    """Around numbers that must be finite: the run fails, and says what to do, where one is not."""
-    try:
-        yield
-    except FloatingPointError as error:
-        raise RunFailed(f"{when}: {error}; {remedy}") from error
-
-
-def _texts(
-    config: TuneBaseJob, tokenizer: Any, positions: int | None
-) -> tuple[list[IntArray], list[IntArray]]:
-    """Token ids of training and validation stories, in their natural order.
-
-    positions: the longest text in tokens that the model reads, if it says so. Raises UserError
-    for a longer story.
-    """
-    splits = split(load_stories(config.data))
-    for name, part in (("training", splits.train), ("validation", splits.validation)):
+def _texts(config: TuneBaseJob, tokenizer: Any, positions: int | None) -> BaseTexts:
+    texts = story_texts(config.data, tokenizer, positions)
+    for name, part in (("training", texts.train), ("validation", texts.validation)):
         if not part:
             raise UserError(f"none of the stories falls into the {name} split; give more")
-    train, held_out = (
-        [_token_ids(story, tokenizer, positions) for story in part]
-        for part in (splits.train, splits.validation)
-    )
-    return train, held_out
-
-
-def _token_ids(story: Story, tokenizer: Any, positions: int | None) -> IntArray:
-    ids = text_ids(tokenizer, " ".join(story.sentences))
-    if positions is not None and len(ids) > positions:
-        raise UserError(
-            f"story {story.story_id!r} has {len(ids)} tokens, and the model of model.name reads "
-            f"{positions}; leave the story out or choose another model.name"
-        )
-    return ids
+    return texts

@@ -29,6 +29,7 @@ from gfn_ray.rewards.verifier import Verifier
 from gfn_ray.support import BoundedSupport, Support
 from gfn_ray.tasks.base import BaseTask
 from gfn_ray.tasks.infill_target import CopyPenalty, LengthPrior
+from gfn_ray.tasks.story_texts import BaseTexts, story_texts
 from gfn_ray.tasks.task import (
     DIAGNOSTICS,
     MetricInfo,
@@ -63,6 +64,9 @@ class InfillTask(BaseTask[InfillJob]):
             self.support(tokenizer, vocab_size),
             self._reward(tokenizer, queries[0]),
         )
+
+    def base_texts(self, tokenizer: Any, positions: int | None) -> BaseTexts:
+        return story_texts(self._config.data, tokenizer, positions)
 
     def metrics_of(self, one: QueryTexts) -> dict[str, float]:
         given, true = one.query.texts["given"].split("\n"), one.query.texts["reference"]
@@ -110,7 +114,7 @@ class InfillTask(BaseTask[InfillJob]):
     def _target_in_words(self) -> str:
         task = self._config.task
         terms = [" - copy penalty"] if task.copy_penalty else []
-        terms += [" + length prior"] if task.length_prior else []
+        terms += [" + length prior"] if task.length_prior != "none" else []
         return f"log p(z ending | beginning), frozen LM{''.join(terms)}"
 
     @cached_property

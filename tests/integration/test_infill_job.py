@@ -1,9 +1,11 @@
 """The infill job, end to end on real parts: what a run leaves, and how it ends."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +22,16 @@ from gfn_ray.runtime.run_dir import newest_complete
 from gfn_ray.serving.description import read_description
 from gfn_ray.tasks.infill import InfillTask
 from gfn_ray.tasks.references import known_trajectory
-from job_runner import LIMIT, await_output, mlflow_run, run, run_make, start, summary, tiny_flags
+from job_runner import (
+    LIMIT,
+    await_output,
+    mlflow_run,
+    run,
+    run_make,
+    start,
+    summary,
+    tiny_infill_flags,
+)
 from policies import load, lora_trainer
 from processes import actor_processes
 
@@ -71,13 +82,22 @@ SUMMARY = {
 }
 
 
+def default_flags(model, home):
+    """Of `make infill` as it comes: on a base that is tuned first."""
+    return tiny_infill_flags(
+        model, home, tune_base__steps=10, tune_base__lr="1e-2", warm_start__steps=2
+    )
+
+
 @pytest.fixture(scope="module")
 def finished(tiny_dir, tmp_path_factory):
     """One finished asynchronous run by `make infill`: its home and what it printed."""
     home = tmp_path_factory.mktemp("finished")
-    code, out, err = run_make("infill", tiny_flags(tiny_dir, home), home)
-    assert code == 0, err
-    return home, out
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("GFN_RAY_CACHE", str(home / "cache"))
+        code, out, err = run_make("infill", default_flags(tiny_dir, home), home)
+        assert code == 0, err
+        yield home, out
 
 
 def test_the_summary_has_the_same_metrics_before_and_after(finished):
@@ -103,9 +123,26 @@ def test_the_peak_memory_of_every_process_is_told(finished):
 
 def test_the_resolved_settings_are_stored_and_read_back(finished, tiny_dir):
     home, _ = finished
-    given = parse(InfillJob, tiny_flags(tiny_dir, home))
+    given = parse(InfillJob, default_flags(tiny_dir, home))
     stored = parse(InfillJob, ["--config", str(home / "run" / "config.toml")])
-    assert stored == given
+    assert stored == given.on_base(Path(summary(home)["base_adapter"]))
+
+
+def test_the_base_is_tuned_first_and_is_policy_and_reward(finished, tiny_dir):
+    home, out = finished
+    assert "tuning the base model on 214 texts, once: update 10/10 | loss" in out
+    (line,) = [line for line in out.splitlines() if line.startswith("base model tuned on 214")]
+    before, after = re.search(r"validation texts ([\d.,]+), then ([\d.,]+)$", line).groups()
+    assert float(after.replace(",", "")) < 0.8 * float(before.replace(",", ""))
+    written = summary(home)
+    assert written["model"].startswith(str(home / "cache"))
+    ids = torch.arange(10, 30)[None]
+    with torch.no_grad():
+        base, merged = (
+            AutoModelForCausalLM.from_pretrained(path)(ids).logits
+            for path in (tiny_dir, written["model"])
+        )
+    assert not torch.allclose(base, merged, atol=1e-2)
 
 
 def test_every_update_and_both_evaluations_are_in_the_metrics_file(finished):
@@ -200,12 +237,12 @@ def test_the_adapter_is_served_with_the_learners_log_q_inside_the_support(finish
         again = policy.sample(STORY, n=12, seed=1)
     assert [one.token_ids for one in again] == [one.token_ids for one in samples]
 
-    config = parse(InfillJob, tiny_flags(tiny_dir, home))
+    config = parse(InfillJob, tiny_infill_flags(tiny_dir, home))
     tokenizer = AutoTokenizer.from_pretrained(tiny_dir)
     task = InfillTask(config)
     support, query = task.support(tokenizer, len(tokenizer)), task.query(STORY, tokenizer)
     assert all(support.contains(one.token_ids) for one in samples)
-    trainer = lora_trainer(load(tiny_dir), config, support)
+    trainer = lora_trainer(load(summary(home)["model"]), config, support)
     adapter = load_adapter(home / "run" / "adapter")
     weights = {name: torch.from_numpy(array) for name, array in adapter.tensors.items()}
     set_peft_model_state_dict(trainer.model, weights)
@@ -263,7 +300,7 @@ def test_a_synchronous_run_on_a_tuned_base_with_two_of_each_never_lags(
     tuned = json.loads((tmp_path / "tuned" / "summary.json").read_text())
     assert tuned["after"]["perplexity"] < 0.8 * tuned["before"]["perplexity"]
 
-    flags = tiny_flags(
+    flags = tiny_infill_flags(
         tiny_dir,
         tmp_path,
         task__base_adapter=tuned["adapter"],
@@ -317,7 +354,7 @@ def await_line(home, process, text):
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_leaves_a_checkpoint_and_a_killed_mlflow_run(tiny_dir, tmp_path, stop):
-    process = start(tiny_flags(tiny_dir, tmp_path, steps=100_000), tmp_path)
+    process = start(tiny_infill_flags(tiny_dir, tmp_path, steps=100_000), tmp_path)
     try:
         await_line(tmp_path, process, "step 4/")
         process.send_signal(stop)
@@ -332,7 +369,7 @@ def test_a_stopped_run_leaves_a_checkpoint_and_a_killed_mlflow_run(tiny_dir, tmp
 
 
 def test_a_dead_actor_ends_the_run_with_one_clear_error_once_no_restart_is_left(tiny_dir, tmp_path):
-    flags = tiny_flags(tiny_dir, tmp_path, steps=100_000, runtime__max_restarts=0)
+    flags = tiny_infill_flags(tiny_dir, tmp_path, steps=100_000, runtime__max_restarts=0)
     process = start(flags, tmp_path)
     try:
         await_line(tmp_path, process, "step 2/")
@@ -356,7 +393,7 @@ def test_a_dead_actor_ends_the_run_with_one_clear_error_once_no_restart_is_left(
     ],
 )
 def test_a_users_mistake_exits_2_with_one_line(tiny_dir, tmp_path, changes, message):
-    code, _, err = run(tiny_flags(tiny_dir, tmp_path, **changes), tmp_path)
+    code, _, err = run(tiny_infill_flags(tiny_dir, tmp_path, **changes), tmp_path)
     assert code == 2
     (line,) = [line for line in err.splitlines() if line.startswith("error:")]
     assert message in line

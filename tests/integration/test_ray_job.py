@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 import psutil
 import pytest
 
-from job_runner import LIMIT, ROOT, summary, tiny_flags
+from job_runner import LIMIT, ROOT, summary, tiny_infill_flags
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
 
@@ -52,7 +52,7 @@ def listening_addresses() -> set[IPv4Address | IPv6Address]:
 
 
 def test_a_submitted_job_runs_and_every_port_stays_on_loopback(cluster, tiny_dir, tmp_path):
-    flags = " ".join(tiny_flags(tiny_dir, tmp_path))
+    flags = " ".join(tiny_infill_flags(tiny_dir, tmp_path))
     result = make("submit", "JOB=jobs/infill.py", f"ARGS={flags}")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "succeeded" in result.stdout

@@ -100,12 +100,11 @@ def test_terms_add_up_at_terminable_prefixes_and_leave_the_others_alone(data, to
     assert found.final_log_reward < -16
 
 
-def test_by_default_the_target_is_the_frozen_lm_alone(data):
-    assert isinstance(data.reward, LikelihoodReward)
-
-
-def test_settings_choose_the_terms_and_the_words_for_the_reward(tokenizer):
-    task = {"copy_penalty": 5.0, "length_prior": "training"}
-    assert isinstance(load(tokenizer, **task).reward, AdjustedReward)
-    meaning = InfillTask(InfillJob(task=InfillConfig(**task))).metrics["log_reward_mean"].meaning
+def test_settings_choose_the_terms_and_the_words_for_the_reward(tokenizer, data):
+    assert isinstance(data.reward, AdjustedReward)
+    meaning = InfillTask(InfillJob()).metrics["log_reward_mean"].meaning
     assert meaning.endswith("frozen LM - copy penalty + length prior")
+    none = {"copy_penalty": 0.0, "length_prior": "none"}
+    assert isinstance(load(tokenizer, **none).reward, LikelihoodReward)
+    meaning = InfillTask(InfillJob(task=InfillConfig(**none))).metrics["log_reward_mean"].meaning
+    assert meaning.endswith("frozen LM")

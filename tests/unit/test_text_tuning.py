@@ -13,7 +13,8 @@ from gfn_ray.data.stories import load_stories, split
 from gfn_ray.errors import UserError
 from gfn_ray.policy.adapter import add_adapter
 from gfn_ray.policy.text_tuning import TextTuner, negative_log_likelihood, perplexity
-from gfn_ray.runtime.tune_base import _texts, tune_base
+from gfn_ray.runtime.tune_base import tune_base
+from gfn_ray.tasks.story_texts import story_texts
 from makers import random_ids
 from refused_places import change_json
 
@@ -149,7 +150,8 @@ def test_the_test_stories_of_infilling_are_in_neither_part(tiny_dir):
     tokenizer = AutoTokenizer.from_pretrained(tiny_dir)
     config = TuneBaseJob()
     train, held_out = (
-        [tokenizer.decode(ids) for ids in part] for part in _texts(config, tokenizer, None)
+        [tokenizer.decode(ids) for ids in part]
+        for part in story_texts(config.data, tokenizer, None)
     )
     splits = split(load_stories(config.data))
     assert train == [" ".join(story.sentences) for story in splits.train]

@@ -1,0 +1,123 @@
+"""Tuning a base model on whole texts: the updates, and the tuned base that a run begins with.
+
+That base is made once for each model, texts and settings, in this process and before Ray
+starts, and kept in the cache as an adapter beside the perplexities that came of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gfn_ray.config import JobConfig, PolicyConfig, TextTuningConfig
+from gfn_ray.errors import RunFailed
+from gfn_ray.models.cache import cached_model_dir
+from gfn_ray.models.loading import load_causal_lm
+from gfn_ray.models.merged import fingerprint
+from gfn_ray.policy.adapter import add_adapter, read_adapter, write_adapter
+from gfn_ray.policy.text_tuning import TextTuner, perplexity
+from gfn_ray.runtime.batches import shuffled_batches
+from gfn_ray.runtime.display import Display
+from gfn_ray.tasks.story_texts import BaseTexts
+from gfn_ray.trajectory import IntArray
+from gfn_ray.wording import count, number
+
+TUNER_VERSION = 1  # part of the directory's name: raise it when the same settings tune otherwise
+RECORD = "tuning.json"
+
+
+def tuned_base(config: JobConfig, model: str, texts: BaseTexts, display: Display) -> Path:
+    """Directory of the adapter that tunes a resolved model on these texts; made on first use.
+
+    The adapter has the default rank and scale, whatever the policy's are, so that runs that
+    differ in those share a base.
+    """
+    tuning = config.base_tuning
+    assert tuning is not None
+    policy = PolicyConfig(lora_targets=config.policy.lora_targets)
+    key = [TUNER_VERSION, fingerprint(model), tuning.model_dump(), policy.model_dump()]
+    digest = hashlib.sha256(repr(key).encode())
+    for part in texts:
+        for text in part:
+            digest.update(b"|" + text.astype("<i8").tobytes())
+    directory = cached_model_dir(
+        f"tuned-{digest.hexdigest()[:10]}",
+        f"the base model tuned on {count(len(texts.train), 'text')}",
+        sum(file.stat().st_size for file in Path(model).glob("*.safetensors")) // 8,
+        lambda directory: _tune(config, tuning, policy, model, texts, display, directory),
+    )
+    _tell(json.loads((directory / RECORD).read_text(encoding="utf-8")), display)
+    return directory
+
+
+def updates(
+    config: TextTuningConfig, model: Any, texts: Sequence[IntArray], flag: str
+) -> Iterator[tuple[int, dict[str, float]]]:
+    """The number of each update, from 1, and its metrics, as soon as it is done.
+
+    flag: of the learning rate. Raises RunFailed where a number is not finite.
+    """
+    tuner = TextTuner(model, lr=config.lr, max_grad_norm=config.max_grad_norm)
+    batches = shuffled_batches(texts, config.batch, config.seed)
+    for step in range(1, config.steps + 1):
+        with finite(f"update {step}", f"lower {flag} ({config.lr:g})"):
+            found = tuner.step(next(batches))
+        yield step, found
+
+
+@contextmanager
+def finite(when: str, remedy: str) -> Iterator[None]:
+    """Around numbers that must be finite: the run fails, and says what to do, where one is not."""
+    try:
+        yield
+    except FloatingPointError as error:
+        raise RunFailed(f"{when}: {error}; {remedy}") from error
+
+
+def _tune(
+    config: JobConfig,
+    tuning: TextTuningConfig,
+    policy: PolicyConfig,
+    path: str,
+    texts: BaseTexts,
+    display: Display,
+    directory: Path,
+) -> None:
+    torch.set_num_threads(len(os.sched_getaffinity(0)))  # nothing else of this run works yet
+    cuda = config.runtime.device != "cpu" and torch.cuda.is_available()
+    trusted = config.model.trust_remote_code
+    base = load_causal_lm(path, "float32", "cuda" if cuda else "cpu", trusted)
+    model = add_adapter(base, policy, tuning.seed)
+    title = f"tuning the base model on {count(len(texts.train), 'text')}, once"
+    display.phase(title)
+    record: dict[str, Any] = {"texts": len(texts.train), "validation_texts": len(texts.validation)}
+
+    def measure(when: str, remedy: str) -> None:
+        if texts.validation:
+            with finite(f"{when} tuning", remedy):
+                record[when] = perplexity(model, texts.validation, tuning.batch)
+
+    measure("before", "the model of --model.name is at fault; give another")
+    for step, found in updates(tuning, model, texts.train, "--tune-base.lr"):
+        if step % config.runtime.log_every == 0:
+            loss = number(found["loss"])
+            display.phase(f"{title}: update {step}/{tuning.steps} | loss {loss} nats a token")
+    measure("after", f"lower --tune-base.lr ({tuning.lr:g})")
+    write_adapter(read_adapter(model, 1), directory)
+    (directory / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+def _tell(record: dict[str, Any], display: Display) -> None:
+    line = f"base model tuned on {count(record['texts'], 'text')}"
+    if record["validation_texts"]:
+        before, after = number(record["before"]), number(record["after"])
+        held_out = count(record["validation_texts"], "validation text")
+        line += f": perplexity of {held_out} {before}, then {after}"
+    display.message(line)
