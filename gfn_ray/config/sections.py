@@ -148,7 +148,9 @@ class ReplayConfig(Section):
     capacity: int = Field(20_000, ge=1, description="Trajectories kept in all.")
     per_query: int = Field(64, ge=1, description="Trajectories kept for one query.")
     priority: Literal["log_reward", "loss", "uniform"] = Field(
-        "log_reward", description="What makes a trajectory likely to be replayed."
+        "log_reward",
+        description="What makes a trajectory likelier to be replayed than others of its query; "
+        "queries weigh the same.",
     )
     alpha: float = Field(
         0.25, ge=0, description="Sharpness of the priority: 0 is uniform; weight = score ** alpha."
@@ -156,7 +158,8 @@ class ReplayConfig(Section):
     recency: float = Field(
         0.1,
         ge=0,
-        description="Preference for new trajectories: weights double every 1/recency versions.",
+        description="Preference for new trajectories, and for queries by their newest: weights "
+        "double every 1/recency versions.",
     )
     edit_distance: int = Field(
         0, ge=0, description="Trajectories of a query this few token edits apart are duplicates."

@@ -4,10 +4,11 @@ Owns admission, de-duplication, eviction and sampling, all seeded: the same call
 the same batches. Holds log-rewards untempered, as they come. Does not own the pace of
 learning (`RateLimiter`), the Ray actor around it, or what a loss is. Never blocks.
 
-Sampling has two levels, first queries, then trajectories of each. The mass of a query is
-the *mean* weight of its eligible trajectories, so that a query does not come up more
-often for holding more of them. Masses are brought up to date when a batch is drawn, for
-queries in which anything changed since.
+Sampling has two levels. Queries are drawn first: every eligible one weighs the same, but
+for recency, 2 ** (recency * version of its newest eligible trajectory). Then trajectories
+of each, by priority; so no query comes up more often for how many it holds, how far their
+rewards or losses spread, or how high they are. Masses are brought up to date when a batch
+is drawn, for queries in which anything changed since.
 """
 
 from __future__ import annotations
@@ -157,8 +158,6 @@ class ReplayBuffer:
         stored = (self._entries.generation[at] == tags) & (self._entries.query_row[at] >= 0)
         self._largest_loss = max(self._largest_loss or 0.0, float(values.max()))
         self._entries.set_losses(at[stored], values[stored])
-        if self._config.priority == "loss":
-            self._changed_rows.update(self._entries.query_row[at[stored]].tolist())
         return int(stored.sum())
 
     def stats(self) -> dict[str, float]:

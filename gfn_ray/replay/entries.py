@@ -6,7 +6,8 @@ its slot. Which query holds which slots is the query index's business.
 Weights are kept as logarithms, log w = alpha * log score + recency * ln 2 * version.
 That is forward decay: instead of halving every old weight when the version advances,
 new ones are written larger, so that a stored weight never has to be touched. As a
-logarithm it does not overflow at any version; `QueryMasses` re-centres before exp.
+logarithm it does not overflow at any version; `QueryMasses` re-centres before exp. Within
+a query entries are drawn by weight; between queries recency alone counts (`log_masses`).
 """
 
 from __future__ import annotations
@@ -171,28 +172,21 @@ class EntryTable:
         return int(lowest[self.arrival[lowest].argmin()])
 
     def log_masses(self, slots: IndexArray, sizes: IndexArray) -> WeightArray:
-        """Log of the mean weight over eligible entries, a value a query.
+        """Log mass of each of Q queries: how recent its newest eligible entry is, nothing else.
 
         slots [N]: entries, query after query. sizes [Q]: how many each query has, none
         of them none. -inf where fewer than SMALLEST_GROUP entries are eligible.
 
-        With priority `log_reward` the score of an entry is R / (best R of the query).
-        Best is meant among the eligible: a best one sampled out would otherwise drag
-        the mass of its query down by orders of magnitude until it is evicted.
+        Weights have no part in it. Their sum grows with the number of entries and their mean
+        falls as they spread, so that by either the least settled queries would get the fewest
+        updates. Nor has the age of other entries, of which there are more where more is kept.
         """
         starts = np.cumsum(sizes) - sizes
         eligible = self.eligible(slots)
         counts = np.add.reduceat(eligible.astype(np.int64), starts)
-        log_weight = np.where(eligible, self.log_weight[slots], -np.inf)
-        peak = np.maximum.reduceat(log_weight, starts)
-        peak = np.where(np.isneginf(peak), 0.0, peak)
-        sums = np.add.reduceat(np.exp(log_weight - np.repeat(peak, sizes)), starts)
-        sampled = counts >= SMALLEST_GROUP
-        log_mean = peak + np.log(np.where(sampled, sums / np.maximum(counts, 1), 1.0))
-        if self._priority == "log_reward":
-            best = np.where(eligible, self.log_reward[slots], -np.inf)
-            log_mean -= self._alpha * np.where(sampled, np.maximum.reduceat(best, starts), 0.0)
-        return np.where(sampled, log_mean, -np.inf)
+        versions = np.where(eligible, self.recency_version[slots], 0)
+        newest = np.maximum.reduceat(versions, starts)
+        return np.where(counts >= SMALLEST_GROUP, self._log_growth * newest, -np.inf)
 
     def stored(self) -> IndexArray:
         """Occupied slots [N]."""
@@ -245,8 +239,7 @@ class EntryTable:
         """Log weights of entries [N], or of one."""
         log_score: Any
         if self._priority == "log_reward":
-            # The best of the query is left out: a common factor within it, and log_masses
-            # takes it off where queries are compared.
+            # Weights of one query alone are ever compared, so R need not be normalised.
             log_score = log_reward
         elif self._priority == "loss":
             log_score = np.log(np.abs(loss) + LOSS_FLOOR)

@@ -91,7 +91,7 @@ def test_frequencies_follow_query_mass_times_weight(priority: str) -> None:
     for query in REWARDS:
         w = weights(priority, query, alpha, recency)
         for token, share in enumerate(w / w.sum()):
-            expected[query, token] = w.mean() * share
+            expected[query, token] = 2 ** (recency * max(VERSIONS[query])) * share
     counts = Counter(names(replay.sample(1, 1, 3))[0] for _ in range(DRAWS))
     assert_frequencies(counts, expected)
 
@@ -108,19 +108,54 @@ def test_within_a_query_the_draw_is_weighted_and_without_replacement() -> None:
     assert_frequencies(counts, expected)
 
 
-def test_a_query_is_not_favoured_for_holding_more_entries() -> None:
-    replay = buffer(priority="uniform", recency=0)
-    replay.add([trajectory("many", i) for i in range(48)] + [trajectory("few", i) for i in (0, 1)])
-    counts = Counter(names(replay.sample(1, 1, 0))[0][0] for _ in range(DRAWS))
-    assert_frequencies(counts, {"many": 1.0, "few": 1.0})
+# Of two queries: how many z each holds, and the standard deviation and mean of their log R.
+UNLIKE = {
+    "number": ((64, 8.0, 0.0), (8, 8.0, 0.0)),
+    "spread": ((32, 8.0, 0.0), (32, 1.0, 0.0)),
+    "level": ((16, 4.0, -500.0), (16, 4.0, 0.0)),
+    "all three": ((64, 12.0, -90.0), (2, 0.5, 0.0)),
+}
 
 
-def test_the_reward_scale_of_a_query_does_not_favour_it() -> None:
-    replay = buffer(priority="log_reward", alpha=1.0, recency=0)
-    replay.add([trajectory("easy", i, -i) for i in range(3)])
-    replay.add([trajectory("hard", i, -500 - i) for i in range(3)])
+@pytest.mark.parametrize("alpha", [0.25, 2.0])
+@pytest.mark.parametrize("priority", ["uniform", "log_reward", "loss"])
+@pytest.mark.parametrize("unlike", UNLIKE)
+def test_queries_are_drawn_alike_whatever_they_hold(
+    unlike: str, priority: str, alpha: float
+) -> None:
+    rng = np.random.default_rng(0)
+    replay = buffer(capacity=200, per_query=64, priority=priority, alpha=alpha)
+    for query, (n, spread, level) in zip("ab", UNLIKE[unlike], strict=True):
+        rewards = rng.normal(level, spread, size=n)
+        replay.add([trajectory(query, i, reward) for i, reward in enumerate(rewards)])
+    batch = replay.sample(2, 64, 0)
+    assert batch is not None
+    losses = [one.final_log_reward**2 for one in batch.trajectories]
+    replay.update_priorities(batch.slots, batch.generations, losses)
     counts = Counter(names(replay.sample(1, 1, 0))[0][0] for _ in range(DRAWS))
-    assert_frequencies(counts, {"easy": 1.0, "hard": 1.0})
+    assert_frequencies(counts, {"a": 1.0, "b": 1.0})
+
+
+@pytest.mark.parametrize("priority", ["uniform", "log_reward", "loss"])
+def test_recency_prefers_a_query_by_its_newest_entry_and_not_by_the_others(priority: str) -> None:
+    replay = buffer(priority=priority, alpha=1.0, recency=0.5)
+    replay.add([trajectory("a", i, -float(i), version=0) for i in range(40)])
+    replay.add([trajectory("a", 40, -900.0, version=4)])
+    replay.add([trajectory("b", i, -100.0, version=2) for i in range(2)])
+    replay.add([trajectory("c", i, version=0) for i in range(9)])
+    counts = Counter(names(replay.sample(1, 1, 4))[0][0] for _ in range(DRAWS))
+    assert_frequencies(counts, {"a": 4.0, "b": 2.0, "c": 1.0})
+
+
+def test_an_entry_that_was_sampled_out_makes_its_query_no_newer() -> None:
+    picks: Counter = Counter()
+    for seed in range(300):
+        replay = buffer(seed, recency=0.5, max_times_sampled=1)
+        replay.add([trajectory("a", i, version=9) for i in range(2)])
+        replay.sample(1, 2, 9)
+        replay.add([trajectory(q, i, version=v) for q, v in (("a", 2), ("b", 4)) for i in (2, 3)])
+        picks[names(replay.sample(1, 1, 9))[0][0]] += 1
+    assert_frequencies(picks, {"a": 1.0, "b": 2.0})
 
 
 def test_a_query_keeps_its_mass_when_its_best_is_sampled_out() -> None:
