@@ -28,13 +28,11 @@ from gfn_ray.replay.query_masses import QueryMasses
 from gfn_ray.replay.sum_tree import IndexArray
 from gfn_ray.trajectory import Trajectory
 
-# Loss that an entry is taken to have before any loss was reported, in nats squared.
-FIRST_LOSS = 1.0
+_NO_LOSS = float("nan")  # of an entry that no update has read yet
 
 _COUNTERS = (
     "_version",
     "_arrivals",
-    "_largest_loss",
     "_inserted",
     "_duplicates",
     "_evicted",
@@ -66,7 +64,6 @@ class ReplayBuffer:
         self._free_slots = list(range(config.capacity - 1, -1, -1))
         self._version = newest_version
         self._arrivals = 0
-        self._largest_loss: float | None = None
         self._inserted = self._duplicates = self._evicted = self._sampled = 0
 
     def __len__(self) -> int:
@@ -156,8 +153,7 @@ class ReplayBuffer:
         if at.size == 0:
             return 0
         stored = (self._entries.generation[at] == tags) & (self._entries.query_row[at] >= 0)
-        self._largest_loss = max(self._largest_loss or 0.0, float(values.max()))
-        self._entries.set_losses(at[stored], values[stored])
+        self._entries.loss[at[stored]] = values[stored]
         return int(stored.sum())
 
     def stats(self) -> dict[str, float]:
@@ -198,7 +194,7 @@ class ReplayBuffer:
     def _insert(self, trajectory: Trajectory) -> None:
         slot = self._free_slots.pop()
         row = self._queries.add(trajectory.query_id, slot, trajectory.token_ids)
-        self._write(slot, trajectory, row, self._recency_version(trajectory), self._new_loss())
+        self._write(slot, trajectory, row, self._recency_version(trajectory), _NO_LOSS)
 
     def _merge(self, slot: int, new: Trajectory) -> None:
         """Join a trajectory to its stored duplicate: the better one stays, as if sampled now."""
@@ -214,7 +210,7 @@ class ReplayBuffer:
             # Another z, near the old one: a loss still on its way is not about it.
             self._queries.exchange(new.query_id, slot, old.token_ids, new.token_ids)
             self._entries.generation[slot] += 1
-            loss = self._new_loss()
+            loss = _NO_LOSS
         recency = max(self._recency_version(new), int(self._entries.recency_version[slot]))
         self._write(slot, kept, int(self._entries.query_row[slot]), recency, loss)
         self._queries.touch(new.query_id)
@@ -262,9 +258,9 @@ class ReplayBuffer:
         slots, sizes = self._queries.segments(rows)
         eligible = self._entries.eligible(slots)
         slots, owner = slots[eligible], np.repeat(np.arange(len(rows)), sizes)[eligible]
-        keys = self._entries.log_weight[slots] + self._rng.gumbel(size=len(slots))
-        order = np.lexsort((-keys, owner))
         firsts = np.searchsorted(owner, np.arange(len(rows)))
+        keys = self._entries.log_weights(slots, firsts) + self._rng.gumbel(size=len(slots))
+        order = np.lexsort((-keys, owner))
         rank = np.arange(len(slots)) - firsts[owner]
         chosen: IndexArray = slots[order[rank < per_query]]
         return chosen
@@ -273,9 +269,6 @@ class ReplayBuffer:
         """A seed has no policy version of its own and counts as new when added."""
         seed = trajectory.policy_version < 0
         return self._version if seed else trajectory.policy_version
-
-    def _new_loss(self) -> float:
-        return FIRST_LOSS if self._largest_loss is None else self._largest_loss
 
 
 def _check_scored(trajectory: Trajectory) -> None:

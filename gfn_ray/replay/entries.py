@@ -3,11 +3,11 @@
 Owns the priority weight of an entry, whether it may be sampled, and the generation of
 its slot. Which query holds which slots is the query index's business.
 
-Weights are kept as logarithms, log w = alpha * log score + recency * ln 2 * version.
-That is forward decay: instead of halving every old weight when the version advances,
-new ones are written larger, so that a stored weight never has to be touched. As a
-logarithm it does not overflow at any version; `QueryMasses` re-centres before exp. Within
-a query entries are drawn by weight; between queries recency alone counts (`log_masses`).
+Weights are logarithms, log w = alpha * log score + recency * ln 2 * version. That is forward
+decay: instead of halving every old weight when the version advances, new ones are larger. As
+a logarithm it does not overflow at any version; `QueryMasses` re-centres before exp. Weights
+of one query alone are compared (`log_weights`); between queries recency alone counts
+(`log_masses`).
 """
 
 from __future__ import annotations
@@ -41,7 +41,6 @@ _COLUMNS = (
     "length",
     "log_reward",
     "loss",
-    "log_weight",
 )
 
 
@@ -54,6 +53,7 @@ class EntryTable:
         one that no gate shuts out, until a policy version has written the same z.
     recency_version: policy version of the entry, for a seed the one current at its adding.
     arrival: running number of the latest add that wrote the entry; it breaks ties.
+    loss: the latest that was reported of it, in size; NaN where none was yet.
     """
 
     def __init__(self, config: ReplayConfig) -> None:
@@ -68,7 +68,6 @@ class EntryTable:
         self.length: IndexArray = np.zeros(capacity, dtype=np.int64)
         self.log_reward: WeightArray = np.zeros(capacity)
         self.loss: WeightArray = np.zeros(capacity)
-        self.log_weight: WeightArray = np.zeros(capacity)
         self._priority = config.priority
         self._alpha = config.alpha
         self._log_growth = config.recency * float(np.log(2.0))
@@ -111,9 +110,8 @@ class EntryTable:
         self.times_sampled[slot] = 0
         self.arrival[slot] = arrival
         self.length[slot] = len(trajectory)
-        self.log_reward[slot] = log_reward = trajectory.final_log_reward
+        self.log_reward[slot] = trajectory.final_log_reward
         self.loss[slot] = loss
-        self.log_weight[slot] = self._weighed(log_reward, loss, version)
         self._held_by_times[0] += 1
         self._tokens += len(trajectory)
 
@@ -130,13 +128,6 @@ class EntryTable:
         self.times_sampled[slots] += 1
         self._held_by_times.subtract(before)
         self._held_by_times.update({times + 1: held for times, held in before.items()})
-
-    def set_losses(self, slots: IndexArray, losses: WeightArray) -> None:
-        """Record the latest losses [N] of slots [N]."""
-        self.loss[slots] = losses
-        self.log_weight[slots] = self._weighed(
-            self.log_reward[slots], losses, self.recency_version[slots]
-        )
 
     def move_gate(self, oldest_version: int) -> IndexArray:
         """Shut out policy versions below `oldest_version`; rows [N] of the queries affected.
@@ -167,9 +158,31 @@ class EntryTable:
         useless = ~self.eligible(held)
         if useless.any():
             held = held[useless]
-        weights = self.log_weight[held]
+        weights = self.log_weights(held, np.zeros(1, dtype=np.int64))
         lowest = held[weights == weights.min()]
         return int(lowest[self.arrival[lowest].argmin()])
+
+    def log_weights(self, slots: IndexArray, starts: IndexArray) -> WeightArray:
+        """Log weights [N] of entries, to be compared with others of their query alone.
+
+        slots [N]: entries, query after query. starts [Q]: where each of the queries begins;
+        none is empty.
+
+        With priority `loss`, an entry of which no loss is known counts as the largest of those
+        it is compared with, so that it comes up soon. Nothing remembers a larger one: once the
+        loss of that entry falls, or the entry is gone, nobody counts as much any more.
+        """
+        recency = self._log_growth * self.recency_version[slots]
+        if self._priority == "uniform":
+            return recency
+        if self._priority == "log_reward":
+            return self._alpha * self.log_reward[slots] + recency
+        losses = self.loss[slots]
+        known = ~np.isnan(losses)
+        largest = np.maximum.reduceat(np.where(known, losses, 0.0), starts)
+        sizes = np.diff(starts, append=len(slots))
+        losses = np.where(known, losses, np.repeat(largest, sizes))
+        return self._alpha * np.log(losses + LOSS_FLOOR) + recency
 
     def log_masses(self, slots: IndexArray, sizes: IndexArray) -> WeightArray:
         """Log mass of each of Q queries: how recent its newest eligible entry is, nothing else.
@@ -234,18 +247,6 @@ class EntryTable:
         """Take an entry that is about to go, or to be written over, out of the running counts."""
         self._held_by_times[int(self.times_sampled[slot])] -= 1
         self._tokens -= int(self.length[slot])
-
-    def _weighed(self, log_reward: Any, loss: Any, version: Any) -> Any:
-        """Log weights of entries [N], or of one."""
-        log_score: Any
-        if self._priority == "log_reward":
-            # Weights of one query alone are ever compared, so R need not be normalised.
-            log_score = log_reward
-        elif self._priority == "loss":
-            log_score = np.log(np.abs(loss) + LOSS_FLOOR)
-        else:
-            log_score = 0.0
-        return self._alpha * log_score + self._log_growth * version
 
 
 def _owned(trajectory: Trajectory) -> Trajectory:

@@ -64,7 +64,7 @@ class Entry:
     version: int
     recency: int
     arrival: int
-    loss: float
+    loss: float | None = None
     times: int = 0
 
 
@@ -78,7 +78,6 @@ class Model:
         self.reached: dict[str, int] = {}  # when each query came to its present size
         self.version = self.clock = 0
         self.oldest = -math.inf
-        self.largest_loss: float | None = None
 
     def of(self, query: str) -> list[Entry]:
         return [one for one in self.entries if one.query == query]
@@ -87,20 +86,24 @@ class Model:
         limit = self.config.max_times_sampled or math.inf
         return one.times < limit and (one.version == -1 or one.version >= self.oldest)
 
-    def weight(self, one: Entry) -> float:
+    def weight(self, one: Entry, others: list[Entry]) -> float:
         """score ** alpha * recency, but for the factor that a query's entries share."""
+        largest = max((other.loss for other in others if other.loss is not None), default=0.0)
         score = {
             "uniform": 1.0,
             "log_reward": math.exp(one.reward),
-            "loss": one.loss + 1e-3,
+            "loss": (largest if one.loss is None else one.loss) + 1e-3,
         }[self.config.priority]
         return float(score**self.config.alpha * 2 ** (self.config.recency * one.recency))
 
     def evict(self, query: str) -> None:
-        def rank(one: Entry) -> tuple[bool, float, int]:
-            return self.eligible(one), self.weight(one), one.arrival
+        held = self.of(query)
+        held = [one for one in held if not self.eligible(one)] or held
 
-        self.entries.remove(min(self.of(query), key=rank))
+        def rank(one: Entry) -> tuple[float, int]:
+            return self.weight(one, held), one.arrival
+
+        self.entries.remove(min(held, key=rank))
         self.reached[query] = self.clock
 
     def victim(self) -> str:
@@ -114,7 +117,6 @@ class Model:
         """Whether it was a duplicate, and whether something was evicted for it."""
         self.version = max(self.version, new.policy_version)
         recency = self.version if new.policy_version < 0 else new.policy_version
-        loss = 1.0 if self.largest_loss is None else self.largest_loss
         tokens, evicted = tuple(new.token_ids.tolist()), False
         same = [one for one in self.of(new.query_id) if one.tokens == tokens]
         self.clock += 1
@@ -140,7 +142,6 @@ class Model:
                     new.policy_version,
                     recency,
                     self.clock,
-                    loss,
                 )
             )
             self.reached[new.query_id] = self.clock
@@ -222,7 +223,6 @@ def check_sample(replay: ReplayBuffer, model: Model, data: st.DataObject) -> Non
     assert replay.update_priorities(batch.slots[:n], batch.generations[:n], losses) == n
     for one, loss in zip(sampled, losses, strict=False):
         one.loss = loss
-        model.largest_loss = max(model.largest_loss or 0.0, loss)
 
 
 @settings(max_examples=120)

@@ -194,29 +194,65 @@ def test_versions_may_advance_for_ever() -> None:
     assert outweighed == {"q0", "q1", "q2"}  # drawn once nothing else is left
 
 
-def test_new_entries_take_the_largest_loss_seen() -> None:
-    replay = buffer(priority="loss", alpha=1.0, recency=0)
-    replay.add([trajectory("q", 0), trajectory("q", 1)])
-    batch = replay.sample(1, 2, 0)
+def report(replay: ReplayBuffer, losses: dict[tuple[str, int], float], current: int = 0) -> None:
+    """Report losses of entries, each named by its query and its one token."""
+    batch = replay.sample(100, 100, current)
     assert batch is not None
-    losses = [{0: -8.0, 1: 4.0}[token] for _, token in names(batch)]  # size counts, not sign
-    replay.update_priorities(batch.slots, batch.generations, losses)
-    replay.add([trajectory("q", 2)])
-    counts = Counter(names(replay.sample(1, 1, 0))[0][1] for _ in range(DRAWS))
-    assert_frequencies(counts, {0: 8.001, 1: 4.001, 2: 8.001})
+    at = [i for i, name in enumerate(names(batch)) if name in losses]
+    reported = [losses[names(batch)[i]] for i in at]
+    taken = replay.update_priorities(batch.slots[at], batch.generations[at], reported)
+    assert taken == len(losses)
+
+
+def within(replay: ReplayBuffer, query: str = "q", current: int = 0) -> Counter:
+    """How often each entry of a query is drawn first."""
+    drawn = [names(replay.sample(1, 1, current))[0] for _ in range(DRAWS)]
+    return Counter(token for of, token in drawn if of == query)
+
+
+def test_an_entry_without_a_loss_counts_as_the_largest_of_its_query() -> None:
+    replay = buffer(priority="loss", alpha=1.0, recency=0)
+    replay.add([trajectory("q", i) for i in range(3)])
+    report(replay, {("q", 0): -8.0, ("q", 1): 4.0})  # size counts, not sign
+    replay.add([trajectory("q", 3)])
+    assert_frequencies(within(replay), {0: 8.001, 1: 4.001, 2: 8.001, 3: 8.001})
+
+
+def test_where_no_loss_is_known_entries_are_drawn_alike() -> None:
+    replay = buffer(priority="loss", alpha=1.0, recency=0)
+    replay.add([trajectory("q", i) for i in range(4)])
+    assert_frequencies(within(replay), dict.fromkeys(range(4), 1.0))
+
+
+def test_a_huge_loss_counts_no_longer_than_it_stands() -> None:
+    replay = buffer(priority="loss", alpha=1.0, recency=0)
+    replay.add([trajectory(query, i) for query in "qr" for i in range(3)])
+    report(replay, {("q", 0): 1e4, ("q", 1): 3.0})
+    replay.add([trajectory("q", 3), trajectory("r", 3)])
+    report(replay, {("r", 0): 1.0, ("r", 1): 2.0})
+    # Another query's huge loss is nothing to those of this one that have none yet.
+    assert_frequencies(within(replay, "r"), {0: 1.001, 1: 2.001, 2: 2.001, 3: 2.001})
+    report(replay, {("q", 0): 1.0})
+    assert_frequencies(within(replay), {0: 1.001, 1: 3.001, 2: 3.001, 3: 3.001})
+
+
+def test_a_huge_loss_that_may_not_be_sampled_counts_no_longer() -> None:
+    replay = buffer(priority="loss", alpha=1.0, recency=0, max_staleness=1)
+    replay.add([trajectory("q", i, version=0) for i in (0, 1)])
+    report(replay, {("q", 0): 1e4, ("q", 1): 1e4})
+    replay.add([trajectory("q", i, version=5) for i in (2, 3, 4)])
+    report(replay, {("q", 2): 1.0, ("q", 3): 2.0}, current=5)
+    assert_frequencies(within(replay, current=5), {2: 1.001, 3: 2.001, 4: 2.001})
 
 
 def test_a_near_duplicate_that_takes_a_slot_counts_as_new() -> None:
     replay = buffer(priority="loss", alpha=1.0, recency=0, edit_distance=1)
-    replay.add([trajectory("q", 0)])
-    replay.update_priorities([0], [0], [8.0])
-    replay.update_priorities([0], [0], [2.0])
+    longer = replace(trajectory("q", 9), token_ids=np.array([7, 8, 9], dtype=np.int32))
+    replay.add([trajectory("q", 0), longer])
+    report(replay, {("q", 0): 2.0, ("q", 7): 8.0})
     replay.add([trajectory("q", 1, reward=1.0)])  # one edit away and better
     assert replay.stats()["duplicates"] == 1
-    longer = replace(trajectory("q", 9), token_ids=np.array([7, 8, 9], dtype=np.int32))
-    replay.add([longer])
-    counts = Counter(names(replay.sample(1, 1, 0))[0][1] for _ in range(DRAWS))
-    assert_frequencies(counts, {1: 1.0, 7: 1.0})
+    assert_frequencies(within(replay), {1: 1.0, 7: 1.0})
 
 
 def test_alpha_zero_is_uniform_whatever_the_rewards() -> None:
