@@ -10,7 +10,7 @@ is the empty prefix.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -116,6 +116,20 @@ class Trajectory:
             )
         rewards = np.where(self.terminable, rewards, np.float32(np.nan))
         return Trajectory(**{**self.to_wire(), "log_reward": rewards})
+
+    def sampled_as(self, other: Trajectory) -> Trajectory:
+        """This z and its log R, with all that tells how the other one was sampled. The engine's
+        numbers are about the other one's z: they come along where that is the same."""
+        same = np.array_equal(self.token_ids, other.token_ids)
+        return replace(
+            self,
+            policy_version=other.policy_version,
+            proposal=other.proposal,
+            temperature=other.temperature,
+            epsilon=other.epsilon,
+            sampler_log_pf=other.sampler_log_pf if same else float("nan"),
+            sampler_log_stop=other.sampler_log_stop if same else float("nan"),
+        )
 
     def to_wire(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}

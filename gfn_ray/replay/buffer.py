@@ -14,7 +14,6 @@ is drawn, for queries in which anything changed since.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -197,14 +196,12 @@ class ReplayBuffer:
         self._write(slot, trajectory, row, self._recency_version(trajectory), _NO_LOSS)
 
     def _merge(self, slot: int, new: Trajectory) -> None:
-        """Join a trajectory to its stored duplicate: the better one stays, as if sampled now."""
+        """Join a trajectory to its stored duplicate: the better one stays, sampled as the newer
+        one was, as if now."""
         old = self._entries.held(slot)
         better = max(new, old, key=lambda one: (one.final_log_reward, one.policy_version))
-        version = max(new.policy_version, old.policy_version)
-        kept = better
-        if better.policy_version < version:
-            # The engine's log-probability belongs to the version that gave way.
-            kept = replace(better, policy_version=version, sampler_log_pf=float("nan"))
+        newer = max(better, new, old, key=lambda one: one.policy_version)
+        kept = better if newer is better else better.sampled_as(newer)
         loss = float(self._entries.loss[slot])
         if better is new and not np.array_equal(new.token_ids, old.token_ids):
             # Another z, near the old one: a loss still on its way is not about it.

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import weakref
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -271,14 +271,62 @@ def test_a_duplicate_takes_no_slot_and_the_better_reward_is_kept(rewards: tuple)
     assert replay.stats()["duplicates"] == 1
 
 
-@pytest.mark.parametrize("versions", [(3, 7), (7, 3), (-1, 7), (7, -1)])
-def test_a_duplicate_takes_the_newer_version_but_not_its_log_probability(versions: tuple) -> None:
-    replay = buffer()
-    first, second = versions
-    replay.add([trajectory(reward=-1.0, version=first), trajectory(reward=-9.0, version=second)])
+OF_Z = {"query_id", "token_ids", "tool_mask", "terminable", "log_reward", "stopped"}
+OF_SAMPLING = {"policy_version", "proposal", "temperature", "epsilon"}
+OF_BOTH = {"sampler_log_pf", "sampler_log_stop"}
+
+
+def test_every_field_of_a_trajectory_tells_of_z_or_of_how_it_was_sampled() -> None:
+    assert OF_Z | OF_SAMPLING | OF_BOTH == {field.name for field in fields(Trajectory)}
+
+
+@pytest.mark.parametrize("better_is_newer", [True, False])
+@pytest.mark.parametrize("better_comes_first", [True, False])
+@pytest.mark.parametrize("same_z", [True, False])
+@pytest.mark.parametrize("older", [-1, 3])
+def test_a_duplicate_is_the_better_z_sampled_as_the_newer_one_was(
+    better_is_newer: bool, better_comes_first: bool, same_z: bool, older: int
+) -> None:
+    better = Trajectory(
+        query_id="q",
+        token_ids=np.array([1, 2], dtype=np.int32),
+        tool_mask=np.array([False, True]),
+        terminable=np.array([False, True, True]),
+        policy_version=7 if better_is_newer else older,
+        proposal="policy",
+        temperature=1.0,
+        epsilon=0.0,
+        stopped=True,
+        sampler_log_pf=-2.0,
+        sampler_log_stop=-0.5,
+        log_reward=np.array([np.nan, -3.0, -1.0], dtype=np.float32),
+    )
+    worse = Trajectory(
+        query_id="q",
+        token_ids=np.array([1, 2 if same_z else 9], dtype=np.int32),
+        tool_mask=np.array([False, False]),
+        terminable=np.array([False, False, True]),
+        policy_version=older if better_is_newer else 7,
+        proposal="epsilon",
+        temperature=1.5,
+        epsilon=0.1,
+        stopped=False,
+        sampler_log_pf=-4.0,
+        sampler_log_stop=-0.25,
+        log_reward=np.array([np.nan, np.nan, -9.0], dtype=np.float32),
+    )
+    replay = buffer(edit_distance=1)
+    for one in (better, worse) if better_comes_first else (worse, better):
+        replay.add([one])
     (kept,) = replay.trajectories_of("q")
-    assert (kept.final_log_reward, kept.policy_version) == (-1.0, 7)
-    assert np.isnan(kept.sampler_log_pf) == (first != 7)
+    newer = better if better_is_newer else worse
+    for name in OF_Z:
+        np.testing.assert_array_equal(getattr(kept, name), getattr(better, name), name)
+    for name in OF_SAMPLING:
+        assert getattr(kept, name) == getattr(newer, name), name
+    for name in OF_BOTH:  # log q of this z by this version, if that has written it
+        known = newer is better or same_z
+        np.testing.assert_equal(getattr(kept, name), getattr(newer, name) if known else np.nan)
 
 
 def test_the_same_z_of_two_queries_is_no_duplicate() -> None:
