@@ -35,6 +35,10 @@ _ENVIRONMENT = {
 }
 _FEW_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 
+# MLflow's page calls this kind "Machine learning"; without one it shows the runs of an experiment as
+# evaluations of a GenAI application.
+_KIND, _TRAINING = "mlflow.experimentKind", "custom_model_development"
+
 # Whose words about a store that fails are repeated by ours, in one line instead of a traceback.
 _LOUD = ("mlflow", "urllib3")
 
@@ -129,7 +133,8 @@ def _experiment(client: MlflowClient, uri: str, name: str, artifact_root: Path |
     if found is None:
         location = _artifact_location(uri, name, artifact_root)
         try:
-            return str(client.create_experiment(name, artifact_location=location))
+            kind = {_KIND: _TRAINING}
+            return str(client.create_experiment(name, artifact_location=location, tags=kind))
         except MlflowException as error:
             # Another job made it in between.
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
@@ -140,6 +145,8 @@ def _experiment(client: MlflowClient, uri: str, name: str, artifact_root: Path |
             f"--tracking.experiment got {name!r}, which was deleted in MLflow; name another, or "
             f"restore it: mlflow experiments restore --experiment-id {found.experiment_id}"
         )
+    if _KIND not in found.tags:
+        client.set_experiment_tag(found.experiment_id, _KIND, _TRAINING)
     return str(found.experiment_id)
 
 

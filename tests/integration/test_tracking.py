@@ -276,6 +276,21 @@ def test_two_runs_share_an_experiment(begin: Begin, uri: str) -> None:
     assert runs[0].run_id != runs[1].run_id
 
 
+def test_mlflows_page_takes_the_experiment_for_training_unless_somebody_says_otherwise(
+    begin: Begin, uri: str
+) -> None:
+    kind = "mlflow.experimentKind"
+    known = {
+        "new": None,
+        "older": client(uri).create_experiment("older"),
+        "a person's": client(uri).create_experiment("a person's", tags={kind: "finetuning"}),
+    }
+    for name in known:
+        begin(uri, name, "run", {}).end("FINISHED")
+    kinds = [client(uri).get_experiment_by_name(name).tags[kind] for name in known]
+    assert kinds == ["custom_model_development", "custom_model_development", "finetuning"]
+
+
 def test_a_deleted_experiment_is_refused(begin: Begin, uri: str) -> None:
     begin(uri, "gone", "run", {}).end("FINISHED")
     known = client(uri).get_experiment_by_name("gone")
