@@ -28,7 +28,7 @@ def open_books(config: ConfigT, name: str, display: Display) -> tuple[RunDir, Tr
             display.phase("opening MLflow")
             tracker = _tracker(config, directory, None)
     except BaseException:
-        directory.discard()
+        directory.take_back()
         raise
     with _ended_on_failure(tracker), writing():
         directory.write_tracking(tracker.run_id)

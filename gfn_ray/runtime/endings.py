@@ -13,15 +13,18 @@ _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.
 
 
 @contextmanager
-def with_way_on(left_behind: Callable[[], str]) -> Iterator[None]:
+def with_way_on(left_behind: Callable[[], str], take_back: Callable[[], bool]) -> Iterator[None]:
     """Adds what the run has left behind to an error that ends it; a full or broken disk is one.
 
-    Raises what it was given, UserError or RunFailed, and RunFailed for the disk.
+    take_back: after a person's mistake, undoes the start of a run that has nothing to keep yet, and
+    says whether it did. Raises what it was given, UserError or RunFailed, and RunFailed for the disk.
     """
     try:
         with writing():
             yield
     except UserError as error:
+        if take_back():
+            raise
         raise UserError(f"{error}; {left_behind()}") from error
     except RunFailed as error:
         raise RunFailed(f"{error}; {left_behind()}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def run(config: JobConfig, task: Task) -> int:
         if going_on is None or going_on[1] is None:
             check_initial(running, resolve_model(running.model))
         display.phase("starting Ray")
-        with connected():
+        with ExitStack() as afterwards, connected():
             # `ray job stop` and process managers say SIGTERM, scripts that start a job in the
             # background leave it deaf to SIGINT: both end it as cleanly as Ctrl-C does. Set
             # here because connecting to Ray sets a handler of its own.
@@ -70,7 +71,9 @@ def run(config: JobConfig, task: Task) -> int:
                 signal.signal(stop, signal.default_int_handler)
             device = choose_device(config)
             check_resources(config, device)
-            return _record(config, running, task, data, tokenizer, device, display, going_on)
+            return _record(
+                config, running, task, data, tokenizer, device, display, going_on, afterwards
+            )
     finally:
         display.close()
 
@@ -105,11 +108,15 @@ def _record(
     device: str,
     display: Display,
     going_on: tuple[RunDir, Resumption | None] | None,
+    afterwards: ExitStack,
 ) -> int:
     """Opens the run directory and MLflow, trains, and closes MLflow with the right status.
 
+    A person's mistake that shows before there is a checkpoint leaves all as it was.
+
     given: the settings to be written down, which make the same run again. config: the same
-    with the model that the actors load. going_on: of take_up().
+    with the model that the actors load. going_on: of take_up(). afterwards: unwound once the actors
+    are gone, which write below the directory too.
     """
     if going_on is None:
         resumption = None
@@ -121,8 +128,16 @@ def _record(
     session = Session(config, task, data, tokenizer, directory, display, tracker)
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, session.interrupt)
+
+    def take_back() -> bool:
+        if session.has_begun:
+            return False
+        tracker.withdraw()
+        afterwards.callback(directory.take_back)
+        return True
+
     try:
-        with with_way_on(session.left_behind):
+        with with_way_on(session.left_behind, take_back):
             if going_on is not None:
                 put_back(directory, resumption)
             tracker.artifact(directory.config_file)

@@ -54,7 +54,9 @@ class RunDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._is_ours = False
+        self._made: list[Path] = []  # by `create`: this directory, if it is new, and its parents
+        self._found: dict[Path, bytes] = {}  # by `reopen`: what the start of a run overwrites
+        self._link: tuple[Path, Path | None] | None = None  # and where it led before
 
     @staticmethod
     def create(config: JobConfig | TuneBaseJob, task: str) -> RunDir:
@@ -64,11 +66,12 @@ class RunDir:
         path = runs / f"{task}-{time.strftime('%Y%m%d-%H%M%S')}"
         try:
             if given is None:
+                missing = _missing(runs)
                 run = RunDir(_make_unique(path))
-                run._is_ours = True
+                run._made = [run.path, *missing]
             else:
                 run = RunDir(output_root() / given.expanduser())
-                run._is_ours = not run.path.exists()
+                run._made = _missing(run.path)
                 run.path.mkdir(parents=True, exist_ok=True)
                 if any(run.path.iterdir()):
                     raise UserError(
@@ -108,6 +111,9 @@ class RunDir:
             ) from None
         try:
             run._take_lock()
+            for file in (run.config_file, run.summary_file, run.tracking_file):
+                if file.is_file():
+                    run._found[file] = file.read_bytes()
         except OSError as error:
             raise UserError(
                 f"--resume got {run.path}, where {error.filename} cannot be written "
@@ -124,17 +130,34 @@ class RunDir:
         if self.path.parent != output_root() / "runs" or link == self.path:
             return
         try:
+            former = link.readlink() if link.is_symlink() else None
             _link(link, self.path.name)
+            self._link = link, former
         except OSError as error:
             _log.warning("%s does not lead to this run (%s); name it in full", link, error.strerror)
 
-    def discard(self) -> None:
-        """Takes back what `create` made, of a run that never began."""
+    def take_back(self) -> None:
+        """All as it was before a start that came to nothing.
+
+        After `create`: no run, and the -latest link where it led. After `reopen`: the files that a
+        start overwrites; what else it has done is what a --resume would do again.
+        """
+        if self._found:
+            for file, content in self._found.items():
+                with atomic_file(file) as temp:
+                    temp.write_bytes(content)
+            return
+        if self._link is not None:
+            _lead_back(*self._link, self.path.name)
         self._lock.release()
-        for path in self.path.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        if self._is_ours:
-            self.path.rmdir()
+        try:
+            for path in self.path.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            for path in self._made:
+                if path == self.path or not any(path.iterdir()):
+                    path.rmdir()
+        except OSError as error:
+            _log.warning("%s of a run that did not begin is left (%s)", self.path, error)
 
     @property
     def adapter_dir(self) -> Path:
@@ -384,6 +407,21 @@ def _make_unique(path: Path) -> Path:
         except FileExistsError:
             number += 1
             candidate = path.with_name(f"{path.name}-{number}")
+
+
+def _missing(path: Path) -> list[Path]:
+    """The path and those of its parents that are not there, the innermost first."""
+    return [one for one in (path, *path.parents) if not one.exists()]
+
+
+def _lead_back(link: Path, former: Path | None, target: str) -> None:
+    """Undoes `_link`, unless another run has moved the link since."""
+    if not link.is_symlink() or link.readlink() != Path(target):
+        return
+    if former is None:
+        link.unlink()
+    else:
+        _link(link, str(former))
 
 
 def _link(link: Path, target: str) -> None:

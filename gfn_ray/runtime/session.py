@@ -74,6 +74,8 @@ class Session:
         self._evaluated_step = 0
         self._ended_by = "steps"
         self._training = False
+        self.has_begun = False
+        """Whether there is more to keep than what a start anew would make again."""
         self._wall, self._training_wall = Stopwatch(), Stopwatch()
         self._wall.start()
 
@@ -131,6 +133,7 @@ class Session:
         else:
             measured = resumption.measured
             self._go_on(fleet, controller, resumption)
+        self.has_begun = True
         if controller.step < config.steps:
             self._display.phase(f"training for {count(config.steps - controller.step, 'update')}")
         self._train(evaluator, controller)

@@ -100,6 +100,13 @@ class Courier:
                     self._spool.close()
         return delivered
 
+    def abandon(self, limit: float) -> None:
+        """The thread ends once what is under way is done; the rest stays in the file."""
+        with self._changed:
+            self._finishing = True
+            self._changed.notify_all()
+        self._thread.join(limit)
+
     def _work(self) -> None:
         delay = FIRST_DELAY_S
         while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -50,8 +51,8 @@ def open_run(
     params: Mapping[str, Any],
     artifact_root: Path | None,
     run_id: str | None,
-) -> tuple[MlflowClient, str]:
-    """A client, and the id of a new run or of the one that is gone on with.
+) -> tuple[MlflowClient, str, str | None]:
+    """A client, the id of a new run or of the one that is gone on with, and that one's status.
 
     The arguments are those of Tracker.start. Raises UserError where the store does not take a
     run and its parameters.
@@ -61,14 +62,13 @@ def open_run(
             client = _open(uri)
             experiment_id = _experiment(client, uri, experiment, artifact_root)
             if run_id is not None:
-                _reopen(client, uri, run_id)
-            else:
-                from mlflow.tracking.context.registry import resolve_tags
+                return client, run_id, _reopen(client, uri, run_id)
+            from mlflow.tracking.context.registry import resolve_tags
 
-                run = client.create_run(experiment_id, tags=resolve_tags(), run_name=run_name)
-                run_id = str(run.info.run_id)
-                _fill(client, run_id, params)
-            return client, run_id
+            run = client.create_run(experiment_id, tags=resolve_tags(), run_name=run_name)
+            run_id = str(run.info.run_id)
+            _fill(client, run_id, params)
+            return client, run_id, None
     except UserError:
         raise
     except Exception as error:
@@ -163,15 +163,33 @@ def _fill(client: MlflowClient, run_id: str, params: Mapping[str, Any]) -> None:
         for batch in batches(entries, _PARAMS_PER_BATCH):
             client.log_batch(run_id, params=batch)
     except Exception:
-        client.set_terminated(run_id, "FAILED")
+        erase(client, run_id)
         raise
 
 
-def _reopen(client: MlflowClient, uri: str, run_id: str) -> None:
+def erase(client: MlflowClient, run_id: str) -> None:
+    """Removes a run with its files; a server, which lets nobody do that, lists it as deleted."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    from mlflow.utils.file_utils import local_file_uri_to_path
+
+    location = client.get_run(run_id).info.artifact_uri
+    client.delete_run(run_id)
+    store = client._tracking_client.store
+    if hasattr(store, "_hard_delete_run"):  # what `mlflow gc` calls
+        get_artifact_repository(location).delete_artifacts()
+        store._hard_delete_run(run_id)
+        if location.startswith("file:"):  # .../RUN/artifacts, of which only RUN is left
+            shutil.rmtree(Path(local_file_uri_to_path(location)).parent, ignore_errors=True)
+
+
+def _reopen(client: MlflowClient, uri: str, run_id: str) -> str:
+    """Says what its status was."""
     from mlflow.exceptions import MlflowException
 
     try:
+        status = client.get_run(run_id).info.status
         client.update_run(run_id, status="RUNNING")
+        return str(status)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gfn_ray.errors import UserError
 from gfn_ray.json_lines import plain
-from gfn_ray.tracking.address import redact_uri
+from gfn_ray.tracking.address import reason, redact_uri
 from gfn_ray.tracking.courier import Courier, now_ms
 from gfn_ray.tracking.names import key
 from gfn_ray.tracking.spool import Spool
-from gfn_ray.tracking.store import open_run, quick_to_give_up
+from gfn_ray.tracking.store import erase, open_run, quick_to_give_up
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,6 +28,9 @@ SYSTEM_METRICS_EVERY_S = 10.0
 
 SETTLE_LIMIT_S = 600.0
 """Longest wait at the end of a run for a store that does take what it gets, only slowly."""
+
+WITHDRAW_LIMIT_S = 60.0
+"""Longest wait for a call that is under way when a run is withdrawn."""
 
 _log = logging.getLogger(__name__)
 
@@ -42,13 +45,16 @@ class Tracker:
         uri: str,
         spools: tuple[Spool, Spool],
         delivery: str,
-        goes_on: bool,
+        former: str | None,
     ) -> None:
-        """spools: of numbers and states, and of files and tables. goes_on: the run is not new."""
+        """spools: of numbers and states, and of files and tables. former: status of a run that is
+        not new."""
         from gfn_ray.tracking.system import SteadyMonitor
 
         self.run_id = run_id
         self.uri = uri
+        self._client = client
+        self._former = former
         self._delivery = delivery
         # Apart, for a store may take numbers and no files: many keep these in a place of their own.
         numbers, files = spools
@@ -57,7 +63,7 @@ class Tracker:
         self._system = SteadyMonitor(
             run_id,
             sampling_interval=SYSTEM_METRICS_EVERY_S,
-            resume_logging=goes_on,
+            resume_logging=former is not None,
             tracking_uri=uri,
         )
         self._system.start()
@@ -91,7 +97,9 @@ class Tracker:
             numbers = undo.enter_context(closing(Spool(spool_file)))
             files = undo.enter_context(closing(Spool(files_beside(spool_file))))
             try:
-                client, found = open_run(uri, experiment, run_name, params, artifact_root, run_id)
+                client, found, former = open_run(
+                    uri, experiment, run_name, params, artifact_root, run_id
+                )
                 if run_id is not None and not numbers.empty:
                     # An earlier end of the run may wait there, and would be the run's state now.
                     numbers.append({"status": "RUNNING"})
@@ -100,7 +108,7 @@ class Tracker:
                     f"{spool_file} cannot be written ({error.strerror}); make room on its disk"
                 ) from None
             undo.pop_all()
-        return Tracker(client, found, uri, (numbers, files), delivery, run_id is not None)
+        return Tracker(client, found, uri, (numbers, files), delivery, former)
 
     def metrics(self, values: Mapping[str, Any], step: int) -> None:
         """Log numbers of a step; None, NaN and infinities are left out."""
@@ -153,6 +161,31 @@ class Tracker:
                 self._delivery,
             )
         return self._delivered
+
+    def withdraw(self) -> None:
+        """MLflow as it was before `start`: without the run, or with the status that it had.
+
+        In place of `end`, of which a later call does nothing.
+        """
+        if self._former is not None:
+            known = {"FINISHED": "FINISHED", "KILLED": "KILLED"}
+            self.end(known.get(self._former, "FAILED"))  # one that still runs there was cut off
+            return
+        self._delivered = False
+        with quick_to_give_up():
+            self._system.finish()
+            for courier in self._couriers:
+                courier.abandon(WITHDRAW_LIMIT_S)
+            try:
+                erase(self._client, self.run_id)
+            except Exception as error:
+                # Drivers, HTTP and SQLAlchemy each have their own exceptions; all mean the same.
+                _log.warning(
+                    "MLflow at %s (--tracking.uri) keeps the run %s, which did not begin: %s",
+                    redact_uri(self.uri),
+                    self.run_id,
+                    reason(error, self.uri),
+                )
 
     @property
     def _couriers(self) -> tuple[Courier, Courier]:

@@ -458,12 +458,12 @@ def test_a_run_begins_in_a_new_directory_that_can_be_written(
 def test_a_run_that_never_began_leaves_the_place_as_it_was(
     made_before: bool, home: Path, tiny_dir: Path
 ) -> None:
-    place = home / "another"
+    place = home / "an" / "other"
     if made_before:
-        place.mkdir()
+        place.mkdir(parents=True)
     before = contents(home)
     run = RunDir.create(settings(tiny_dir, home).model_copy(update={"run_dir": place}), TASK)
     run.write_config("steps = 1\n")
-    run.discard()
+    run.take_back()
     assert contents(home) == before
     assert place.exists() == made_before

@@ -12,7 +12,7 @@ LEFT = "the policy so far is step-000050; go on with --resume runs/a"
 
 
 def ending(error):
-    with pytest.raises(Exception) as ended, with_way_on(lambda: LEFT):
+    with pytest.raises(Exception) as ended, with_way_on(lambda: LEFT, lambda: False):
         raise error
     return ended.value
 
@@ -20,7 +20,7 @@ def ending(error):
 def test_a_disk_that_is_full_ends_the_run_with_a_sentence():
     with (
         pytest.raises(RunFailed) as ended,
-        with_way_on(lambda: LEFT),
+        with_way_on(lambda: LEFT, lambda: False),
         open("/dev/full", "w") as out,
     ):
         out.write("x" * 10_000)
@@ -42,6 +42,23 @@ def test_an_error_keeps_its_kind_and_so_its_exit_code(kind):
     error = ending(kind("the log of replay is damaged at byte 17"))
     assert type(error) is kind
     assert str(error) == f"the log of replay is damaged at byte 17; {LEFT}"
+
+
+def test_after_a_mistake_whose_start_is_taken_back_there_is_nothing_to_go_on_with():
+    with pytest.raises(UserError) as ended, with_way_on(lambda: LEFT, lambda: True):
+        raise UserError("no room; raise sampler.kv_cache_mb")
+    assert str(ended.value) == "no room; raise sampler.kv_cache_mb"
+
+
+@pytest.mark.parametrize("kind", [RunFailed, OSError])
+def test_nothing_is_taken_back_after_what_is_nobodys_mistake(kind):
+    taken = []
+    with (
+        pytest.raises(RunFailed, match=LEFT),
+        with_way_on(lambda: LEFT, lambda: taken.append(1) or True),
+    ):
+        raise kind(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert not taken
 
 
 @pytest.mark.parametrize("bug", [FileNotFoundError(errno.ENOENT, "gone"), KeyError("step")])

@@ -1,4 +1,4 @@
-"""A run whose first files find no room ends with a sentence, and MLflow does not think it runs."""
+"""A run that never began leaves nothing, and MLflow does not think that it runs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from full_disk import no_room_beyond
 from gfn_ray.config import InfillJob
 from gfn_ray.errors import RunFailed
 from gfn_ray.runtime.books import open_books, reopen_books
+from gfn_ray.runtime.checkpoints import put_back
 from gfn_ray.runtime.display import make_display
 from gfn_ray.runtime.run_dir import RunDir
 
@@ -37,7 +38,7 @@ def test_a_run_that_cannot_write_its_settings_leaves_no_directory(root: Path) ->
         pytest.raises(RunFailed, match=r"cannot write .*: File too large; make room"),
     ):
         open_books(config, "infill", make_display(1, 1))
-    assert list((root / "runs").iterdir()) == []
+    assert not (root / "runs").exists()
 
 
 def test_a_run_that_dies_while_it_is_opened_again_has_failed_in_mlflow_too(root: Path) -> None:
@@ -50,3 +51,52 @@ def test_a_run_that_dies_while_it_is_opened_again_has_failed_in_mlflow_too(root:
     with pytest.raises(OSError):
         reopen_books(InfillJob(), again, make_display(1, 1))
     assert statuses(root) == ["FAILED"]
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_start_that_is_taken_back_leaves_no_directory_no_link_and_no_mlflow_run(
+    earlier: bool, root: Path
+) -> None:
+    if earlier:
+        _, tracker = open_books(InfillJob(), "infill", make_display(1, 1))
+        tracker.end("FINISHED")
+    before, statuses_before = left(root), statuses(root) if earlier else []
+    directory, tracker = open_books(InfillJob(), "infill", make_display(1, 1))
+    tracker.artifact(directory.config_file)
+    tracker.metrics({"loss": 1.0}, 1)
+    assert tracker.flush()
+    tracker.withdraw()
+    directory.take_back()
+    tracker.end("FAILED")
+    assert left(root) == before
+    assert statuses(root) == statuses_before
+
+
+def left(root: Path) -> dict[str, Path | None]:
+    """All below the root, and where links lead; not MLflow's database, nor the directory in which
+    an experiment keeps files."""
+    return {
+        name: path.readlink() if path.is_symlink() else None
+        for path in root.rglob("*")
+        if not (name := str(path.relative_to(root))).startswith("mlflow.db")
+        and name not in ("mlruns", "mlruns/gfn_ray")
+    }
+
+
+def test_a_run_that_was_there_before_is_left_as_it_was(root: Path) -> None:
+    directory, tracker = open_books(InfillJob(), "infill", make_display(1, 1))
+    directory.write_summary({"steps": 3})
+    tracker.end("KILLED")
+    directory._lock.release()
+    before = contents_of_files(directory.path)
+    again = RunDir.reopen(directory.path)
+    tracker = reopen_books(InfillJob(steps=7), again, make_display(1, 1))
+    put_back(again, None)
+    tracker.withdraw()
+    again.take_back()
+    assert contents_of_files(directory.path) == before
+    assert statuses(root) == ["KILLED"]
+
+
+def contents_of_files(path: Path) -> dict[str, bytes]:
+    return {one.name: one.read_bytes() for one in path.iterdir() if one.is_file()}
