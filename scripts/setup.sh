@@ -86,15 +86,38 @@ if [[ $(uname -sm) != 'Linux x86_64' ]]; then
 fi
 
 # The interpreter itself, not an environment that happens to be activated, nor a pyenv shim.
-if ! command -v python3.11 >/dev/null ||
-  ! base_python=$(python3.11 -c 'import sys; print(sys._base_executable)' 2>/dev/null); then
-  fail "python3.11 was not found; install it with 'sudo apt install python3.11 python3.11-venv'" \
-    "(Debian 12), 'sudo dnf install python3.11' (Fedora), or 'pyenv install 3.11 && pyenv local 3.11'" \
-    "(anywhere), then run make setup again."
+interpreter_of() { "$1" -c 'import sys; print(sys._base_executable)' 2>/dev/null; }
+
+# Where its installer puts uv is on the PATH only of shells that are opened after that.
+find_uv() { command -v uv || command -v "${HOME:-/root}/.local/bin/uv"; }
+
+# One that uv has or finds already, before one that it downloads. What it complains of goes to $complaint.
+python_of_uv() {
+  local wanted=(python find --no-project --system 3.11) found
+  found=$("$uv" "${wanted[@]}" 2>/dev/null) ||
+    { complaint=$("$uv" python install 3.11 2>&1) && found=$("$uv" "${wanted[@]}" 2>/dev/null); } ||
+    return 1
+  base_python=$(interpreter_of "$found")
+}
+
+lacking=''
+if ! command -v python3.11 >/dev/null || ! base_python=$(interpreter_of python3.11); then
+  lacking='python3.11 was not found'
+elif ! "$base_python" -c 'import ensurepip, venv' 2>/dev/null; then
+  lacking='python3.11 lacks its venv module'
 fi
-if ! "$base_python" -c 'import ensurepip, venv' 2>/dev/null; then
-  fail "python3.11 lacks its venv module; install it with 'sudo apt install python3.11-venv'," \
-    "then run make setup again."
+if [[ -n $lacking ]]; then
+  packages="'sudo apt install python3.11 python3.11-venv' (Debian 12) or 'sudo dnf install python3.11' (Fedora)"
+  complaint=''
+  if ! uv=$(find_uv); then
+    fail "$lacking; install uv, from which set-up takes Python 3.11 on any distribution" \
+      "('curl -LsSf https://astral.sh/uv/install.sh | sh' or 'pipx install uv'), or your distribution's" \
+      "package ($packages), then run make setup again."
+  elif ! python_of_uv; then
+    fail "$lacking, and uv has none and could not download it (\"$(tail -n 1 <<<"$complaint" | cut -c1-160)\");" \
+      "check the network and run make setup again, or install it first: $packages."
+  fi
+  say "$lacking; taking uv's ($base_python)."
 fi
 
 # Two set-ups in one folder would tread on each other; the second waits, then finds all done.
