@@ -119,6 +119,12 @@ class JobConfig(Section):
                 f"stop.metric ({self.stop.metric}) is read at evaluations on the way, and "
                 "eval.every is 0, so there are none; set it to a number of updates"
             )
+        if self.stop.metric is not None and self.eval.every >= self.steps:
+            raise ValueError(
+                f"stop.metric ({self.stop.metric}) is read at evaluations on the way, the first "
+                f"after eval.every ({self.eval.every}) updates, and the run is over after steps "
+                f"({self.steps}); lower the first or raise the second"
+            )
         if replay.max_times_sampled and replay.samples_per_insert > replay.max_times_sampled:
             raise ValueError(
                 f"replay.samples_per_insert ({replay.samples_per_insert}) exceeds "

@@ -133,14 +133,19 @@ class RewardConfig(Section):
     )
     temperature_end: float = Field(0.85, gt=0, description="T_r once annealed, and at evaluation.")
     temperature_steps: int = Field(
-        40, ge=0, description="Updates over which T_r goes from start to end, linearly."
+        40,
+        ge=0,
+        description="Updates over which T_r goes from start to end, linearly; a shorter run has "
+        "the end at its last update.",
     )
 
-    def temperature(self, step: int) -> float:
-        """T_r of an update (0-based)."""
-        if step >= self.temperature_steps:
+    def temperature(self, step: int, updates: int) -> float:
+        """T_r of an update (0-based) of a run of so many. The last has the one that the run is
+        judged at."""
+        annealing = min(self.temperature_steps, updates - 1)
+        if step >= annealing:
             return self.temperature_end
-        done = step / self.temperature_steps
+        done = step / annealing
         return self.temperature_start + done * (self.temperature_end - self.temperature_start)
 
 
@@ -221,7 +226,12 @@ class LearnerConfig(Section):
         8, ge=2, description="Trajectories of each query in one update; the root flow needs two."
     )
     lr: float = Field(5e-4, gt=0, description="AdamW's learning rate after warm-up.")
-    warmup_steps: int = Field(5, ge=0, description="Updates over which the rate rises linearly.")
+    warmup_steps: int = Field(
+        5,
+        ge=0,
+        description="Updates over which the rate rises linearly; a shorter run has it whole at its "
+        "last update.",
+    )
     lr_end: float = Field(
         1.0, gt=0, le=1, description="Rate of the last update as a share of lr; falls linearly."
     )

@@ -82,7 +82,7 @@ class PolicyTrainer:
     def step(self, groups: Sequence[TrajectoryGroup]) -> Update | Refused:
         """One update on scored trajectories, or none where its loss or gradient is not finite."""
         started = time.perf_counter()
-        temperature = self._config.reward.temperature(self.step_count)
+        temperature = self._config.reward.temperature(self.step_count, self._config.steps)
         starts_log_z = self._log_z is not None and not self._log_z.started
         if self._log_z is not None and starts_log_z:
             self._log_z.start_at(self._estimated_log_z(groups, temperature))
@@ -222,9 +222,9 @@ class PolicyTrainer:
 
     def _pace(self, step: int) -> float:
         """Learning rates of an update (0-based) as a share of their full size."""
-        learner, updates = self._config.learner, self._config.steps
-        warm_up = min(1.0, (step + 1) / (learner.warmup_steps + 1))
-        done = min(1.0, step / max(1, updates - 1))
+        learner, last = self._config.learner, max(0, self._config.steps - 1)
+        warm_up = min(1.0, (step + 1) / (min(learner.warmup_steps, last) + 1))
+        done = min(1.0, step / max(1, last))
         return warm_up * (1.0 - done * (1.0 - learner.lr_end))
 
 

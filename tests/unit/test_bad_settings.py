@@ -147,6 +147,11 @@ FLAGS = {
         ["--stop.metric", "elbo", "--stop.below", "1"],
         ["stop.metric (elbo)", "eval.every is 0", "set it"],
     ),
+    "stop that is first read after the end": (
+        RandomNumberJob,
+        ["--stop.metric", "tv", "--stop.below", "1", "--steps", "25", "--eval.every", "25"],
+        ["stop.metric (tv)", "eval.every (25)", "steps (25)", "lower the first"],
+    ),
     "flow that the loss has not": (
         InfillJob,
         ["--objective.kind", "vargrad", "--objective.root-flow", "learned"],

@@ -32,8 +32,19 @@ def test_settings_that_contradict_each_other_are_refused_with_both_values(settin
 
 def test_the_reward_temperature_goes_linearly_from_start_to_end_and_stays():
     reward = RewardConfig(temperature_start=2.0, temperature_end=1.0, temperature_steps=4)
-    assert [reward.temperature(step) for step in range(6)] == [2.0, 1.75, 1.5, 1.25, 1.0, 1.0]
-    assert RewardConfig(temperature_steps=0, temperature_end=0.5).temperature(0) == 0.5
+    found = [reward.temperature(step, updates=100) for step in range(6)]
+    assert found == [2.0, 1.75, 1.5, 1.25, 1.0, 1.0]
+    at_once = RewardConfig(temperature_steps=0, temperature_end=0.5)
+    assert at_once.temperature(0, updates=100) == 0.5
+
+
+@pytest.mark.parametrize("updates", [1, 2, 3, 40, 41, 100])
+def test_a_run_of_any_length_has_trained_at_the_temperature_it_is_judged_at(updates):
+    reward = RewardConfig()
+    found = [reward.temperature(step, updates) for step in range(updates)]
+    assert found[-1] == reward.temperature_end
+    assert found[0] == (reward.temperature_start if updates > 1 else reward.temperature_end)
+    assert found == sorted(found, reverse=True)
 
 
 def test_a_base_adapter_is_the_directory_itself_whatever_becomes_of_the_link(tmp_path, monkeypatch):

@@ -195,3 +195,12 @@ def test_versions_count_up_from_zero_and_version_zero_is_the_base_model(base, su
     trainer.step(groups)
     assert any((a != 0).any() for n, a in trainer.publish().tensors.items() if "lora_B" in n)
     assert all((a == 0).all() for n, a in first.tensors.items() if "lora_B" in n), "a copy"
+
+
+@pytest.mark.parametrize("updates", [1, 2, 4, 100])
+def test_a_run_of_any_length_comes_to_its_full_learning_rate(base, support, updates):
+    config = job(lr=1.0, warmup_steps=5).model_copy(update={"steps": updates})
+    trainer = lora_trainer(base, config, support)
+    paces = [trainer._pace(step) for step in range(updates)]
+    assert max(paces) == paces[-1] == 1.0
+    assert paces == sorted(paces)
