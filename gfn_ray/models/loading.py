@@ -86,13 +86,15 @@ def load_tokenizer(path: str, trust_remote_code: bool) -> PreTrainedTokenizerBas
 
 
 def load_causal_lm(path: str, dtype: str, device: str, trust_remote_code: bool) -> PreTrainedModel:
-    """A resolved model, frozen, in eval mode; dtype as in config.DType. Attention is
-    transformers' choice: SDPA, or its plain one for models that have no other.
+    """A resolved model, frozen, in eval mode; dtype as in config.DType. It attends as its eager
+    forward does, by torch's fused function where that is the same.
 
     device is 'cpu', 'cuda' or 'cuda:N'.
     """
     import torch
     from transformers import AutoModelForCausalLM
+
+    from gfn_ray.models.attention import fuse_attention
 
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise UserError("--runtime.device is cuda, and torch finds no CUDA device; use cpu or auto")
@@ -103,6 +105,7 @@ def load_causal_lm(path: str, dtype: str, device: str, trust_remote_code: bool) 
             dtype=getattr(torch, dtype),
             local_files_only=Path(path).is_dir(),
             trust_remote_code=trust_remote_code,
+            attn_implementation="eager",  # what the family means by attention
             use_safetensors=True,  # left to itself, transformers falls back to pickled weights
             output_loading_info=True,
         )
@@ -121,7 +124,9 @@ def load_causal_lm(path: str, dtype: str, device: str, trust_remote_code: bool) 
             f"architecture, {missing[0]} among them; it is not a whole causal LM"
         )
     model.requires_grad_(False)
-    return model.eval().to(device)
+    model = model.eval().to(device)
+    fuse_attention(model)
+    return model
 
 
 def _refusal(what: str, path: str, error: Exception) -> UserError:

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gfn_ray.errors import out_of_memory
+from gfn_ray.models.attention import agree
 from gfn_ray.packing.by_path import logits_by_path
 from gfn_ray.packing.forest import ROOT, Spans, TokenForest
 from gfn_ray.packing.half import half_precision
@@ -27,11 +28,6 @@ from gfn_ray.packing.head import Reads, read_hidden, read_logits
 
 log = logging.getLogger(__name__)
 
-# Most total variation between next tokens read in the forest and along their path alone. At half
-# precision two right ways are .05 apart on a real model, one that overlooks who sees whom .47 and
-# more (measured on SmolLM2-135M in bfloat16).
-AGREEMENT = {torch.float64: 0.01, torch.float32: 0.01}
-AGREEMENT_OF_HALVES = 0.2
 # Fewest nodes of a forest that is attended to in blocks. Below, a dense mask is as fast on an H100.
 FEWEST_IN_BLOCKS = 2048
 # Most that a head's own product may differ from the model's logits, as a share of the largest: they
@@ -145,6 +141,8 @@ def _try_blocks(model: Any) -> bool:
     from gfn_ray.packing.blocks import attend_in_blocks
 
     usual = model.config.get_text_config()._attn_implementation
+    if usual != "sdpa":
+        return False  # blocks hand a dense mask on to SDPA, which is not how this model attends
     try:
         attend_in_blocks(model)
     except ValueError:
@@ -176,9 +174,8 @@ def _try_out(model: Any, *, in_blocks: bool) -> Ways:
             log.warning("a dense mask serves, slower for large forests than blocks: %s", error)
         return Ways(forests=False, plain_head=False)
     with torch.no_grad():
-        alone = logits_by_path(model, forest, rows, device).float().softmax(-1)
-        apart = (packed.float().softmax(-1) - alone).abs().sum(-1).max() / 2
-    return Ways(bool(apart < AGREEMENT.get(packed.dtype, AGREEMENT_OF_HALVES)), plain_head)
+        alone = logits_by_path(model, forest, rows, device)
+    return Ways(agree(packed, alone), plain_head)
 
 
 def _small_forest(vocab_size: int) -> TokenForest:
@@ -216,10 +213,8 @@ def _read(
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
     """What is wanted of the logits after the given nodes."""
-    window = getattr(model.config.get_text_config(), "sliding_window", None)
-    fits = window is None or int(forest.position_ids.max()) < window
     ways = ways_of(model)
-    if not (fits and ways.forests):
+    if not (ways.forests and _fits_windows(model.config.get_text_config(), forest)):
         return read_logits(logits_by_path(model, forest, rows, device), reads)
     in_blocks = len(forest) >= FEWEST_IN_BLOCKS and attends_in_blocks(model)
     head = model.get_output_embeddings()
@@ -228,6 +223,19 @@ def _read(
         return read_hidden(_hidden(model, forest, rows, device, in_blocks), head, reads)
     inputs = _inputs(model, forest, rows, device, in_blocks)
     return read_logits(model(**inputs).logits[0], reads)
+
+
+def _fits_windows(config: Any, forest: TokenForest) -> bool:
+    """Whether every node may see all of its ancestors. A mask that is given whole leaves out the
+    windows that a model would cut from its own."""
+    # The last, of GPT-Neo, counts places in the sequence and not positions.
+    spans = {"sliding_window": 0, "attention_chunk_size": 0, "window_size": len(forest)}
+    longest = int(forest.position_ids.max()) + 1
+    return all(
+        max(longest, span) <= window
+        for name, span in spans.items()
+        if isinstance(window := getattr(config, name, None), int)
+    )
 
 
 def _hidden(

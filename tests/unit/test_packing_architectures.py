@@ -7,6 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from gfn_ray.config import InfillJob, ModelConfig, PolicyConfig
+from gfn_ray.models.loading import load_causal_lm
 from gfn_ray.packing.forest import ROOT, TokenForest
 from gfn_ray.packing.forward import forest_log_probs, reads_forests
 from gfn_ray.packing.head import read_hidden
@@ -15,6 +16,14 @@ from makers import make_support
 
 VOCABULARY = 97
 GPT = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+GPT_NEO = {
+    "hidden_size": 32,
+    "num_layers": 2,
+    "num_hidden_layers": 2,
+    "num_heads": 4,
+    "attention_types": [[["global", "local"], 1]],
+    "max_position_embeddings": 64,
+}
 LLAMA = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -32,6 +41,13 @@ PACKED = {
     "gptj": {**GPT, "rotary_dim": 8},
     "gpt_neox": {k: v for k, v in LLAMA.items() if k != "num_key_value_heads"},
     "opt": {**LLAMA, "ffn_dim": 64, "word_embed_proj_dim": 32},
+}
+GEMMA = {**LLAMA, "head_dim": 8}
+# Models whose attention is not what torch's fused one computes.
+OF_THEIR_OWN = {
+    "gemma2": {**GEMMA, "num_hidden_layers": 1, "attn_logit_softcapping": 50.0},  # caps its scores
+    "vaultgemma": {**GEMMA, "attn_logit_softcapping": 50.0},
+    "gpt_oss": {**GEMMA, "num_local_experts": 2, "num_experts_per_tok": 1},  # attention sinks
 }
 BY_PATH = {
     "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
@@ -60,7 +76,7 @@ def branches(seed=0):
         prompt = rng.integers(5, VOCABULARY, 6)
         root = forest.add_path(prompt, ROOT)[-1]
         stem = rng.integers(5, VOCABULARY, 2)
-        for length in (1, 3, 5):
+        for length in (1, 3, 5, 2, 4):
             z = np.concatenate([stem, rng.integers(5, VOCABULARY, length)])
             found.append((prompt, z, forest.add_path(z, root)))
     return forest, found
@@ -128,6 +144,66 @@ def test_a_model_that_reads_none_is_given_one_path_after_another(kind):
 def test_a_path_longer_than_the_models_window_is_read_alone():
     model = random_model("mistral", **{**LLAMA, "sliding_window": 4})
     assert_same_values_and_gradients(model)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("llama4_text", {**GEMMA, "attention_chunk_size": 11, "intermediate_size_mlp": 64}),
+        ("gpt_neo", {**GPT_NEO, "window_size": 16}),  # no path is as long, the forest is
+    ],
+)
+def test_a_window_that_the_try_out_fits_into_is_heeded_by_whatever_name(kind, settings):
+    assert_same_values_and_gradients(random_model(kind, **settings))
+
+
+def eager_model(directory):
+    return AutoModelForCausalLM.from_pretrained(
+        directory, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+
+
+def saved(directory, kind, std=None, **settings):
+    """std: of the weights that make queries and keys; default: as made."""
+    model = random_model(kind, **settings)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if std is not None and ("q_proj.weight" in name or "k_proj.weight" in name):
+                parameter.normal_(std=std)
+    model.save_pretrained(directory)
+    return str(directory)
+
+
+@pytest.mark.parametrize("kind", OF_THEIR_OWN)
+def test_a_loaded_model_attends_as_its_eager_forward_does_packed_or_not(kind, tmp_path):
+    path = saved(tmp_path, kind, std=1.5, **OF_THEIR_OWN[kind])
+    model, eager = load_causal_lm(path, "float32", "cpu", False), eager_model(path)
+    with torch.no_grad():
+        expected = alone(eager)
+        assert torch.allclose(alone(model), expected, atol=1e-4)
+        assert torch.allclose(packed(model), expected, atol=1e-4)
+    assert reads_forests(model)
+    assert_same_values_and_gradients(model.requires_grad_(True))
+
+
+@pytest.mark.parametrize("kind", OF_THEIR_OWN)
+def test_a_cap_or_a_sink_is_seen_with_weights_that_do_not_show_it(kind, tmp_path):
+    path = saved(tmp_path, kind, std=0.02, **OF_THEIR_OWN[kind])
+    assert load_causal_lm(path, "float32", "cpu", False).config._attn_implementation == "eager"
+
+
+def test_a_model_whose_attention_cannot_be_set_keeps_its_own(tmp_path):
+    path = saved(tmp_path, "falcon", **{**GPT_NEO, "num_attention_heads": 4, "alibi": True})
+    model, eager = load_causal_lm(path, "float32", "cpu", False), eager_model(path)
+    with torch.no_grad():
+        assert torch.allclose(packed(model), alone(eager), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_attention_is_fused_where_that_is_the_same(kind, tmp_path):
+    path = saved(tmp_path, kind, **PACKED[kind])
+    attention = load_causal_lm(path, "float32", "cpu", False).config._attn_implementation
+    assert attention == ("eager" if kind == "gptj" else "sdpa")  # GPT-J has no other
 
 
 @pytest.mark.parametrize(
