@@ -9,7 +9,7 @@ from pydantic import Field
 
 from gfn_ray.cli import main, parse
 from gfn_ray.config import JobConfig, Section
-from gfn_ray.models.spelling import continuation_ids
+from gfn_ray.models.spelling import continuation_ids, text_ids
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.verifier import VerifierReward
 from gfn_ray.runtime.run import run
@@ -68,7 +68,7 @@ class HaikuTask(BaseTask[HaikuJob]):
         return BoundedSupport(words, words, words, stops, 3, self._config.task.max_len)
 
     def query(self, fields, tokenizer):
-        prompt = np.array(tokenizer(PROMPT.format(**fields))["input_ids"], dtype=np.int32)
+        prompt = text_ids(tokenizer, PROMPT.format(**fields))
         stop = continuation_ids(tokenizer, "word", ".")
         return Query(fields["topic"], prompt, prompt, stop, texts=dict(fields))
 
