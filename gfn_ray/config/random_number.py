@@ -40,7 +40,7 @@ class RandomNumberConfig(Section):
     support: Literal["digits", "full"] = Field(
         "digits",
         description="Tokens the policy may write: those of the integers, with a full stop or line "
-        "break as the end; or the whole vocabulary, with end-of-sequence as the end.",
+        "break as the end; or every one that stands for a text, with end-of-sequence as the end.",
     )
     prompt: str = Field(
         "The following is a random integer drawn {how} between {low} and {high}: ",

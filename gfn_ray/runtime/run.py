@@ -29,6 +29,7 @@ from gfn_ray.runtime.session import Session
 from gfn_ray.runtime.warm_start import warm_start_references
 from gfn_ray.tasks.story_texts import TunesBase
 from gfn_ray.tasks.task import Task, TaskData, check_data, check_positions
+from gfn_ray.tasks.vocabulary import check_support
 from gfn_ray.tracking import RunStatus
 from gfn_ray.wording import count
 
@@ -48,6 +49,7 @@ def run(config: JobConfig, task: Task) -> int:
         size = vocab_size(model, config.model.trust_remote_code)
         data = task.load(tokenizer, size)
         check_data(task.name, data, config.sampler, size)
+        check_support(task.name, data.support, tokenizer, size)
         positions = max_positions(model, config.model.trust_remote_code)
         check_positions(data, config.sampler, positions)
         _check(config, task, data)

@@ -28,6 +28,7 @@ from gfn_ray.serving.description import FILE, read_description
 from gfn_ray.serving.labels import LabelAverage, read_labels
 from gfn_ray.settings import path_from
 from gfn_ray.tasks.labels import PredictsLabels
+from gfn_ray.tasks.vocabulary import check_support
 from gfn_ray.trajectory import Query
 from gfn_ray.wording import count
 
@@ -117,6 +118,7 @@ class ServedPolicy:
             ) from None
         self._merge(base_adapter)
         self._support = self._task.support(self._tokenizer, size)
+        check_support(self._task.name, self._support, self._tokenizer, size)
         self._engine: Any = None
         self._average: LabelAverage | None = None
         self._closed = False

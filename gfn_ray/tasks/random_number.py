@@ -33,7 +33,7 @@ from gfn_ray.tasks.task import (
     TaskData,
     check_prompt_lengths,
 )
-from gfn_ray.tasks.vocabulary import Vocabulary
+from gfn_ray.tasks.vocabulary import Vocabulary, writable
 from gfn_ray.trajectory import IntArray, Query
 
 EXTREMES_SHOWN = 5
@@ -195,14 +195,13 @@ class RandomNumberTask(BaseTask[RandomNumberJob]):
         longest = max(len(z) for z in outcomes)
         if self._config.task.support == "full":
             eos = tokenizer.eos_token_id
-            if eos is None:
+            if eos is None or eos >= vocab_size:
                 raise UserError(
                     "task.support full ends z at the end-of-sequence token, and the tokenizer of "
                     "model.name has none; use task.support digits"
                 )
-            content = np.ones(vocab_size, dtype=np.bool_)
+            content = writable(tokenizer, vocab_size)
             stops = np.array([eos], dtype=np.int32)
-            content[stops] = False
             enders, longest = content, longest + 1
         else:
             vocabulary = Vocabulary(tokenizer, vocab_size)

@@ -1,4 +1,4 @@
-"""Classes of tokens by their text, for tasks that build a support."""
+"""Classes of tokens by their text, for tasks that build a support, and what no support may hold."""
 
 from __future__ import annotations
 
@@ -7,34 +7,67 @@ from typing import Any
 
 import numpy as np
 
+from gfn_ray.errors import UserError
+from gfn_ray.support import Support
 from gfn_ray.trajectory import BoolArray, IntArray
+from gfn_ray.wording import count
 
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*$")
+
+
+def writable(tokenizer: Any, vocab_size: int) -> BoolArray:
+    """Ids [V] of tokens that stand for a text: the most that z may ever contain.
+
+    Not among them are ids that no token has (models pad their logits, and vocabularies have holes)
+    and special tokens.
+    """
+    found = np.zeros(vocab_size, dtype=np.bool_)
+    found[[token for token in tokenizer.get_vocab().values() if token < vocab_size]] = True
+    # all_special_ids lists only those with a role; the others are special all the same.
+    added = tokenizer.added_tokens_decoder
+    special = {token for token, entry in added.items() if entry.special}
+    special.update(tokenizer.all_special_ids)
+    found[[token for token in special if token < vocab_size]] = False
+    return found
+
+
+def check_support(name: str, support: Support, tokenizer: Any, vocab_size: int) -> None:
+    """Raises UserError where z of a task may contain what no tokenizer would write.
+
+    name: the task's. vocab_size: length of the model's logits, and of the support's masks.
+    """
+    content = support.masks.any(axis=0)
+    content[support.stop_ids] = False
+    wrong = np.flatnonzero(content & ~writable(tokenizer, vocab_size))
+    if len(wrong):
+        token = tokenizer.convert_ids_to_tokens(int(wrong[0]))
+        is_what = "which no token has" if token is None else f"the special token {token!r}"
+        raise UserError(
+            f"the support of task {name} admits {count(len(wrong), 'id')} that stand for no text, "
+            f"such as {wrong[0]}, {is_what}; leave out all but Vocabulary.writable"
+        )
 
 
 class Vocabulary:
     """The text of every token id, and masks [V] over them.
 
-    vocab_size: length of the model's logits; ids the tokenizer lacks have no text.
+    vocab_size: length of the model's logits; ids the tokenizer lacks have no text, and neither
+    have special tokens.
     """
 
     def __init__(self, tokenizer: Any, vocab_size: int) -> None:
-        known = min(len(tokenizer), vocab_size)
+        self.writable = writable(tokenizer, vocab_size)
+        known = np.flatnonzero(self.writable).tolist()
         # After an anchor: at the start of a text, some tokenizers drop a token's leading space.
         anchor = tokenizer("a", add_special_tokens=False)["input_ids"][-1]
-        pairs = [[anchor, token] for token in range(known)]
+        pairs = [[anchor, token] for token in known]
         skipped = len(tokenizer.decode([anchor]))
         decoded = tokenizer.batch_decode(pairs, clean_up_tokenization_spaces=False)
-        texts = [text[skipped:] for text in decoded]
-        # all_special_ids lists only those with a role; the others are special all the same.
-        added = tokenizer.added_tokens_decoder
-        special = {token for token, entry in added.items() if entry.special}
-        for token in special.union(tokenizer.all_special_ids):
-            if token < known:
-                texts[token] = ""
-        self.texts: list[str] = texts + [""] * (vocab_size - known)
+        self.texts: list[str] = [""] * vocab_size
+        for token, text in zip(known, decoded, strict=True):
+            self.texts[token] = text[skipped:]
         eos = tokenizer.eos_token_id
-        self._end_of_text = [] if eos is None else [int(eos)]
+        self._end_of_text = [] if eos is None or eos >= vocab_size else [int(eos)]
 
     @property
     def plain(self) -> BoolArray:
