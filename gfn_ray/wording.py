@@ -37,6 +37,12 @@ def count(amount: int, noun: str) -> str:
     return f"{amount:,} {noun[:-1]}ies" if noun.endswith("y") else f"{amount:,} {noun}s"
 
 
+def byte_size(amount: float) -> str:
+    """Bytes in the unit that people read: 512 MiB, 3.1 GiB."""
+    mib = amount / 2**20
+    return f"{mib / 1024:.1f} GiB" if mib >= 1024 else f"{mib:.0f} MiB"
+
+
 def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -45,3 +45,14 @@ def check_template(
         )
     if missing := set(needed) - {field for _, field, _, _ in parts}:
         raise ValueError(f"{setting} lacks {{{min(missing)}}}; got {shown(template)}")
+
+
+def check_end(setting: str, template: str, what_follows: str) -> None:
+    """A template must not end in a space where what follows begins with one, as a z does that opens
+    with a word: a language model has hardly ever read two, and every log p would tell of that."""
+    last = template[-1:]
+    if last.isspace() and last not in "\r\n":
+        raise ValueError(
+            f"{setting} ends in a space, and {what_follows} begins with one; leave it out: got "
+            f"{shown(template[-40:])}"
+        )

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from gfn_ray.config.checks import check_lengths, check_template, real_directory
+from gfn_ray.config.checks import check_end, check_lengths, check_template, real_directory
 from gfn_ray.config.job import JobConfig
 from gfn_ray.config.sections import DataConfig, EncoderConfig, Section
 from gfn_ray.config.tune_base import TextTuningConfig
@@ -58,6 +58,7 @@ class InfillConfig(Section):
         check_lengths(self.min_len, self.max_len)
         fields = ("beginning", "ending")
         check_template("task.template", self.template, fields, needed=fields)
+        check_end("task.template", self.template, "z")
         return self
 
 

@@ -37,7 +37,9 @@ class PolicyConfig(Section):
     )
     lora_alpha: float = Field(32.0, gt=0, description="LoRA scale: updates are alpha/rank * BA.")
     lora_targets: tuple[str, ...] = Field(
-        LORA_TARGETS, description="Names of the linear layers that get an adapter."
+        LORA_TARGETS,
+        description="Names of the linear layers that get an adapter; all-linear is every one but "
+        "the head.",
     )
 
 

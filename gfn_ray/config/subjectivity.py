@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from gfn_ray.config.checks import check_lengths, check_template
+from gfn_ray.config.checks import check_end, check_lengths, check_template
 from gfn_ray.config.job import JobConfig
 from gfn_ray.config.sections import (
     DataConfig,
@@ -105,6 +105,10 @@ class SubjectivityConfig(Section):
         }
         for name, (field, template) in templates.items():
             check_template(f"task.{name}", template, (field,), needed=(field,))
+        for name in ("template", "reward_template"):
+            check_end(f"task.{name}", templates[name][1], "z")
+        if self.answer.startswith(" "):
+            check_end("task.direct_template", self.direct_template, "task.answer")
         if self.label_words[0] == self.label_words[1] or not all(
             word.strip() for word in self.label_words
         ):

@@ -155,12 +155,12 @@ def max_positions(path: str, trust_remote_code: bool) -> int | None:
     return None if found is None else int(found)
 
 
-def linear_layers(path: str, trust_remote_code: bool) -> dict[str, tuple[int, int]]:
-    """Outputs and inputs of a resolved model's linear layers, by name; no weights are read."""
+def skeleton(path: str, trust_remote_code: bool) -> PreTrainedModel:
+    """A resolved model's modules, whose weights have shapes and no values; a second at most."""
     import torch
     from transformers import AutoModelForCausalLM
-    from transformers.pytorch_utils import Conv1D
 
+    model: PreTrainedModel
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(
@@ -170,13 +170,37 @@ def linear_layers(path: str, trust_remote_code: bool) -> dict[str, tuple[int, in
         raise
     except Exception as error:  # whatever a configuration leads transformers into
         raise _refusal("the configuration", path, error) from error
+    return model
+
+
+def is_linear(module: Any) -> bool:
+    """Whether PEFT can put a LoRA adapter on it as on a linear layer."""
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, torch.nn.Linear | Conv1D)  # the latter is GPT-2's own
+
+
+def linear_layers(path: str, trust_remote_code: bool) -> dict[str, tuple[int, int]]:
+    """Outputs and inputs of a resolved model's linear layers, by name; no weights are read."""
     found = {}
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Linear):
-            found[name] = (module.out_features, module.in_features)
-        elif isinstance(module, Conv1D):  # GPT-2's own
-            found[name] = (module.nf, module.nx)
+    for name, module in skeleton(path, trust_remote_code).named_modules():
+        if is_linear(module):
+            size = (module.nf, module.nx) if hasattr(module, "nf") else None
+            found[name] = size or (module.out_features, module.in_features)
     return found
+
+
+def architectures(path: str, trust_remote_code: bool) -> list[str]:
+    """Names of the classes that a resolved model was saved from; none where it does not say."""
+    return list(_config(path, trust_remote_code).architectures or [])
+
+
+def chat_note(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """What to tell of a model that was tuned on chats, if it was."""
+    if not tokenizer.chat_template:
+        return None
+    return "the model has a chat template, and reads plain text here: prompts are not put in it"
 
 
 def _text_config(path: str, trust_remote_code: bool) -> Any:

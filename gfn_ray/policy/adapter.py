@@ -14,6 +14,7 @@ import torch
 from gfn_ray.config import PolicyConfig
 from gfn_ray.errors import UserError
 from gfn_ray.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE, check_adapter
+from gfn_ray.models.lora_targets import layer_names
 from gfn_ray.models.peft_weights import put_weights
 
 
@@ -38,16 +39,13 @@ class Adapter:
 
 
 def add_adapter(model: Any, config: PolicyConfig, seed: int) -> Any:
-    """The model with a fresh LoRA adapter on it: only the adapter's weights get gradients."""
+    """The model with a fresh LoRA adapter on it: only the adapter's weights get gradients.
+
+    Raises UserError where it lacks a layer that is to have one.
+    """
     from peft import LoraConfig, get_peft_model
 
-    names = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
-    missing = [target for target in config.lora_targets if target not in names]
-    if missing:
-        raise UserError(
-            f"policy.lora_targets names {missing[0]!r}, which {type(model).__name__} does not "
-            "have; give the names of its linear layers"
-        )
+    targets = layer_names(model, config.lora_targets)
     torch.manual_seed(seed)
     return get_peft_model(
         model,
@@ -55,7 +53,7 @@ def add_adapter(model: Any, config: PolicyConfig, seed: int) -> Any:
             r=config.lora_rank,
             lora_alpha=config.lora_alpha,
             lora_dropout=0.0,
-            target_modules=list(config.lora_targets),
+            target_modules=list(targets),
             task_type="CAUSAL_LM",
         ),
     )

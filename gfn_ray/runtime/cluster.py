@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from ray._private import ray_constants
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import RunFailed, UserError
 from gfn_ray.runtime.ray_address import check_answers
+from gfn_ray.wording import byte_size
 
 # A run moves adapters and token ids; Ray's default of a third of memory would be wasted.
 LOCAL_OBJECT_STORE_BYTES = 512 << 20
@@ -81,6 +82,22 @@ def cores_by_machine() -> dict[str, int]:
     """CPUs that the cluster counts on each of its machines, by Ray's id of it."""
     machines = [one for one in ray.nodes() if one["Alive"]]
     return {one["NodeID"]: int(one["Resources"].get("CPU", 0)) for one in machines}
+
+
+def free_room() -> str:
+    """What no actor has reserved on the cluster, in words."""
+    return in_words(ray.available_resources())
+
+
+def in_words(resources: Mapping[str, float]) -> str:
+    """Of Ray's resources those that a person can do something about; memory is in bytes."""
+    kinds = [f"{resources.get('CPU', 0.0):g} CPUs"]
+    if "GPU" in resources:
+        kinds.append(f"{resources['GPU']:g} GPUs")
+    for name, called in (("memory", "memory"), ("object_store_memory", "object store")):
+        if name in resources:
+            kinds.append(f"{byte_size(resources[name])} of {called}")
+    return ", ".join(kinds)
 
 
 def check_resources(config: JobConfig, device: str) -> None:

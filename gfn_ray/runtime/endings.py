@@ -16,8 +16,9 @@ _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.
 def with_way_on(left_behind: Callable[[], str], take_back: Callable[[], bool]) -> Iterator[None]:
     """Adds what the run has left behind to an error that ends it; a full or broken disk is one.
 
-    take_back: after a person's mistake, undoes the start of a run that has nothing to keep yet, and
-    says whether it did. Raises what it was given, UserError or RunFailed, and RunFailed for the disk.
+    take_back: after a person's mistake, undoes the start of a run that has nothing to keep yet,
+    and says whether it did. Raises what it was given, UserError or RunFailed, and RunFailed for
+    the disk.
     """
     try:
         with writing():

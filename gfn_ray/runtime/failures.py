@@ -77,6 +77,12 @@ def value_of(ref: Any, actor: str, what: str, limit: float = FETCH_LIMIT_S) -> A
         raise _not_let(actor, what, error) from error
 
 
+def about_room(error: Exception) -> bool:
+    """Whether memory, disk or cores may have been short: not where an actor's own code raised."""
+    raised = isinstance(error, RunFailed) and isinstance(error.__cause__, RayTaskError)
+    return not raised and not isinstance(error, DataLost)
+
+
 @contextmanager
 def making(actor: str, what: str) -> Iterator[None]:
     """Around a remote call as it is made: what is given by value goes into the object store at

@@ -15,8 +15,15 @@ from gfn_ray.config import JobConfig, LearnerConfig, RewardConfig, RuntimeConfig
 from gfn_ray.errors import RunFailed
 from gfn_ray.runtime import actors
 from gfn_ray.runtime.calls import POLL_SECONDS, ChangesState, PendingCalls
-from gfn_ray.runtime.cluster import cores_by_machine
-from gfn_ray.runtime.failures import ActorDied, ActorLost, DataLost, making, value_of
+from gfn_ray.runtime.cluster import cores_by_machine, free_room
+from gfn_ray.runtime.failures import (
+    ActorDied,
+    ActorLost,
+    DataLost,
+    about_room,
+    making,
+    value_of,
+)
 from gfn_ray.runtime.label_actor import LabelRewardActor
 from gfn_ray.runtime.members import Issue, Member
 from gfn_ray.runtime.placement import Placement
@@ -214,8 +221,8 @@ def load(config: RuntimeConfig, supervisor: Supervisor, members: list[Member]) -
                 late_one = next(iter(loading.values()))
                 raise RunFailed(late(late_one.name, "load its model", config, "start_timeout_s"))
     except (ActorLost, DataLost, RunFailed) as error:
-        free = ", ".join(f"{v:g} {k}" for k, v in ray.available_resources().items() if v)
-        raise RunFailed(f"{error} (free on the Ray cluster: {free or 'nothing'})") from error
+        free = f" (free on the Ray cluster: {free_room()})" if about_room(error) else ""
+        raise RunFailed(f"{error}{free}") from error
 
 
 def _first_loaded(member: Member, loading: Any, supervisor: Supervisor) -> None:

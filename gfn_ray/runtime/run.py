@@ -11,12 +11,15 @@ from gfn_ray.config import JobConfig
 from gfn_ray.errors import EXIT_INTERRUPTED, UserError
 from gfn_ray.models.loading import (
     EMBEDDED,
+    architectures,
+    chat_note,
     hide_loading_bars,
     load_tokenizer,
     max_positions,
     resolve_model,
     vocab_size,
 )
+from gfn_ray.models.lora_targets import with_layer_names
 from gfn_ray.models.merged import merged_model_dir
 from gfn_ray.policy.initial import check_initial
 from gfn_ray.runtime.books import check_login, open_books, reopen_books
@@ -27,6 +30,7 @@ from gfn_ray.runtime.endings import with_way_on
 from gfn_ray.runtime.run_dir import RunDir
 from gfn_ray.runtime.session import Session
 from gfn_ray.runtime.warm_start import warm_start_references
+from gfn_ray.sampling.architectures import check_architectures
 from gfn_ray.tasks.story_texts import TunesBase
 from gfn_ray.tasks.task import Task, TaskData, check_data, check_positions
 from gfn_ray.tasks.vocabulary import check_support
@@ -45,12 +49,18 @@ def run(config: JobConfig, task: Task) -> int:
         display.phase("preparing model and data")
         model = resolve_model(config.model)
         hide_loading_bars(model)
-        tokenizer = load_tokenizer(model, config.model.trust_remote_code)
-        size = vocab_size(model, config.model.trust_remote_code)
+        trusted = config.model.trust_remote_code
+        tokenizer = load_tokenizer(model, trusted)
+        if note := chat_note(tokenizer):
+            display.message(note)
+        check_architectures(architectures(model, trusted))
+        policy = with_layer_names(config.policy, model, trusted)
+        config = config.model_copy(update={"policy": policy})
+        size = vocab_size(model, trusted)
         data = task.load(tokenizer, size)
         check_data(task.name, data, config.sampler, size)
         check_support(task.name, data.support, tokenizer, size)
-        positions = max_positions(model, config.model.trust_remote_code)
+        positions = max_positions(model, trusted)
         check_positions(data, config.sampler, positions)
         _check(config, task, data)
         config = _with_absolute_model(config, model)

@@ -21,6 +21,7 @@ from gfn_ray.models.loading import (
     max_positions,
     resolve_model,
 )
+from gfn_ray.models.lora_targets import with_layer_names
 from gfn_ray.policy.adapter import add_adapter, read_adapter, write_adapter
 from gfn_ray.policy.text_tuning import perplexity
 from gfn_ray.runtime.base_tuning import finite, updates
@@ -47,6 +48,8 @@ def tune_base(config: TuneBaseJob) -> int:
         hide_loading_bars(path)
         tokenizer = load_tokenizer(path, config.model.trust_remote_code)
         positions = max_positions(path, config.model.trust_remote_code)
+        policy = with_layer_names(config.policy, path, config.model.trust_remote_code)
+        config = config.model_copy(update={"policy": policy})
         train, held_out = _texts(config, tokenizer, positions)
         device = config.device
         if device == "auto":

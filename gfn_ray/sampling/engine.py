@@ -16,10 +16,11 @@ import numpy as np
 from vllm import LLM, SamplingParams
 
 from gfn_ray.config import PolicyConfig, SamplerConfig
-from gfn_ray.errors import UserError
+from gfn_ray.errors import UserError, cut
 from gfn_ray.policy.adapter import Adapter
 from gfn_ray.sampling import cpu_lora
 from gfn_ray.sampling.adapter_swap import EXTENSION, AdapterSwap
+from gfn_ray.sampling.architectures import no_adapter, says_no_adapter
 from gfn_ray.sampling.draft import Draft
 from gfn_ray.sampling.exploration import ProposalPlan
 from gfn_ray.sampling.support_processor import CONFIG_KEY, SupportProcessor
@@ -32,6 +33,8 @@ CPU_BLOCK_SIZE = 32
 
 _NO_ROOM = ("KV cache memory", "memory for the cache blocks")
 """vLLM's words for a cache that holds no whole request, or nothing at all."""
+
+_LONGEST_REASON = 200  # characters; vLLM lists every architecture it knows
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,8 @@ class SamplingEngine:
         try:
             self._llm = LLM(**options)
         except ValueError as error:
+            if says_no_adapter(error):
+                raise UserError(no_adapter(cut(str(error), _LONGEST_REASON))) from error
             if not any(words in str(error) for words in _NO_ROOM):
                 raise
             raise UserError(_too_small_a_cache(sampler, options["max_model_len"], cpu)) from error

@@ -36,7 +36,7 @@ def check_support(name: str, support: Support, tokenizer: Any, vocab_size: int) 
 
     name: the task's. vocab_size: length of the model's logits, and of the support's masks.
     """
-    content = support.masks.any(axis=0)
+    content: BoolArray = np.any(support.masks, axis=0)
     content[support.stop_ids] = False
     wrong = np.flatnonzero(content & ~writable(tokenizer, vocab_size))
     if len(wrong):

@@ -26,9 +26,7 @@ from tiny import tiny_model
 LIMIT_S = 120  # of a job that is refused; it loads torch and a tiny model
 
 
-def job(
-    name: str, flags: list[str], home: Path, limit: float = LIMIT_S, **variables: str
-) -> str:
+def job(name: str, flags: list[str], home: Path, limit: float = LIMIT_S, **variables: str) -> str:
     """The one line that a job is refused with; its phases before that are on stdout."""
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     done = subprocess.run(

@@ -1,10 +1,12 @@
 """The random number job, end to end on real parts: exact metrics, plots and early stopping."""
 
 import json
+import tomllib
 
 import pytest
 
 import gfn_ray
+from gfn_ray.config.sections import LORA_TARGETS
 from job_runner import mlflow_run, run, run_make, summary, tiny_flags, tiny_number_flags
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
@@ -99,9 +101,14 @@ def test_the_whole_vocabulary_a_learned_log_z_and_seeded_integers_go_together(ti
         objective__kind="tb",
         objective__root_flow="learned",
         replay__seed_references="true",
+        policy__lora_targets="all-linear",
     )
     code, out, err = run(flags, tmp_path, "random_number")
     assert code == 0, err
+    written = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
+    assert written["policy"]["lora_targets"] == list(LORA_TARGETS), (
+        "by name, as the engine has them"
+    )
     assert "seeding replay with 10 references" in out
     assert summary(tmp_path)["after"]["tv"] <= 1
 

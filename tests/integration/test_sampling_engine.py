@@ -12,6 +12,7 @@ from gfn_ray.config import InfillJob, LearnerConfig, PolicyConfig, SamplerConfig
 from gfn_ray.policy.adapter import Adapter, add_adapter
 from gfn_ray.policy.log_q import TrajectoryGroup
 from gfn_ray.policy.trainer import PolicyTrainer
+from gfn_ray.sampling.architectures import WELL_KNOWN, says_no_adapter, takes_adapters
 from gfn_ray.sampling.draft import Draft
 from gfn_ray.sampling.environment import thread_environment, vllm_environment
 from gfn_ray.sampling.exploration import ProposalPlan, exploration_plan, on_policy_plan
@@ -271,3 +272,33 @@ def test_trajectories_of_one_query_compute_their_prompt_once(
     engine.sample(requests(queries[:1], on_policy_plan(8, np.random.default_rng(3))))
     blocks = 32  # tokens of a block, of which a prompt of 60 has one whole
     assert sorted(cached.values()) == [0, *[blocks] * 7]
+
+
+# --- Which models it takes, before it starts ---
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [*WELL_KNOWN, "GPT2LMHeadModel", "GPTJForCausalLM", "BloomForCausalLM", "GPTNeoXForCausalLM"],
+)
+def test_what_is_read_of_an_architecture_is_what_vllm_holds_of_it(architecture, engine):
+    from vllm.model_executor.models.interfaces import supports_lora
+    from vllm.model_executor.models.registry import ModelRegistry
+
+    known = supports_lora(ModelRegistry.models[architecture].load_model_cls())
+    assert takes_adapters(architecture) is known
+
+
+def test_vllms_own_refusals_of_a_model_are_known_for_such(engine):
+    from vllm.model_executor.models.registry import ModelRegistry
+    from vllm.v1.worker.lora_model_runner_mixin import LoRAModelRunnerMixin
+
+    refusals = [
+        lambda: LoRAModelRunnerMixin().load_lora_model(torch.nn.Linear(1, 1), None, None),
+        lambda: ModelRegistry._raise_for_unsupported(["NopeForCausalLM"]),
+        lambda: ModelRegistry._raise_for_unsupported(["MPTForCausalLM"]),
+    ]
+    for refuse in refusals:
+        with pytest.raises(ValueError) as refused:
+            refuse()
+        assert says_no_adapter(refused.value)

@@ -278,14 +278,17 @@ def test_an_actor_that_is_killed_as_it_first_loads_is_started_again(cluster, tmp
 
 
 def test_an_actor_that_always_dies_as_it_first_loads_ends_the_run_soon(cluster, tmp_path):
-    with pytest.raises(RunFailed, match=r"of 3 tries none has loaded.*free on the Ray cluster"):
+    with pytest.raises(
+        RunFailed, match=r"of 3 tries none has loaded.*free on the Ray cluster: .*MiB of object"
+    ):
         Crew(DiesAtStart, (tmp_path, 99))
     assert len(list(tmp_path.iterdir())) == 3
 
 
 @pytest.mark.parametrize("deaths", [0, 1])
 def test_what_a_first_load_raises_ends_the_run_at_once(cluster, tmp_path, deaths):
-    with pytest.raises(RunFailed, match="failed to load its model: LookupError: no such layer"):
+    raised = "failed to load its model: LookupError: no such layer$"  # room is not the matter
+    with pytest.raises(RunFailed, match=raised):
         Crew(DiesAtStart, (tmp_path, deaths, LookupError("no such layer")))
     assert len(list(tmp_path.iterdir())) == deaths + 1
 

@@ -10,19 +10,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
 from safetensors.numpy import load_file, save_file
+from transformers import AutoConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 import gfn_ray
+from gfn_ray.cli import main
 from gfn_ray.config import ModelConfig
 from gfn_ray.durable import COMPLETE
 from gfn_ray.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE, check_adapter
 from gfn_ray.models.loading import load_causal_lm, load_tokenizer, resolve_model
 from gfn_ray.models.merged import merged_model_dir
 from gfn_ray.models.sentence_encoder import SentenceEncoder
+from gfn_ray.runtime.run import run
 from gfn_ray.serving.description import FILE
-from good_run import mark_again
+from gfn_ray.tasks.random_number import RandomNumberTask
+from good_run import mark_again, settings
 from pickles import write_pickle
-from refusals import refusal, unprivileged
+from refusals import check, contents, refusal, unprivileged
 from refused_places import (
     OUT_OF_SIGHT,
     Spoil,
@@ -222,6 +228,68 @@ def test_what_is_no_model_is_not_loaded(
         load_causal_lm(path, "float32", "cpu", False)
 
     refusal(load, home, capsys, str(model), *named)
+
+
+def of_kind(kind: str, **changes: Any) -> Spoil:
+    """The tokenizer with the configuration of another architecture: no weights are looked at."""
+
+    def spoil(model: Path) -> None:
+        config = AutoConfig.for_model(kind, vocab_size=1000, **changes)
+        config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]]
+        config.save_pretrained(model)
+        (model / "model.safetensors").unlink()
+
+    return spoil
+
+
+def as_it_is(_: Path) -> None: ...
+
+
+LAYERS = "its linear layers are q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj: give"
+
+# What is done to the model, the layers asked for, and what the sentence names.
+UNFIT: dict[str, tuple[Spoil, tuple[str, ...] | None, tuple[str, ...]]] = {
+    "GPT-2": (of_kind("gpt2"), None, ("(a GPT2LMHeadModel)", "such as LlamaForCausalLM, Mistral")),
+    "GPT-J": (of_kind("gptj"), None, ("(a GPTJForCausalLM)", "model.name")),
+    "Bloom": (of_kind("bloom"), None, ("(a BloomForCausalLM)",)),
+    "one that vLLM does not list": (of_kind("codegen"), None, ("(a CodeGenForCausalLM)",)),
+    "no linear layer": (
+        as_it_is,
+        ("q_proj", "norm"),
+        ("policy.lora_targets names 'norm', which is no linear layer", LAYERS, "all-linear"),
+    ),
+    "a layer of another model": (
+        as_it_is,
+        ("c_attn",),
+        ("names 'c_attn', which is not in", LAYERS),
+    ),
+    "the layers of another model": (
+        of_kind("gpt_neox"),
+        None,
+        ("names 'q_proj'", "are query_key_value, dense, dense_h_to_4h, dense_4h_to_h: give"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_a_model_that_no_run_can_use_so_is_refused_before_anything_starts(
+    case: str, tiny_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil, targets, named = UNFIT[case]
+    model = Path(shutil.copytree(tiny_dir, tmp_path / "model"))
+    (model / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    spoil(model)
+    before = contents(tmp_path)
+    config = settings(model, tmp_path)
+    if targets:
+        policy = config.policy.model_copy(update={"lora_targets": targets})
+        config = config.model_copy(update={"policy": policy})
+    code = main(lambda: run(config, RandomNumberTask(config)))
+    out, err = capsys.readouterr()
+    check(code, err, *named)
+    assert out.count("the model has a chat template, and reads plain text here") == 1
+    assert not ray.is_initialized()
+    assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize("spoil", [cut, Path.unlink])

@@ -136,6 +136,11 @@ FLAGS = {
         ["--task.template", "{{beginning}} {ending}"],
         ["task.template lacks {beginning}"],
     ),
+    "template before a second space": (
+        InfillJob,
+        ["--task.template", "{ending} {beginning} "],
+        ["task.template ends in a space", "leave it out", "{beginning} '"],
+    ),
     "two sources": (
         InfillJob,
         ["--data.path", "a.csv", "--data.hub", "b/c"],

@@ -23,7 +23,7 @@ from gfn_ray.runtime.display import (
     make_display,
     plain_line,
 )
-from gfn_ray.wording import count, duration, head, number, one_line, tail
+from gfn_ray.wording import byte_size, count, duration, head, number, one_line, tail
 
 PROGRESS = Progress(
     step=25,
@@ -291,3 +291,10 @@ def test_a_console_treats_markup_as_text() -> None:
     stream = io.StringIO()
     make_console(stream).print("[bold]x[/bold] :smile:")
     assert stream.getvalue() == "[bold]x[/bold] :smile:\n"
+
+
+@pytest.mark.parametrize(
+    ("amount", "shown"), [(512 << 20, "512 MiB"), (0, "0 MiB"), (5.6 * 2**30, "5.6 GiB")]
+)
+def test_bytes_read_like_a_person_would_say_them(amount: float, shown: str) -> None:
+    assert byte_size(amount) == shown

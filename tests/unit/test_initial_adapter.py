@@ -13,6 +13,7 @@ import pytest
 from gfn_ray.config import InfillJob, PolicyConfig
 from gfn_ray.durable import COMPLETE
 from gfn_ray.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE
+from gfn_ray.models.lora_targets import with_layer_names
 from gfn_ray.policy.adapter import Adapter, add_adapter, load_adapter, put_adapter, read_adapter
 from gfn_ray.policy.initial import check_initial
 from policies import load, write_random_adapter
@@ -40,6 +41,13 @@ def test_a_policy_that_starts_from_an_adapter_has_its_weights(adapter: Path, tin
     assert written.keys() == now.keys()
     for name in written:
         np.testing.assert_array_equal(now[name], written[name])
+
+
+def test_all_linear_is_the_layers_by_name_for_whoever_compares(adapter: Path, tiny_dir: Path):
+    asked = PolicyConfig(lora_rank=8, lora_targets=("all-linear",))
+    named = with_layer_names(asked, str(tiny_dir), False)
+    assert named == POLICY
+    check_initial(InfillJob(init_adapter=adapter, policy=named), str(tiny_dir))
 
 
 def test_it_is_the_directory_itself_whatever_becomes_of_the_link(tmp_path, monkeypatch):

@@ -4,13 +4,16 @@ where the model reads a forest, and by the way round it where it does not."""
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from gfn_ray.config import InfillJob, ModelConfig, PolicyConfig
 from gfn_ray.models.loading import load_causal_lm
+from gfn_ray.models.lora_targets import ALL_LINEAR
 from gfn_ray.packing.forest import ROOT, TokenForest
 from gfn_ray.packing.forward import forest_log_probs, reads_forests
 from gfn_ray.packing.head import read_hidden
+from gfn_ray.policy.adapter import add_adapter, read_adapter
 from gfn_ray.runtime.actors import LearnerActor
 from makers import make_support
 
@@ -144,6 +147,22 @@ def test_a_model_that_reads_none_is_given_one_path_after_another(kind):
 def test_a_path_longer_than_the_models_window_is_read_alone():
     model = random_model("mistral", **{**LLAMA, "sliding_window": 4})
     assert_same_values_and_gradients(model)
+
+
+@pytest.mark.parametrize("kind", [*PACKED, "bloom"])
+def test_all_linear_layers_are_those_that_peft_takes_for_all(kind):
+    settings = {**PACKED, **BY_PATH}[kind]
+
+    def adapted(targets):
+        plain = LoraConfig(r=8, target_modules=targets, task_type="CAUSAL_LM")
+        model = get_peft_model(random_model(kind, **settings), plain)
+        return {name for name, _ in model.named_parameters() if ".lora_A." in name}
+
+    policy = PolicyConfig(lora_rank=8, lora_targets=(ALL_LINEAR,))
+    mine = read_adapter(add_adapter(random_model(kind, **settings), policy, seed=0), 0)
+    theirs = adapted(ALL_LINEAR)
+    assert theirs
+    assert adapted(mine.config["target_modules"]) == theirs
 
 
 @pytest.mark.parametrize(

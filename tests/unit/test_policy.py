@@ -185,7 +185,9 @@ def test_the_same_seed_gives_the_same_adapter(tiny_dir):
 
 
 def test_a_layer_that_the_model_lacks_is_named(base):
-    with pytest.raises(UserError, match=r"policy\.lora_targets names 'c_attn'"):
+    with pytest.raises(
+        UserError, match=r"'c_attn', which is not in .*are q_proj, .*, down_proj: give"
+    ):
         add_adapter(base, PolicyConfig(lora_targets=("c_attn",)), seed=0)
 
 

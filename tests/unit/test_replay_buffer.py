@@ -277,7 +277,7 @@ OF_BOTH = {"sampler_log_pf", "sampler_log_stop"}
 
 
 def test_every_field_of_a_trajectory_tells_of_z_or_of_how_it_was_sampled() -> None:
-    assert OF_Z | OF_SAMPLING | OF_BOTH == {field.name for field in fields(Trajectory)}
+    assert {field.name for field in fields(Trajectory)} == OF_Z | OF_SAMPLING | OF_BOTH
 
 
 @pytest.mark.parametrize("better_is_newer", [True, False])

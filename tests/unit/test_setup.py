@@ -113,7 +113,9 @@ def test_a_download_that_fails_is_told_of_in_the_words_of_uv(home: Path) -> None
     program(home / "bin" / "uv", UV.format(home=home, network="false"))
     said, complaint = set_up(home)
     assert said == ""
-    assert 'could not download it ("error: Failed to download cpython-3.11"); check the' in complaint
+    assert (
+        'could not download it ("error: Failed to download cpython-3.11"); check the' in complaint
+    )
     assert "sudo apt install python3.11" in complaint
 
 

@@ -222,6 +222,12 @@ def test_more_test_sentences_than_there_are_is_refused(tokenizer):
         ({"min_len": 9, "max_len": 8}, r"min_len \(9\) exceeds task\.max_len \(8\)"),
         ({"template": "no field"}, r"task\.template lacks \{text\}"),
         ({"answer": "{word}"}, r"task\.answer takes \{label\}"),
+        ({"template": "{text} So "}, r"task\.template ends in a space, and z begins with one"),
+        ({"reward_template": "{text}\t"}, r"task\.reward_template ends in a space"),
+        (
+            {"direct_template": "{text} ", "answer": " It is a {label}"},
+            r"task\.direct_template ends in a space, and task\.answer begins with one",
+        ),
         ({"direct_template": "{text} {x}"}, r"task\.direct_template takes"),
         ({"label_words": ("a", "a")}, "two different words"),
         ({"named_stems": ("-",)}, "named_stems"),
@@ -232,3 +238,7 @@ def test_more_test_sentences_than_there_are_is_refused(tokenizer):
 def test_settings_that_contradict_each_other_are_refused(task, message):
     with pytest.raises(ValueError, match=message):
         SubjectivityConfig(**task)
+
+
+def test_a_template_may_end_in_a_line_or_before_what_begins_without_a_space():
+    SubjectivityConfig(template="{text}\n", direct_template="{text} ", answer="It is a {label}")
