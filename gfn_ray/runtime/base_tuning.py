@@ -20,6 +20,7 @@ from gfn_ray.config import JobConfig, PolicyConfig, TextTuningConfig
 from gfn_ray.errors import RunFailed
 from gfn_ray.models.cache import cached_model_dir
 from gfn_ray.models.loading import load_causal_lm
+from gfn_ray.models.lora_targets import ALL_LINEAR
 from gfn_ray.models.merged import fingerprint
 from gfn_ray.policy.adapter import add_adapter, read_adapter, write_adapter
 from gfn_ray.policy.text_tuning import TextTuner, perplexity
@@ -31,18 +32,18 @@ from gfn_ray.wording import count, number
 
 TUNER_VERSION = 1  # part of the directory's name: raise it when the same settings tune otherwise
 RECORD = "tuning.json"
+BASE_ADAPTER = PolicyConfig(lora_targets=(ALL_LINEAR,))
 
 
 def tuned_base(config: JobConfig, model: str, texts: BaseTexts, display: Display) -> Path:
     """Directory of the adapter that tunes a resolved model on these texts; made on first use.
 
-    The adapter has the default rank and scale, whatever the policy's are, so that runs that
-    differ in those share a base.
+    Its adapter is the same whatever the policy's is, so that runs which differ in that alone
+    share a base.
     """
     tuning = config.base_tuning
     assert tuning is not None
-    policy = PolicyConfig(lora_targets=config.policy.lora_targets)
-    key = [TUNER_VERSION, fingerprint(model), tuning.model_dump(), policy.model_dump()]
+    key = [TUNER_VERSION, fingerprint(model), tuning.model_dump(), BASE_ADAPTER.model_dump()]
     digest = hashlib.sha256(repr(key).encode())
     for part in texts:
         for text in part:
@@ -51,7 +52,7 @@ def tuned_base(config: JobConfig, model: str, texts: BaseTexts, display: Display
         f"tuned-{digest.hexdigest()[:10]}",
         f"the base model tuned on {count(len(texts.train), 'text')}",
         sum(file.stat().st_size for file in Path(model).glob("*.safetensors")) // 8,
-        lambda directory: _tune(config, tuning, policy, model, texts, display, directory),
+        lambda directory: _tune(config, tuning, model, texts, display, directory),
     )
     _tell(json.loads((directory / RECORD).read_text(encoding="utf-8")), display)
     return directory
@@ -84,7 +85,6 @@ def finite(when: str, remedy: str) -> Iterator[None]:
 def _tune(
     config: JobConfig,
     tuning: TextTuningConfig,
-    policy: PolicyConfig,
     path: str,
     texts: BaseTexts,
     display: Display,
@@ -94,7 +94,7 @@ def _tune(
     cuda = config.runtime.device != "cpu" and torch.cuda.is_available()
     trusted = config.model.trust_remote_code
     base = load_causal_lm(path, "float32", "cuda" if cuda else "cpu", trusted)
-    model = add_adapter(base, policy, tuning.seed)
+    model = add_adapter(base, BASE_ADAPTER, tuning.seed)
     title = f"tuning the base model on {count(len(texts.train), 'text')}, once"
     display.phase(title)
     record: dict[str, Any] = {"texts": len(texts.train), "validation_texts": len(texts.validation)}

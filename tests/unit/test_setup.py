@@ -1,4 +1,4 @@
-"""Which Python 3.11 set-up takes, with programs of which only the answers matter in their places."""
+"""Which Python 3.11 set-up takes; programs of which only the answers matter stand in."""
 
 from __future__ import annotations
 
