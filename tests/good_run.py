@@ -27,7 +27,7 @@ from policies import load
 
 TASK = "random_number"
 STEPS = (2, 4)  # of its checkpoints
-DIAGNOSTICS = QueryDiagnostics(8, 1.0, 1.5, -2.0, -1.0, 1.0, 4.0, 0.5, 0.3)
+DIAGNOSTICS = QueryDiagnostics(8, 1.0, 1.5, -2.0, -1.0, 1.0, 4.0, 0.5)
 
 
 def settings(model: Path, home: Path) -> RandomNumberJob:

@@ -109,7 +109,13 @@ class RandomNumberJob(JobConfig):
     )
     eval: EvalConfig = Field(
         default_factory=lambda: EvalConfig(
-            queries=1, samples=64, tempered_samples=32, shown=0, every=25
+            queries=1,
+            samples=64,
+            tempered_samples=32,
+            # Of one query, whose k alone must tell: of 64 weights it is above by chance too often.
+            diagnostic_samples=128,
+            shown=0,
+            every=25,
         ),
         description="How good the policy is.",
     )

@@ -11,6 +11,9 @@ LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 DType = Literal["float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda"]
 RootFlow = Literal["batch_mean", "learned", "terminable"]
+# A Pareto k of fewer importance weights is the fit's own prior rather than theirs: of 48 the alarm
+# would be false in every tenth run whose weights are harmless (see evaluation/weights.py).
+FEWEST_FOR_A_TAIL = 64
 Threads = Annotated[int, Field(ge=1)] | Literal["auto"]
 
 
@@ -277,6 +280,17 @@ class EvalConfig(Section):
     )
     temperature: float = Field(
         1.3, gt=0, le=2, description="Sampling temperature of those further samples."
+    )
+    diagnostic_queries: int = Field(
+        6,
+        ge=0,
+        description="Held-out queries whose importance weights are looked into at both ends of a "
+        "run, to tell whether log_z_gap and ess_fraction can be trusted; 0: none.",
+    )
+    diagnostic_samples: int = Field(
+        64,
+        ge=FEWEST_FOR_A_TAIL,
+        description="On-policy samples of each of those; of fewer their tail shows nothing.",
     )
     every: int = Field(
         0, ge=0, description="Updates between two evaluations on the way; 0: only at both ends."

@@ -12,6 +12,7 @@ from typing import Any
 from gfn_ray.evaluation.exact import ExactComparison
 from gfn_ray.evaluation.posterior import QueryDiagnostics
 from gfn_ray.evaluation.result import Baseline, Evaluation, QuerySamples, QueryTexts
+from gfn_ray.evaluation.weights import WeightDiagnostics
 from gfn_ray.trajectory import Query, Trajectory
 
 Record = dict[str, Any]
@@ -23,6 +24,7 @@ def evaluation_to_record(found: Evaluation) -> Record:
         "metrics": _floats(found.metrics),
         "mismatch": found.mismatch,
         "per_query": {name: _floats(values) for name, values in found.per_query.items()},
+        "weights": {query_id: asdict(one) for query_id, one in found.weights.items()},
         "samples": _numbered([_samples_to_record(one) for one in found.samples]),
         "exact": _numbered(
             [
@@ -41,6 +43,7 @@ def evaluation_from_record(record: Record, queries: Queries) -> Evaluation:
         exact=[ExactComparison(**one) for one in _listed(record["exact"])],
         mismatch=record["mismatch"],
         per_query=record["per_query"],
+        weights={name: WeightDiagnostics(**one) for name, one in record["weights"].items()},
     )
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from gfn_ray.evaluation.exact import ExactComparison
 from gfn_ray.evaluation.posterior import QueryDiagnostics
+from gfn_ray.evaluation.weights import WeightDiagnostics
 from gfn_ray.trajectory import IntArray, Query, Trajectory
 
 Array = npt.NDArray[np.float64]
@@ -53,13 +54,15 @@ class Evaluation:
     exact: one entry for each of the task's enumerations.
     mismatch: mean of (engine's log q - learner's) over samples, content tokens only.
     per_query: by query id, the metrics that have a value for a single query; without those
-    that are there for calibration, which no mean has either."""
+    that are there for calibration, which no mean has either. weights: by query id, the diagnosis
+    of the diagnostic queries; empty on the way."""
 
     metrics: dict[str, float]
     samples: list[QuerySamples]
     exact: list[ExactComparison]
     mismatch: float
     per_query: dict[str, dict[str, float]] = field(default_factory=dict)
+    weights: dict[str, WeightDiagnostics] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

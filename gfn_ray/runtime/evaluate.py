@@ -7,7 +7,9 @@ stops at a good number is not reported by that very number.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from gfn_ray.evaluation.result import (
     QuerySamples,
     mean_metrics,
 )
+from gfn_ray.evaluation.weights import WeightDiagnostics, weight_diagnostics, weight_metrics
 from gfn_ray.runtime.bad_batches import BadBatches
 from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.runtime.turns import Turns
@@ -32,11 +35,21 @@ from gfn_ray.trajectory import Query, Trajectory
 # First entry of a sampling call's seed; training uses stream 0.
 FINAL_STREAM = 1
 DURING_STREAM = 2
+DIAGNOSTIC_STREAM = 6
 
 REFERENCE_METRICS = {"log_pf_reference", "log_pf_reference_per_token"}
 """These cost a forward of their own; a task lists one of them or goes without."""
 
 Wire = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What one sampling call draws. on_policy: samples of each query; 0: as `eval` says, on-policy
+    and tempered."""
+
+    queries: list[Query]
+    on_policy: int = 0
 
 
 class Evaluator:
@@ -60,18 +73,19 @@ class Evaluator:
 
     def final(self, adapter: Any) -> Evaluation:
         """Before or after training, with the seeds that both share."""
-        return self._evaluate(adapter, [self._config.seed, FINAL_STREAM])
+        weights = self._weights(adapter)
+        return self._evaluate(adapter, [self._config.seed, FINAL_STREAM], weights)
 
     def during(self, adapter: Any, step: int) -> Evaluation:
         """After an update."""
-        return self._evaluate(adapter, [self._config.seed, DURING_STREAM, step])
+        return self._evaluate(adapter, [self._config.seed, DURING_STREAM, step], {})
 
-    def _evaluate(self, adapter: Any, seed: list[int]) -> Evaluation:
-        size = self._config.sampler.queries_per_call
-        held_out = self._data.held_out
-        batches = [held_out[start : start + size] for start in range(0, len(held_out), size)]
-        results = self._sample_and_score(adapter, batches, seed)
-        samples, ratios, mismatches = [], [], []
+    def _evaluate(
+        self, adapter: Any, seed: list[int], weights: dict[str, WeightDiagnostics]
+    ) -> Evaluation:
+        batches = self._batches(self._data.held_out)
+        results = self._sample_and_score(adapter, [Draw(batch) for batch in batches], seed)
+        samples, mismatches = [], []
         counted: list[QuerySamples] = []
         for index, batch in enumerate(batches):
             wires, scores = results[index]
@@ -99,11 +113,11 @@ class Evaluator:
                 )
                 if query.query_id not in self._data.calibration:
                     counted.append(samples[-1])
-                    ratios.append(ratio[on_policy])
         exact = [self._exact(one) for one in self._data.enumerations]
         per_query = self._per_query(counted)
         metrics = {
-            **posterior_metrics([one.diagnostics for one in counted], ratios),
+            **posterior_metrics([one.diagnostics for one in counted]),
+            **weight_metrics(list(weights.values())),
             **mean_metrics(per_query.values()),
             **self._task.sample_metrics(samples),
             **mean_metrics([one.metrics() for one in exact]),
@@ -111,7 +125,30 @@ class Evaluator:
         ordered = {name: metrics[name] for name in self._task.metrics if name in metrics}
         # The engine's log-probabilities of tempered samples are of another policy: NaN.
         mismatch = float(np.nanmean(np.concatenate(mismatches)))
-        return Evaluation(ordered, samples, exact, mismatch, per_query)
+        return Evaluation(ordered, samples, exact, mismatch, per_query, weights)
+
+    def _weights(self, adapter: Any) -> dict[str, WeightDiagnostics]:
+        """The diagnosis of the first held-out queries, by id; of samples drawn for it alone."""
+        config, calibration = self._config, self._data.calibration
+        judged = [query for query in self._data.held_out if query.query_id not in calibration]
+        batches = self._batches(judged[: config.eval.diagnostic_queries])
+        wanted, most = config.eval.diagnostic_samples, self._samples_of_a_query
+        # Together no more of a query than any evaluation draws: a call's memory and time are known.
+        counts = [min(most, wanted - start) for start in range(0, wanted, most)]
+        draws = [Draw(batch, count) for count in counts for batch in batches]
+        results = self._sample_and_score(adapter, draws, [config.seed, DIAGNOSTIC_STREAM])
+        ratios: dict[str, list[float]] = defaultdict(list)
+        for index in range(len(draws)):
+            wires, scores = results[index]
+            trajectories = [Trajectory.from_wire(wire) for wire in wires]
+            for one, ratio in zip(trajectories, self._log_ratio(trajectories, scores), strict=True):
+                ratios[one.query_id].append(ratio)
+        return {query_id: weight_diagnostics(np.array(w)) for query_id, w in ratios.items()}
+
+    def _batches(self, queries: list[Query]) -> list[list[Query]]:
+        """The queries of each sampling call."""
+        size = self._config.sampler.queries_per_call
+        return [queries[start : start + size] for start in range(0, len(queries), size)]
 
     @property
     def _samples_of_a_query(self) -> int:
@@ -125,34 +162,35 @@ class Evaluator:
         return ratio
 
     def _sample_and_score(
-        self, adapter: Any, batches: list[list[Query]], seed: list[int]
+        self, adapter: Any, draws: list[Draw], seed: list[int]
     ) -> dict[int, tuple[list[Wire], Wire]]:
-        """Scored records and the learner's view of each batch, by its index."""
+        """Scored records and the learner's view of each draw, by its index."""
         fleet = self._fleet
         calls = fleet.calls()
         results: dict[int, tuple[list[Wire], Wire]] = {}
         samplers, rewards = len(fleet.samplers), len(fleet.rewards)
         # Enough for each actor, the learner included, to have one.
-        turns = Turns(len(batches), samplers, most=samplers + rewards + 1)
+        turns = Turns(len(draws), samplers, most=samplers + rewards + 1)
 
         def start_what_may_start() -> None:
             while (turn := turns.next()) is not None:
                 start(*turn)
 
         def start(sampler: int, index: int) -> None:
-            ids = [query.query_id for query in batches[index]]
+            draw = draws[index]
+            ids = [query.query_id for query in draw.queries]
 
             def sampled(records: Any, _: Wire) -> None:
                 turns.sampled(sampler)
                 start_what_may_start()
                 score(index, records)
 
-            # Seeded by the batch alone, whichever sampler takes it.
+            # Seeded by the draw alone, whichever sampler takes it.
             calls.add(
                 fleet.samplers[sampler],
                 "sample held-out queries",
                 lambda actor: actor.sample.options(num_returns=2).remote(
-                    adapter, ids, [*seed, index], True
+                    adapter, ids, [*seed, index], True, draw.on_policy
                 ),
                 sampled,
             )

@@ -6,10 +6,11 @@ Owns which file and which metric a number goes to. Decides nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from gfn_ray.evaluation.result import Baseline, Evaluation
+from gfn_ray.evaluation.weights import WeightDiagnostics
 from gfn_ray.runtime.bad_batches import BadBatchReport
 from gfn_ray.runtime.controller import Controller, StepReport
 from gfn_ray.runtime.display import Display, Progress, Sample
@@ -25,6 +26,8 @@ MISMATCH_ALARM = 0.05
 
 # Fresh samples in one message to the display, and in one entry of samples.jsonl.
 FRESH_SHOWN = 4
+
+WEIGHT_COLUMNS = [field.name for field in fields(WeightDiagnostics)]
 
 
 class Recorder:
@@ -58,8 +61,11 @@ class Recorder:
                 "phase": phase,
                 "query_id": one.query.query_id,
                 **asdict(one.diagnostics),
+                # Every row has the columns of all.
+                **(dict.fromkeys(WEIGHT_COLUMNS) if weights is None else asdict(weights)),
             }
             for one in result.samples
+            for weights in [result.weights.get(one.query.query_id)]
             if one.query.query_id in result.per_query
         ]
         self._directory.append_diagnostics(rows)

@@ -9,6 +9,7 @@ from typing import Any
 
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import EXIT_INTERRUPTED, UserError
+from gfn_ray.evaluation.weights import WEIGHT_METRICS
 from gfn_ray.models.loading import (
     EMBEDDED,
     architectures,
@@ -187,6 +188,11 @@ def _check(config: JobConfig, task: Task, data: TaskData) -> None:
     if metric is not None and metric not in task.metrics:
         raise UserError(
             f"stop.metric got {metric!r}; {task.name} measures {', '.join(task.metrics)}"
+        )
+    if metric in WEIGHT_METRICS:
+        raise UserError(
+            f"stop.metric got {metric!r}, which is measured at both ends of a run only; "
+            "log_z_gap, ess_fraction and log_ratio_var are on the way, too"
         )
     warm_start_references(config, data)
     if config.objective.root_flow == "terminable" and not data.support.may_be_empty:

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from gfn_ray.config import JobConfig
-from gfn_ray.evaluation.posterior import warning
 from gfn_ray.evaluation.report import Example, FinalReport, ReportPaths, final_report
 from gfn_ray.evaluation.result import Baseline, Evaluation
+from gfn_ray.evaluation.weights import warnings
 from gfn_ray.policy.adapter import load_adapter
 from gfn_ray.runtime.bad_batches import BadBatches
 from gfn_ray.runtime.balance import ThreadBalance
@@ -151,7 +151,6 @@ class Session:
         adapter = self._checkpointer.newest_adapter(controller)
         tuned = None if self._labels is None else self._labels.tuned(after)
         self._checkpointer.publish(adapter, self._directory.adapter_dir, tuned)
-        alarm = warning(after.metrics)
         conclusion = self._task.conclude(before, after, self._directory.path, baselines)
         summary = {
             "task": self._task.name,
@@ -176,7 +175,7 @@ class Session:
             "before": before.metrics,
             "after": after.metrics,
             "baselines": {name: one.metrics for name, one in baselines.items()},
-            "warnings": [alarm] if alarm else [],
+            "warnings": warnings(list(after.weights.values())),
         }
         self._directory.write_summary(summary)
         self._tracker.artifact(self._directory.adapter_dir, "adapter")

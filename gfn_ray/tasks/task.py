@@ -52,16 +52,19 @@ class MetricInfo:
     meaning: str
 
 
-# What every task can say of its posterior; see evaluation/posterior.py.
+# What every task can say of its posterior; see evaluation/posterior.py and weights.py.
 DIAGNOSTICS = {
     "log_ratio_var": MetricInfo("lower", "Var(log R/T - log q) within a query; 0: exact"),
     "tempered_ratio_var": MetricInfo("lower", "the same on tempered samples; 0: exact"),
     "elbo": MetricInfo("higher", "mean log R/T - log q, a bound on log Z"),
-    "log_z": MetricInfo("none", "importance-weighted estimate of log Z"),
-    "log_z_gap": MetricInfo("lower", "log_z - elbo; 0: exact"),
-    "ess_fraction": MetricInfo("higher", "effective share of the samples, by their weights"),
-    # No verdict: below the alarm a smaller k is no better policy.
-    "pareto_k": MetricInfo("none", "tail of those weights; above 0.7 they mislead"),
+    "log_z": MetricInfo("none", "importance-weighted log Z, a lower bound"),
+    "log_z_gap": MetricInfo("lower", "log_z - elbo, a lower bound of KL; 0: exact"),
+    "ess_fraction": MetricInfo("higher", "effective share of the samples, an upper bound"),
+    "diagnostic_log_z_gap": MetricInfo("lower", "the gap of eval.diagnostic_samples each"),
+    "diagnostic_ess_fraction": MetricInfo("higher", "the share of these that is effective"),
+    # No verdict: below the alarm fewer are no better policy.
+    "pareto_k_above": MetricInfo("none", "queries whose weights mislead, by Pareto k; a share"),
+    "pareto_k_unfitted": MetricInfo("none", "queries of too few different z for a k; a share"),
 }
 
 
