@@ -40,6 +40,7 @@ def tiny_flags(model: Path, home: Path, **changes: Any) -> list[str]:
         "eval.queries": 3,
         "eval.samples": 3,
         "eval.shown": 1,
+        "eval.diagnostic-queries": 0,  # 64 samples each are many for a job that is small
         "checkpoint.every": 2,
         "runtime.log-every": 2,
         **{name.replace("__", ".").replace("_", "-"): value for name, value in changes.items()},

@@ -45,6 +45,10 @@ METRICS = {
     "log_z",
     "log_z_gap",
     "ess_fraction",
+    "diagnostic_log_z_gap",
+    "diagnostic_ess_fraction",
+    "pareto_k_above",
+    "pareto_k_unfitted",
     "log_pf_reference",
     "log_pf_reference_per_token",
     "bert_score",
@@ -83,9 +87,14 @@ SUMMARY = {
 
 
 def default_flags(model, home):
-    """Of `make infill` as it comes: on a base that is tuned first."""
+    """Of `make infill` as it comes: on a base that is tuned first, with diagnostic samples."""
     return tiny_infill_flags(
-        model, home, tune_base__steps=10, tune_base__lr="1e-2", warm_start__steps=2
+        model,
+        home,
+        tune_base__steps=10,
+        tune_base__lr="1e-2",
+        warm_start__steps=2,
+        eval__diagnostic_queries=2,
     )
 
 
