@@ -55,6 +55,7 @@ SETTINGS: dict[str, Any] = {
     # Total variation is exact without samples, so there are as few as can be.
     "eval.samples": 2,
     "eval.tempered-samples": 2,
+    "eval.diagnostic-queries": 0,
     "eval.every": EVERY,
     "stop.metric": "tv",
     "stop.below": min(GOALS),

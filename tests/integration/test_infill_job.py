@@ -177,6 +177,28 @@ def test_the_metrics_of_each_held_out_query_average_to_those_of_the_run(finished
     assert "BERTScore F1 (all-minilm-l6-v2)" in out
 
 
+def test_some_queries_weights_are_judged_at_both_ends_by_samples_of_their_own(finished):
+    home, out = finished
+    rows = [json.loads(line) for line in (home / "run" / "diagnostics.jsonl").open()]
+    for phase in ("before", "after"):
+        found = [row for row in rows if row["phase"] == phase]
+        assert [row["samples"] for row in found] == [3, 3, 3]
+        assert [row["diagnostic_samples"] for row in found] == [64, 64, None]
+        judged, written = found[:2], summary(home)[phase]
+        for name in ("diagnostic_log_z_gap", "diagnostic_ess_fraction"):
+            assert written[name] == pytest.approx(np.mean([row[name] for row in judged]))
+        fitted = [row for row in judged if row["pareto_k"] is not None]
+        above = [row for row in fitted if row["pareto_k"] > row["pareto_k_limit"]]
+        assert written["pareto_k_above"] == len(above) / 2
+        assert written["pareto_k_unfitted"] == 1 - len(fitted) / 2
+        # Drawn with seeds of their own: the same z twice would make 64 samples no more than 7.
+        assert all(row["diagnostic_ess_fraction"] > 1 / 64 for row in judged)
+    words = " ".join(out.split())
+    assert all(said in words for said in summary(home)["warnings"])
+    assert "log_z_gap log_z - elbo, a lower bound of KL" in words
+    assert "ess_fraction effective share of the samples, an upper bound" in words
+
+
 def test_a_finished_run_compares_with_itself(finished, tmp_path):
     home, _ = finished
     code, out, err = run(["--runs", f"{home / 'run'},{home / 'run'}"], tmp_path, "compare")

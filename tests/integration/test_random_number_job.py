@@ -113,12 +113,17 @@ def test_the_whole_vocabulary_a_learned_log_z_and_seeded_integers_go_together(ti
     assert summary(tmp_path)["after"]["tv"] <= 1
 
 
-def test_a_metric_that_the_task_does_not_measure_cannot_stop_it(tiny_dir, tmp_path):
-    flags = tiny_number_flags(tiny_dir, tmp_path, stop__metric="accuracy", stop__below=0.3)
+@pytest.mark.parametrize(
+    ("metric", "remedy"), [("accuracy", "tv"), ("pareto_k_above", "log_z_gap, ess_fraction")]
+)
+def test_a_metric_that_is_not_measured_on_the_way_cannot_stop_it(
+    metric, remedy, tiny_dir, tmp_path
+):
+    flags = tiny_number_flags(tiny_dir, tmp_path, stop__metric=metric, stop__below=0.3)
     code, _, err = run(flags, tmp_path, "random_number")
     assert code == 2
-    assert "stop.metric got 'accuracy'" in err
-    assert "tv" in err
+    assert f"stop.metric got '{metric}'" in err
+    assert remedy in err
 
 
 def test_a_root_that_may_not_stop_is_refused_before_anything_starts(tiny_dir, tmp_path):

@@ -139,6 +139,7 @@ def test_the_table_names_runs_means_and_differences(tmp_path, capsys):
     assert compare_runs(CompareJob(runs=runs)) == 0
     out = capsys.readouterr().out
     assert f"A  {runs[0]}" in out and f"B  {runs[1]}" in out
+    assert "log_z_gap and ess_fraction depend on eval.samples" in out
     (line,) = [line for line in out.splitlines() if "bert_score" in line]
     cells = [cell.strip() for cell in line.strip("| ").split("|")]
     assert cells[:5] == ["bert_score", "3", "1.00", "2.50", "2.00"]
