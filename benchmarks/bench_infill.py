@@ -40,7 +40,9 @@ LR = 1e-7
 
 def settings() -> InfillJob:
     return InfillJob(
-        task=InfillConfig(terminable="every", min_len=4, max_len=20),
+        task=InfillConfig(
+            terminable="every", min_len=4, max_len=20, copy_penalty=0.0, length_prior="none"
+        ),
         sampler=SamplerConfig(
             max_batch=256, kv_cache_mb=1024, tempered_fraction=0.0, epsilon_fraction=0.0
         ),

@@ -9,7 +9,15 @@ from pydantic import Field, field_validator, model_validator
 
 from gfn_ray.config.checks import check_end, check_lengths, check_template, real_directory
 from gfn_ray.config.job import JobConfig
-from gfn_ray.config.sections import DataConfig, EncoderConfig, Section
+from gfn_ray.config.sections import (
+    DataConfig,
+    EncoderConfig,
+    LearnerConfig,
+    ReplayConfig,
+    RewardConfig,
+    Section,
+    WarmStartConfig,
+)
 from gfn_ray.config.tune_base import TextTuningConfig
 
 
@@ -65,6 +73,7 @@ class InfillConfig(Section):
 class InfillJob(JobConfig):
     """Story infilling: sample the missing sentence z with p(z | beginning, ending)."""
 
+    steps: int = Field(60, ge=0, description="Learner updates by the objective.")
     task: InfillConfig = Field(default_factory=InfillConfig, description="Story infilling.")
     data: DataConfig = Field(default_factory=DataConfig, description="Where stories come from.")
     encoder: EncoderConfig = Field(
@@ -74,6 +83,20 @@ class InfillJob(JobConfig):
     tune_base: TextTuningConfig = Field(
         default_factory=TextTuningConfig,
         description="The base model is first tuned on the training stories, once.",
+    )
+
+    warm_start: WarmStartConfig = Field(
+        default_factory=lambda: WarmStartConfig(steps=25), description="Likelihood first."
+    )
+    reward: RewardConfig = Field(
+        default_factory=lambda: RewardConfig(temperature_start=1.0, temperature_end=1.0),
+        description="The target.",
+    )
+    replay: ReplayConfig = Field(
+        default_factory=lambda: ReplayConfig(seed_references=True), description="The replay buffer."
+    )
+    learner: LearnerConfig = Field(
+        default_factory=lambda: LearnerConfig(lr_end=0.1), description="The updates."
     )
 
     @property

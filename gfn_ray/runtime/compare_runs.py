@@ -30,8 +30,8 @@ def compare_runs(config: CompareJob) -> int:
     console.print(
         f"Means over n held-out queries, untrained as A was before. Differences with "
         f"95 % intervals ({config.resamples:,} resamples of the queries); * leaves out zero.\n"
-        "log_z, log_z_gap and ess_fraction depend on eval.samples: few make the gap too low and the "
-        "share too high."
+        "log_z, log_z_gap and ess_fraction depend on eval.samples: few make the gap too low and "
+        "the share too high."
     )
     console.print(comparison_table(rows, len(runs)))
     return 0
