@@ -279,7 +279,8 @@ def test_an_actor_that_is_killed_as_it_first_loads_is_started_again(cluster, tmp
 
 def test_an_actor_that_always_dies_as_it_first_loads_ends_the_run_soon(cluster, tmp_path):
     with pytest.raises(
-        RunFailed, match=r"of 3 tries none has loaded.*free on the Ray cluster: .*MiB of object"
+        RunFailed,
+        match=r"of 3 tries none has loaded.*free on the Ray cluster: [0-9.]+ CPUs, .* of object",
     ):
         Crew(DiesAtStart, (tmp_path, 99))
     assert len(list(tmp_path.iterdir())) == 3
