@@ -72,7 +72,7 @@ def _logits(model: Any) -> Tensor:
 
 
 def _probe(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **more: Any
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **more: Any
 ) -> tuple[Tensor, None]:
     """The fused function. Raises _AnotherAttention where the layer's own is another."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -99,7 +99,7 @@ def _probe(
         )
         if not (found - meant).abs().max() < SAME_OUTPUT:
             raise _AnotherAttention
-    return sdpa_attention_forward(module, query, key, value, mask, **more)
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **more)
 
 
 def _wide(argument: Any) -> Any:

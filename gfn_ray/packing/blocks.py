@@ -59,13 +59,14 @@ def attend_in_blocks(model: Any) -> None:
 
 
 def _attention(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **more: Any
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **more: Any
 ) -> Any:
     from transformers.integrations.flex_attention import flex_attention_forward
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    attend = flex_attention_forward if isinstance(mask, BlockMask) else sdpa_attention_forward
-    return attend(module, query, key, value, mask, **more)
+    in_blocks = isinstance(attention_mask, BlockMask)
+    attend = flex_attention_forward if in_blocks else sdpa_attention_forward
+    return attend(module, query, key, value, attention_mask, **more)
 
 
 def _bounds(numbers: Tensor) -> tuple[Tensor, Tensor]:

@@ -97,6 +97,17 @@ class ToolLoop:
             )
         return ToolAnswer(tokens, failed)
 
+    def contains(self, prompt_ids: IntArray, z_ids: IntArray) -> bool:
+        """Whether policy and tool together can write exactly this z after the prompt, and stop."""
+
+        def answer(before: IntArray) -> IntArray:
+            try:
+                return self.answer_ids(prompt_ids, before).token_ids
+            except RunFailed:  # z has no place for what the tool says there
+                return np.zeros(0, dtype=np.int32)
+
+        return self._support.contains(z_ids, answer)
+
     @property
     def _name(self) -> str:
         return type(self._tool).__name__

@@ -8,9 +8,10 @@ from gfn_ray.support import bounded, grammar
 from gfn_ray.support.bounded import BoundedSupport
 from gfn_ray.support.characters import CharacterGrammar, lift
 from gfn_ray.support.grammar import GrammarSupport
-from gfn_ray.support.protocol import Cursor, Support
+from gfn_ray.support.protocol import Answer, Cursor, Support
 
 __all__ = [
+    "Answer",
     "BoundedSupport",
     "CharacterGrammar",
     "Cursor",

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gfn_ray.support.packed_arrays import pack_mask, unpack_mask
+from gfn_ray.support.protocol import Answer
 from gfn_ray.trajectory import BoolArray, IntArray
 
 KIND = "bounded"
@@ -134,10 +135,15 @@ class BoundedSupport:
         """Tokens [T] that a tool writes: none."""
         return np.zeros(len(token_ids), dtype=np.bool_)
 
-    def contains(self, token_ids: Sequence[int] | IntArray) -> bool:
-        """Whether the policy can produce exactly this z and then stop."""
+    def contains(
+        self, token_ids: Sequence[int] | IntArray, answer: Answer | None = None
+    ) -> bool:
+        """Whether the policy can produce exactly this z and then stop. No tool writes in it."""
         tokens = [int(token) for token in token_ids]
         if len(tokens) > self.max_len:
+            return False
+        # A stop is legal in most rows, and no part of z in any.
+        if not all(0 <= token < self.vocab_size and self.content[token] for token in tokens):
             return False
         rows = self.mask_rows(tokens)
         legal = all(self.masks[row, token] for row, token in zip(rows[:-1], tokens, strict=True))

@@ -82,9 +82,10 @@ def lift(
         tool[number, column[token]] = by_tool
 
     alive = stopping_states(transitions, may_stop)
-    if not alive[0]:
-        raise ValueError("the tokenizer cannot spell any text of the language")
     transitions[~np.append(alive, False)[transitions]] = NOWHERE
+    # The empty text alone, where the language has it, is spelled without a token.
+    if not (transitions[0] != NOWHERE).any():
+        raise ValueError("the tokenizer cannot spell any text of the language")
     kept = np.flatnonzero(reachable_states(transitions))
     renumbered = np.full(len(queue) + 1, NOWHERE, dtype=np.int32)
     renumbered[kept] = np.arange(len(kept))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gfn_ray.support.packed_arrays import pack_ints, pack_mask, unpack_ints, unpack_mask
+from gfn_ray.support.protocol import Answer
 from gfn_ray.trajectory import BoolArray, IntArray
 
 KIND = "grammar"
@@ -46,8 +47,8 @@ class GrammarSupport:
     the terminator, as a set of tokens without a class.
 
     A state may have transitions of both kinds: a tool goes on with its answer, or the
-    policy goes on after it. What a tool answers is not the automaton's business; it only
-    says which answers have a place in z.
+    policy goes on after it. The automaton only says which answers have a place in z; which of
+    them the tool gives is for the tool to say (`contains`).
     """
 
     token_class: IntArray
@@ -121,7 +122,7 @@ class GrammarSupport:
 
     def next_state(self, state: int, token: int) -> int:
         """The state after a token; ValueError where the language does not go on so."""
-        kind = self.token_class[token]
+        kind = self.token_class[token] if 0 <= token < self.vocab_size else NOWHERE
         follower = int(self.transitions[state, kind]) if kind != NOWHERE else NOWHERE
         if follower == NOWHERE:
             raise ValueError(f"token {token} cannot follow in state {state} of the language")
@@ -153,13 +154,23 @@ class GrammarSupport:
         kinds = self.token_class[np.asarray(token_ids, dtype=np.int64)]
         return self.by_tool[self.states(token_ids)[:-1], kinds]
 
-    def contains(self, token_ids: Sequence[int] | IntArray) -> bool:
-        """Whether z belongs to the language; the tool's answers are taken as they stand."""
+    def contains(
+        self, token_ids: Sequence[int] | IntArray, answer: Answer | None = None
+    ) -> bool:
+        """Whether z belongs to the language and, where `answer` can tell, whether each run of the
+        tool's tokens is what it answers to what stands before."""
+        tokens = np.asarray(token_ids, dtype=np.int32)
         try:
-            states = self.states(token_ids)
+            states = self.states(tokens)
         except ValueError:
             return False
-        return bool(self.may_stop[states[-1]])
+        if not self.may_stop[states[-1]]:
+            return False
+        if answer is None:
+            return True
+        edges = np.diff(self.tool_mask(tokens).astype(np.int8), prepend=0, append=0)
+        runs = zip(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1), strict=True)
+        return all(np.array_equal(answer(tokens[:begin]), tokens[begin:end]) for begin, end in runs)
 
     def to_wire(self) -> dict[str, Any]:
         """A JSON-ready form: arrays as base64, a few kilobytes for 1,000 states."""

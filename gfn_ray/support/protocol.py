@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from gfn_ray.trajectory import BoolArray, IntArray
+
+Answer = Callable[[IntArray], IntArray]
+"""The tokens that a tool writes after a prefix of z that calls it."""
 
 
 class Cursor(Protocol):
@@ -65,8 +68,14 @@ class Support(Protocol):
         """Tokens [T] that a tool writes, not the policy."""
         ...
 
-    def contains(self, token_ids: Sequence[int] | IntArray) -> bool:
-        """Whether the policy, with its tools, can produce exactly this z and then stop."""
+    def contains(
+        self, token_ids: Sequence[int] | IntArray, answer: Answer | None = None
+    ) -> bool:
+        """Whether the policy, with its tools, can produce exactly this z and then stop. Any
+        numbers may be asked about.
+
+        answer: the tool's; without it, what stands where a tool writes is taken for its answer.
+        """
         ...
 
     def to_wire(self) -> dict[str, Any]:
