@@ -32,6 +32,7 @@ from gfn_ray.runtime.run_dir import RunDir
 from gfn_ray.runtime.session import Session
 from gfn_ray.runtime.warm_start import warm_start_references
 from gfn_ray.sampling.architectures import check_architectures
+from gfn_ray.tasks.references import check_references
 from gfn_ray.tasks.story_texts import TunesBase
 from gfn_ray.tasks.task import Task, TaskData, check_data, check_positions
 from gfn_ray.tasks.vocabulary import check_support
@@ -61,6 +62,7 @@ def run(config: JobConfig, task: Task) -> int:
         data = task.load(tokenizer, size)
         check_data(task.name, data, config.sampler, size)
         check_support(task.name, data.support, tokenizer, size)
+        check_references(task.name, data, tokenizer)
         positions = max_positions(model, trusted)
         check_positions(data, config.sampler, positions)
         _check(config, task, data)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from gfn_ray.errors import UserError
+from gfn_ray.sampling.tools import ToolLoop
 from gfn_ray.support import Support
+from gfn_ray.tasks.task import TaskData
 from gfn_ray.trajectory import IntArray, Query, Trajectory
 
 
@@ -19,6 +24,22 @@ def known_trajectory(query_id: str, token_ids: IntArray, support: Support) -> Tr
         epsilon=0.0,
         stopped=len(token_ids) < support.max_len,
     )
+
+
+def check_references(name: str, data: TaskData, tokenizer: Any) -> None:
+    """Raises UserError where a known z has a tool write what that would not answer: its log q
+    would be that of another z."""
+    if data.tool is None:
+        return
+    loop = ToolLoop(data.tool, tokenizer, data.support)
+    for query in (*data.train, *data.held_out):
+        for z in query.references:
+            if data.support.contains(z) and not loop.contains(query.prompt_ids, z):
+                raise UserError(
+                    f"load() of task {name} gave query {query.query_id!r} the reference "
+                    f"{tokenizer.decode(z)!r}, in which the {type(data.tool).__name__} writes what "
+                    "it would not answer there; correct that reference or leave it out"
+                )
 
 
 def reference_trajectories(queries: list[Query], support: Support) -> list[Trajectory]:

@@ -13,12 +13,13 @@ from gfn_ray.config import ArithmeticConfig, ArithmeticJob
 from gfn_ray.data.arithmetic import Problem, generate
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.result import Evaluation, QueryTexts
-from gfn_ray.models.spelling import continuation_ids
+from gfn_ray.models.spelling import continuation_ids, text_ids
 from gfn_ray.sampling.calculator import Calculator
+from gfn_ray.sampling.tools import ToolLoop
 from gfn_ray.tasks.arithmetic import ArithmeticTask
 from gfn_ray.tasks.arithmetic_answers import AnswerCheck
 from gfn_ray.tasks.arithmetic_grammar import ArithmeticGrammar
-from gfn_ray.tasks.references import known_trajectory
+from gfn_ray.tasks.references import check_references, known_trajectory
 from gfn_ray.tasks.vocabulary import Vocabulary
 
 SMALL = {"demonstrations": 6, "problems": 10, "held_out": 4, "reward_shots": 2}
@@ -98,6 +99,15 @@ def test_without_a_calculator_nothing_is_a_tools(tokenizer):
     data = ArithmeticTask(job(calculator=False)).load(tokenizer, len(tokenizer))
     assert data.tool is None
     assert not any(data.support.tool_mask(z).any() for q in data.train for z in q.references)
+
+
+def test_what_the_calculator_wrote_in_the_rationales_is_what_it_answers(data, tokenizer):
+    check_references("arithmetic", data, tokenizer)
+    loop = ToolLoop(data.tool, tokenizer, data.support)
+    question = text_ids(tokenizer, "Question: 6 - 4 = ?")
+    for value, right in (("2", True), ("3", False)):
+        z = continuation_ids(tokenizer, "Question: 6 - 4 = ?", f" 6 - 4 = {value}")
+        assert data.support.contains(z) and loop.contains(question, z) == right
 
 
 def test_the_calculator_gives_the_values_of_the_demonstrations(data):

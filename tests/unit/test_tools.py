@@ -1,5 +1,6 @@
 """Tools: their answers as tokens, and log q of what the policy wrote around them."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -12,11 +13,13 @@ from gfn_ray.errors import RunFailed, UserError
 from gfn_ray.models.spelling import continuation_ids
 from gfn_ray.policy.log_q import TrajectoryGroup, log_q
 from gfn_ray.replay.buffer import ReplayBuffer
+from gfn_ray.rewards.table import TableReward
 from gfn_ray.sampling.draft import Draft
 from gfn_ray.sampling.exploration import ProposalPlan
 from gfn_ray.sampling.tools import ToolError, ToolLoop
-from gfn_ray.tasks.references import known_trajectory
-from gfn_ray.trajectory import Trajectory
+from gfn_ray.tasks.references import check_references, known_trajectory
+from gfn_ray.tasks.task import TaskData
+from gfn_ray.trajectory import Query, Trajectory
 from grammars import Adder, sum_support, whole_language
 from makers import make_support, random_query
 
@@ -125,6 +128,25 @@ def test_a_known_text_is_marked_as_the_tool_loop_would(tokenizer, support):
     assert support.contains(z)
     assert "".join(written) == "610"
     assert not known.terminable[:-1][known.tool_mask].any()
+
+
+@pytest.mark.parametrize(("text", "right"), [("5+1=6;5+5=10", True), ("5+1=6;5+5=1", False)])
+def test_a_known_text_whose_answers_are_not_the_tools_is_refused(
+    tokenizer, support, loop, prompt, text, right
+):
+    z = ids(tokenizer, text)
+    assert loop.contains(prompt, z) == right
+    query = Query("q", prompt, prompt, prompt[:0], (z,))
+    data = TaskData([query], [query], support, TableReward({}, -1.0), tool=Adder())
+    with nullcontext() if right else pytest.raises(UserError, match=r"'5\+1=6;5\+5=1', in which"):
+        check_references("sums", data, tokenizer)
+
+
+def test_a_tool_that_has_no_place_for_its_answer_wrote_nothing(tokenizer, support, prompt):
+    silent = Adder()
+    silent.answer = lambda text: "seven"
+    loop = ToolLoop(silent, tokenizer, support)
+    assert not loop.contains(prompt, ids(tokenizer, "5+1=6"))
 
 
 def test_log_q_of_the_whole_language_sums_to_one(base, support, prompt, language):
