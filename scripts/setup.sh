@@ -114,7 +114,7 @@ if [[ -n $lacking ]]; then
       "('curl -LsSf https://astral.sh/uv/install.sh | sh' or 'pipx install uv'), or your distribution's" \
       "package ($packages), then run make setup again."
   elif ! python_of_uv; then
-    fail "$lacking, and uv has none and could not download it (\"$(tail -n 1 <<<"$complaint" | cut -c1-160)\");" \
+    fail "$lacking, and uv has none and could not download it (\"$(tail -n 1 <<<"$complaint" | sed "s/^ *//" | cut -c1-160)\");" \
       "check the network and run make setup again, or install it first: $packages."
   fi
   say "$lacking; taking uv's ($base_python)."

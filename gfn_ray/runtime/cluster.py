@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
 import torch
+from ray._common.utils import get_default_ray_temp_dir
 from ray._private import ray_constants
 
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import RunFailed, UserError
 from gfn_ray.runtime.ray_address import check_answers
+from gfn_ray.runtime.ray_places import check_shared_memory, provide_home, temporary_directory
 from gfn_ray.wording import byte_size
 
 # A run moves adapters and token ids; Ray's default of a third of memory would be wasted.
@@ -29,42 +32,52 @@ def connected() -> Iterator[None]:
     # A failed call has several references, of which calls.py reads one; Ray would print the
     # traceback of every other.
     common = {"log_to_driver": False, "logging_level": "CRITICAL"}
-    try:
-        if address:
-            check_answers(address)
-            ray.init(address=address, **common)
-        else:
-            _keep_to_ourselves()
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                object_store_memory=LOCAL_OBJECT_STORE_BYTES,
-                **common,
-            )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        if not address:
-            raise RunFailed(f"Ray did not start on this machine: {error}") from error
-        raise UserError(
-            f"RAY_ADDRESS is {address!r}, where no Ray cluster answers ({error}); it takes "
-            "auto, ray://host:10001 or host:6379; unset it to run locally"
-        ) from None
+    if address:
+        _join(address, common)
+    else:
+        _start(common)
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def _keep_to_ourselves() -> None:
-    """Before a Ray of our own starts: its ports are this machine's, its token this account's."""
+def _join(address: str, common: dict[str, Any]) -> None:
+    try:
+        check_answers(address)
+        ray.init(address=address, **common)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"RAY_ADDRESS is {address!r}, where no Ray cluster answers ({error}); it takes "
+            "auto, ray://host:10001 or host:6379; unset it to run locally"
+        ) from None
+
+
+def _start(common: dict[str, Any]) -> None:
+    """A Ray of our own, whose ports are this machine's."""
+    check_shared_memory()
+    provide_home()
+    place = temporary_directory()
     # Ray read the variable that the package sets when it was imported, perhaps before the package.
     ray_constants.ENABLE_RAY_CLUSTER = ray_constants.env_bool(
         ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, False
     )
-    # Ray writes the token for all to read, and whoever has it can run code as this account.
-    with suppress(OSError, RuntimeError):  # no home, or none to write to: Ray says what it needs
-        directory = Path.home() / ".ray"
-        directory.mkdir(exist_ok=True)
-        directory.chmod(0o700)
+    try:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            object_store_memory=LOCAL_OBJECT_STORE_BYTES,
+            _temp_dir=place,
+            **common,
+        )
+    except Exception as error:
+        # Without a port, or in too little time, Ray's start ends in exceptions of every kind, the
+        # bare Exception among them.
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        logs = Path(place or get_default_ray_temp_dir()) / "session_latest" / "logs"
+        raise RunFailed(
+            f"Ray did not start on this machine: {reason[0]} Its logs are in {logs}"
+        ) from error
 
 
 def choose_device(config: JobConfig) -> str:

@@ -36,8 +36,8 @@ _ENVIRONMENT = {
 }
 _FEW_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 
-# MLflow's page calls this kind "Machine learning"; without one it shows the runs of an experiment
-# as evaluations of a GenAI application.
+# MLflow's page calls this kind "Machine learning"; without one it shows an experiment's runs as
+# evaluations of a GenAI application.
 _KIND, _TRAINING = "mlflow.experimentKind", "custom_model_development"
 
 # Whose words about a store that fails are repeated by ours, in one line instead of a traceback.

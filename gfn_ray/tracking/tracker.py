@@ -168,7 +168,7 @@ class Tracker:
         In place of `end`, of which a later call does nothing.
         """
         if self._former is not None:
-            known = {"FINISHED": "FINISHED", "KILLED": "KILLED"}
+            known: dict[str, RunStatus] = {"FINISHED": "FINISHED", "KILLED": "KILLED"}
             self.end(known.get(self._former, "FAILED"))  # one that still runs there was cut off
             return
         self._delivered = False

@@ -1,4 +1,4 @@
-"""Which Python 3.11 set-up takes; programs of which only the answers matter stand in."""
+"""Which Python 3.11 set-up takes; stand-ins for Python and uv give the answers."""
 
 from __future__ import annotations
 
