@@ -172,16 +172,16 @@ class EntryTable:
         it is compared with, so that it comes up soon. Nothing remembers a larger one: once the
         loss of that entry falls, or the entry is gone, nobody counts as much any more.
         """
-        recency = self._log_growth * self.recency_version[slots]
+        recency: WeightArray = self._log_growth * self.recency_version[slots]
         if self._priority == "uniform":
             return recency
         if self._priority == "log_reward":
             return self._alpha * self.log_reward[slots] + recency
         losses = self.loss[slots]
-        known = ~np.isnan(losses)
-        largest = np.maximum.reduceat(np.where(known, losses, 0.0), starts)
+        unknown = np.isnan(losses)
+        largest = np.maximum.reduceat(np.where(unknown, 0.0, losses), starts)
         sizes = np.diff(starts, append=len(slots))
-        losses = np.where(known, losses, np.repeat(largest, sizes))
+        losses[unknown] = np.repeat(largest, sizes)[unknown]
         return self._alpha * np.log(losses + LOSS_FLOOR) + recency
 
     def log_masses(self, slots: IndexArray, sizes: IndexArray) -> WeightArray:

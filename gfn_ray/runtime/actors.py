@@ -124,23 +124,21 @@ class SamplerActor(ModelActor):
         from gfn_ray.sampling.engine import SampleRequest
         from gfn_ray.sampling.exploration import (
             evaluation_plan,
-            exploration_plan,
+            exploration_plans,
             on_policy_plan,
         )
 
         started = time.perf_counter()
         self._engine.load(Adapter.from_wire(adapter))
         rng = np.random.default_rng(seed)
-        requests = []
-        for query_id in query_ids:
-            if on_policy:
-                plans = on_policy_plan(on_policy, rng)
-            elif evaluating:
-                plans = evaluation_plan(self._config.eval, rng)
-            else:
-                plans = exploration_plan(self._config.sampler, rng)
-            requests.append(SampleRequest(self._queries[query_id], plans))
-        trajectories = self._engine.sample(requests)
+        if on_policy:
+            plans = [on_policy_plan(on_policy, rng) for _ in query_ids]
+        elif evaluating:
+            plans = [evaluation_plan(self._config.eval, rng) for _ in query_ids]
+        else:
+            plans = exploration_plans(self._config.sampler, len(query_ids), rng)
+        queries = [self._queries[query_id] for query_id in query_ids]
+        trajectories = self._engine.sample(list(map(SampleRequest, queries, plans)))
         info = {
             "tokens": sum(len(t) + 1 for t in trajectories),
             "seconds": time.perf_counter() - started,

@@ -41,11 +41,32 @@ def evaluation_plan(config: EvalConfig, rng: np.random.Generator) -> list[Propos
     ]
 
 
-def exploration_plan(config: SamplerConfig, rng: np.random.Generator) -> list[ProposalPlan]:
-    """Plans for one group: the configured shares, rounded, the rest on-policy."""
+def exploration_plans(
+    config: SamplerConfig, groups: int, rng: np.random.Generator
+) -> list[list[ProposalPlan]]:
+    """Plans for the groups of one call: the configured shares, the rest on-policy.
+
+    A share that is no whole number of a group's trajectories is rounded up in some groups and
+    down in others (systematic sampling: offsets at equal distance from a random start), so that
+    it holds on average for every group, and over a call to within a trajectory or two.
+    """
+    start = rng.random()
+    offsets = [(start + group / groups) % 1.0 for group in range(groups)]
+    return [_exploration_plan(config, offset, rng) for offset in offsets]
+
+
+def _exploration_plan(
+    config: SamplerConfig, offset: float, rng: np.random.Generator
+) -> list[ProposalPlan]:
+    """offset: in [0, 1), what the shares are rounded by; both by the same, so that together they
+    never exceed the group."""
     count = config.trajectories_per_query
-    tempered = round(config.tempered_fraction * count)
-    noisy = min(round(config.epsilon_fraction * count), count - tempered)
+    tempered_share, both_shares = (
+        share * count
+        for share in (config.tempered_fraction, config.tempered_fraction + config.epsilon_fraction)
+    )
+    tempered = min(int(tempered_share + offset), count)
+    noisy = min(int(both_shares + offset), count) - tempered
     plans = on_policy_plan(count - tempered - noisy, rng)
     for _ in range(tempered):
         temperature = float(rng.uniform(config.temperature_low, config.temperature_high))

@@ -15,7 +15,7 @@ from gfn_ray.policy.trainer import PolicyTrainer
 from gfn_ray.sampling.architectures import WELL_KNOWN, says_no_adapter, takes_adapters
 from gfn_ray.sampling.draft import Draft
 from gfn_ray.sampling.environment import thread_environment, vllm_environment
-from gfn_ray.sampling.exploration import ProposalPlan, exploration_plan, on_policy_plan
+from gfn_ray.sampling.exploration import ProposalPlan, exploration_plans, on_policy_plan
 from makers import make_support, random_query
 
 pytestmark = pytest.mark.vllm
@@ -248,7 +248,7 @@ def test_at_epsilon_one_to_stop_is_one_action_whatever_tokens_spell_it(engine, s
 
 def test_the_same_plans_give_the_same_samples_alone_and_batched(engine, queries, versions):
     engine.load(versions[1])
-    plans = exploration_plan(JOB.sampler, np.random.default_rng(3))
+    (plans,) = exploration_plans(JOB.sampler, 1, np.random.default_rng(3))
     together = engine.sample(requests(queries, plans))
     alone = [t for query in queries for t in engine.sample(requests([query], plans))]
     for a, b in zip(together, alone, strict=True):

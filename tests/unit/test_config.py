@@ -3,11 +3,13 @@
 from typing import get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.random import default_rng
 from pydantic import ValidationError
 
 from gfn_ray.config import InfillJob, JobConfig, PolicyConfig, RewardConfig, SamplerConfig
-from gfn_ray.sampling.exploration import exploration_plan, on_policy_plan
+from gfn_ray.sampling.exploration import exploration_plans, on_policy_plan
 
 
 @pytest.mark.parametrize(
@@ -70,13 +72,49 @@ def test_a_group_is_proposed_in_the_configured_shares():
     config = SamplerConfig(
         trajectories_per_query=8, tempered_fraction=0.5, epsilon_fraction=0.25, epsilon=0.1
     )
-    plans = exploration_plan(config, default_rng(0))
+    (plans,) = exploration_plans(config, 1, default_rng(0))
     kinds = [plan.proposal for plan in plans]
     assert [kinds.count(k) for k in ("policy", "tempered", "epsilon")] == [2, 4, 2]
     for plan in plans:
         tempered = plan.proposal == "tempered"
         assert (0.7 <= plan.temperature <= 1.3) if tempered else plan.temperature == 1.0
         assert plan.epsilon == (0.1 if plan.proposal == "epsilon" else 0.0)
+
+
+FRACTIONS = st.floats(0, 1)
+
+
+@given(st.integers(2, 40), st.integers(1, 20), FRACTIONS, FRACTIONS, st.integers(0, 2**32))
+def test_shares_that_do_not_come_out_even_hold_over_the_groups_of_a_call(
+    count, groups, first, second, seed
+):
+    tempered, noisy = first, second * (1 - first)
+    config = SamplerConfig(
+        trajectories_per_query=count, tempered_fraction=tempered, epsilon_fraction=noisy
+    )
+    plans = exploration_plans(config, groups, default_rng(seed))
+    assert [len(group) for group in plans] == [count] * groups
+    kinds = [[plan.proposal for plan in group] for group in plans]
+    for kind, share, slack in (("tempered", tempered, 1), ("epsilon", noisy, 2)):
+        each = [group.count(kind) for group in kinds]
+        assert all(abs(n - share * count) < slack + 1e-9 for n in each)
+        assert abs(sum(each) - share * count * groups) < slack + 1e-9
+
+
+@pytest.mark.parametrize(("count", "tempered", "noisy"), [(2, 0.75, 0.25), (4, 1.5, 0.5)])
+@pytest.mark.parametrize("groups", [1, 8])
+def test_small_groups_get_epsilon_proposals_by_the_default_fractions(
+    count, tempered, noisy, groups
+):
+    config = SamplerConfig(trajectories_per_query=count)
+    each = []
+    for call in range(400 // groups):
+        plans = exploration_plans(config, groups, default_rng(call))
+        each += [[plan.proposal for plan in group] for group in plans]
+    for kind, share in (("tempered", tempered), ("epsilon", noisy)):
+        mean = sum(group.count(kind) for group in each) / len(each)
+        # 400 draws of a number that is one of two: 4 standard errors are at most .1.
+        assert mean == share if groups == 8 else abs(mean - share) < 0.1
 
 
 def test_the_same_entropy_gives_the_same_plans():
