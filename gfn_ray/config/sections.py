@@ -107,6 +107,12 @@ class SamplerConfig(Section):
         """Tokens that the engine has room for: a prompt, a z and what ends it."""
         return self.max_prompt_tokens + longest_z + 1
 
+    def dtype_on(self, device: str) -> str:
+        """Precision of the engine on "cpu" or "cuda"."""
+        if self.dtype == "auto":
+            return "float32" if device == "cpu" else "bfloat16"
+        return self.dtype
+
     @model_validator(mode="after")
     def _consistent(self) -> SamplerConfig:
         if self.temperature_low > self.temperature_high:

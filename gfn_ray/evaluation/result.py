@@ -52,7 +52,7 @@ class Enumeration:
 class Evaluation:
     """metrics: the task's names, in its order. samples: one entry a held-out query.
     exact: one entry for each of the task's enumerations.
-    mismatch: mean of (engine's log q - learner's) over samples, content tokens only.
+    mismatch: the engine's KL from the learner, over samples of q, content tokens only.
     per_query: by query id, the metrics that have a value for a single query; without those
     that are there for calibration, which no mean has either. weights: by query id, the diagnosis
     of the diagnostic queries; empty on the way."""

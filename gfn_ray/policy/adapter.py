@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,11 @@ class Adapter:
     @staticmethod
     def from_wire(wire: dict[str, Any]) -> Adapter:
         return Adapter(**wire)
+
+    def without_effect(self) -> Adapter:
+        """One of the same shape that leaves the base model as it is."""
+        nothing = {name: np.zeros_like(array) for name, array in self.tensors.items()}
+        return replace(self, tensors=nothing)
 
 
 def add_adapter(model: Any, config: PolicyConfig, seed: int) -> Any:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gfn_ray.config import JobConfig
 from gfn_ray.objectives import FlowBatch, choose
-from gfn_ray.policy.adapter import Adapter, read_adapter
+from gfn_ray.policy.adapter import Adapter, put_adapter, read_adapter
 from gfn_ray.policy.log_q import LogQ, TrajectoryGroup, chunks, log_q
 from gfn_ray.policy.log_z import LogZHead
 from gfn_ray.policy.refused import Refused, first_not_finite
@@ -187,6 +187,15 @@ class PolicyTrainer:
             else:
                 reference.append(torch.zeros_like(q.log_q))
         return PolicyScores(*(_float64(parts) for parts in (whole, content, reference)))
+
+    def score_under(self, adapter: Adapter, groups: Sequence[TrajectoryGroup]) -> PolicyScores:
+        """The same under other weights of the policy's shape; its own are back afterwards."""
+        own = read_adapter(self.model, self.version)
+        put_adapter(self.model, adapter)
+        try:
+            return self.score(groups)
+        finally:
+            put_adapter(self.model, own)
 
     def publish(self) -> Adapter:
         """The current weights as the next version; the first call gives version 0."""

@@ -1,6 +1,6 @@
 """The pace of sampling and learning, held together by the samples-per-insert ratio.
 
-Owns four counters and the two questions asked before work is handed out. Waits for
+Owns four counters and the questions asked before work is handed out. Waits for
 nothing and wakes nobody; the controller asks again when a counter has moved.
 
 Counted are trajectories as samplers made them: a duplicate that takes no slot in replay
@@ -64,6 +64,11 @@ class RateLimiter:
             return True
         return self._ratio * (ahead + n - self._slack) <= self.used
 
+    def pays_for(self, batches: int, n: int) -> bool:
+        """Whether what is inserted and promised is enough for that many more batches of n, the
+        last ones of a run: whatever were sampled beyond it, nobody would learn from."""
+        return self._pays_for(n, self.inserted + self.promised, before=(batches - 1) * n)
+
     def promise(self, n: int) -> None:
         """Samplers were asked for n trajectories."""
         self.promised += n
@@ -101,16 +106,18 @@ class RateLimiter:
         self.inserted, self.sampled = state["inserted"], state["sampled"]
         self.unfilled = state["unfilled"]
 
-    def _pays_for(self, n: int, inserted: int) -> bool:
-        """Whether so many inserts allow a batch of n.
+    def _pays_for(self, n: int, inserted: int, before: int = 0) -> bool:
+        """Whether so many inserts allow a batch of n; before: trajectories taken until then.
 
-        used + n <= ratio * inserted + max(0, n - ratio * min_replay). The last term lets
+        used + before + n <= ratio * inserted + max(0, n - ratio * min_replay). The last term lets
         the first update run at min_replay even where the ratio alone would ask for more
         inserts than that; it is the overdraft of at most one batch. Written with min, so
         that with rounding too, what pays for a batch pays for a smaller one.
         """
         charge = min(n, self._ratio * self._min_replay)
-        return inserted >= self._min_replay and self.used + charge <= self._ratio * inserted
+        return (
+            inserted >= self._min_replay and self.used + before + charge <= self._ratio * inserted
+        )
 
     def _settle(self, n: int) -> None:
         if not 0 <= n <= self.promised:

@@ -25,6 +25,13 @@ from gfn_ray.trajectory import Query, Trajectory
 
 Wire = dict[str, Any]
 
+# Of a call's trajectories, as many come back to the controller, for display and samples.jsonl.
+FRESH_SHOWN = 4
+
+# On-policy samples of a call by which the learner tells what weights the engine has: the error
+# of what it finds falls by their square root, and their cost rises with them.
+COMPARED = 16
+
 
 def _load_model(config: JobConfig, dtype: str, device: str) -> Any:
     from gfn_ray.models.loading import load_causal_lm, resolve_model
@@ -228,8 +235,15 @@ class ReplayActor:
         self._store.clear(call_id)
 
     def add(self, wires: list[Wire], call_id: str | None = None) -> Wire:
-        self._store.add(_trajectories(wires), call_id)
-        return {"offered": len(wires), "size": len(self._store.buffer)}
+        """Takes up scored trajectories. shown: a few of them, for people."""
+        offered = _trajectories(wires)
+        self._store.add(offered, call_id)
+        return {
+            "offered": len(offered),
+            "size": len(self._store.buffer),
+            "log_reward_mean": float(np.mean([t.final_log_reward for t in offered])),
+            "shown": wires[:FRESH_SHOWN],
+        }
 
     def sample(
         self, queries: int, per_query: int, version: int, call_id: str | None = None
@@ -341,6 +355,28 @@ class LearnerActor(ModelActor):
     def score(self, wires: list[Wire]) -> Wire:
         """log q of whole trajectories, of their content tokens only, and log p_ref or 0 [B]."""
         return vars(self._trainer.score(self._groups(_trajectories(wires))))
+
+    def compare(self, wires: list[Wire], adapter: Wire, before: Wire | None = None) -> Wire:
+        """log q of content tokens [N] of some samples of q among these: by the engine that made
+        them, and here under their own adapter, none, and the version before. Empty where there
+        are none."""
+        from gfn_ray.policy.adapter import Adapter
+
+        known = [t for t in _trajectories(wires) if not np.isnan(t.sampler_log_pf)]
+        if not known:
+            return {}
+        some = known[:COMPARED]
+        groups = self._groups(some)
+
+        def log_pf(weights: Adapter) -> Any:
+            return self._trainer.score_under(weights, groups).log_pf
+
+        new = Adapter.from_wire(adapter)
+        old = {"the base model": log_pf(new.without_effect())}
+        if before is not None:
+            old[f"version {before['version']}"] = log_pf(Adapter.from_wire(before))
+        engine = np.array([t.sampler_log_pf for t in some])
+        return {"engine": engine, "new": log_pf(new), "old": old}
 
     def _groups(self, trajectories: list[Trajectory]) -> list[Any]:
         from gfn_ray.policy.log_q import TrajectoryGroup

@@ -130,10 +130,6 @@ class PendingCalls:
         for call in self._calls:
             call.deadline += seconds
 
-    def forget(self) -> None:
-        """Stops watching every call; their results are dropped."""
-        self._calls.clear()
-
     def _make(self, call: _Call) -> None:
         self._calls.append(call)
         self._issue(call)

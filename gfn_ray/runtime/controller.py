@@ -6,7 +6,7 @@ each finished call what may start next.
 | loop       | waits for                                | is woken by      | bounded by            |
 |------------|------------------------------------------|------------------|-----------------------|
 | sampler    | rate limiter; lag gate while a version   | an update, a     | one call of groups    |
-|            | is due                                   | publication      | per sampler           |
+|            | is due; an update that has need of it    | publication      | per sampler           |
 | reward     | sampled groups                           | sampler output   | tokens_per_forward    |
 | replay     | nothing (never blocks)                   | add, sample      | capacity, per_query   |
 | learner    | min_replay; samples per insert; lag gate | an add to replay | one update at a time  |
@@ -28,9 +28,11 @@ from gfn_ray.policy.refused import REFUSED
 from gfn_ray.replay.columns import from_bytes
 from gfn_ray.replay.rate_limiter import limiter_for
 from gfn_ray.runtime.bad_batches import BadBatch, BadBatches
+from gfn_ray.runtime.engine_check import EngineCheck
 from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.runtime.lag import LagGate
 from gfn_ray.runtime.replay_calls import ReplayCalls
+from gfn_ray.runtime.stopwatch import StageMeter
 from gfn_ray.tasks.task import TaskData
 from gfn_ray.trajectory import Trajectory
 
@@ -42,23 +44,6 @@ TRAINING_STREAM = 0
 
 # Draws that found nothing eligible, each after a new add, before the run is given up.
 EMPTY_DRAWS_LIMIT = 30
-
-
-@dataclass
-class StageMeter:
-    """Tokens and busy seconds of one stage, for rates people can read."""
-
-    tokens: float = 0.0
-    seconds: float = 0.0
-
-    def add(self, tokens: float, seconds: float) -> None:
-        self.tokens += tokens
-        self.seconds += seconds
-
-    @property
-    def rate(self) -> float:
-        """Tokens a busy second."""
-        return self.tokens / self.seconds if self.seconds else 0.0
 
 
 @dataclass(frozen=True)
@@ -74,25 +59,33 @@ class _Group:
 
 @dataclass(frozen=True)
 class StepReport:
-    """What the observer of a run learns after each update."""
+    """What the observer of a run learns after each update.
+
+    fresh: a few of the newest trajectories. log_reward: the mean log R of their whole call.
+    """
 
     step: int
     metrics: dict[str, float]
     fresh: list[Trajectory]
+    log_reward: float | None
 
 
 class Controller:
     """Training, from the first published adapter to the last."""
 
-    def __init__(self, config: JobConfig, data: TaskData, fleet: Fleet, bad: BadBatches) -> None:
+    def __init__(
+        self, config: JobConfig, data: TaskData, fleet: Fleet, bad: BadBatches, check: EngineCheck
+    ) -> None:
         self._config = config
         self._fleet = fleet
         self._bad = bad
+        self._check = check
         self._train_ids = [query.query_id for query in data.train]
         if not self._train_ids:
             raise ValueError("the task gave no training queries")
         self._order = self._query_order()
         self._group = config.sampler.trajectories_per_query
+        self._batch = config.learner.queries_per_step * config.learner.trajectories_per_query
         self._limiter = limiter_for(self._config)
         self._gate = LagGate(config.max_policy_lag)
         self._calls = fleet.calls()
@@ -100,11 +93,12 @@ class Controller:
         self._idle_samplers = list(range(config.samplers))
         self._to_sample_again: list[_Group] = []
         self._reward_load = [0] * config.reward_actors
-        self._learner_busy = False
+        self._learner_busy = self._has_batch = False
         self._starved = False
         self._empty_draws = 0
         self._sampling_calls = 0
         self._fresh: list[Trajectory] = []
+        self._log_reward: float | None = None
         self._replay_size = 0
         self._replay_stats: dict[str, float] = {}
         self._queries_drawn = 0
@@ -149,8 +143,8 @@ class Controller:
     def train(self, observe: Callable[[StepReport], None], until: int | None = None) -> None:
         """Runs the configured number of updates; `observe` is called after each.
 
-        The learner rests while `observe` runs; samplers go on. until: the update to pause after,
-        with nothing left under way; another call goes on from there.
+        The learner rests while `observe` runs; samplers go on. until: the update to pause after;
+        another call goes on from there. Leaves nothing under way.
         """
         self._observe = observe
         self._pause_at = self._last_step if until is None else min(until, self._last_step)
@@ -158,11 +152,7 @@ class Controller:
             self.stop_if_asked()
             self._start_what_may_start()
             self._calls.run_ready()
-        if until is None:
-            # Groups still under way are of no use; their calls end with the actors.
-            self._calls.forget()
-        else:
-            self._calls.run_all()
+        self._calls.run_all()
 
     def ask_to_stop(self) -> bool:
         """Has `train` end, by KeyboardInterrupt, once all that is under way is done. False where
@@ -227,10 +217,14 @@ class Controller:
         while self._to_sample_again and self._idle_samplers:
             self._sample(self._idle_samplers.pop(), self._to_sample_again.pop())
         per_call = self._config.sampler.queries_per_call
-        while self._idle_samplers and self._gate.may_sample() and self.step < self._pause_at:
-            if not self._limiter.may_insert(per_call * self._group):
-                return
+        while self._idle_samplers and self._may_sample(per_call * self._group):
             self._sample(self._idle_samplers.pop(), self._next_group(per_call))
+
+    def _may_sample(self, n: int) -> bool:
+        updates = self._pause_at - self.step - self._has_batch  # that have yet to draw theirs
+        if updates <= 0 or self._limiter.pays_for(updates, self._batch):
+            return False
+        return self._gate.may_sample() and self._limiter.may_insert(n)
 
     def _next_group(self, queries: int) -> _Group:
         group = _Group(
@@ -337,16 +331,14 @@ class Controller:
             return
         self.trajectories += report["offered"]
         self._gate.arrived(group.version)
-        self._calls.fetch(scored, "hand over samples", self._remember, lost=lambda: None)
-
-    def _remember(self, wires: list[Wire]) -> None:
-        self._fresh = [Trajectory.from_wire(wire) for wire in wires]
+        self._fresh = [Trajectory.from_wire(wire) for wire in report["shown"]]
+        self._log_reward = report["log_reward_mean"]
+        self._check.arrived(group.version, scored, self._fleet, self._calls)
 
     # Replay -> learner -> weights
 
     def _start_update(self) -> None:
         learner = self._config.learner
-        batch = learner.queries_per_step * learner.trajectories_per_query
         following = self.step + 1
         publishes = (
             following % learner.publish_every == 0
@@ -355,7 +347,7 @@ class Controller:
         )
         if self._starved or self.step >= self._pause_at:
             return
-        if not (self._limiter.may_sample(batch) and self._gate.may_update(publishes)):
+        if not (self._limiter.may_sample(self._batch) and self._gate.may_update(publishes)):
             return
         self._learner_busy = True
         if publishes:
@@ -364,8 +356,9 @@ class Controller:
 
         def drawn(records: Any, info: Wire) -> None:
             if info["trajectories"] == 0:
-                self._nothing_eligible(batch)
+                self._nothing_eligible()
                 return
+            self._has_batch = True
             self._empty_draws = 0
             self._limiter.took(info["trajectories"])
             self._replay_stats = info["stats"]
@@ -420,9 +413,9 @@ class Controller:
     def _no_update(self) -> None:
         """The update under way does not take place."""
         self._gate.publication_cancelled()
-        self._learner_busy = False
+        self._learner_busy = self._has_batch = False
 
-    def _nothing_eligible(self, batch: int) -> None:
+    def _nothing_eligible(self) -> None:
         """Replay had no query with two eligible trajectories: wait for the next add."""
         self._empty_draws += 1
         if self._empty_draws > EMPTY_DRAWS_LIMIT:
@@ -433,15 +426,16 @@ class Controller:
                 "repeats one z, raise the sampler's exploration"
             )
         # All that is paid for is forgone, so that samplers are asked for something new.
-        while self._limiter.may_sample(batch):
-            self._limiter.gave_up(batch)
+        while self._limiter.may_sample(self._batch):
+            self._limiter.gave_up(self._batch)
         self._no_update()
         self._starved = True
 
     def _updated(self, metrics: Wire, publishes: bool) -> None:
         self.step += 1
+        self._has_batch = False
         self.meters["learn"].add(metrics["learn_tokens"], metrics["learn_seconds"])
-        report = StepReport(self.step, self._described(metrics), self._fresh)
+        report = StepReport(self.step, self._described(metrics), self._fresh, self._log_reward)
         if publishes:
             # Reported once its weights are out: a checkpoint of this step holds this step.
             self._publish(lambda: self._finished(report))
@@ -473,6 +467,7 @@ class Controller:
             self.adapter = adapter
             self.published_step = self.step
             self._gate.published(info["version"])
+            self._check.published(info["version"], adapter)
             then()
 
         self._calls.add(

@@ -16,6 +16,7 @@ import numpy as np
 
 from gfn_ray.config import JobConfig
 from gfn_ray.evaluation.exact import ExactComparison
+from gfn_ray.evaluation.mismatch import mismatch_kl
 from gfn_ray.evaluation.posterior import posterior_metrics, query_diagnostics
 from gfn_ray.evaluation.result import (
     Array,
@@ -85,15 +86,15 @@ class Evaluator:
     ) -> Evaluation:
         batches = self._batches(self._data.held_out)
         results = self._sample_and_score(adapter, [Draw(batch) for batch in batches], seed)
-        samples, mismatches = [], []
+        samples, engine, learner = [], [], []
         counted: list[QuerySamples] = []
         for index, batch in enumerate(batches):
             wires, scores = results[index]
             trajectories = [Trajectory.from_wire(wire) for wire in wires]
             ratio = self._log_ratio(trajectories, scores)
             labels = scores["label_log_probs"]
-            engine = np.array([t.sampler_log_pf for t in trajectories])
-            mismatches.append(engine - scores["log_pf"])
+            engine.append(np.array([t.sampler_log_pf for t in trajectories]))
+            learner.append(scores["log_pf"])
             each = self._samples_of_a_query
             for i, query in enumerate(batch):
                 start = i * each
@@ -124,7 +125,7 @@ class Evaluator:
         }
         ordered = {name: metrics[name] for name in self._task.metrics if name in metrics}
         # The engine's log-probabilities of tempered samples are of another policy: NaN.
-        mismatch = float(np.nanmean(np.concatenate(mismatches)))
+        mismatch = mismatch_kl(np.concatenate(engine), np.concatenate(learner))
         return Evaluation(ordered, samples, exact, mismatch, per_query, weights)
 
     def _weights(self, adapter: Any) -> dict[str, WeightDiagnostics]:

@@ -20,13 +20,6 @@ from gfn_ray.tasks.task import Task
 from gfn_ray.tracking import Tracker
 from gfn_ray.trajectory import Query, Trajectory
 
-# Mean difference in nats between the engine's log q and the learner's from which a person
-# should hear of it. float32 stays below 0.001; bfloat16 differs by tenths.
-MISMATCH_ALARM = 0.05
-
-# Fresh samples in one message to the display, and in one entry of samples.jsonl.
-FRESH_SHOWN = 4
-
 WEIGHT_COLUMNS = [field.name for field in fields(WeightDiagnostics)]
 
 
@@ -74,11 +67,6 @@ class Recorder:
             {"step": step, "phase": phase, "query_id": query_id, **values}
             for query_id, values in result.per_query.items()
         )
-        if abs(result.mismatch) > MISMATCH_ALARM:
-            self._display.message(
-                f"sampler and learner disagree on log q by {result.mismatch:.2f} nats a sample; "
-                "with sampler.dtype float32 this means a stale adapter, else rounding"
-            )
 
     def evaluation_samples(self, phase: str, step: int, result: Evaluation) -> None:
         """Every on-policy sample of an evaluation."""
@@ -131,6 +119,10 @@ class Recorder:
             {"runtime/restarts": restart.number, "runtime/recovery_seconds": restart.seconds}, step
         )
 
+    def mismatch(self, step: int, kl: float) -> None:
+        """How far the sampling engine is from the learner, by samples of training."""
+        self._tracker.metrics({"policy/mismatch_kl": kl}, step)
+
     def memory(self, step: int, peaks: Mapping[str, float]) -> None:
         """The most memory that each process has had; summary.json has it, too."""
         named = {f"memory/peak_mib_{name}": value for name, value in peaks.items()}
@@ -149,7 +141,7 @@ class Recorder:
 
     def fresh_samples(self, report: StepReport) -> None:
         """A few of the newest training samples."""
-        fresh = [(self._queries[t.query_id], t) for t in report.fresh[:FRESH_SHOWN]]
+        fresh = [(self._queries[t.query_id], t) for t in report.fresh]
         rows = [self._row(query, t, self._decode(t.token_ids)) for query, t in fresh]
         self._directory.append_samples([{"phase": "train", "step": report.step, **r} for r in rows])
         self._display.samples(
@@ -171,11 +163,6 @@ class Recorder:
         }
 
 
-def _mean_log_reward(trajectories: list[Trajectory]) -> float | None:
-    rewards = [t.final_log_reward for t in trajectories]
-    return sum(rewards) / len(rewards) if rewards else None
-
-
 def _progress(controller: Controller, report: StepReport) -> Progress:
     metrics = report.metrics
     return Progress(
@@ -185,7 +172,7 @@ def _progress(controller: Controller, report: StepReport) -> Progress:
         policy_lag=controller.largest_lag,
         replay_size=int(metrics["replay_size"]),
         loss=metrics["loss"],
-        log_reward=_mean_log_reward(report.fresh),
+        log_reward=report.log_reward,
         log_ratio_var=metrics["log_ratio_var"],
         reward_temperature=metrics["reward_temperature"],
         tokens_per_s={stage: meter.rate for stage, meter in controller.meters.items()},

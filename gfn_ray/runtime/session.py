@@ -22,6 +22,7 @@ from gfn_ray.runtime.checkpoints import Measured, Resumption, write_measured
 from gfn_ray.runtime.controller import Controller, StepReport
 from gfn_ray.runtime.display import Display
 from gfn_ray.runtime.em import LabelRounds
+from gfn_ray.runtime.engine_check import EngineCheck
 from gfn_ray.runtime.evaluate import Evaluator
 from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.runtime.peak_memory import PeakMemory
@@ -86,7 +87,14 @@ class Session:
         fleet = Fleet.start(
             config, self._data, device, self._directory.replay_dir, self._supervisor
         )
-        controller = self._controller = Controller(config, self._data, fleet, self._bad)
+        self._check = EngineCheck(
+            config,
+            device,
+            lambda kl: self._recorder.mismatch(self._step, kl),
+            self._display.message,
+        )
+        controller = Controller(config, self._data, fleet, self._bad, self._check)
+        self._controller = controller
         if fleet.log is not None:
             self._profiler = Profiler(
                 config.profile, fleet, fleet.log, self._directory, self._display.message
@@ -281,6 +289,7 @@ class Session:
 
     def _record(self, phase: str, controller: Controller, result: Evaluation) -> None:
         self._recorder.evaluation(phase, controller.step, result)
+        self._check.look_at(result.mismatch)
         self._recorder.evaluation_samples(phase, controller.step, result)
 
     def _learned(self, controller: Controller) -> bool:
@@ -365,6 +374,7 @@ class Session:
     def _evaluate_during(self, evaluator: Evaluator, controller: Controller) -> None:
         result = evaluator.during(controller.adapter, controller.step)
         self._recorder.evaluation("during", controller.step, result)
+        self._check.look_at(result.mismatch)
         self._display.evaluated(result.metrics)
         metric, below = self._config.stop.metric, self._config.stop.below
         # Some metrics are not always there: no tail of weights can be fitted where they tie.

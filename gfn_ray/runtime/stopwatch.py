@@ -1,12 +1,13 @@
-"""Wall time that survives the process: what was measured before a run was resumed counts too."""
+"""Time as it is measured: the wall time of a run, and the busy seconds of a stage."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 
 class Stopwatch:
-    """Seconds between start and stop, added up."""
+    """Seconds between start and stop, added up; those before a run was resumed count too."""
 
     def __init__(self) -> None:
         self._before = 0.0
@@ -26,3 +27,20 @@ class Stopwatch:
     def seconds(self) -> float:
         """So far; it may run on."""
         return self._before + (0.0 if self._started is None else time.monotonic() - self._started)
+
+
+@dataclass
+class StageMeter:
+    """Tokens and busy seconds of one stage, for rates people can read."""
+
+    tokens: float = 0.0
+    seconds: float = 0.0
+
+    def add(self, tokens: float, seconds: float) -> None:
+        self.tokens += tokens
+        self.seconds += seconds
+
+    @property
+    def rate(self) -> float:
+        """Tokens a busy second."""
+        return self.tokens / self.seconds if self.seconds else 0.0

@@ -85,7 +85,7 @@ class SamplingEngine:
         self._triggers = set(tool.trigger_ids) if tool else set()
         options: dict[str, Any] = dict(
             model=model_path,
-            dtype=_dtype(sampler.dtype, device),
+            dtype=sampler.dtype_on(device),
             seed=seed,
             trust_remote_code=trust_remote_code,
             load_format="safetensors",  # left to itself, vLLM falls back to pickled weights
@@ -213,9 +213,3 @@ def _too_small_a_cache(sampler: SamplerConfig, longest: int, cpu: bool) -> str:
         f"{longest} tokens in all; raise it, or lower sampler.max_prompt_tokens "
         f"({sampler.max_prompt_tokens})"
     )
-
-
-def _dtype(setting: str, device: str) -> str:
-    if setting == "auto":
-        return "float32" if device == "cpu" else "bfloat16"
-    return setting

@@ -135,9 +135,7 @@ class BoundedSupport:
         """Tokens [T] that a tool writes: none."""
         return np.zeros(len(token_ids), dtype=np.bool_)
 
-    def contains(
-        self, token_ids: Sequence[int] | IntArray, answer: Answer | None = None
-    ) -> bool:
+    def contains(self, token_ids: Sequence[int] | IntArray, answer: Answer | None = None) -> bool:
         """Whether the policy can produce exactly this z and then stop. No tool writes in it."""
         tokens = [int(token) for token in token_ids]
         if len(tokens) > self.max_len:

@@ -154,9 +154,7 @@ class GrammarSupport:
         kinds = self.token_class[np.asarray(token_ids, dtype=np.int64)]
         return self.by_tool[self.states(token_ids)[:-1], kinds]
 
-    def contains(
-        self, token_ids: Sequence[int] | IntArray, answer: Answer | None = None
-    ) -> bool:
+    def contains(self, token_ids: Sequence[int] | IntArray, answer: Answer | None = None) -> bool:
         """Whether z belongs to the language and, where `answer` can tell, whether each run of the
         tool's tokens is what it answers to what stands before."""
         tokens = np.asarray(token_ids, dtype=np.int32)

@@ -68,9 +68,7 @@ class Support(Protocol):
         """Tokens [T] that a tool writes, not the policy."""
         ...
 
-    def contains(
-        self, token_ids: Sequence[int] | IntArray, answer: Answer | None = None
-    ) -> bool:
+    def contains(self, token_ids: Sequence[int] | IntArray, answer: Answer | None = None) -> bool:
         """Whether the policy, with its tools, can produce exactly this z and then stop. Any
         numbers may be asked about.
 

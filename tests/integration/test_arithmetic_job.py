@@ -51,7 +51,7 @@ def test_every_value_in_every_sample_is_the_calculators(finished):
 def test_engine_and_learner_agree_on_log_q_although_a_tool_wrote_part_of_z(finished):
     """Tokens of the tool count for neither."""
     home, _ = finished
-    assert abs(mlflow_run(home).data.metrics["policy/mismatch_kl"]) < 1e-3
+    assert 0 <= mlflow_run(home).data.metrics["policy/mismatch_kl"] < 1e-6
 
 
 def test_calls_of_the_tool_are_counted_and_none_of_a_grammars_is_in_vain(finished):

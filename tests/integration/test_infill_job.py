@@ -161,7 +161,23 @@ def test_every_update_and_both_evaluations_are_in_the_metrics_file(finished):
     assert [line["phase"] for line in lines if line["phase"] != "train"] == ["before", "after"]
     for line in lines:
         if line["phase"] != "train":  # float32 on both sides: sampler and learner agree
-            assert abs(line["policy/mismatch_kl"]) < 1e-3
+            assert 0 <= line["policy/mismatch_kl"] < 1e-6
+
+
+def test_samples_of_a_published_version_are_compared_with_the_learner(finished):
+    from mlflow import MlflowClient
+
+    home, _ = finished
+    client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    history = client.get_metric_history(mlflow_run(home).info.run_id, "policy/mismatch_kl")
+    compared = [one.value for one in history if 0 < one.step < 6]
+    assert compared and all(0 <= value < 1e-6 for value in compared)
+
+
+def test_no_more_is_sampled_than_the_updates_learn_from(finished):
+    """At 1.5 of them for each, 6 updates of 8 are paid for by 4 calls of 8."""
+    home, _ = finished
+    assert summary(home)["trajectories"] == 32
 
 
 def test_the_metrics_of_each_held_out_query_average_to_those_of_the_run(finished):

@@ -48,7 +48,8 @@ def test_a_new_actor_over_the_directory_of_a_killed_one_draws_what_that_would_ha
         group = [random_trajectory(rng, version) for _ in range(8)]
         never_killed.add(group)
         stored = ray.get(actor.add.remote([one.to_wire() for one in group]), timeout=60)
-        assert stored == {"offered": 8, "size": len(never_killed)}
+        assert (stored["offered"], stored["size"]) == (8, len(never_killed))
+        assert stored["log_reward_mean"] == np.mean([one.final_log_reward for one in group])
         expected = never_killed.sample(2, 4, version)
         batch, _ = ray.get(actor.sample.remote(2, 4, version), timeout=60)
         assert drawn(from_bytes(batch)) == drawn(expected.trajectories)

@@ -11,6 +11,7 @@ from gfn_ray.config import RandomNumberJob
 from gfn_ray.runtime.bad_batches import BadBatches
 from gfn_ray.runtime.balance import MEASURED_UPDATES, ThreadBalance
 from gfn_ray.runtime.controller import Controller
+from gfn_ray.runtime.engine_check import EngineCheck
 from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.runtime.supervisor import Supervisor
 from gfn_ray.tasks.random_number import RandomNumberTask
@@ -43,7 +44,7 @@ def test_actors_and_their_successors_have_the_threads_that_were_chosen(cluster, 
     task = RandomNumberTask(config)
     tokenizer = AutoTokenizer.from_pretrained(tiny_dir)
     data = task.load(tokenizer, len(tokenizer))
-    said, restarts = [], []
+    said, restarts, compared = [], [], []
     supervisor = Supervisor(config.runtime, said.append, restarts.append)
     fleet = Fleet.start(config, data, "cpu", tmp_path / "replay", supervisor)
     (group,) = placement_group_table().values()
@@ -52,7 +53,8 @@ def test_actors_and_their_successors_have_the_threads_that_were_chosen(cluster, 
     assert in_use(fleet) == {"sampler 0": CORES - 2, "reward actor 0": 1, "the learner": 1}
 
     bad = BadBatches(config, tmp_path / "bad", tokenizer.decode, lambda: 0, said.append)
-    controller = Controller(config, data, fleet, bad)
+    check = EngineCheck(config, "cpu", compared.append, said.append)
+    controller = Controller(config, data, fleet, bad, check)
     controller.publish_now()
     balance = ThreadBalance(fleet, said.append)
     controller.train(lambda _: balance.after_update())

@@ -77,6 +77,42 @@ def test_the_first_update_runs_as_soon_as_min_replay_is_reached(
     assert all(limiter.may_sample(n) for n in range(1, slack + 1))
 
 
+@settings(max_examples=120)
+@given(SIZES, RATIOS, SIZES, st.data())
+def test_what_is_promised_for_the_last_batches_is_all_learned_from(
+    min_replay: int, ratio: float, slack: int, data: st.DataObject
+) -> None:
+    """Whoever comes first: no call of a sampler is under way once the last batch is taken."""
+    batch, group = data.draw(st.integers(1, slack)), data.draw(SIZES)
+    batches = data.draw(st.integers(1, 20))
+    limiter = RateLimiter(min_replay, ratio, slack)
+    while batches:
+        actions = [
+            *["promise"] * (limiter.may_insert(group) and not limiter.pays_for(batches, batch)),
+            *["arrive"] * (limiter.promised > 0),
+            *["take"] * limiter.may_sample(batch),
+        ]
+        assert actions, "a deadlock"
+        action = data.draw(st.sampled_from(actions))
+        if action == "promise":
+            limiter.promise(group)
+        elif action == "arrive":
+            limiter.arrived(promised=group, inserted=group)
+        else:
+            limiter.took(batch)
+            batches -= 1
+    assert limiter.promised == 0
+    assert limiter.pays_for(0, batch)
+
+
+def test_a_batch_that_was_given_up_is_paid_for_again() -> None:
+    limiter = RateLimiter(min_replay=16, samples_per_insert=1.0, slack=16)
+    limiter.arrived(promised=0, inserted=16)
+    assert limiter.pays_for(1, 16) and not limiter.pays_for(2, 16)
+    limiter.gave_up(16)
+    assert not limiter.pays_for(1, 16)
+
+
 def test_samplers_stop_at_the_slack_until_the_learner_moves() -> None:
     limiter = RateLimiter(min_replay=32, samples_per_insert=1.0, slack=48)
     while limiter.may_insert(8):
