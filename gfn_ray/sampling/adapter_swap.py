@@ -1,8 +1,9 @@
 """Putting a new adapter version into a running vLLM engine, without its stale-cache traps.
 
 vLLM keys its prefix cache by the adapter's name, keeps old weights where a known id
-arrives with a new path, and folds alpha/r into the tensors it is handed. So: a new name
-for each version, the prefix cache reset after each swap, and copied tensors.
+arrives with a new path, folds alpha/r into the tensors it is handed, and passes over tensors
+that no layer of it goes by. So: a new name for each version, the prefix cache reset after each
+swap, copied tensors, and every name looked for before anything is replaced.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import torch
 import vllm
 from vllm.lora.request import LoRARequest
 
+from gfn_ray.errors import UserError
 from gfn_ray.policy.adapter import Adapter, write_adapter
+from gfn_ray.wording import count
 
 # Versions whose private LoRA code was tested with what reaches into it here and in cpu_lora.
 TESTED_VERSIONS = ("0.32.",)
@@ -31,6 +34,7 @@ class AdapterExtension:
     def replace_adapter(
         self, lora_id: int, config: dict[str, Any], tensors: dict[str, torch.Tensor]
     ) -> None:
+        """Raises UserError, with the old one still live, where the engine lacks a layer of it."""
         from vllm.lora.peft_helper import PEFTHelper
 
         manager = self.model_runner.lora_manager
@@ -47,6 +51,14 @@ class AdapterExtension:
             model_vocab_size=manager.vocab_size,
             weights_mapper=mapper.get_rename_mapper() if mapper is not None else None,
         )
+        parts = (name for packed in adapters.packed_modules.values() for name in packed)
+        lost = sorted(lora.loras.keys() - adapters.modules.keys() - set(parts))
+        if lost:
+            raise UserError(
+                f"the adapter has weights for {count(len(lora.loras), 'layer')}, and the sampling "
+                f"engine no layer {lost[0]!r}, so {len(lost)} would be passed over; leave "
+                f"{lost[0].rsplit('.', 1)[-1]} out of policy.lora_targets, or report the model"
+            )
         adapters.remove_adapter(lora_id)
         adapters.add_adapter(lora)
         adapters.activate_adapter(lora_id)

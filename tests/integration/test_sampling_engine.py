@@ -1,6 +1,7 @@
 """The real vLLM engine: the support holds, log-probs are log q, adapter swaps are clean."""
 
 import os
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,14 +10,17 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from gfn_ray.config import InfillJob, LearnerConfig, PolicyConfig, SamplerConfig
+from gfn_ray.errors import RunFailed, UserError
 from gfn_ray.policy.adapter import Adapter, add_adapter
 from gfn_ray.policy.log_q import TrajectoryGroup
 from gfn_ray.policy.trainer import PolicyTrainer
+from gfn_ray.runtime.actors import LearnerActor
+from gfn_ray.runtime.engine_check import EngineCheck
 from gfn_ray.sampling.architectures import WELL_KNOWN, says_no_adapter, takes_adapters
 from gfn_ray.sampling.draft import Draft
 from gfn_ray.sampling.environment import thread_environment, vllm_environment
 from gfn_ray.sampling.exploration import ProposalPlan, exploration_plans, on_policy_plan
-from makers import make_support, random_query
+from makers import make_support, random_query, random_trajectories
 
 pytestmark = pytest.mark.vllm
 
@@ -62,8 +66,6 @@ def trainer(tiny_dir, support):
 @pytest.fixture(scope="module")
 def versions(trainer, queries, support) -> list[Adapter]:
     """Three adapters far apart: untrained, and after large updates on random rewards."""
-    from makers import random_trajectories
-
     rng = np.random.default_rng(1)
     made = [trainer.publish()]
     for _ in range(2):
@@ -81,6 +83,37 @@ def versions(trainer, queries, support) -> list[Adapter]:
             trainer.step(groups)
         made.append(trainer.publish())
     return made
+
+
+@pytest.fixture(scope="module")
+def first_update(tiny_dir, support, queries) -> list[Adapter]:
+    """The untrained adapter, and the one after the first update that a run makes by default."""
+    learner = InfillJob().learner
+    job = JOB.model_copy(update={"learner": learner})
+    trainer = PolicyTrainer(add_adapter(load(tiny_dir), job.policy, job.seed), job, support)
+    rng, made = np.random.default_rng(4), [trainer.publish()]
+    groups = [
+        TrajectoryGroup(
+            query.prompt_ids,
+            [
+                t.scored(rng.normal(-20, 10, len(t) + 1))
+                for t in random_trajectories(rng, support, query.query_id, 6)
+            ],
+        )
+        for query in queries
+    ]
+    trainer.step(groups)
+    return [*made, trainer.publish()]
+
+
+@pytest.fixture(scope="module")
+def learner(tiny_dir, support, queries) -> LearnerActor:
+    """The learner's actor in this process, at weights of its own."""
+    model = JOB.model.model_copy(update={"name": str(tiny_dir)})
+    job = JOB.model_copy(update={"model": model})
+    actor = LearnerActor(job, "cpu", support.to_wire(), [query.to_wire() for query in queries])
+    actor.load()
+    return actor
 
 
 def requests(queries, plans):
@@ -178,6 +211,84 @@ def test_a_swap_leaves_the_tensors_it_was_given_unchanged(engine, versions):
     engine.load(versions[0])
     engine.load(versions[1])
     assert all(np.array_equal(kept[name], versions[1].tensors[name]) for name in kept)
+
+
+def renamed(adapter: Adapter) -> Adapter:
+    """With another prefix, as of a model that is wrapped in one more module."""
+    tensors = {
+        name.replace("base_model.model.", "base_model.model.inner.", 1): array
+        for name, array in adapter.tensors.items()
+    }
+    return replace(adapter, tensors=tensors)
+
+
+def test_an_adapter_of_which_the_engine_has_no_layer_is_refused_and_changes_nothing(
+    engine, queries, versions, tiny_dir, support
+):
+    engine.load(versions[1])
+    with pytest.raises(UserError, match=r"no layer 'inner\.model\.layers\.0.*policy\.lora_targets"):
+        engine.load(renamed(versions[2]))
+    samples = sample_version(engine, versions[1], queries)
+    assert mismatch(samples, queries, policy_of(tiny_dir, support, versions[1])) < TOLERANCE
+
+
+def judged(learner, samples, versions) -> tuple[list[float], list[str]]:
+    """What was recorded and said of samples that the engine is believed to have made by the last
+    of these versions."""
+    kls, said = [], []
+    check = EngineCheck(JOB, "cpu", kls.append, said.append)
+    *before, new = (version.to_wire() for version in versions)
+    found = learner.compare([t.to_wire() for t in samples], new, *before[-1:])
+    check.judge(versions[-1].version, found)
+    return kls, said
+
+
+def test_an_engine_with_the_newest_weights_is_found_to_have_them(
+    engine, queries, versions, first_update, learner
+):
+    for pair in (versions[:2], versions[1:], first_update):
+        engine.load(versions[0])  # two fixtures have a version 1
+        kls, said = judged(learner, sample_version(engine, pair[-1], queries), pair)
+        assert kls[0] < TOLERANCE**2 and not said
+
+
+def test_tensors_that_are_dropped_on_the_way_end_the_run_after_its_first_update(
+    engine, queries, versions, first_update, learner, monkeypatch
+):
+    """The public way of loading looks at the last part of a name alone: vLLM takes such an adapter
+    without a word, and goes on with the base model."""
+    engine.load(versions[0])
+    monkeypatch.setattr(engine.swap, "_load", engine.swap.load_from_files)
+    samples = sample_version(engine, renamed(first_update[1]), queries)
+    with pytest.raises(RunFailed, match=r"version 1 did not reach.*since the base model, 16 of"):
+        judged(learner, samples, first_update)
+
+
+def test_an_engine_that_stays_at_the_version_before_ends_the_run(
+    engine, queries, versions, learner
+):
+    samples = sample_version(engine, replace(versions[1], version=2), queries)
+    with pytest.raises(RunFailed, match=r"version 2 did not reach.*since version 1, 16 of"):
+        judged(learner, samples, versions)
+
+
+def test_a_part_of_the_tensors_that_is_dropped_raises_the_alarm(engine, queries, versions, learner):
+    kept = {n: a for n, a in versions[1].tensors.items() if "v_proj" not in n}
+    engine.load(versions[0])
+    samples = sample_version(engine, replace(versions[1], tensors=kept), queries)
+    _, (line,) = judged(learner, samples, versions[:2])
+    assert "rounding in float32 stays below 0.0001" in line
+
+
+def test_the_learner_has_its_own_weights_again_after_a_comparison(
+    engine, queries, versions, learner
+):
+    samples = sample_version(engine, versions[1], queries)
+    before, _ = learner.publish()
+    judged(learner, samples, versions[:2])
+    after, _ = learner.publish()
+    for name, array in before["tensors"].items():
+        assert np.array_equal(array, after["tensors"][name])
 
 
 def test_rows_without_an_adapter_in_a_mixed_batch_read_the_base_model(
