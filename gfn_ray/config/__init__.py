@@ -5,7 +5,7 @@ them from a TOML file and from flags. Imports no torch, Ray or vLLM, so that
 `--help` and a refused configuration answer at once.
 """
 
-from gfn_ray.config.arithmetic import ArithmeticConfig, ArithmeticJob
+from gfn_ray.config.arithmetic import ArithmeticConfig, ArithmeticDataConfig, ArithmeticJob
 from gfn_ray.config.compare import CompareJob
 from gfn_ray.config.continuation import (
     BaselineKind,
@@ -13,12 +13,12 @@ from gfn_ray.config.continuation import (
     ContinuationJob,
     PromptDataConfig,
 )
+from gfn_ray.config.data import DataConfig, FileConfig, TooLong
 from gfn_ray.config.infill import InfillConfig, InfillJob
 from gfn_ray.config.job import JobConfig
 from gfn_ray.config.random_number import RandomNumberConfig, RandomNumberJob, TargetKind
 from gfn_ray.config.sections import (
     CheckpointConfig,
-    DataConfig,
     DType,
     EncoderConfig,
     EvalConfig,
@@ -47,6 +47,7 @@ from gfn_ray.config.tune_base import TextTuningConfig, TuneBaseJob
 
 __all__ = [
     "ArithmeticConfig",
+    "ArithmeticDataConfig",
     "ArithmeticJob",
     "BaselineKind",
     "CheckpointConfig",
@@ -58,6 +59,7 @@ __all__ = [
     "EMConfig",
     "EncoderConfig",
     "EvalConfig",
+    "FileConfig",
     "InfillConfig",
     "InfillJob",
     "JobConfig",
@@ -81,6 +83,7 @@ __all__ = [
     "SubjectivityJob",
     "TargetKind",
     "TextTuningConfig",
+    "TooLong",
     "TrackingConfig",
     "TuneBaseJob",
     "WarmStartConfig",

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from gfn_ray.config.data import FileConfig
 from gfn_ray.config.job import JobConfig
 from gfn_ray.config.sections import (
     EvalConfig,
@@ -20,11 +21,17 @@ from gfn_ray.config.sections import (
 )
 
 
-class ArithmeticDataConfig(Section):
+class ArithmeticDataConfig(FileConfig):
     path: Path | None = Field(
         None,
-        description="Demonstrations, a JSON list of {str_query, num_sol, str_rationale, str_sol}; "
-        "default: generated ones.",
+        description="JSON list of {str_query, num_sol, str_rationale, str_sol}, the last two as "
+        "you have them. Rows with str_rationale are demonstrations, others problems; what it has "
+        "none of is generated, as all is by default.",
+    )
+    test_path: Path | None = Field(
+        None,
+        description="Such a file to test on, by task.eval_split test, in place of generated "
+        "problems. What stands in data.path too is left out of it.",
     )
 
 
@@ -32,10 +39,12 @@ class ArithmeticConfig(Section):
     """Sums and differences of several integers, solved step by step."""
 
     demonstrations: int = Field(
-        50, ge=0, description="Training problems whose rationale is known; the first of data.path."
+        50, ge=0, description="Training problems whose rationale is known; the first in data.path."
     )
     problems: int = Field(
-        1000, ge=0, description="Training problems of which only the answer is known."
+        1000,
+        ge=0,
+        description="Training problems of which only the answer is known; the first in data.path.",
     )
     largest_operand: int = Field(
         9, ge=1, description="Operands of generated problems are drawn from 0 to this."
@@ -53,7 +62,10 @@ class ArithmeticConfig(Section):
         "better than it is: make them all on validation, then look at test once.",
     )
     held_out: int = Field(
-        200, ge=1, description="Problems of each split and number of operands that are held out."
+        200,
+        ge=1,
+        description="Problems of each split and number of operands that are generated and held "
+        "out.",
     )
     data_seed: int = Field(
         0,
@@ -122,7 +134,7 @@ class ArithmeticJob(JobConfig):
         default_factory=ArithmeticConfig, description="The problems and the language of z."
     )
     data: ArithmeticDataConfig = Field(
-        default_factory=ArithmeticDataConfig, description="Where demonstrations come from."
+        default_factory=ArithmeticDataConfig, description="Where problems come from."
     )
     warm_start: WarmStartConfig = Field(
         default_factory=lambda: WarmStartConfig(steps=60), description="Likelihood first."

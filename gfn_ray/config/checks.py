@@ -24,6 +24,11 @@ def real_directory(path: Path | None) -> Path | None:
     return None if path is None else Path(os.path.realpath(path.expanduser()))
 
 
+def absolute_path(path: Path | None) -> Path | None:
+    """The path from wherever it is read later; links in it are followed then."""
+    return None if path is None else Path(os.path.abspath(path.expanduser()))
+
+
 def check_template(
     setting: str, template: str, fields: Sequence[str], *, needed: Sequence[str] = ()
 ) -> None:

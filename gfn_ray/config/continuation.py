@@ -8,9 +8,9 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from gfn_ray.config.checks import check_lengths
+from gfn_ray.config.data import DataConfig
 from gfn_ray.config.job import JobConfig
 from gfn_ray.config.sections import (
-    DataConfig,
     EncoderConfig,
     EvalConfig,
     RewardConfig,
@@ -27,10 +27,22 @@ class PromptDataConfig(DataConfig):
         "embedded story.",
     )
     hub: str | None = Field(
-        None, description="Hugging Face dataset id with a column of prompts, instead of a file."
+        None,
+        description="Hugging Face dataset id with a column text of prompts, instead of a file; "
+        "data.columns reads another one.",
     )
-    column: str = Field("text", description="Name of that column.")
-    limit: int = Field(2000, ge=2, description="Most prompts taken, from the first on.")
+    limit: int = Field(
+        2000, ge=2, description="Most prompts taken, from the first on; of a test apart, as many."
+    )
+
+    @model_validator(mode="after")
+    def _files_have_no_columns(self) -> PromptDataConfig:
+        if self.columns is not None and self.hub is None:
+            raise ValueError(
+                f"data.columns ({', '.join(self.columns)}) is of data.hub: a file of prompts has "
+                "one a line and no columns; leave it out"
+            )
+        return self
 
 
 class ContinuationConfig(Section):

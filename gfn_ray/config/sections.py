@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -44,24 +43,6 @@ class PolicyConfig(Section):
         description="Names of the linear layers that get an adapter; all-linear is every one but "
         "the head.",
     )
-
-
-class DataConfig(Section):
-    path: Path | None = Field(
-        None,
-        description="CSV with ROCStories or Story Cloze columns; default: the embedded stories.",
-    )
-    hub: str | None = Field(
-        None, description="Hugging Face dataset id with the ROCStories columns, instead of a file."
-    )
-
-    @model_validator(mode="after")
-    def _one_source(self) -> DataConfig:
-        if self.path is not None and self.hub is not None:
-            raise ValueError(
-                f"data.path ({self.path}) and data.hub ({self.hub}) name two sources; give one"
-            )
-        return self
 
 
 class SamplerConfig(Section):

@@ -8,9 +8,9 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from gfn_ray.config.checks import check_end, check_lengths, check_template
+from gfn_ray.config.data import DataConfig
 from gfn_ray.config.job import JobConfig
 from gfn_ray.config.sections import (
-    DataConfig,
     EvalConfig,
     RewardConfig,
     SamplerConfig,

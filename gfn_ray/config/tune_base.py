@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import Field
 
+from gfn_ray.config.data import DataConfig
 from gfn_ray.config.sections import (
-    DataConfig,
     Device,
     ModelConfig,
     PolicyConfig,

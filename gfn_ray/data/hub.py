@@ -3,9 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
-from gfn_ray.errors import UserError
+from gfn_ray.config import DataConfig
+from gfn_ray.errors import UserError, cut
+
+_LONGEST_REASON = 250  # characters of what the package says
+# What the reason of a failure says, in small letters, and what mends it. The last has all others.
+_CURES = (
+    (
+        ("scripts are no longer supported", "trust_remote_code", "custom code"),
+        "it is loaded by a Python script of its own, which is not run; give an id that holds "
+        "plain files such as Parquet, or download the data as a file and use --data.path",
+    ),
+    (("config name is missing", "builderconfig"), "choose one by --data.hub-config"),
+    (("unknown split", "bad split", "instruction"), "change --data.split or --data.test-split"),
+    (
+        ("",),
+        "check the id and the network, or download it as a file and use --data.path",
+    ),
+)
 
 
 class Table(Protocol):
@@ -17,8 +34,29 @@ class Table(Protocol):
     def __iter__(self) -> Iterator[Mapping[str, object]]: ...
 
 
-def load_tables(hub: str) -> Mapping[str, Table]:
-    """All tables of a dataset id, by the name of their part."""
+def load_tables(config: DataConfig) -> Mapping[str, Table]:
+    """The tables of data.hub that are not the test, by the name of their split."""
+    if config.split is not None:
+        return {config.split: _load(config, config.split)}
+    tables = {
+        name: table for name, table in _load(config, None).items() if name != config.test_split
+    }
+    if not tables:
+        raise UserError(
+            f"--data.hub: {config.hub} has no other split than data.test_split "
+            f"({config.test_split}); give another dataset, or --data.split with a part of it"
+        )
+    return tables
+
+
+def load_test_table(config: DataConfig) -> dict[str, Table]:
+    """The table of data.test_split, by its name."""
+    assert config.test_split is not None
+    return {config.test_split: _load(config, config.test_split)}
+
+
+def _load(config: DataConfig, split: str | None) -> Any:
+    """One split of the dataset, or all of them by name."""
     try:
         import datasets
     except ImportError as error:
@@ -26,11 +64,14 @@ def load_tables(hub: str) -> Mapping[str, Table]:
             "--data.hub needs the package datasets: `pip install datasets`, or use --data.path"
         ) from error
     try:
-        tables: Mapping[str, Table] = datasets.load_dataset(hub)
+        return datasets.load_dataset(config.hub, config.hub_config, split=split)
     except Exception as error:  # its own kinds, and those of fsspec, httpx and pyarrow
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise UserError(
-            f"--data.hub: cannot load {hub!r}: {reason}; check the id and the network, "
-            "or download it as a file and use --data.path"
-        ) from error
-    return tables
+        reason = _reason(error)
+        cure = next(cure for words, cure in _CURES if any(word in reason.lower() for word in words))
+        raise UserError(f"--data.hub: cannot load {config.hub!r}: {reason}; {cure}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What the package says, without its examples, on one line."""
+    said = str(error).partition("Example of usage")[0]
+    return cut(" ".join(said.split()), _LONGEST_REASON) or type(error).__name__

@@ -7,18 +7,21 @@ passed over; anything else that is no text is refused with its line. Does not ow
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 from gfn_ray.config import DataConfig, PromptDataConfig
+from gfn_ray.data.apart import same_text, test_apart
+from gfn_ray.data.columns import Columns, refuse_missing
 from gfn_ray.data.files import folded, text_lines
-from gfn_ray.data.hub import Table, load_tables
+from gfn_ray.data.hub import Table, load_tables, load_test_table
 from gfn_ray.data.placement import place
 from gfn_ray.data.stories import load_stories, split
 from gfn_ray.errors import UserError
 
 TRAIN_SHARE = 0.8
+COLUMN = "text"
 STORY_SENTENCES = 2  # of an embedded story; the next one is the reference
 
 
@@ -31,32 +34,68 @@ class Prompt:
     following: str = ""
 
 
-def load_prompts(config: PromptDataConfig) -> tuple[list[Prompt], list[Prompt]]:
+@dataclass(frozen=True)
+class Splits:
+    """notes: what a person should know of how they came about."""
+
+    train: list[Prompt]
+    held_out: list[Prompt]
+    notes: tuple[str, ...] = ()
+
+
+def load_prompts(config: PromptDataConfig) -> Splits:
     """Those to train on and those held out, among the first `limit` of the configured source.
 
     An embedded story is where the stories' own split puts it. Other prompts are split by their
     text alone, so that equal ones stay together, 8 in 10 for training on average; on every
-    machine and whatever else the data holds.
+    machine and whatever else the data holds. Where a test is given apart, all others are trained
+    on, and none of them is in the test.
     """
+    columns = Columns.of(config)
     if config.hub is None and config.path is None:
-        return _of_stories(config.limit)
-    if config.hub is not None:
-        found = _of_tables(load_tables(config.hub), config.hub, config.column)
-    elif config.path is not None:
-        found = _of_file(config.path)
-    prompts = list(islice(found, config.limit))
-    if not prompts:
-        raise UserError(
-            f"{config.hub or config.path} holds no prompt; give one a line, or a cell of the hub's "
-            "--data.column"
-        )
-    parts: tuple[list[Prompt], list[Prompt]] = ([], [])
-    for prompt in prompts:
-        parts[place(prompt.text) >= TRAIN_SHARE].append(prompt)
+        parts = _of_stories(config.limit)
+    else:
+        if config.hub is not None:
+            found = _of_tables(load_tables(config), config.hub, columns)
+        elif config.path is not None:
+            found = _of_file(config.path, "--data.path")
+        parts = _split(_first(found, config.limit, config.hub or config.path))
+    if config.has_test:
+        train = [*parts.train, *parts.held_out]
+        test = _load_test(config, columns)
+        parts = Splits(train, *test_apart(test, train, lambda one: same_text(one.text), "prompt"))
+    columns.check_all_found()
     return parts
 
 
-def _of_stories(limit: int) -> tuple[list[Prompt], list[Prompt]]:
+def _load_test(config: PromptDataConfig, columns: Columns) -> list[Prompt]:
+    """A test that is given apart, under ids that no other prompt has."""
+    if config.test_path is not None:
+        found = _of_file(config.test_path, "--data.test-path")
+    else:
+        found = _of_tables(load_test_table(config), str(config.hub), columns)
+    test = _first(found, config.limit, config.test_path or config.hub)
+    return [replace(one, prompt_id=f"test-{one.prompt_id}") for one in test]
+
+
+def _first(found: Iterator[Prompt], limit: int, source: Path | str | None) -> list[Prompt]:
+    prompts = list(islice(found, limit))
+    if not prompts:
+        raise UserError(
+            f"{source} holds no prompt; give one a line, or a cell of the hub's column {COLUMN}"
+        )
+    return prompts
+
+
+def _split(prompts: list[Prompt]) -> Splits:
+    parts = Splits([], [])
+    for prompt in prompts:
+        held_out = place(prompt.text) >= TRAIN_SHARE
+        (parts.held_out if held_out else parts.train).append(prompt)
+    return parts
+
+
+def _of_stories(limit: int) -> Splits:
     splits = split(load_stories(DataConfig())[:limit])
     train, held_out = (
         [
@@ -69,21 +108,20 @@ def _of_stories(limit: int) -> tuple[list[Prompt], list[Prompt]]:
         ]
         for part in (splits.train, splits.test)
     )
-    return train, held_out
+    return Splits(train, held_out)
 
 
-def _of_file(path: Path) -> Iterator[Prompt]:
-    for number, (where, text) in enumerate(text_lines(path, "--data.path"), 1):
+def _of_file(path: Path, setting: str) -> Iterator[Prompt]:
+    for number, (where, text) in enumerate(text_lines(path, setting), 1):
         yield from _prompt(text, where, f"line-{number}")
 
 
-def _of_tables(tables: Mapping[str, Table], name: str, column: str) -> Iterator[Prompt]:
+def _of_tables(tables: Mapping[str, Table], name: str, columns: Columns) -> Iterator[Prompt]:
     for part, table in tables.items():
-        if column not in table.column_names:
-            raise UserError(
-                f"--data.column: {name}, {part}, has no column {column!r}; it has "
-                f"{', '.join(table.column_names)}"
-            )
+        names = columns.expected(table.column_names)
+        if COLUMN not in names:
+            refuse_missing(f"{name}, {part}", "column", [COLUMN], table.column_names)
+        column = table.column_names[names.index(COLUMN)]
         for number, cells in enumerate(table, 1):
             cell = cells[column]
             where = f"{name}, {part}, row {number}, column {column}"

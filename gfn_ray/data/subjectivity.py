@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
+from itertools import islice
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 
 from gfn_ray.config import DataConfig
+from gfn_ray.data.apart import same_text, test_apart
+from gfn_ray.data.columns import Columns, refuse_missing
 from gfn_ray.data.files import folded, text_lines
-from gfn_ray.data.hub import Table, load_tables
+from gfn_ray.data.hub import Table, load_tables, load_test_table
 from gfn_ray.data.placement import place
 from gfn_ray.data.strict_json import parse_json
 from gfn_ray.errors import UserError, shown
@@ -44,34 +47,50 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Splits:
-    """pool: what labels are drawn from."""
+    """pool: what labels are drawn from. notes: what a person should know of how they came about."""
 
     pool: list[Sentence]
     validation: list[Sentence]
     test: list[Sentence]
+    notes: tuple[str, ...] = ()
 
 
-def load_sentences(config: DataConfig) -> Splits:
+def load_sentences(config: DataConfig, *, validate: bool = True) -> Splits:
     """The configured source, split; UserError where it is malformed.
 
     An embedded sentence's part follows from its id alone, any other's from its text, so that
-    equal texts stay together: on every machine, and whatever else the source holds.
+    equal texts stay together: on every machine, and whatever else the source holds. Where a test
+    is given apart, the other sentences are the pool, less a share for validation if that is
+    wanted, and none of them is in the test.
     """
+    columns = Columns.of(config)
     if config.hub is not None:
-        splits = _split(_of_tables(load_tables(config.hub), config.hub), by_id=False)
+        tables = load_tables(config)
+        splits = _split(_of_tables(tables, config.hub, columns), config.hub, by_id=False)
     elif config.path is not None:
-        splits = _split(_of_json_lines(config.path), by_id=False)
+        rows = _of_json_lines(config.path, "--data.path", columns)
+        splits = _split(rows, str(config.path), by_id=False)
     else:
-        splits = _split(_embedded(), by_id=True)
-    if not (splits.pool or splits.validation or splits.test):
-        raise UserError(
-            f"{config.hub or config.path} holds no sentence; give {' and '.join(COLUMNS)} of each"
-        )
+        splits = _split(_embedded(), EMBEDDED, by_id=True)
+    if config.has_test:
+        test = _load_test(config, columns)
+        if validate:
+            pool, validation = [*splits.pool, *splits.test], splits.validation
+        else:
+            pool, validation = [*splits.pool, *splits.test, *splits.validation], []
+        kept = test_apart(test, [*pool, *validation], lambda one: same_text(one.text), "sentence")
+        splits = Splits(pool, validation, *kept)
+    columns.check_all_found()
     return splits
 
 
-def draw_labels(pool: Sequence[Sentence], labels: int, draw: int) -> list[Sentence]:
-    """`labels` sentences of the pool, half of each label, the labels alternating.
+def draw_labels(
+    pool: Sequence[Sentence],
+    labels: int,
+    draw: int,
+    fits: Callable[[Sentence], bool] = lambda _: True,
+) -> list[Sentence]:
+    """`labels` sentences of the pool that fit, half of each label, the labels alternating.
 
     Where labels is odd, objective has one more. A larger number with the same draw contains
     the smaller one's sentences.
@@ -81,18 +100,37 @@ def draw_labels(pool: Sequence[Sentence], labels: int, draw: int) -> list[Senten
     for label, name in enumerate(LABELS):
         found = [one for one in pool if one.label == label]
         wanted = (labels + 1 - label) // 2
-        if len(found) < wanted:
+        shuffled = (found[i] for i in rng.permutation(len(found)))
+        drawn = list(islice(filter(fits, shuffled), wanted))
+        if len(drawn) < wanted:
             raise UserError(
                 f"task.labels {labels} needs {wanted} {name} sentences, and the pool has "
-                f"{len(found)}; lower it or give more data"
+                f"{len(drawn)}; lower it or give more data"
             )
-        chosen.append([found[i] for i in rng.permutation(len(found))[:wanted]])
+        chosen.append(drawn)
     return [chosen[i % 2][i // 2] for i in range(labels)]
 
 
-def _split(sentences: Iterator[Sentence], *, by_id: bool) -> Splits:
+def _load_test(config: DataConfig, columns: Columns) -> list[Sentence]:
+    """A test that is given apart, under ids that no other sentence has."""
+    if config.test_path is not None:
+        rows = _of_json_lines(config.test_path, "--data.test-path", columns)
+    else:
+        rows = _of_tables(load_test_table(config), str(config.hub), columns)
+    found = _some(rows, str(config.test_path or config.hub))
+    return [replace(one, sentence_id=f"test-{one.sentence_id}") for one in found]
+
+
+def _some(sentences: Iterable[Sentence], source: str) -> list[Sentence]:
+    found = list(sentences)
+    if not found:
+        raise UserError(f"{source} holds no sentence; give {' and '.join(COLUMNS)} of each")
+    return found
+
+
+def _split(sentences: Iterable[Sentence], source: str, *, by_id: bool) -> Splits:
     parts = Splits([], [], [])
-    for one in sentences:
+    for one in _some(sentences, source):
         where = place(one.sentence_id if by_id else one.text)
         if where < POOL_END:
             parts.pool.append(one)
@@ -113,26 +151,33 @@ def _embedded() -> Iterator[Sentence]:
         yield Sentence(row["id"], row["text"], LABELS.index(row["label"]))
 
 
-def _of_json_lines(path: Path) -> Iterator[Sentence]:
-    for number, (where, text) in enumerate(text_lines(path, "--data.path"), 1):
+def _of_json_lines(path: Path, setting: str, columns: Columns) -> Iterator[Sentence]:
+    for number, (where, text) in enumerate(text_lines(path, setting), 1):
         if text.strip():
-            yield _json_row(text, where, f"line-{number}")
+            yield _json_row(text, where, f"line-{number}", columns)
 
 
-def _json_row(text: str, where: str, sentence_id: str) -> Sentence:
+def _json_row(text: str, where: str, sentence_id: str, columns: Columns) -> Sentence:
     try:
         row = parse_json(text)
     except ValueError as error:
         raise UserError(f"{where}: not a line of JSON: {error}") from None
     if not isinstance(row, dict):
         raise UserError(f"{where}: expected an object with {' and '.join(COLUMNS)}; mend it there")
-    return _sentence(row, where, sentence_id)
+    named = columns.row(row)
+    if missing := [key for key in COLUMNS if key not in named]:
+        refuse_missing(where, "key", missing, row)
+    return _sentence(named, where, sentence_id)
 
 
-def _of_tables(tables: Mapping[str, Table], name: str) -> Iterator[Sentence]:
+def _of_tables(tables: Mapping[str, Table], name: str, columns: Columns) -> Iterator[Sentence]:
     for part, table in tables.items():
+        names = columns.expected(table.column_names)
+        if missing := [column for column in COLUMNS if column not in names]:
+            refuse_missing(f"{name}, {part}", "column", missing, table.column_names)
         for number, row in enumerate(table, 1):
-            yield _sentence(row, f"{name}, {part}, row {number}", f"{part}-{number}")
+            where = f"{name}, {part}, row {number}"
+            yield _sentence(columns.row(row), where, f"{part}-{number}")
 
 
 def _sentence(row: Mapping[str, object], where: str, sentence_id: str) -> Sentence:

@@ -45,7 +45,7 @@ def tuned_base(config: JobConfig, model: str, texts: BaseTexts, display: Display
     assert tuning is not None
     key = [TUNER_VERSION, fingerprint(model), tuning.model_dump(), BASE_ADAPTER.model_dump()]
     digest = hashlib.sha256(repr(key).encode())
-    for part in texts:
+    for part in (texts.train, texts.validation):
         for text in part:
             digest.update(b"|" + text.astype("<i8").tobytes())
     directory = cached_model_dir(

@@ -60,6 +60,8 @@ def run(config: JobConfig, task: Task) -> int:
         config = config.model_copy(update={"policy": policy})
         size = vocab_size(model, trusted)
         data = task.load(tokenizer, size)
+        for note in data.notes:
+            display.message(note)
         check_data(task.name, data, config.sampler, size)
         check_support(task.name, data.support, tokenizer, size)
         check_references(task.name, data, tokenizer)
@@ -73,7 +75,7 @@ def run(config: JobConfig, task: Task) -> int:
             if going_on is None:
                 display.message("MLflow now has all of this run")
                 return 0
-        config = _on_tuned_base(config, task, tokenizer, model, positions, display)
+        config = _on_tuned_base(config, task, data, tokenizer, model, positions, display)
         running = _on_merged_base(config, model, display)
         if going_on is None or going_on[1] is None:
             check_initial(running, resolve_model(running.model))
@@ -214,6 +216,7 @@ def _with_absolute_model(config: JobConfig, model: str) -> JobConfig:
 def _on_tuned_base(
     config: JobConfig,
     task: Task,
+    data: TaskData,
     tokenizer: Any,
     model: str,
     positions: int | None,
@@ -226,6 +229,9 @@ def _on_tuned_base(
     from gfn_ray.runtime.base_tuning import tuned_base
 
     texts = task.base_texts(tokenizer, positions)
+    for note in texts.notes:
+        if note not in data.notes:
+            display.message(note)
     return config.on_base(tuned_base(config, model, texts, display))
 
 

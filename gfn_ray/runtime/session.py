@@ -184,6 +184,7 @@ class Session:
             "after": after.metrics,
             "baselines": {name: one.metrics for name, one in baselines.items()},
             "warnings": warnings(list(after.weights.values())),
+            "data_notes": list(self._data.notes),
         }
         self._directory.write_summary(summary)
         self._tracker.artifact(self._directory.adapter_dir, "adapter")

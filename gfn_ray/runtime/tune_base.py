@@ -29,7 +29,7 @@ from gfn_ray.runtime.books import open_books
 from gfn_ray.runtime.display import Display, make_display
 from gfn_ray.runtime.endings import writing
 from gfn_ray.runtime.run_dir import RunDir, publish_directory
-from gfn_ray.tasks.story_texts import BaseTexts, story_texts
+from gfn_ray.tasks.story_texts import story_texts
 from gfn_ray.tasks.task import MetricInfo
 from gfn_ray.tracking import RunStatus, Tracker
 from gfn_ray.trajectory import IntArray
@@ -50,7 +50,11 @@ def tune_base(config: TuneBaseJob) -> int:
         positions = max_positions(path, config.model.trust_remote_code)
         policy = with_layer_names(config.policy, path, config.model.trust_remote_code)
         config = config.model_copy(update={"policy": policy})
-        train, held_out = _texts(config, tokenizer, positions)
+        train, held_out, notes = story_texts(config.data, tokenizer, positions)
+        if not held_out:
+            raise UserError("none of the stories falls into the validation split; give more")
+        for note in notes:
+            display.message(note)
         device = config.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -60,7 +64,7 @@ def tune_base(config: TuneBaseJob) -> int:
         status: RunStatus = "FAILED"
         try:
             with writing():
-                report = _tuned(config, model, train, held_out, directory, display, tracker)
+                report = _tuned(config, model, train, held_out, notes, directory, display, tracker)
             display.show(report)
             status = "FINISHED"
             return 0
@@ -78,6 +82,7 @@ def _tuned(
     model: Any,
     train: list[IntArray],
     held_out: list[IntArray],
+    notes: tuple[str, ...],
     directory: RunDir,
     display: Display,
     tracker: Tracker,
@@ -115,6 +120,7 @@ def _tuned(
         "steps": config.steps,
         "train_stories": len(train),
         "validation_stories": len(held_out),
+        "data_notes": list(notes),
         "wall_seconds": time.monotonic() - started,
         "seconds_per_step": tuning_seconds / config.steps,
         "mlflow_run_id": tracker.run_id,
@@ -128,11 +134,3 @@ def _tuned(
     paths = ReportPaths(directory.path, directory.adapter_dir, tracker.uri)
     use = "infilling starts from the tuned model by --task.base-adapter and the adapter below"
     return final_report(summary, METRICS, [], paths, [use])
-
-
-def _texts(config: TuneBaseJob, tokenizer: Any, positions: int | None) -> BaseTexts:
-    texts = story_texts(config.data, tokenizer, positions)
-    for name, part in (("training", texts.train), ("validation", texts.validation)):
-        if not part:
-            raise UserError(f"none of the stories falls into the {name} split; give more")
-    return texts

@@ -8,15 +8,17 @@ Hu et al. 2024, section 4.4.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gfn_ray.config import ArithmeticJob
-from gfn_ray.data.arithmetic import Problem, Splits, generate, load_demonstrations, parse
+from gfn_ray.data.arithmetic import Problem, Splits, parse
+from gfn_ray.data.arithmetic_files import load_splits
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.accuracy_plot import LengthAccuracy, draw_accuracy
 from gfn_ray.evaluation.proportion import wilson_interval
@@ -31,12 +33,12 @@ from gfn_ray.support.characters import lift
 from gfn_ray.tasks.arithmetic_answers import AnswerCheck, answer_of, majority_share
 from gfn_ray.tasks.arithmetic_grammar import ArithmeticGrammar
 from gfn_ray.tasks.base import BaseTask
+from gfn_ray.tasks.room import Room
 from gfn_ray.tasks.task import (
     DIAGNOSTICS,
     Conclusion,
     MetricInfo,
     TaskData,
-    check_prompt_lengths,
 )
 from gfn_ray.tasks.vocabulary import Vocabulary
 from gfn_ray.trajectory import BoolArray, Query
@@ -57,14 +59,27 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
     def load(self, tokenizer: Any, vocab_size: int) -> TaskData:
         config, task = self._config, self._config.task
         splits = self._splits
-        held_out = self._spread(getattr(splits, task.eval_split))
+        held_out = getattr(splits, task.eval_split)
+        problems = [*splits.demonstrations, *splits.train, *chain(*held_out.values())]
+        for problem in problems:
+            if beyond := self._beyond(problem):
+                raise UserError(
+                    f"problem {problem.expression!r} {beyond}; raise that, or leave the problem out"
+                )
+        room = Room.of_prompts("problem", config.sampler, config.data.too_long)
+        train = room.fitting(
+            self._query(problem, tokenizer, known=known)
+            for part, known in ((splits.demonstrations, True), (splits.train, False))
+            for problem in part
+        )
+        fitting = room.fitting(
+            (self._query(p, tokenizer, known=True) for p in _in_turn(held_out)),
+            config.eval.queries,
+        )
+        with room.blamed():
+            self._check_enough(train, fitting)
+        evaluated = sorted(fitting, key=lambda query: int(query.texts["operands"]))
         support = self.support(tokenizer, vocab_size)
-        train = [
-            *(self._query(p, tokenizer, known=True) for p in splits.demonstrations),
-            *(self._query(p, tokenizer, known=False) for p in splits.train),
-        ]
-        evaluated = [self._query(p, tokenizer, known=True) for p in held_out]
-        check_prompt_lengths("problem", [*train, *evaluated], config.sampler)
         for query in (*train, *evaluated):
             if not all(support.contains(z) for z in query.references):
                 raise UserError(
@@ -78,6 +93,7 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
             support,
             self._reward(tokenizer),
             tool=self.tool,
+            notes=(*splits.notes, *room.notes),
         )
 
     def support(self, tokenizer: Any, vocab_size: int) -> Support:
@@ -103,17 +119,9 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
             problem = parse(fields["question"])
         except ValueError as error:
             raise UserError(f"question: {error}; it takes one such as '3 + 4 - 2'") from None
-        if len(problem.signs) > self._config.task.max_equations:
+        if beyond := self._beyond(problem):
             raise UserError(
-                f"question: {problem.expression!r} takes {len(problem.signs)} steps, and the "
-                f"policy was trained with task.max_equations {self._config.task.max_equations}"
-            )
-        written = (*problem.operands, *problem.partial_sums[:-1])
-        largest = max(written, key=abs)
-        if len(str(abs(largest))) > self._config.task.max_digits:
-            raise UserError(
-                f"question: {problem.expression!r} writes {largest}, and the policy was trained "
-                f"with task.max_digits {self._config.task.max_digits}"
+                f"question: {problem.expression!r} {beyond}, which the policy was trained with"
             )
         return self._query(problem, tokenizer, known=False, scored=False)
 
@@ -190,33 +198,29 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
 
     @cached_property
     def _splits(self) -> Splits:
-        task, path = self._config.task, self._config.data.path
-        known = load_demonstrations(path)[: task.demonstrations] if path else None
-        if known is not None and len(known) < task.demonstrations:
-            raise UserError(
-                f"task.demonstrations asks for {task.demonstrations}, and --data.path {path} has "
-                f"{len(known)}; lower it"
-            )
-        return generate(
-            task.data_seed,
-            demonstrations=task.demonstrations if known is None else known,
-            problems=task.problems,
-            train_operands=task.train_operands,
-            held_out=task.held_out,
-            held_out_operands=task.eval_operands,
-            largest_operand=task.largest_operand,
-        )
+        return load_splits(self._config.data, self._config.task)
 
-    def _spread(self, held_out: dict[int, list[Problem]]) -> list[Problem]:
-        """eval.queries problems, as evenly over the numbers of operands as can be."""
-        queries, counts = self._config.eval.queries, sorted(held_out)
-        each = [queries // len(counts) + (i < queries % len(counts)) for i in range(len(counts))]
-        if max(each) > self._config.task.held_out:
+    def _check_enough(self, train: Sequence[Query], held_out: Sequence[Query]) -> None:
+        asked = self._config.eval.queries
+        if len(held_out) < asked:
             raise UserError(
-                f"eval.queries ({queries}) asks for {max(each)} problems of one length, and "
-                f"task.held_out is {self._config.task.held_out}; raise that"
+                f"eval.queries asks for {asked} held-out problems, and there are {len(held_out)}; "
+                "lower it, raise task.held_out, or give more by --data.test-path"
             )
-        return [p for count, n in zip(counts, each, strict=True) for p in held_out[count][:n]]
+        if not train:
+            raise UserError("there is no problem to train on; give more, or shorter ones")
+
+    def _beyond(self, problem: Problem) -> str | None:
+        """What of the plain chain of sums goes beyond the language of z, if anything does."""
+        task = self._config.task
+        if len(problem.signs) > task.max_equations:
+            return (
+                f"takes {len(problem.signs)} steps, beyond task.max_equations {task.max_equations}"
+            )
+        largest = max((*problem.operands, *problem.partial_sums[:-1]), key=abs)
+        if len(str(abs(largest))) > task.max_digits:
+            return f"writes {largest}, beyond task.max_digits {task.max_digits}"
+        return None
 
     def _query(
         self, problem: Problem, tokenizer: Any, *, known: bool, scored: bool = True
@@ -259,6 +263,14 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
             LengthAccuracy(count, len(each), sum(each) / len(each), *_interval(each))
             for count, each in sorted(right.items())
         ]
+
+
+def _in_turn(held_out: Mapping[int, Sequence[Problem]]) -> Iterator[Problem]:
+    """One problem of each number of operands, then the next of each, as far as there are any: the
+    first so many are spread over the numbers as evenly as can be."""
+    parts = [held_out[count] for count in sorted(held_out)]
+    rounds = zip_longest(*parts)
+    return (problem for each in rounds for problem in each if problem is not None)
 
 
 def _calls(tool_mask: BoolArray) -> int:

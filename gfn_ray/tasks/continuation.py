@@ -27,6 +27,7 @@ from gfn_ray.models.spelling import cut_ids, text_ids
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.support import Support
 from gfn_ray.tasks.base import BaseTask
+from gfn_ray.tasks.room import Room
 from gfn_ray.tasks.sentence_support import sentence_support
 from gfn_ray.tasks.task import (
     DIAGNOSTICS,
@@ -34,7 +35,6 @@ from gfn_ray.tasks.task import (
     MetricInfo,
     TaskData,
     check_parts,
-    check_prompt_lengths,
 )
 from gfn_ray.tasks.vocabulary import Vocabulary
 from gfn_ray.trajectory import IntArray, Query
@@ -51,18 +51,21 @@ class ContinuationTask(BaseTask[ContinuationJob]):
     fields = ("prompt",)
 
     def load(self, tokenizer: Any, vocab_size: int) -> TaskData:
-        train, held_out = load_prompts(self._config.data)
-        check_parts("prompts", train, held_out, self._config.eval.queries)
-        held_out = held_out[: self._config.eval.queries]
-        queries = [[self._query(one, tokenizer) for one in part] for part in (train, held_out)]
-        check_prompt_lengths("text", [q for part in queries for q in part], self._config.sampler)
+        config, asked = self._config, self._config.eval.queries
+        prompts = load_prompts(config.data)
+        room = Room.of_prompts("text", config.sampler, config.data.too_long)
+        train = room.fitting(self._query(one, tokenizer) for one in prompts.train)
+        held_out = room.fitting((self._query(one, tokenizer) for one in prompts.held_out), asked)
+        with room.blamed():
+            check_parts("prompts", train, held_out, asked)
         _ = self._encoder  # refused now, if at all, rather than at the first evaluation
         return TaskData(
-            queries[0],
-            queries[1],
+            train,
+            held_out,
             self.support(tokenizer, vocab_size),
             LikelihoodReward(self._config.reward.tokens_per_forward),
             decoders=self._decoders(),
+            notes=(*prompts.notes, *room.notes),
         )
 
     def support(self, tokenizer: Any, vocab_size: int) -> Support:

@@ -14,7 +14,7 @@ import numpy as np
 
 from gfn_ray.config import InfillJob
 from gfn_ray.data.files import folded
-from gfn_ray.data.stories import Story, load_stories, split
+from gfn_ray.data.stories import Story, load_splits
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.bert_score import bert_score
 from gfn_ray.evaluation.overlap import bleu4, gleu4
@@ -29,13 +29,13 @@ from gfn_ray.rewards.verifier import Verifier
 from gfn_ray.support import BoundedSupport, Support
 from gfn_ray.tasks.base import BaseTask
 from gfn_ray.tasks.infill_target import CopyPenalty, LengthPrior
+from gfn_ray.tasks.room import Room
 from gfn_ray.tasks.story_texts import BaseTexts, story_texts
 from gfn_ray.tasks.task import (
     DIAGNOSTICS,
     MetricInfo,
     TaskData,
     check_parts,
-    check_prompt_lengths,
 )
 from gfn_ray.tasks.vocabulary import Vocabulary
 from gfn_ray.trajectory import IntArray, Query
@@ -52,17 +52,20 @@ class InfillTask(BaseTask[InfillJob]):
     fields = ("beginning", "ending")
 
     def load(self, tokenizer: Any, vocab_size: int) -> TaskData:
-        splits = split(load_stories(self._config.data))
-        held_out = splits.test[: self._config.eval.queries]
-        check_parts("stories", splits.train, held_out, self._config.eval.queries)
-        queries = [[self._query(s, tokenizer) for s in part] for part in (splits.train, held_out)]
-        check_prompt_lengths("story", [q for part in queries for q in part], self._config.sampler)
+        config, asked = self._config, self._config.eval.queries
+        splits = load_splits(config.data)
+        room = Room.of_prompts("story", config.sampler, config.data.too_long)
+        train = room.fitting(self._query(story, tokenizer) for story in splits.train)
+        held_out = room.fitting((self._query(story, tokenizer) for story in splits.test), asked)
+        with room.blamed():
+            check_parts("stories", train, held_out, asked)
         _ = self._encoder  # refused now, if at all, rather than at the first evaluation
         return TaskData(
-            queries[0],
-            queries[1],
+            train,
+            held_out,
             self.support(tokenizer, vocab_size),
-            self._reward(tokenizer, queries[0]),
+            self._reward(tokenizer, train),
+            notes=(*splits.notes, *room.notes),
         )
 
     def base_texts(self, tokenizer: Any, positions: int | None) -> BaseTexts:

@@ -5,17 +5,22 @@ from __future__ import annotations
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from gfn_ray.config import DataConfig
-from gfn_ray.data.stories import Story, load_stories, split
+from gfn_ray.data.stories import Story, load_splits
 from gfn_ray.errors import UserError
 from gfn_ray.models.spelling import text_ids
+from gfn_ray.tasks.room import Room
 from gfn_ray.trajectory import IntArray
 
 
 class BaseTexts(NamedTuple):
-    """Token ids of whole texts: to tune a base model on, and to measure its perplexity on."""
+    """Token ids of whole texts: to tune a base model on, and to measure its perplexity on.
+
+    notes: what a person is to be told of them, a line each.
+    """
 
     train: list[IntArray]
     validation: list[IntArray]
+    notes: tuple[str, ...] = ()
 
 
 @runtime_checkable
@@ -31,18 +36,17 @@ def story_texts(config: DataConfig, tokenizer: Any, positions: int | None) -> Ba
     """Training and validation stories of infilling, in their natural order; no test story.
 
     positions: the longest text in tokens that the model reads, if it says so. Raises UserError
-    for a longer story.
+    for a longer story, unless data.too_long skips those, and where none is left to train on.
     """
-    splits = split(load_stories(config))
-    parts = (splits.train, splits.validation)
-    return BaseTexts(*([_token_ids(s, tokenizer, positions) for s in part] for part in parts))
+    splits = load_splits(config)
+    room = Room("story", positions, "the model of model.name reads", config.too_long)
 
+    def ids_of(part: list[Story]) -> list[IntArray]:
+        texts = ((s.story_id, text_ids(tokenizer, " ".join(s.sentences))) for s in part)
+        return [ids for name, ids in texts if room.takes(name, len(ids))]
 
-def _token_ids(story: Story, tokenizer: Any, positions: int | None) -> IntArray:
-    ids = text_ids(tokenizer, " ".join(story.sentences))
-    if positions is not None and len(ids) > positions:
-        raise UserError(
-            f"story {story.story_id!r} has {len(ids)} tokens, and the model of model.name reads "
-            f"{positions}; leave the story out or choose another model.name"
-        )
-    return ids
+    train, validation = ids_of(splits.train), ids_of(splits.validation)
+    with room.blamed():
+        if not train:
+            raise UserError("none of the stories falls into the training split; give more")
+    return BaseTexts(train, validation, (*splits.notes, *room.notes))

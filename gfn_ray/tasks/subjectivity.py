@@ -8,7 +8,8 @@ z stand beside it: the LM as it is, with examples in its prompt, and tuned on th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,12 @@ from gfn_ray.support import BoundedSupport, Support
 from gfn_ray.tasks.base import BaseTask
 from gfn_ray.tasks.labels import Classifier, LabelPlan
 from gfn_ray.tasks.named_label import NamesLabel
+from gfn_ray.tasks.room import Room
 from gfn_ray.tasks.task import (
     DIAGNOSTICS,
     Conclusion,
     MetricInfo,
     TaskData,
-    check_prompt_lengths,
 )
 from gfn_ray.tasks.vocabulary import Vocabulary
 from gfn_ray.trajectory import IntArray, Query
@@ -65,17 +66,24 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
 
     def load(self, tokenizer: Any, vocab_size: int) -> TaskData:
         task, em = self._config.task, self._config.em
-        splits = load_sentences(self._config.data)
-        labelled = draw_labels(splits.pool, task.labels, task.draw)
-        test = self._taken(splits.test, self._config.eval.queries, "eval.queries", "test")
-        calibrating = self._calibration_sentences(splits.validation)
+        data = self._config.data
+        splits = load_sentences(data, validate=task.calibration == "validation")
+        answers = self.label_answers(tokenizer)
+        room = Room.of_prompts("sentence", self._config.sampler, data.too_long)
+
+        def fits(one: Sentence) -> bool:
+            return room.takes_prompt(self._query(one, answers, tokenizer))
+
+        with room.blamed():
+            labelled = draw_labels(splits.pool, task.labels, task.draw, fits)
+            asked = self._config.eval.queries
+            test = self._taken(filter(fits, splits.test), asked, "eval.queries", "test")
+            calibrating = self._calibration_sentences(filter(fits, splits.validation))
         self._test = {one.sentence_id: one.label for one in test}
         self._calibrating = [one.sentence_id for one in calibrating]
 
-        answers = self.label_answers(tokenizer)
         train = [self._query(one, answers, tokenizer) for one in labelled]
         held_out = [self._query(one, answers, tokenizer) for one in (*test, *calibrating)]
-        check_prompt_lengths("sentence", [*train, *held_out], self._config.sampler)
         outside = self._filter(tokenizer, vocab_size)
         reward = LabelledReward(
             answers,
@@ -91,7 +99,10 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
         plan = LabelPlan(em, answers, truth, classifiers)
         support = self.support(tokenizer, vocab_size)
         aside = frozenset(self._calibrating)
-        return TaskData(train, held_out, support, reward, labels=plan, calibration=aside)
+        notes = (*splits.notes, *room.notes)
+        return TaskData(
+            train, held_out, support, reward, labels=plan, calibration=aside, notes=notes
+        )
 
     def support(self, tokenizer: Any, vocab_size: int) -> Support:
         task = self._config.task
@@ -209,7 +220,7 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
             texts={"text": one.text, "label": LABELS[one.label]},
         )
 
-    def _calibration_sentences(self, validation: list[Sentence]) -> list[Sentence]:
+    def _calibration_sentences(self, validation: Iterable[Sentence]) -> list[Sentence]:
         """Held out beside the test; the label of a content-free input is arbitrary."""
         task = self._config.task
         if task.calibration == "none":
@@ -218,13 +229,16 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
             return [Sentence(f"content-free-{i}", text, 0) for i, text in enumerate(CONTENT_FREE)]
         return self._taken(validation, task.calibration_rows, "task.calibration_rows", "validation")
 
-    def _taken(self, part: list[Sentence], wanted: int, setting: str, name: str) -> list[Sentence]:
-        if len(part) < wanted:
+    def _taken(
+        self, part: Iterable[Sentence], wanted: int, setting: str, name: str
+    ) -> list[Sentence]:
+        found = list(islice(part, wanted))
+        if len(found) < wanted:
             raise UserError(
-                f"{setting} asks for {wanted} {name} sentences, the data has {len(part)}; lower "
+                f"{setting} asks for {wanted} {name} sentences, the data has {len(found)}; lower "
                 "it or give more sentences"
             )
-        return part[:wanted]
+        return found
 
     def _classifiers(
         self, labelled: list[Sentence], held_out: list[Sentence], tokenizer: Any

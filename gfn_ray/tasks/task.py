@@ -31,6 +31,7 @@ class TaskData:
     labels: EM, for a reward with labels; such a task is a `PredictsLabels`.
     calibration: ids of held-out queries that only correct the predictions for others; they are
         sampled with those, and left out of every mean over queries.
+    notes: what a person should know of how the data came about, a line each.
     """
 
     train: list[Query]
@@ -42,6 +43,7 @@ class TaskData:
     decoders: list[Decoder] = field(default_factory=list)
     labels: LabelPlan | None = None
     calibration: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gfn_ray.data.arithmetic import Problem, Splits, generate, load_demonstrations, parse
+from gfn_ray.config import ArithmeticConfig, ArithmeticDataConfig
+from gfn_ray.data.arithmetic import Problem, Splits, generate, parse
+from gfn_ray.data.arithmetic_files import load_splits, read_problems
+from gfn_ray.data.columns import Columns
 from gfn_ray.errors import UserError
 
 SIGNS = {"+": operator.add, "-": operator.sub}
@@ -116,6 +119,10 @@ ROW = {
 }
 
 
+def read(path):
+    return read_problems(path, "--data.path", Columns({}))
+
+
 def write(path, content):
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     return path
@@ -124,7 +131,8 @@ def write(path, content):
 @pytest.mark.parametrize("rationale", ["6 - 0 =, 6 - 4 =", "6 - 0 = 6, 6 - 4 = 2"])
 def test_a_file_is_read_with_or_without_the_values_of_its_steps(tmp_path, rationale):
     file = write(tmp_path / "a.json", [{**ROW, "str_rationale": rationale}])
-    assert load_demonstrations(file) == [Problem((6, 0, 4), ("-", "-"))]
+    found = read(file)
+    assert found.demonstrations == found.all == [Problem((6, 0, 4), ("-", "-"))]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +141,10 @@ def test_a_file_is_read_with_or_without_the_values_of_its_steps(tmp_path, ration
         ("{", "is not JSON"),
         ([], "holds no list of problems"),
         ([ROW, "x"], r"a\.json, row 2: expected an object with str_query"),
-        ([{"str_query": "x"}], r"a\.json, row 1: num_sol is missing"),
+        (
+            [{"str_query": "x", "solution": 2}],
+            r"a\.json, row 1: missing key num_sol; found str_query, solution; --data\.columns",
+        ),
         ([ROW, {**ROW, "num_sol": 3}], r"a\.json, row 2, num_sol: got 3; expected '2'"),
         ([{**ROW, "str_rationale": "6 - 0 =, 6 + 4 ="}], r"row 1, str_rationale: .* '6 - 0 =, 6 -"),
         (
@@ -144,20 +155,123 @@ def test_a_file_is_read_with_or_without_the_values_of_its_steps(tmp_path, ration
             [{**ROW, "str_query": "Question: 6 * 2 = ? Answer:"}],
             "row 1, str_query: .* expected one",
         ),
-        ([ROW, ROW], "row 2, str_query: the question of row 1 again"),
     ],
 )
 def test_a_wrong_file_is_named_with_its_row(tmp_path, content, message):
     with pytest.raises(UserError, match=message):
-        load_demonstrations(write(tmp_path / "a.json", content))
+        read(write(tmp_path / "a.json", content))
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"cannot read .*gone\.json"):
-        load_demonstrations(tmp_path / "gone.json")
+        read(tmp_path / "gone.json")
 
 
 @pytest.mark.parametrize("text", ["", "3", "3 +", "3 + 4 -", "3 +- 4", "3 * 4", "3 + x", "3+4"])
 def test_what_is_no_sum_is_refused(text):
     with pytest.raises(ValueError, match="is no sum of integers"):
         parse(text)
+
+
+SOLVED = {**ROW, "str_rationale": "6 - 0 =, 6 - 4 ="}
+ANSWERED = {"str_query": "Question: 1 + 2 + 3 = ? Answer:", "num_sol": 6}
+ASKED = [{"str_query": f"Question: 5 + {i} - 1 = ? Answer:", "num_sol": 4 + i} for i in range(4)]
+
+
+class TestTheFilesOfThePaper:
+    """Rows as its release has them: some with a rationale, some with an answer, some with a number
+    alone, and some twice."""
+
+    @staticmethod
+    def splits(tmp_path, rows, test=None, **settings):
+        paths = {"path": write(tmp_path / "train.json", rows)}
+        if test is not None:
+            paths["test_path"] = write(tmp_path / "test.json", test)
+        task = ArithmeticConfig(
+            **{
+                "demonstrations": 5,
+                "problems": 20,
+                "held_out": 30,
+                "eval_split": "test",
+                **settings,
+            }
+        )
+        return load_splits(ArithmeticDataConfig(**paths), task)
+
+    def test_rows_without_a_rationale_are_problems_with_or_without_the_text_of_the_answer(
+        self, tmp_path
+    ):
+        answered = {**ANSWERED, "str_sol": ". The answer is 6."}
+        blank = {**ANSWERED, "str_query": "Question: 9 - 9 + 1 = ? Answer:", "num_sol": 1}
+        blank |= {"str_rationale": None, "str_sol": None}
+        found = read(write(tmp_path / "a.json", [answered, SOLVED, *ASKED, blank]))
+        assert [p.expression for p in found.demonstrations] == ["6 - 0 - 4"]
+        assert [p.expression for p in found.problems] == [
+            "1 + 2 + 3",
+            *(f"5 + {i} - 1" for i in range(4)),
+            "9 - 9 + 1",
+        ]
+
+    def test_what_there_is_may_still_not_contradict_itself(self, tmp_path):
+        with pytest.raises(
+            UserError, match=r"row 1, str_sol: got '\. The answer is 7\.'; expected"
+        ):
+            read(write(tmp_path / "a.json", [{**ANSWERED, "str_sol": ". The answer is 7."}]))
+
+    def test_a_question_that_comes_again_counts_once_and_as_a_demonstration_if_it_ever_is(
+        self, tmp_path
+    ):
+        again = {key: ROW[key] for key in ("str_query", "num_sol")}
+        found = read(write(tmp_path / "a.json", [again, SOLVED, again, *ASKED[:1]]))
+        assert len(found.demonstrations) == len(found.problems) == 1
+        assert found.notes == (f"2 rows of {tmp_path}/a.json repeat a question: left out",)
+
+    def test_given_problems_are_trained_on_and_nothing_else_asks_what_they_do(self, tmp_path):
+        given_ones = generate(3, demonstrations=0, **{**SIZES, "problems": 20}).train
+        rows = [{"str_query": p.question, "num_sol": p.solution} for p in given_ones]
+        splits = self.splits(tmp_path, rows)
+        assert splits.train == given_ones and len(splits.demonstrations) == 5
+        assert len(set(all_questions(splits))) == 5 + 20 + 2 * 4 * 30
+        assert splits.notes == (
+            f"{tmp_path}/train.json has no str_rationale: the 5 demonstrations of this run are "
+            "generated",
+        )
+
+    def test_a_given_test_is_all_that_is_tested_on_and_nothing_is_trained_on_it(self, tmp_path):
+        """Its first rows are the demonstrations, as in the paper's release; some come twice."""
+        everything = generate(0, demonstrations=5, **{**SIZES, "problems": 200})
+        solved = [
+            {"str_query": p.question, "num_sol": p.solution, "str_rationale": p.rationale}
+            for p in everything.demonstrations
+        ]
+        asked = [*everything.demonstrations, *everything.train[:100], *everything.train[:4]]
+        rows = [{"str_query": p.question, "num_sol": p.solution} for p in asked]
+        splits = self.splits(tmp_path, solved, rows, problems=200)
+        tested = {p for part in splits.test.values() for p in part}
+        assert tested == set(everything.train[:100])
+        assert tested.isdisjoint(splits.train) and len(splits.train) == 200
+        assert list(splits.test) == [3, 4]
+        repeated, left_out = splits.notes
+        assert repeated.startswith("4 rows of ") and left_out.startswith("5 of 105 problems")
+
+    def test_demonstrations_that_a_smaller_run_leaves_out_are_no_test_of_it(self, tmp_path):
+        rows = [SOLVED, {**ANSWERED, "str_rationale": "1 + 2 =, 3 + 3 ="}]
+        test = [{"str_query": r["str_query"], "num_sol": r["num_sol"]} for r in rows] + ASKED
+        splits = self.splits(tmp_path, rows, test, demonstrations=1, shots=0, reward_shots=0)
+        assert len(splits.test[3]) == 4
+
+    def test_other_numbers_of_operands_than_asked_for_are_left_out_of_a_test(self, tmp_path):
+        longer = {"str_query": "Question: 1 + 1 + 1 + 1 = ? Answer:", "num_sol": 4}
+        rows = [SOLVED]
+        settings = {"demonstrations": 1, "shots": 0, "reward_shots": 0, "eval_operands": (3,)}
+        splits = self.splits(tmp_path, rows, [*ASKED, longer], **settings)
+        assert list(splits.test) == [3] and "1 problem of " in splits.notes[-1]
+        with pytest.raises(UserError, match=r"no problem with as many operands as .* \(3\)"):
+            self.splits(tmp_path, rows, [longer], **settings)
+
+    def test_a_test_that_is_not_looked_at_is_said_to_be_kept_for_later(self, tmp_path):
+        settings = {"demonstrations": 1, "shots": 0, "reward_shots": 0}
+        splits = self.splits(tmp_path, [SOLVED], ASKED, eval_split="validation", **settings)
+        assert "are evaluated by --task.eval-split test" in splits.notes[-1]
+        held_out = {p for part in splits.validation.values() for p in part}
+        assert held_out.isdisjoint(p for part in splits.test.values() for p in part)

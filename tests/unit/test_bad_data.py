@@ -83,9 +83,23 @@ STORIES = {
     ),
     "NUL": (stories(STORY).replace("Bob", "B\0b"), ["line 2, column sentence2", "a NUL byte"]),
     "no header": (table(STORY), ["data, line 1: missing columns", "those of ROCStories"]),
-    "column missing": (table(ROC_COLUMNS[:-1], STORY[:-1]), ["missing columns sentence5"]),
+    "column missing": (
+        table(ROC_COLUMNS[:-1], STORY[:-1]),
+        ["missing column sentence5; found storyid, storytitle, sentence1", "a comma between"],
+    ),
     "column twice": (table([*ROC_COLUMNS, "storyid"], STORY), ["named twice: 'storyid'"]),
-    "semicolons": (stories(STORY).replace(",", ";"), ["data, line 1: missing columns"]),
+    "semicolons, two columns with other names": (
+        stories(STORY).replace(",", ";").replace("sentence", "Sentence", 2),
+        [
+            "data, line 1: missing columns sentence1, sentence2; found storyid, storytitle, Senten",
+            "with a semicolon between them",
+            "--data.columns",
+        ],
+    ),
+    "tab unquoted": (
+        stories([*STORY, "x"]).replace(",", "\t"),
+        ["line 2, column number 8", "a tab unquoted?"],
+    ),
     "cell missing": (stories(STORY[:-1]), ["line 2, column sentence5: missing", "expected 7"]),
     "comma unquoted": (stories([*STORY, "x"]), ["line 2, column number 8", "a comma unquoted?"]),
     "quote left open": (stories(STORY) + 's2,"T', ["line 3: not valid CSV", "quote left open"]),
@@ -116,7 +130,7 @@ SUMS = {
     "empty": ("", ["data is not JSON: Expecting value at column 1"]),
     "comma missing": (
         '[\n{"str_query": ""\n"num_sol": 2}]',
-        ["--data.path: data is not JSON: Expecting ',' delimiter at line 3, column 1"],
+        ["--data.path: ", "/data is not JSON: Expecting ',' delimiter at line 3, column 1"],
     ),
     "JSON lines": (lines(ROW, ROW), ["data is not JSON: Extra data at line 2, column 1"]),
     "bytes in the second line": (b'[\n"\xff"]', ["data, line 2: bytes that are not UTF-8"]),
@@ -134,7 +148,10 @@ SUMS = {
     ),
     "empty list": ("[]", ["data holds no list of problems"]),
     "row that is a text": (json.dumps([ROW, "6 - 0"]), ["data, row 2: expected an object with"]),
-    "key missing": (json.dumps([{"str_query": ""}]), ["data, row 1: num_sol is missing"]),
+    "key missing": (
+        json.dumps([{"str_query": ""}]),
+        ["data, row 1: missing key num_sol; found str_query; --data.columns"],
+    ),
     "value of a wrong type": (
         json.dumps([{**ROW, "str_sol": json.loads(nested(500))}]),
         ["data, row 1, str_sol: got [[[", "expected text or a whole number"],
@@ -144,8 +161,18 @@ SUMS = {
         json.dumps([{**ROW, "str_query": "Question: 2 * 3 = ? Answer:"}]),
         ["row 1, str_query: got 'Question: 2 * 3", "expected one such as"],
     ),
-    "question twice": (json.dumps([ROW, ROW]), ["row 2, str_query: the question of row 1 again"]),
-    "too few": (json.dumps([ROW]), ["task.demonstrations asks for 50", "has 1; lower it"]),
+    "too few": (
+        json.dumps([ROW, ROW]),
+        ["task.demonstrations asks for 50", "has 1 with str_rationale; lower it"],
+    ),
+    "too few without rationales": (
+        json.dumps([{"str_query": SUM.question, "num_sol": 2}]),
+        ["task.problems asks for 1000", "has 1 without str_rationale; lower it"],
+    ),
+    "numbers beyond the language of z": (
+        json.dumps([ROW, {"str_query": "Question: 999 + 1 = ? Answer:", "num_sol": 1000}]),
+        ["problem '999 + 1' writes 999, beyond task.max_digits 2; raise that"],
+    ),
 }
 SENTENCES_OF = {
     "empty": ("", ["data holds no sentence; give text and label of each"]),
@@ -155,8 +182,11 @@ SENTENCES_OF = {
     "bytes": (b'{"text": "\xff"}', ["data, line 1: bytes that are not UTF-8"]),
     "too deep": (nested(99_999), ["data, line 1", "nested too deep; flatten it"]),
     "a number": ("3", ["data, line 1: expected an object with text and label"]),
-    "text missing": (lines({"label": 1}), ["line 1, text: expected a sentence, got None"]),
-    "label missing": (lines({"text": "a"}), ["line 1, label: expected 0 (objective) or 1"]),
+    "text missing": (
+        lines({"sentence": "a", "label": 1}),
+        ["line 1: missing key text; found sentence, label; --data.columns sentence=text"],
+    ),
+    "label missing": (lines({"text": "a"}), ["line 1: missing key label; found text; --data"]),
     "label in words": (lines(LABELLED | {"label": "objective"}), ["label", "got 'objective'"]),
     "label outside the set": (lines(LABELLED | {"label": 2}), ["label: expected 0", "got 2"]),
     "label that is no whole number": (lines(LABELLED | {"label": 0.0}), ["label", "got 0.0"]),

@@ -26,8 +26,10 @@ from gfn_ray.config import (
     SubjectivityDataConfig,
     SubjectivityJob,
 )
-from gfn_ray.data.arithmetic import Problem, load_demonstrations
+from gfn_ray.data.arithmetic import Problem
 from gfn_ray.data.arithmetic import parse as problem_of
+from gfn_ray.data.arithmetic_files import read_problems
+from gfn_ray.data.columns import Columns
 from gfn_ray.data.prompts import load_prompts
 from gfn_ray.data.stories import CLOZE_COLUMNS, LAYOUTS, ROC_COLUMNS, load_stories
 from gfn_ray.data.strict_json import parse_json
@@ -138,7 +140,7 @@ def test_prompts(file, raw):
     file.write_bytes(raw)
     parts = read(load_prompts, PromptDataConfig(path=file))
     if parts is not None:
-        prompts = [one for part in parts for one in part]
+        prompts = [*parts.train, *parts.held_out]
         assert prompts and len({one.prompt_id for one in prompts}) == len(prompts)
         assert all(one.text and sound(one.text) for one in prompts)
 
@@ -149,10 +151,14 @@ def test_prompts(file, raw):
 @example(b'[{"str_query":' * 400 + b"1")
 def test_problems(file, raw):
     file.write_bytes(raw)
-    problems = read(load_demonstrations, file)
-    if problems is not None:
-        assert problems and len(set(problems)) == len(problems)
-        assert all(problem_of(one.expression) == one for one in problems)
+    found = read(problems_of, file)
+    if found is not None:
+        assert found.all and len(set(found.all)) == len(found.all)
+        assert all(problem_of(one.expression) == one for one in found.all)
+
+
+def problems_of(file):
+    return read_problems(file, "--data.path", Columns({}))
 
 
 VALUES = st.recursive(
@@ -171,7 +177,8 @@ def test_problems_with_any_value_in_a_field(file, field, value):
     rows = json.loads(SUMS)
     rows[0][field] = value
     file.write_text(json.dumps(rows))
-    assert read(load_demonstrations, file) in (None, [SUM])
+    found = read(problems_of, file)
+    assert found is None or found.all == [SUM]
 
 
 @fuzz

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gfn_ray.config import DataConfig
+from gfn_ray.data.columns import Columns
 from gfn_ray.data.stories import (
     CLOZE_COLUMNS,
     ROC_COLUMNS,
@@ -22,6 +23,7 @@ from gfn_ray.errors import UserError
 
 ROC = ["a1", "A Walk", "Ann rose.", "She ate.", "She left, at last.", "It rained.", "She ran."]
 CLOZE = ["c1", "Rick ran.", "He fell.", "He rose.", "He won.", "He is sad.", "He is glad.", "2"]
+PLAIN = Columns({})
 REAL_CLOZE = (
     Path(__file__).parents[2] / "../shared/data/stories/cloze_test_val__spring2016.csv"
 ).resolve()
@@ -78,6 +80,27 @@ def test_the_same_story_is_read_from(load, raw):
     assert load(raw) == [Story("a1", "A Walk", tuple(ROC[2:]))]
 
 
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_what_separates_cells_is_known_by_the_header(load, separator):
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, delimiter=separator)
+    comma = "She left, at last; or not|so.\tYes."
+    writer.writerows([["note", *ROC_COLUMNS], ["a, b", *changed(ROC, 4, comma)]])
+    (story,) = load(b"\xef\xbb\xbf\r\n" + text.getvalue().encode())
+    assert story == Story("a1", "A Walk", (*ROC[2:4], " ".join(comma.split()), *ROC[5:]))
+
+
+def test_columns_with_other_names_are_read_by_data_columns(tmp_path):
+    theirs = ["id", "storytitle", *(f"s{i}" for i in range(1, 6))]
+    file = tmp_path / "stories.csv"
+    file.write_bytes(to_csv(theirs, ROC).replace(b",", b";").replace(b"She left;", b"She left,"))
+    pairs = ("id=storyid", *(f"s{i}=sentence{i}" for i in range(1, 6)))
+    (story,) = load_stories(DataConfig(path=file, columns=pairs))
+    assert story.story_id == "a1" and story.sentences[2] == "She left, at last."
+    with pytest.raises(UserError, match=r"missing columns storyid.*; found id, storytitle, s1, s2"):
+        load_stories(DataConfig(path=file))
+
+
 def test_text_beyond_ascii_is_kept(load):
     (story,) = load(to_csv(ROC_COLUMNS, changed(ROC, 2, "Zoë ate crème brûlée: “yum” 🍮.")))
     assert story.sentences[0] == "Zoë ate crème brûlée: “yum” 🍮."
@@ -132,7 +155,7 @@ MALFORMED = {
     "no header": (to_csv(ROC, ROC2), "line 1: missing columns storyid, storytitle, sentence1"),
     "one column short": (
         to_csv(CLOZE_COLUMNS[:-1], CLOZE[:-1]),
-        "line 1: missing columns AnswerRightEnding; expected those of ROCStories",
+        "line 1: missing column AnswerRightEnding; found InputStoryid, Input.* those of ROCStories",
     ),
     "column twice": (to_csv([*ROC_COLUMNS, "sentence1"], ROC), "columns named twice: 'sentence1'"),
 }
@@ -219,11 +242,11 @@ class TestHub:
     def test_all_its_splits_are_read_together(self):
         row = dict(zip(ROC_COLUMNS, ROC, strict=True))
         tables = self.tables(train=[row], test=[row | {"storyid": "a2"}])
-        assert [s.story_id for s in stories_from_tables(tables, "me/roc")] == ["a1", "a2"]
+        assert [s.story_id for s in stories_from_tables(tables, "me/roc", PLAIN)] == ["a1", "a2"]
 
     def test_an_answer_may_be_a_number(self):
         row = dict(zip(CLOZE_COLUMNS, CLOZE, strict=True)) | {"AnswerRightEnding": 1}
-        (story,) = stories_from_tables(self.tables(train=[row]), "me/cloze")
+        (story,) = stories_from_tables(self.tables(train=[row]), "me/cloze", PLAIN)
         assert story.sentences[-1] == "He is sad."
 
     @pytest.mark.parametrize(
@@ -238,11 +261,13 @@ class TestHub:
         row = dict(zip(ROC_COLUMNS, ROC, strict=True))
         tables = self.tables(train=[row, row | {"storyid": "a2"} | change])
         with pytest.raises(UserError, match=f"me/roc, {complaint}"):
-            stories_from_tables(tables, "me/roc")
+            stories_from_tables(tables, "me/roc", PLAIN)
 
     def test_missing_columns_are_named(self):
-        with pytest.raises(UserError, match="me/roc, train: missing columns storyid"):
-            stories_from_tables(self.tables(train=[{"text": "Ann rose."}]), "me/roc")
+        with pytest.raises(
+            UserError, match=r"me/roc, train: missing columns storyid.*; found text"
+        ):
+            stories_from_tables(self.tables(train=[{"text": "Ann rose."}]), "me/roc", PLAIN)
 
     def test_a_hub_out_of_reach_is_the_users_to_mend(self, monkeypatch):
         datasets = pytest.importorskip("datasets")

@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from gfn_ray.config import SubjectivityDataConfig
+from gfn_ray.data.columns import Columns
 from gfn_ray.data.subjectivity import LABELS, Sentence, _of_tables, draw_labels, load_sentences
 from gfn_ray.errors import UserError
 
@@ -93,7 +94,15 @@ def test_equal_texts_of_a_file_stay_in_one_part(tmp_path):
         (b"[1]", "line 1: expected an object with text and label"),
         (lines(ROW, {"text": " ", "label": 0}), "line 2, text: expected a sentence, got ' '"),
         (lines({"text": 3, "label": 0}), "line 1, text: expected a sentence, got 3"),
-        (lines({"text": "a"}), "line 1, label: expected 0 .objective. or 1 .subjective., got None"),
+        (
+            lines({"text": "a", "n": None, "label": None}),
+            "line 1, label: expected 0 .objective. or 1 .subjective., got None",
+        ),
+        (
+            lines({"sentence": "a", "polarity": 1}),
+            "line 1: missing keys text, label; found sentence, polarity; .*sentence=text",
+        ),
+        (lines({}), "line 1: missing keys text, label; found no key; .*FOUND=text"),
         (lines(ROW | {"label": 2}), "line 1, label: .* got 2"),
         (lines(ROW | {"label": True}), "line 1, label: .* got True"),
         (lines(ROW | {"label": 1}), "line 1, label_text: expected 'subjective', as label 1 says"),
@@ -110,10 +119,13 @@ def test_a_file_that_is_not_there_is_the_users_to_mend(tmp_path):
 
 
 def test_all_tables_of_the_hub_are_read_and_a_bad_row_is_named():
-    found = list(_of_tables({"train": Table([ROW]), "test": Table([ROW])}, "me/subj"))
+    plain = Columns({})
+    found = list(_of_tables({"train": Table([ROW]), "test": Table([ROW])}, "me/subj", plain))
     assert [one.sentence_id for one in found] == ["train-1", "test-1"]
     with pytest.raises(UserError, match="me/subj, train, row 2, label"):
-        list(_of_tables({"train": Table([ROW, ROW | {"label": "x"}])}, "me/subj"))
+        list(_of_tables({"train": Table([ROW, ROW | {"label": "x"}])}, "me/subj", plain))
+    with pytest.raises(UserError, match="me/subj, train: missing column text; found sentence, lab"):
+        list(_of_tables({"train": Table([{"sentence": "A.", "label": 1}])}, "me/subj", plain))
 
 
 @pytest.mark.parametrize("labels", [2, 7, 10, 20, 50])

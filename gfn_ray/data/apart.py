@@ -1,0 +1,49 @@
+"""Parts of the data that are kept apart: nothing that is tested on may be trained on.
+
+Owns what counts as the same content, and what is said of rows that are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Sequence
+from typing import TypeVar
+
+from gfn_ray.errors import UserError
+from gfn_ray.wording import count
+
+RowT = TypeVar("RowT")
+Content = Callable[[RowT], Hashable]
+
+
+def same_text(text: str) -> str:
+    """Equal for texts that differ only in white space or in capital letters."""
+    return " ".join(text.split()).casefold()
+
+
+def without_leaks(
+    part: str, rows: Sequence[RowT], others: Collection[RowT], content: Content[RowT], noun: str
+) -> tuple[list[RowT], tuple[str, ...]]:
+    """The rows of a part whose content does not stand among the others, and a note of how many
+    do. noun: what a row is, as in "story"."""
+    known = set(map(content, others))
+    kept = [row for row in rows if content(row) not in known]
+    if not (left_out := len(rows) - len(kept)):
+        return kept, ()
+    stand = "stands" if left_out == 1 else "stand"
+    return kept, (
+        f"{left_out:,} of {count(len(rows), noun)} in the {part} data {stand} in other data of the "
+        f"run too: left out of the {part} data",
+    )
+
+
+def test_apart(
+    rows: Sequence[RowT], others: Collection[RowT], content: Content[RowT], noun: str
+) -> tuple[list[RowT], tuple[str, ...]]:
+    """The same of a test that was given apart. Raises UserError where nothing of it is left."""
+    kept, notes = without_leaks("test", rows, others, content, noun)
+    if not kept:
+        raise UserError(
+            f"the test has {count(len(rows), noun)}, and the other data have all of them too; give "
+            "another test by --data.test-path or --data.test-split, or other data to train on"
+        )
+    return kept, notes
