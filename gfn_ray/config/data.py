@@ -59,7 +59,7 @@ class FileConfig(Section):
                 f"data.columns takes pairs FOUND=EXPECTED, such as sentence=text; got {given}"
             )
         if not len(set(names)) == len(set(names.values())) == len(self.columns or ()):
-            raise ValueError(f"data.columns names a column twice; got {given}")
+            raise ValueError(f"data.columns names a column twice; got {given}; leave one out")
         return self
 
     @model_validator(mode="after")

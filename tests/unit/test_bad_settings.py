@@ -144,7 +144,42 @@ FLAGS = {
     "two sources": (
         InfillJob,
         ["--data.path", "a.csv", "--data.hub", "b/c"],
-        ["data.path (a.csv)", "data.hub (b/c)", "give one"],
+        ["data.path (", "/a.csv) and data.hub (b/c)", "give one"],
+    ),
+    "two tests": (
+        InfillJob,
+        ["--data.hub", "b/c", "--data.test-path", "a.csv", "--data.test-split", "test"],
+        ["data.test_path (", "data.test_split (test) name two tests; give one"],
+    ),
+    "test that is the training": (
+        InfillJob,
+        ["--data.path", "a.csv", "--data.test-path", "./a.csv"],
+        ["data.path and data.test_path are both", "leave the second out"],
+    ),
+    "split that is the training": (
+        InfillJob,
+        ["--data.hub", "b/c", "--data.split", "test", "--data.test-split", "test"],
+        ["data.split and data.test_split are both test; change one"],
+    ),
+    "split of no dataset": (
+        SubjectivityJob,
+        ["--data.split", "train"],
+        ["data.split (train)", "data.hub is none; give that"],
+    ),
+    "column without a name": (
+        InfillJob,
+        ["--data.columns", "sentence"],
+        ["data.columns takes pairs FOUND=EXPECTED, such as sentence=text; got sentence"],
+    ),
+    "columns of one name": (
+        SubjectivityJob,
+        ["--data.columns", "a=text,b=text"],
+        ["data.columns names a column twice; got a=text, b=text; leave one out"],
+    ),
+    "columns of a text": (
+        ContinuationJob,
+        ["--data.path", "a.txt", "--data.columns", "a=text"],
+        ["data.columns (a=text) is of data.hub", "no columns; leave it out"],
     ),
     "half a stop": (InfillJob, ["--stop.metric", "elbo"], ["stop.metric", "stop.below", "both"]),
     "stop that is never read": (

@@ -57,7 +57,9 @@ def test_without_arguments_every_setting_has_its_default() -> None:
         (["--steps", "3", "--steps", "4"], "steps", 4),
         (["--policy.lora-rank", "64"], "policy.lora_rank", 64),
         (["--policy.lora-targets", "q_proj, v_proj"], "policy.lora_targets", ("q_proj", "v_proj")),
-        (["--data.path", "stories.csv"], "data.path", Path("stories.csv")),
+        (["--data.path", "a/../b.csv"], "data.path", Path.cwd() / "b.csv"),
+        (["--data.test-path", "~/b.csv"], "data.test_path", Path.home() / "b.csv"),
+        (["--data.columns", "a=b, c=d"], "data.columns", ("a=b", "c=d")),
         (["--data.path", "none"], "data.path", None),
         (["--replay.max-times-sampled", "none"], "replay.max_times_sampled", None),
         (["--model.trust-remote-code"], "model.trust_remote_code", True),
@@ -270,6 +272,7 @@ def test_the_written_config_reads_back_equal(tmp_path: Path) -> None:
     config = resolved(
         *("--data.path", "a b/stories.csv", "--replay.max-times-sampled", "none"),
         *("--policy.lora-targets", "q_proj", "--learner.lr", "3e-05", "--run-dir", "~/x"),
+        *("--data.test-path", "../b.csv", "--data.columns", "a=storyid", "--data.too-long", "skip"),
     )
     assert config.replay.max_times_sampled is None
     file = tmp_path / "config.toml"

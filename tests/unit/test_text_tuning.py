@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from gfn_ray.cli import main
 from gfn_ray.config import PolicyConfig, TuneBaseJob
@@ -15,6 +16,7 @@ from gfn_ray.policy.adapter import add_adapter
 from gfn_ray.policy.text_tuning import TextTuner, negative_log_likelihood, perplexity
 from gfn_ray.runtime.tune_base import tune_base
 from gfn_ray.tasks.story_texts import story_texts
+from gfn_ray.wording import count
 from makers import random_ids
 from refused_places import change_json
 
@@ -144,11 +146,27 @@ def test_a_story_that_is_longer_than_the_model_reads_is_refused_before_anything_
     ):
         tune_base(config)
     assert {path.name for path in tmp_path.iterdir()} == {"model", "six.csv"}
+    data = config.data.model_copy(update={"too_long": "skip"})
+    skipping = config.model_copy(update={"data": data})
+    with pytest.raises(UserError, match=r"training split; give more; 6 stories left out, for each"):
+        tune_base(skipping)
+
+
+def test_stories_that_are_longer_than_the_model_reads_may_be_left_out(tiny_dir, tmp_path):
+    config = tuning(tmp_path, tiny_dir)
+    data = config.data.model_copy(update={"too_long": "skip"})
+    skipping = config.model_copy(update={"data": data})
+    tokenizer = AutoTokenizer.from_pretrained(tiny_dir)
+    *parts, _ = story_texts(config.data, tokenizer, None)
+    limit = max(min(map(len, part)) for part in parts)  # one of each part fits
+    kept = [[text.tolist() for text in part if len(text) <= limit] for part in parts]
+    *left, notes = _texts(skipping, tokenizer, limit)
+    assert [[text.tolist() for text in part] for part in left] == kept
+    out = 6 - sum(map(len, kept))
+    assert out and notes[0].startswith(f"{count(out, 'story')} left out, for each has more tokens")
 
 
 def test_the_test_stories_of_infilling_are_in_neither_part(tiny_dir):
-    from transformers import AutoTokenizer
-
     tokenizer = AutoTokenizer.from_pretrained(tiny_dir)
     config = TuneBaseJob()
     *parts, notes = story_texts(config.data, tokenizer, None)
