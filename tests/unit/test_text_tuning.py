@@ -160,7 +160,7 @@ def test_stories_that_are_longer_than_the_model_reads_may_be_left_out(tiny_dir, 
     *parts, _ = story_texts(config.data, tokenizer, None)
     limit = max(min(map(len, part)) for part in parts)  # one of each part fits
     kept = [[text.tolist() for text in part if len(text) <= limit] for part in parts]
-    *left, notes = _texts(skipping, tokenizer, limit)
+    *left, notes = story_texts(skipping.data, tokenizer, limit)
     assert [[text.tolist() for text in part] for part in left] == kept
     out = 6 - sum(map(len, kept))
     assert out and notes[0].startswith(f"{count(out, 'story')} left out, for each has more tokens")
