@@ -43,7 +43,8 @@ class ProblemFile:
     def notes(self) -> tuple[str, ...]:
         if not self.repeated:
             return ()
-        return (f"{count(self.repeated, 'row')} of {self.path} repeat a question: left out",)
+        rows = count(self.repeated, "row")
+        return (f"{rows} of {self.path} left out, for an earlier one has the same question",)
 
 
 def load_splits(config: ArithmeticDataConfig, task: ArithmeticConfig) -> Splits:

@@ -74,4 +74,4 @@ def _load(config: DataConfig, split: str | None) -> Any:
 def _reason(error: Exception) -> str:
     """What the package says, without its examples, on one line."""
     said = str(error).partition("Example of usage")[0]
-    return cut(" ".join(said.split()), _LONGEST_REASON) or type(error).__name__
+    return cut(" ".join(said.split()).rstrip("."), _LONGEST_REASON) or type(error).__name__

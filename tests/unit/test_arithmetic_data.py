@@ -224,7 +224,9 @@ class TestTheFilesOfThePaper:
         again = {key: ROW[key] for key in ("str_query", "num_sol")}
         found = read(write(tmp_path / "a.json", [again, SOLVED, again, *ASKED[:1]]))
         assert len(found.demonstrations) == len(found.problems) == 1
-        assert found.notes == (f"2 rows of {tmp_path}/a.json repeat a question: left out",)
+        assert found.notes == (
+            f"2 rows of {tmp_path}/a.json left out, for an earlier one has the same question",
+        )
 
     def test_given_problems_are_trained_on_and_nothing_else_asks_what_they_do(self, tmp_path):
         given_ones = generate(3, demonstrations=0, **{**SIZES, "problems": 20}).train

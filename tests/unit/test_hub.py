@@ -53,7 +53,7 @@ def test_a_part_of_a_split_is_read_alone(subj):
         hub=subj, columns=("sentence=text",), split="train[:10]", test_split="test[5:]"
     )
     splits = load_prompts(data)
-    assert [one.text for one in splits.train] == [f"Film {i} is fun." for i in range(10)]
+    assert {one.text for one in splits.train} == {f"Film {i} is fun." for i in range(10)}
     assert [one.text for one in splits.held_out] == [f"Film {i} is fun." for i in range(53, 58)]
     assert len({one.prompt_id for one in (*splits.train, *splits.held_out)}) == 15
 

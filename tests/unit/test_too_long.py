@@ -41,7 +41,7 @@ def of_stories(long):
 
 
 def of_prompts(long):
-    return "\n".join(f"It was {i} o'clock. {LONG * (i in long)}" for i in range(150))
+    return "\n".join(f"It was {i} o'clock. {LONG * (i in long)}" for i in range(300))
 
 
 def of_sentences(long):
