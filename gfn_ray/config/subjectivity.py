@@ -75,7 +75,7 @@ class SubjectivityConfig(Section):
         -20.0,
         lt=0,
         description="What stands for log p(y | x, z), in nats, where z names the label: such "
-        "rationales are outside the target.",
+        "rationales are outside the target, and none inside gets less.",
     )
     wrong_label_penalty: float = Field(
         0.0, ge=0, description="Nats taken off log R where p(y | x, z) prefers the wrong label."
@@ -114,6 +114,13 @@ class SubjectivityConfig(Section):
         ):
             raise ValueError(
                 f"task.label_words takes two different words; got {', '.join(self.label_words)}"
+            )
+        if self.wrong_label_penalty >= -self.label_floor:
+            raise ValueError(
+                f"task.wrong_label_penalty ({self.wrong_label_penalty:g}) reaches down to "
+                f"task.label_floor ({self.label_floor:g}), and a z that names its label would be no "
+                f"worse than one of the wrong label; lower the second below "
+                f"{-self.wrong_label_penalty:g}"
             )
         if not all(any(c.isalnum() for c in stem) for stem in self.named_stems):
             raise ValueError("task.named_stems has a stem without a letter; leave it out")

@@ -27,7 +27,8 @@ class LabelledReward:
 
     outside: whether a prefix of z is outside the target. There `floor` stands for log p(y | x, z),
     whatever y is: finite, so that the prefix is a node of the loss and its probability is pushed
-    down. penalty: nats taken off where the LM prefers another label than y.
+    down. penalty: nats taken off where the LM prefers another label than y. Neither a penalty nor
+    the LM takes a prefix inside the target below the floor.
     """
 
     def __init__(
@@ -85,7 +86,8 @@ class LabelledReward:
             for t, log_p in zip(prefixes, log_labels[row : row + len(prefixes)], strict=True):
                 wrong = self._penalty if log_p.argmax() != truth else 0.0
                 outside = self._outside(trajectory.token_ids[:t])
-                log_reward[t] = prior[t] + (self._floor if outside else log_p[truth] - wrong)
+                given = self._floor if outside else max(log_p[truth] - wrong, self._floor)
+                log_reward[t] = prior[t] + given
             row += len(prefixes)
             predicted.append(log_labels[row - 1])
             scored.append(trajectory.scored(log_reward))

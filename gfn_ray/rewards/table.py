@@ -16,7 +16,7 @@ class TableReward:
 
     The floor is finite, so that a z outside the table is a node of the loss and its probability
     is pushed down: a dead end without a node would leak. It is a constant, or a constant above
-    another reward, `prior`. With log p(z) under the frozen LM as prior, all other z together
+    another reward, `prior`, as far as that is negative. With log p(z) under the frozen LM as prior, all other z together
     weigh no more than exp(floor) for each length, however large the vocabulary.
     """
 
@@ -42,7 +42,7 @@ class TableReward:
         for row, (_, trajectory) in enumerate(pairs):
             floors = np.full(len(trajectory) + 1, self._floor)
             if priors is not None:
-                floors = floors + priors[row].log_reward
+                floors = floors + np.minimum(priors[row].log_reward, 0.0)
             keys = [table_key(trajectory.token_ids[:t]) for t in range(len(trajectory) + 1)]
             values = [self._log_reward.get(k, f) for k, f in zip(keys, floors, strict=True)]
             scored.append(trajectory.scored(values))

@@ -31,7 +31,7 @@ FILES_KEPT = 20
 Kind = Literal["update", "warm-start update", "group", "measurement"]
 
 _FINITE_REWARD = (
-    "give every z that may stop a finite log R, such as a floor of -20 below what is usual, not "
+    "give every z that may stop a finite log R, such as a floor 20 nats below all else, not "
     "-inf, where it should be rare"
 )
 

@@ -1,5 +1,7 @@
 """The labelled reward: its two terms, the floor, the penalty, and what tuning changes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -20,8 +22,8 @@ def model(tiny_dir):
     return AutoModelForCausalLM.from_pretrained(tiny_dir, dtype=torch.float32).eval()
 
 
-def loaded(model, outside=lambda _: False, budget=512, **changes):
-    reward = LabelledReward(ANSWERS, POLICY, 0, budget, outside=outside, floor=FLOOR, **changes)
+def loaded(model, outside=lambda _: False, budget=512, floor=FLOOR, **changes):
+    reward = LabelledReward(ANSWERS, POLICY, 0, budget, outside=outside, floor=floor, **changes)
     reward.load(lambda: model)
     return reward
 
@@ -117,6 +119,23 @@ def test_the_penalty_is_taken_off_where_the_other_label_is_likelier(model):
         for a, b in zip(strict.score(pairs), before, strict=True)
     ]
     assert lost == pytest.approx(np.where(wrong, 5.0, 0.0), abs=1e-4)
+
+
+@pytest.mark.parametrize("penalty", [0.0, 5.0, 30.0])
+def test_a_floor_is_a_floor_whatever_the_label_model_thinks(model, penalty):
+    """Above the prior, a z inside the target never gets less than one outside."""
+    floor = -10.0
+    reward, pairs = loaded(model, floor=floor, penalty=penalty), pairs_of(model, count=8)
+    prior = reward.log_prior(pairs)
+    given = [z.log_reward - one for z, one in zip(reward.score(pairs), prior, strict=True)]
+    assert np.nanmin(np.concatenate(given)) >= floor - 1e-4
+    # Sure of the other label: log p(y | x, z) is below the floor by itself.
+    other = [(replace(query, answer_ids=ANSWERS[0]), z) for query, z in pairs]
+    fit(reward, pairs, steps=60, lr=0.1)
+    scored, predicted = reward.score_and_predict(other)
+    assert (predicted[:, 0] < floor).all()
+    given = [z.log_reward - one for z, one in zip(scored, prior, strict=True)]
+    assert np.nanmin(np.concatenate(given)) >= floor - 1e-4
 
 
 def test_a_query_whose_answer_is_no_label_is_refused(model):

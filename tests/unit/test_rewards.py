@@ -69,6 +69,16 @@ def test_order_and_company_do_not_change_a_reward(model):
     assert np.allclose(forward, alone, atol=1e-4)
 
 
+def test_a_floor_on_top_of_a_prior_is_a_floor_whatever_the_prior_gives():
+    support = make_support(min_len=1)
+    listed, liked = np.array([12, 15], dtype=np.int32), np.array([12, 15, 18], dtype=np.int32)
+    prior = TableReward({table_key(liked): 9.0}, floor=-3.0)
+    reward = TableReward({table_key(listed): -1.5}, floor=-2.0, prior=prior)
+    query = random_query(np.random.default_rng(0), "q")
+    (scored,) = reward.score([(query, make_trajectory(support, "q", liked))])
+    assert scored.log_reward[2:].tolist() == [-1.5, -2.0]
+
+
 def test_a_table_gives_listed_texts_their_reward_and_every_other_prefix_the_floor():
     support = make_support(min_len=1)
     listed = np.array([12, 15], dtype=np.int32)

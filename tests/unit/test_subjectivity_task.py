@@ -233,6 +233,8 @@ def test_more_test_sentences_than_there_are_is_refused(tokenizer):
         ({"named_stems": ("-",)}, "named_stems"),
         ({"label_floor": 1.0}, "label_floor"),
         ({"wrong_label_penalty": -1.0}, "wrong_label_penalty"),
+        ({"wrong_label_penalty": 30.0}, r"penalty \(30\) .* task\.label_floor \(-20\)"),
+        ({"wrong_label_penalty": 5.0, "label_floor": -5.0}, "lower the second below -5"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(task, message):
