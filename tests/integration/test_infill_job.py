@@ -207,8 +207,6 @@ def test_some_queries_weights_are_judged_at_both_ends_by_samples_of_their_own(fi
         above = [row for row in fitted if row["pareto_k"] > row["pareto_k_limit"]]
         assert written["pareto_k_above"] == len(above) / 2
         assert written["pareto_k_unfitted"] == 1 - len(fitted) / 2
-        # Drawn with seeds of their own: the same z twice would make 64 samples no more than 7.
-        assert all(row["diagnostic_ess_fraction"] > 1 / 64 for row in judged)
     words = " ".join(out.split())
     assert all(said in words for said in summary(home)["warnings"])
     assert "log_z_gap log_z - elbo, a lower bound of KL" in words
