@@ -14,7 +14,6 @@ from gfn_ray.config.sections import (
     LearnerConfig,
     ObjectiveConfig,
     ReplayConfig,
-    RewardConfig,
     SamplerConfig,
     Section,
     WarmStartConfig,
@@ -144,10 +143,6 @@ class ArithmeticJob(JobConfig):
             queries_per_call=8, temperature_low=0.8, temperature_high=1.5, max_prompt_tokens=300
         ),
         description="Proposals.",
-    )
-    reward: RewardConfig = Field(
-        default_factory=lambda: RewardConfig(temperature_start=1.0, temperature_end=1.0),
-        description="The target.",
     )
     # Of each problem its best z beside the next: most have few different ones.
     replay: ReplayConfig = Field(

@@ -14,7 +14,6 @@ from gfn_ray.config.sections import (
     EncoderConfig,
     LearnerConfig,
     ReplayConfig,
-    RewardConfig,
     Section,
     WarmStartConfig,
 )
@@ -87,10 +86,6 @@ class InfillJob(JobConfig):
 
     warm_start: WarmStartConfig = Field(
         default_factory=lambda: WarmStartConfig(steps=25), description="Likelihood first."
-    )
-    reward: RewardConfig = Field(
-        default_factory=lambda: RewardConfig(temperature_start=1.0, temperature_end=1.0),
-        description="The target.",
     )
     replay: ReplayConfig = Field(
         default_factory=lambda: ReplayConfig(seed_references=True), description="The replay buffer."

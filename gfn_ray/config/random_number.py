@@ -12,7 +12,6 @@ from gfn_ray.config.sections import (
     EvalConfig,
     LearnerConfig,
     ReplayConfig,
-    RewardConfig,
     SamplerConfig,
     Section,
 )
@@ -85,10 +84,6 @@ class RandomNumberJob(JobConfig):
     sampler: SamplerConfig = Field(
         default_factory=lambda: SamplerConfig(trajectories_per_query=64, queries_per_call=1),
         description="Proposals.",
-    )
-    reward: RewardConfig = Field(
-        default_factory=lambda: RewardConfig(temperature_start=1.0, temperature_end=1.0),
-        description="The target.",
     )
     replay: ReplayConfig = Field(
         default_factory=lambda: ReplayConfig(

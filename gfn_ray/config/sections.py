@@ -119,11 +119,16 @@ class RewardConfig(Section):
         1024, ge=64, description="Tree tokens packed into one forward pass."
     )
     temperature_start: float = Field(
-        1.05,
+        1.0,
         gt=0,
         description="Reward temperature T_r of the first update; log R is divided by it.",
     )
-    temperature_end: float = Field(0.85, gt=0, description="T_r once annealed, and at evaluation.")
+    temperature_end: float = Field(
+        1.0,
+        gt=0,
+        description="T_r once annealed, and at evaluation: 1 is the posterior itself, less is "
+        "sharper.",
+    )
     temperature_steps: int = Field(
         40,
         ge=0,

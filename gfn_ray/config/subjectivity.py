@@ -12,7 +12,6 @@ from gfn_ray.config.data import DataConfig
 from gfn_ray.config.job import JobConfig
 from gfn_ray.config.sections import (
     EvalConfig,
-    RewardConfig,
     SamplerConfig,
     Section,
 )
@@ -118,8 +117,8 @@ class SubjectivityConfig(Section):
         if self.wrong_label_penalty >= -self.label_floor:
             raise ValueError(
                 f"task.wrong_label_penalty ({self.wrong_label_penalty:g}) reaches down to "
-                f"task.label_floor ({self.label_floor:g}), and a z that names its label would be no "
-                f"worse than one of the wrong label; lower the second below "
+                f"task.label_floor ({self.label_floor:g}), and a z that names its label would be "
+                f"no worse than one of the wrong label; lower the second below "
                 f"{-self.wrong_label_penalty:g}"
             )
         if not all(any(c.isalnum() for c in stem) for stem in self.named_stems):
@@ -142,10 +141,6 @@ class SubjectivityJob(JobConfig):
     )
     sampler: SamplerConfig = Field(
         default_factory=lambda: SamplerConfig(queries_per_call=5), description="Proposals."
-    )
-    reward: RewardConfig = Field(
-        default_factory=lambda: RewardConfig(temperature_start=1.0, temperature_end=1.0),
-        description="The target.",
     )
     eval: EvalConfig = Field(
         default_factory=lambda: EvalConfig(queries=40, samples=8, tempered_samples=2),
