@@ -11,6 +11,7 @@ import torch
 from gfn_ray.decoding.beam import beam_search
 from gfn_ray.decoding.decoder import Decoder
 from gfn_ray.decoding.sampling import drawn, likeliest, one_by_one
+from gfn_ray.seeds import Seed, number
 from gfn_ray.support import Support
 from gfn_ray.trajectory import IntArray, Query, Trajectory
 
@@ -21,7 +22,7 @@ def decode(
     queries: Sequence[Query],
     decoder: Decoder,
     count: int,
-    seed: Sequence[int],
+    seed: Seed,
 ) -> list[Trajectory]:
     """`count` z for each query, one by a greedy decoder; a query's follow one another.
 
@@ -37,7 +38,7 @@ def decode(
         found = one_by_one(model, support, prompts, 1, likeliest)
     else:
         generator = torch.Generator(next(model.parameters()).device)
-        generator.manual_seed(int(np.random.default_rng(seed).integers(2**63)))
+        generator.manual_seed(number(seed))
         choose = drawn(decoder.temperature, decoder.top_p, generator)
         found = one_by_one(model, support, prompts, count, choose)
     return [

@@ -16,6 +16,7 @@ from gfn_ray.errors import UserError
 from gfn_ray.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE, check_adapter
 from gfn_ray.models.lora_targets import layer_names
 from gfn_ray.models.peft_weights import put_weights
+from gfn_ray.seeds import Stream, number, seed_of
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,18 @@ class Adapter:
         return replace(self, tensors=nothing)
 
 
-def add_adapter(model: Any, config: PolicyConfig, seed: int) -> Any:
+def add_adapter(
+    model: Any, config: PolicyConfig, seed: int, stream: Stream = Stream.POLICY_ADAPTER
+) -> Any:
     """The model with a fresh LoRA adapter on it: only the adapter's weights get gradients.
 
-    Raises UserError where it lacks a layer that is to have one.
+    stream: what the adapter is for; those of one seed begin with different weights. Raises
+    UserError where the model lacks a layer that is to have one.
     """
     from peft import LoraConfig, get_peft_model
 
     targets = layer_names(model, config.lora_targets)
-    torch.manual_seed(seed)
+    torch.manual_seed(number(seed_of(stream, seed)))
     return get_peft_model(
         model,
         LoraConfig(

@@ -25,6 +25,7 @@ from gfn_ray.replay.outcomes import AddReport, ReplayBatch
 from gfn_ray.replay.query_index import QueryIndex
 from gfn_ray.replay.query_masses import QueryMasses
 from gfn_ray.replay.sum_tree import IndexArray
+from gfn_ray.seeds import Stream, generator, seed_of
 from gfn_ray.trajectory import Trajectory
 
 _NO_LOSS = float("nan")  # of an entry that no update has read yet
@@ -54,7 +55,7 @@ class ReplayBuffer:
     ) -> None:
         self._config = config
         self._group = group
-        self._rng = np.random.default_rng(seed)
+        self._rng = generator(seed_of(Stream.REPLAY, seed))
         self._entries = EntryTable(config)
         # Every stored query has at least one entry, so rows cannot outnumber slots.
         self._queries = QueryIndex(config.capacity, config.edit_distance)

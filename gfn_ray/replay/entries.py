@@ -172,7 +172,7 @@ class EntryTable:
         it is compared with, so that it comes up soon. Nothing remembers a larger one: once the
         loss of that entry falls, or the entry is gone, nobody counts as much any more.
         """
-        recency: WeightArray = self._log_growth * self.recency_version[slots]
+        recency = self._log_growth * self.recency_version[slots].astype(np.float64)
         if self._priority == "uniform":
             return recency
         if self._priority == "log_reward":

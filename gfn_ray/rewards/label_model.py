@@ -23,6 +23,7 @@ from gfn_ray.packing.forward import forest_log_probs
 from gfn_ray.policy.adapter import Adapter, add_adapter, put_adapter, read_adapter
 from gfn_ray.policy.refused import first_not_finite
 from gfn_ray.policy.training_state import State, read_training_state, write_training_state
+from gfn_ray.seeds import Stream
 from gfn_ray.trajectory import IntArray
 
 Array = npt.NDArray[np.float64]
@@ -62,7 +63,7 @@ class LabelModel:
         self._policy = policy
         self._seed = seed
         self._budget = tokens_per_forward
-        self.model = add_adapter(model, policy, seed).eval()
+        self.model = add_adapter(model, policy, seed, Stream.LABEL_ADAPTER).eval()
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
         self._start = [p.detach().clone() for p in self._parameters]
         self._optimizer: torch.optim.Optimizer | None = None

@@ -13,13 +13,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 
 from gfn_ray.config import JobConfig
 from gfn_ray.replay.columns import from_bytes, to_bytes
 from gfn_ray.rewards.reward import Reward
 from gfn_ray.sampling.tools import Tool, ToolLoop
+from gfn_ray.seeds import Seed, generator
 from gfn_ray.support import support_from_wire
 from gfn_ray.trajectory import Query, Trajectory
 
@@ -117,7 +117,7 @@ class SamplerActor(ModelActor):
         self,
         adapter: Wire,
         query_ids: list[str],
-        seed: list[int],
+        seed: Seed,
         evaluating: bool,
         on_policy: int = 0,
     ) -> tuple[list[Wire], Wire]:
@@ -137,7 +137,7 @@ class SamplerActor(ModelActor):
 
         started = time.perf_counter()
         self._engine.load(Adapter.from_wire(adapter))
-        rng = np.random.default_rng(seed)
+        rng = generator(seed)
         if on_policy:
             plans = [on_policy_plan(on_policy, rng) for _ in query_ids]
         elif evaluating:
@@ -173,7 +173,7 @@ class RewardActor(ModelActor):
         self._reward.load(self._frozen_lm)
 
     def decode(
-        self, decoder: Wire, query_ids: list[str], samples: int, seed: list[int]
+        self, decoder: Wire, query_ids: list[str], samples: int, seed: Seed
     ) -> tuple[list[Wire], Wire]:
         """What a decoder makes of the frozen LM: `samples` z of each query, unscored."""
         from gfn_ray.decoding.decode import decode

@@ -26,6 +26,7 @@ from gfn_ray.policy.adapter import add_adapter, read_adapter, write_adapter
 from gfn_ray.policy.text_tuning import TextTuner, perplexity
 from gfn_ray.runtime.batches import shuffled_batches
 from gfn_ray.runtime.display import Display
+from gfn_ray.seeds import Stream, seed_of
 from gfn_ray.tasks.story_texts import BaseTexts
 from gfn_ray.trajectory import IntArray
 from gfn_ray.wording import count, number
@@ -66,7 +67,7 @@ def updates(
     flag: of the learning rate. Raises RunFailed where a number is not finite.
     """
     tuner = TextTuner(model, lr=config.lr, max_grad_norm=config.max_grad_norm)
-    batches = shuffled_batches(texts, config.batch, config.seed)
+    batches = shuffled_batches(texts, config.batch, seed_of(Stream.TEXT_ORDER, config.seed))
     for step in range(1, config.steps + 1):
         with finite(f"update {step}", f"lower {flag} ({config.lr:g})"):
             found = tuner.step(next(batches))
@@ -94,7 +95,7 @@ def _tune(
     cuda = config.runtime.device != "cpu" and torch.cuda.is_available()
     trusted = config.model.trust_remote_code
     base = load_causal_lm(path, "float32", "cuda" if cuda else "cpu", trusted)
-    model = add_adapter(base, BASE_ADAPTER, tuning.seed)
+    model = add_adapter(base, BASE_ADAPTER, tuning.seed, Stream.TEXT_ADAPTER)
     title = f"tuning the base model on {count(len(texts.train), 'text')}, once"
     display.phase(title)
     record: dict[str, Any] = {"texts": len(texts.train), "validation_texts": len(texts.validation)}

@@ -18,11 +18,9 @@ from gfn_ray.evaluation.result import Baseline, QueryTexts, mean_metrics
 from gfn_ray.runtime.bad_batches import BadBatches
 from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.runtime.members import Member
+from gfn_ray.seeds import Stream, seed_of
 from gfn_ray.tasks.task import Task, TaskData
 from gfn_ray.trajectory import Trajectory
-
-# First entry of a decoder's seed; see controller.py, evaluate.py and warm_start.py for the others.
-DECODER_STREAM = 4
 
 Wire = dict[str, Any]
 
@@ -92,7 +90,7 @@ def _decoded_and_scored(
             member,
             f"decode held-out queries ({decoder.name})",
             lambda actor: actor.decode.options(num_returns=2).remote(
-                wire, ids, config.eval.samples, [config.seed, DECODER_STREAM, index]
+                wire, ids, config.eval.samples, seed_of(Stream.DECODER, config.seed, index)
             ),
             decoded,
         )

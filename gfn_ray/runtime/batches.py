@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-import numpy as np
+from gfn_ray.seeds import Seed, generator
 
 Item = TypeVar("Item")
 
 
-def shuffled_batches(
-    items: Sequence[Item], size: int, seed: int | Sequence[int]
-) -> Iterator[list[Item]]:
+def shuffled_batches(items: Sequence[Item], size: int, seed: Seed) -> Iterator[list[Item]]:
     """Batches from endless shuffled passes; one may span the end of a pass."""
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     waiting: list[int] = []
     while True:
         while len(waiting) < size:

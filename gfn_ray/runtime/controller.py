@@ -33,13 +33,11 @@ from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.runtime.lag import LagGate
 from gfn_ray.runtime.replay_calls import ReplayCalls
 from gfn_ray.runtime.stopwatch import StageMeter
+from gfn_ray.seeds import Seed, Stream, generator, seed_of
 from gfn_ray.tasks.task import TaskData
 from gfn_ray.trajectory import Trajectory
 
 Wire = dict[str, Any]
-
-# First entry of a sampling call's seed: training calls and evaluation never share a stream.
-TRAINING_STREAM = 0
 
 
 # Draws that found nothing eligible, each after a new add, before the run is given up.
@@ -53,7 +51,7 @@ class _Group:
     adapter: Any
     version: int
     query_ids: list[str]
-    seed: list[int]
+    seed: Seed
     promised: int
 
 
@@ -231,7 +229,7 @@ class Controller:
             self.adapter,
             self._gate.version,
             [self._next_query() for _ in range(queries)],
-            [self._config.seed, TRAINING_STREAM, self._sampling_calls],
+            seed_of(Stream.TRAINING_CALL, self._config.seed, self._sampling_calls),
             promised=queries * self._group,
         )
         self._sampling_calls += 1
@@ -480,6 +478,6 @@ class Controller:
 
     def _query_order(self) -> Iterator[str]:
         """Training queries in endless shuffled passes."""
-        rng = np.random.default_rng([self._config.seed, TRAINING_STREAM])
+        rng = generator(seed_of(Stream.QUERY_ORDER, self._config.seed))
         while True:
             yield from rng.permutation(np.array(self._train_ids, dtype=object)).tolist()

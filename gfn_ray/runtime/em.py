@@ -22,13 +22,11 @@ from gfn_ray.rewards.label_model import Array
 from gfn_ray.runtime.batches import shuffled_batches
 from gfn_ray.runtime.controller import Controller, StepReport
 from gfn_ray.runtime.fleet import Fleet
+from gfn_ray.seeds import Seed, Stream, seed_of
 from gfn_ray.serving.labels import TunedLabels
 from gfn_ray.tasks.labels import Classifier, LabelPlan
 from gfn_ray.tasks.task import Task
 from gfn_ray.trajectory import IntArray, Trajectory
-
-# First entry of seeds; see controller.py, evaluate.py, warm_start.py and baselines.py.
-M_STEP_STREAM = 5
 
 HISTORIES_PER_CALL = 32
 
@@ -53,7 +51,7 @@ class LabelRounds:
     def measure(self, classifier: Classifier) -> Baseline:
         """A classifier on the held-out queries; one with examples is tuned as long as EM tunes."""
         em = self._plan.em
-        self._fit(classifier.examples, classifier.answers, em.rounds * em.m_steps, stream=0)
+        self._fit(classifier.examples, classifier.answers, em.rounds * em.m_steps, done=0)
         ids, contexts = list(classifier.contexts), list(classifier.contexts.values())
         log_p = self._predict(contexts, classifier.answers)
         metrics = self._task.label_metrics(
@@ -75,7 +73,7 @@ class LabelRounds:
         for done in range(self._done + 1, em.rounds + 1):
             controller.train(observe, until=steps * done // em.rounds)
             examples, outside = self._examples(controller.adapter, done)
-            metrics = self._fit(examples, self._plan.answers, em.m_steps, stream=done)
+            metrics = self._fit(examples, self._plan.answers, em.m_steps, done)
             self._share()
             controller.empty_replay()
             self._done = done
@@ -107,13 +105,13 @@ class LabelRounds:
             )
             member.saved(lambda actor: actor.load_labels.remote(state))
 
-    def _examples(self, adapter: Any, stream: int) -> tuple[Examples, float]:
+    def _examples(self, adapter: Any, done: int) -> tuple[Examples, float]:
         """(x z, label) for samples of q inside the target, and the share of the others."""
         ids = list(self._plan.truth)
         size = self._config.sampler.queries_per_call
         calls, wires = self._fleet.calls(), list[Wire]()
         for start in range(0, len(ids), size):
-            seed = [self._config.seed, M_STEP_STREAM, stream, start]
+            seed = seed_of(Stream.M_STEP_CALL, self._config.seed, done, start)
             batch = ids[start : start + size]
             calls.add(
                 self._fleet.samplers[0],
@@ -140,14 +138,15 @@ class LabelRounds:
         return examples, 1 - len(inside) / len(found)
 
     def _fit(
-        self, examples: Examples, answers: list[IntArray], steps: int, stream: int
+        self, examples: Examples, answers: list[IntArray], steps: int, done: int
     ) -> dict[str, float]:
         """Updates of the first actor's label model; metrics are means over the last pass."""
         if not examples:
             return {}
         batch = min(self._plan.em.batch, len(examples))
         each_pass = -(-len(examples) // batch)
-        batches = shuffled_batches(examples, batch, [self._config.seed, M_STEP_STREAM, stream])
+        order = seed_of(Stream.M_STEP_ORDER, self._config.seed, done)
+        batches = shuffled_batches(examples, batch, order)
         metrics: list[dict[str, float]] = []
         for _ in range(steps):
             histories, labels = map(list, zip(*next(batches), strict=True))
@@ -190,5 +189,5 @@ class LabelRounds:
         )
 
 
-def _sample(adapter: Any, ids: list[str], seed: list[int], samples: int, actor: Any) -> Any:
+def _sample(adapter: Any, ids: list[str], seed: Seed, samples: int, actor: Any) -> Any:
     return actor.sample.options(num_returns=2).remote(adapter, ids, seed, False, samples)

@@ -29,14 +29,10 @@ from gfn_ray.evaluation.weights import WeightDiagnostics, weight_diagnostics, we
 from gfn_ray.runtime.bad_batches import BadBatches
 from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.runtime.turns import Turns
+from gfn_ray.seeds import Seed, Stream, seed_of
 from gfn_ray.tasks.references import known_trajectory, reference_trajectories
 from gfn_ray.tasks.task import Task, TaskData
 from gfn_ray.trajectory import Query, Trajectory
-
-# First entry of a sampling call's seed; training uses stream 0.
-FINAL_STREAM = 1
-DURING_STREAM = 2
-DIAGNOSTIC_STREAM = 6
 
 REFERENCE_METRICS = {"log_pf_reference", "log_pf_reference_per_token"}
 """These cost a forward of their own; a task lists one of them or goes without."""
@@ -75,14 +71,15 @@ class Evaluator:
     def final(self, adapter: Any) -> Evaluation:
         """Before or after training, with the seeds that both share."""
         weights = self._weights(adapter)
-        return self._evaluate(adapter, [self._config.seed, FINAL_STREAM], weights)
+        return self._evaluate(adapter, seed_of(Stream.EVALUATION, self._config.seed), weights)
 
     def during(self, adapter: Any, step: int) -> Evaluation:
         """After an update."""
-        return self._evaluate(adapter, [self._config.seed, DURING_STREAM, step], {})
+        seed = seed_of(Stream.EVALUATION_DURING, self._config.seed, step)
+        return self._evaluate(adapter, seed, {})
 
     def _evaluate(
-        self, adapter: Any, seed: list[int], weights: dict[str, WeightDiagnostics]
+        self, adapter: Any, seed: Seed, weights: dict[str, WeightDiagnostics]
     ) -> Evaluation:
         batches = self._batches(self._data.held_out)
         results = self._sample_and_score(adapter, [Draw(batch) for batch in batches], seed)
@@ -137,7 +134,8 @@ class Evaluator:
         # Together no more of a query than any evaluation draws: a call's memory and time are known.
         counts = [min(most, wanted - start) for start in range(0, wanted, most)]
         draws = [Draw(batch, count) for count in counts for batch in batches]
-        results = self._sample_and_score(adapter, draws, [config.seed, DIAGNOSTIC_STREAM])
+        seed = seed_of(Stream.DIAGNOSTIC, config.seed)
+        results = self._sample_and_score(adapter, draws, seed)
         ratios: dict[str, list[float]] = defaultdict(list)
         for index in range(len(draws)):
             wires, scores = results[index]
@@ -163,7 +161,7 @@ class Evaluator:
         return ratio
 
     def _sample_and_score(
-        self, adapter: Any, draws: list[Draw], seed: list[int]
+        self, adapter: Any, draws: list[Draw], seed: Seed
     ) -> dict[int, tuple[list[Wire], Wire]]:
         """Scored records and the learner's view of each draw, by its index."""
         fleet = self._fleet

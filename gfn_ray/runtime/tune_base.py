@@ -29,6 +29,7 @@ from gfn_ray.runtime.books import open_books
 from gfn_ray.runtime.display import Display, make_display
 from gfn_ray.runtime.endings import writing
 from gfn_ray.runtime.run_dir import RunDir, publish_directory
+from gfn_ray.seeds import Stream
 from gfn_ray.tasks.story_texts import story_texts
 from gfn_ray.tasks.task import MetricInfo
 from gfn_ray.tracking import RunStatus, Tracker
@@ -59,7 +60,7 @@ def tune_base(config: TuneBaseJob) -> int:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         base = load_causal_lm(path, "float32", device, config.model.trust_remote_code)
-        model = add_adapter(base, config.policy, config.seed)
+        model = add_adapter(base, config.policy, config.seed, Stream.TEXT_ADAPTER)
         directory, tracker = open_books(config, "tune-base", display)
         status: RunStatus = "FAILED"
         try:

@@ -15,12 +15,10 @@ from gfn_ray.policy.refused import REFUSED
 from gfn_ray.runtime.bad_batches import BadBatch, BadBatches
 from gfn_ray.runtime.batches import shuffled_batches
 from gfn_ray.runtime.fleet import Fleet
+from gfn_ray.seeds import Stream, seed_of
 from gfn_ray.tasks.references import reference_trajectories
 from gfn_ray.tasks.task import TaskData
 from gfn_ray.trajectory import Trajectory
-
-# First entry of the order's seed; see controller.py and evaluate.py for the other streams.
-WARM_START_STREAM = 3
 
 
 def warm_start_references(config: JobConfig, data: TaskData) -> list[Trajectory]:
@@ -45,8 +43,8 @@ def warm_start(
 ) -> None:
     """Runs `warm_start.steps` updates; `observe` gets each one's number, from 1, and metrics.
     A batch that cannot be learned from is no update."""
-    seed = [config.seed, WARM_START_STREAM]
-    batches = shuffled_batches(references, config.warm_start.batch, seed)
+    order = seed_of(Stream.WARM_START_ORDER, config.seed)
+    batches = shuffled_batches(references, config.warm_start.batch, order)
     step = 0
     while step < config.warm_start.steps:
         # Each query's z side by side, so that the learner packs them behind one prompt.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gfn_ray.sampling.exploration import ProposalPlan
+from gfn_ray.seeds import Stream, generator, seed_of
 from gfn_ray.support import Support
 from gfn_ray.trajectory import Query, Trajectory
 
@@ -38,7 +39,8 @@ class Draft:
         numbers."""
         if self.turn == 0:
             return self.plan.seed
-        return int(np.random.default_rng((self.plan.seed, self.turn)).integers(2**31 - 1))
+        rng = generator(seed_of(Stream.LATER_TURN, self.plan.seed, self.turn))
+        return int(rng.integers(2**31 - 1))
 
     def trajectory(self, support: Support, version: int) -> Trajectory:
         """The record of the finished z, unscored."""

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from gfn_ray.data.files import bad_bytes
 from gfn_ray.errors import UserError, shown
 from gfn_ray.models.adapter_files import check_fits
@@ -24,6 +22,7 @@ from gfn_ray.models.merged import merged_model_dir
 from gfn_ray.policy.adapter import load_adapter
 from gfn_ray.sampling.environment import vllm_environment
 from gfn_ray.sampling.tools import ToolLoop
+from gfn_ray.seeds import Stream, generator, seed_of
 from gfn_ray.serving.description import FILE, read_description
 from gfn_ray.serving.labels import LabelAverage, read_labels
 from gfn_ray.settings import path_from
@@ -234,7 +233,7 @@ class ServedPolicy:
         from gfn_ray.sampling.engine import SampleRequest
         from gfn_ray.sampling.exploration import on_policy_plan
 
-        plans = on_policy_plan(n, np.random.default_rng(seed))
+        plans = on_policy_plan(n, generator(seed_of(Stream.SERVED, seed)))
         return [
             Sample(
                 text=self._tokenizer.decode(t.token_ids),

@@ -13,12 +13,14 @@ from gfn_ray.decoding.decode import decode
 from gfn_ray.decoding.decoder import Decoder
 from gfn_ray.decoding.frontier import Frontier
 from gfn_ray.decoding.sampling import likeliest, nucleus, one_by_one
+from gfn_ray.seeds import Stream, seed_of
 from gfn_ray.support import BoundedSupport
 from makers import make_trajectory, random_ids, random_query
 from policies import naive_log_probs
 
 CONTENT, STOPS = (40, 41, 42), (2, 3)
 BEAM = Decoder("beam", "beam")
+SEED = seed_of(Stream.DECODER, 0)
 
 
 @pytest.fixture
@@ -149,7 +151,7 @@ def shares(trajectories):
 def test_samples_come_with_the_probabilities_of_the_tempered_steps(base, small, temperature):
     query = random_query(np.random.default_rng(1), "q")
     decoder = Decoder("t", "sample", temperature=temperature)
-    found = shares(decode(base, small, [query], decoder, 2000, [0]))
+    found = shares(decode(base, small, [query], decoder, 2000, SEED))
 
     def tempered(z):
         frontier, total = Frontier(base, small, [query.prompt_ids]), 0.0
@@ -177,7 +179,7 @@ def test_every_decoder_gives_whole_z_of_the_support_query_by_query(base, small):
         (BEAM, 4),
         (Decoder("g", "greedy"), 1),
     ]:
-        found = decode(base, small, queries, decoder, 4, [0])
+        found = decode(base, small, queries, decoder, 4, SEED)
         assert [t.query_id for t in found] == [f"q{i}" for i in range(3) for _ in range(count)]
         for trajectory in found:
             assert small.contains(trajectory.token_ids)
@@ -190,7 +192,7 @@ def test_the_same_seed_gives_the_same_samples(base, small):
     decoder = Decoder("t", "sample", temperature=3.0)
     runs = [
         [t.token_ids.tolist() for t in decode(base, small, queries, decoder, 30, seed)]
-        for seed in ([1, 2], [1, 2], [1, 3])
+        for seed in (seed_of(Stream.DECODER, 1, batch) for batch in (2, 2, 3))
     ]
     assert runs[0] == runs[1] != runs[2]
 
