@@ -16,8 +16,9 @@ class TableReward:
 
     The floor is finite, so that a z outside the table is a node of the loss and its probability
     is pushed down: a dead end without a node would leak. It is a constant, or a constant above
-    another reward, `prior`, as far as that is negative. With log p(z) under the frozen LM as prior, all other z together
-    weigh no more than exp(floor) for each length, however large the vocabulary.
+    another reward, `prior`, as far as that is negative. With log p(z) under the frozen LM as
+    prior, all other z together weigh no more than exp(floor) for each length, however large the
+    vocabulary.
     """
 
     def __init__(
