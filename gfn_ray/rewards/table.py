@@ -42,8 +42,8 @@ class TableReward:
         scored = []
         for row, (_, trajectory) in enumerate(pairs):
             floors = np.full(len(trajectory) + 1, self._floor)
-            if priors is not None:
-                floors = floors + np.minimum(priors[row].log_reward, 0.0)
+            if priors is not None and (prior := priors[row].log_reward) is not None:
+                floors = floors + np.minimum(prior, 0.0)
             keys = [table_key(trajectory.token_ids[:t]) for t in range(len(trajectory) + 1)]
             values = [self._log_reward.get(k, f) for k, f in zip(keys, floors, strict=True)]
             scored.append(trajectory.scored(values))
