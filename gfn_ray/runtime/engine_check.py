@@ -60,7 +60,7 @@ class EngineCheck:
 
     def published(self, version: int, adapter: Any) -> None:
         """adapter: the reference of a new version."""
-        if self._to_tell and self._to_look_at:
+        if not self._over:
             self._adapters[version] = adapter
 
     def arrived(self, version: int, scored: Any, fleet: Fleet, calls: PendingCalls) -> None:
@@ -87,7 +87,7 @@ class EngineCheck:
             self._record(kl)
             self._to_tell -= self._tells(version, found)
             self.look_at(kl)
-        if not self._to_tell or not self._to_look_at:
+        if self._over:
             self._adapters.clear()
 
     def look_at(self, kl: float) -> None:
@@ -99,6 +99,11 @@ class EngineCheck:
                 f"sample, and rounding in {self._dtype} stays below {limit:g}; on-policy figures "
                 f"are not the policy's own, and where they matter, {_REMEDY}"
             )
+
+    @property
+    def _over(self) -> bool:
+        # Below 0 where several versions were under way when enough had told.
+        return self._to_tell <= 0 or self._to_look_at <= 0
 
     def _tells(self, version: int, found: Wire) -> bool:
         engine, new = found["engine"], found["new"]
