@@ -204,8 +204,9 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
         asked = self._config.eval.queries
         if len(held_out) < asked:
             raise UserError(
-                f"eval.queries asks for {asked} held-out problems, and there are {len(held_out)}; "
-                "lower it, raise task.held_out, or give more by --data.test-path"
+                f"eval.queries ({asked}) asks for more held-out problems than the {len(held_out)} "
+                f"there are, where task.held_out is {self._config.task.held_out}; lower the first, "
+                "raise the second, or give more by --data.test-path"
             )
         if not train:
             raise UserError("there is no problem to train on; give more, or shorter ones")

@@ -235,7 +235,9 @@ def test_operands_beyond_the_language_are_refused_by_its_settings(tokenizer, tmp
         data={"path": tmp_path / "large.json"},
         eval={"queries": 8},
     )
-    with pytest.raises(UserError, match=r"rationale of '600 - 1 - 1' .* task\.max_digits 2"):
+    with pytest.raises(
+        UserError, match=r"problem '600 - 1 - 1' writes 600, beyond task\.max_digits 2"
+    ):
         ArithmeticTask(large).load(tokenizer, len(tokenizer))
 
 

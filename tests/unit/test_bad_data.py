@@ -169,10 +169,6 @@ SUMS = {
         json.dumps([{"str_query": SUM.question, "num_sol": 2}]),
         ["task.problems asks for 1000", "has 1 without str_rationale; lower it"],
     ),
-    "numbers beyond the language of z": (
-        json.dumps([ROW, {"str_query": "Question: 999 + 1 = ? Answer:", "num_sol": 1000}]),
-        ["problem '999 + 1' writes 999, beyond task.max_digits 2; raise that"],
-    ),
 }
 SENTENCES_OF = {
     "empty": ("", ["data holds no sentence; give text and label of each"]),
