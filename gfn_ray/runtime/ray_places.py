@@ -13,7 +13,7 @@ from ray._common.utils import get_default_system_temp_dir
 
 from gfn_ray.errors import UserError
 
-SHARED_MEMORY = Path("/dev/shm")  # nosec: Ray's own, only looked for
+SHARED_MEMORY = Path("/dev/shm")
 
 # An address of a socket has 107 bytes on Linux. Ray adds to a temporary directory its own name, the
 # session's (with time and process) and the socket's.
