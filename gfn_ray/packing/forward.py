@@ -91,9 +91,11 @@ def forest_log_probs(
     if (parents[wanted] == ROOT).any():
         raise ValueError("the first token of a tree has no history to be scored from")
     rows = np.unique(np.concatenate([parents[wanted], stops]))
-    device = next(model.parameters()).device
     if len(stops) and legal is None:
         raise ValueError("stop_nodes needs the support that says which tokens stop")
+    if not len(rows):
+        return _nothing_read(model, forest)
+    device = next(model.parameters()).device
     reads = Reads(
         picked_rows=_index(np.searchsorted(rows, parents[wanted]), device),
         picked_tokens=_index(forest.token_ids[wanted], device),
@@ -108,6 +110,16 @@ def forest_log_probs(
     log_prob = empty.index_put((_index(wanted, device),), picked)
     log_stop = empty.index_put((_index(stops, device),), stopping)
     return NodeLogProbs(log_prob, log_stop)
+
+
+def _nothing_read(model: Any, forest: TokenForest) -> NodeLogProbs:
+    """Of z that a tool wrote whole, or that nothing is left to say of: no forward, no gradient."""
+    weight = next(model.parameters())
+    trained = torch.is_grad_enabled() and any(p.requires_grad for p in model.parameters())
+    wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
+    # Those who go backward from a loss of these alone may do so, and move nothing.
+    zeros = torch.zeros(len(forest), dtype=wide, device=weight.device, requires_grad=trained)
+    return NodeLogProbs(zeros, zeros)
 
 
 def reads_forests(model: Any) -> bool:

@@ -73,6 +73,27 @@ def test_packed_log_probs_equal_one_forward_a_branch(model, seed):
             assert packed[node] == pytest.approx(float(alone), abs=1e-4)
 
 
+@settings(max_examples=30)
+@given(
+    st.lists(st.lists(st.integers(10, 12), max_size=4), max_size=4),
+    st.lists(st.booleans(), min_size=16, max_size=16),
+)
+def test_forests_of_any_size_and_of_which_anything_or_nothing_is_read(model, paths, read):
+    forest = TokenForest()
+    for path in paths:
+        forest.add_path(path, ROOT)
+    nodes = [n for n in range(len(forest)) if forest.parents[n] != ROOT and read[n % len(read)]]
+    with torch.no_grad():
+        log_prob = forest_log_probs(model, forest, nodes).log_prob
+        assert log_prob.shape == (len(forest),)
+        for node in range(len(forest)):
+            ids = torch.tensor([history(forest, node)])
+            expected = 0.0
+            if node in nodes:
+                expected = float(model(ids[:, :-1]).logits[0, -1].log_softmax(-1)[ids[0, -1]])
+            assert float(log_prob[node]) == pytest.approx(expected, abs=1e-4)
+
+
 def test_a_planted_tree_shares_no_node_with_any_other():
     forest = TokenForest()
     first = forest.add_tree([10, 11])

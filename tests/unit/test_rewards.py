@@ -5,12 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from gfn_ray.errors import UserError
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.table import TableReward, table_key
-from makers import make_support, make_trajectory, random_query, random_trajectories
+from makers import make_support, make_trajectory, random_ids, random_query, random_trajectories
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +30,8 @@ def loaded(model, budget):
 def naive_reward(model, query, tokens):
     """log p(z answer | context), in one forward pass over nothing else."""
     ids = torch.tensor([[*query.context_ids, *tokens, *query.answer_ids]]).long()
+    if ids.shape[1] == len(query.context_ids):
+        return 0.0  # of nothing, which no forward can be asked for
     log_probs = torch.log_softmax(model(ids[:, :-1]).logits[0], dim=-1)
     scored = range(len(query.context_ids), ids.shape[1])
     return sum(float(log_probs[k - 1, ids[0, k]]) for k in scored)
@@ -45,6 +49,28 @@ def test_rewards_equal_one_forward_a_prefix(model, budget):
         for t in np.flatnonzero(trajectory.terminable):
             expected = naive_reward(model, query, trajectory.token_ids[:t])
             assert result.log_reward[t] == pytest.approx(expected, abs=1e-3)
+
+
+@settings(max_examples=20)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=4))
+def test_rewards_of_any_size_are_those_of_each_alone_and_of_nothing_they_are_zero(model, sizes):
+    """sizes: tokens of each z and of its answer; the context is one token."""
+    rng = np.random.default_rng(0)
+    support = make_support(min_len=0, vocab_size=model.config.vocab_size)
+    pairs = []
+    for number, (length, answer) in enumerate(sizes):
+        query = replace(
+            random_query(rng, f"q{number}"),
+            context_ids=random_ids(rng, 1),
+            answer_ids=random_ids(rng, answer),
+        )
+        z = make_trajectory(support, query.query_id, 30 * rng.integers(1, 9, length))
+        pairs.append((query, z))
+    for (query, z), scored in zip(pairs, loaded(model, 64).score(pairs), strict=True):
+        expected = naive_reward(model, query, z.token_ids)
+        assert scored.final_log_reward == pytest.approx(expected, abs=1e-4)
+        if len(z) + len(query.answer_ids) == 0:
+            assert scored.final_log_reward == 0.0
 
 
 def test_a_query_without_a_context_is_refused_by_its_id(model):

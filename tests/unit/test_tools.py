@@ -8,15 +8,17 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from gfn_ray.config import ReplayConfig
+from gfn_ray.config import PolicyConfig, ReplayConfig
 from gfn_ray.errors import RunFailed, UserError
 from gfn_ray.models.spelling import continuation_ids
+from gfn_ray.policy.adapter import add_adapter
 from gfn_ray.policy.log_q import TrajectoryGroup, log_q
 from gfn_ray.replay.buffer import ReplayBuffer
 from gfn_ray.rewards.table import TableReward
 from gfn_ray.sampling.draft import Draft
 from gfn_ray.sampling.exploration import ProposalPlan
 from gfn_ray.sampling.tools import ToolError, ToolLoop
+from gfn_ray.support import GrammarSupport
 from gfn_ray.tasks.references import check_references, known_trajectory
 from gfn_ray.tasks.task import TaskData
 from gfn_ray.trajectory import Query, Trajectory
@@ -157,6 +159,37 @@ def test_log_q_of_the_whole_language_sums_to_one(base, support, prompt, language
     assert len(language) >= 9 + 81
     assert len({len(t) for t in language}) > 2
     assert float(found.log_q.double().exp().sum()) == pytest.approx(1.0, abs=1e-5)
+
+
+def whole_by_tool(may_go_on, vocab_size):
+    """A language in which a tool writes token 5, and then the policy stops or, where it may, goes
+    on with a 6."""
+    transitions = np.array([[1, -1], [-1, 2], [-1, -1]], dtype=np.int32)
+    if not may_go_on:
+        transitions[1, 1] = -1
+        transitions = transitions[:2]
+    token_class = np.full(vocab_size, -1, dtype=np.int32)
+    token_class[[5, 6]] = [0, 1]
+    by_tool = np.zeros(transitions.shape, dtype=np.bool_)
+    by_tool[0, 0] = True
+    may_stop = np.arange(len(transitions)) > 0
+    return GrammarSupport(token_class, transitions, by_tool, may_stop, np.array([1, 2], np.int32))
+
+
+@pytest.mark.parametrize("may_go_on", [False, True])
+def test_log_q_of_a_z_that_a_tool_wrote_whole_is_its_stop(base, may_go_on):
+    small = whole_by_tool(may_go_on, base.config.vocab_size)
+    z = known_trajectory("q", np.array([5], dtype=np.int32), small)
+    group = TrajectoryGroup(np.array([20, 21], dtype=np.int32), [z, z])
+    model = add_adapter(base, PolicyConfig(lora_rank=8), 0)
+    found = log_q(model, [group], small, torch.from_numpy(small.masks))
+    logits = model(torch.tensor([[20, 21, 5]])).logits[0, -1].log_softmax(-1)
+    legal = [1, 2, 6] if may_go_on else [1, 2]
+    stop = logits[[1, 2]].logsumexp(0) - logits[legal].logsumexp(0)
+    assert torch.allclose(found.log_q, stop.expand(2), atol=1e-4)
+    (found.log_q**2).sum().backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert any(gradient.any() for gradient in gradients) == may_go_on
 
 
 def test_every_first_equation_that_may_stop_is_a_node_and_a_z_of_its_own(
