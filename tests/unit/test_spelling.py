@@ -9,13 +9,13 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
-from gfn_ray.config import EvalConfig, TuneBaseJob
+from gfn_ray.config import DataConfig, EvalConfig
 from gfn_ray.errors import UserError
 from gfn_ray.models.spelling import continuation_ids, cut_ids, text_ids
-from gfn_ray.runtime.tune_base import _texts
 from gfn_ray.sampling.calculator import Calculator
 from gfn_ray.sampling.tools import ToolLoop
 from gfn_ray.tasks.catalog import BUILT_IN
+from gfn_ray.tasks.story_texts import story_texts
 from gfn_ray.tasks.task import TaskData
 
 BOS, EOS = "<|bos|>", "<|eos|>"
@@ -93,7 +93,7 @@ def test_a_beginning_is_marked_once_in_whatever_a_task_has_read_and_an_end_never
 
 def test_a_story_that_the_base_is_tuned_on_is_marked_likewise(marking):
     tokenizer, begins = marking
-    for ids in _texts(TuneBaseJob(), tokenizer, None)[1]:
+    for ids in story_texts(DataConfig(), tokenizer, None).validation:
         assert (ids[0] == tokenizer.bos_token_id) == begins
         assert not {tokenizer.bos_token_id, tokenizer.eos_token_id} & set(ids[1:].tolist())
 
