@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import ViewType
 
 from full_disk import no_room_beyond
 from gfn_ray.config import InfillJob
-from gfn_ray.errors import RunFailed
+from gfn_ray.errors import RunFailed, UserError
+from gfn_ray.models.loading import load_tokenizer
 from gfn_ray.runtime.books import open_books, reopen_books
 from gfn_ray.runtime.checkpoints import put_back
 from gfn_ray.runtime.display import make_display
+from gfn_ray.runtime.run import _record
 from gfn_ray.runtime.run_dir import RunDir
+from gfn_ray.runtime.session import Session
+from gfn_ray.tasks.random_number import RandomNumberTask
+from good_run import data_of, settings
 
 
 @pytest.fixture(autouse=True)
@@ -23,11 +31,12 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def statuses(root: Path) -> list[str]:
+    """Of all runs, those among them that MLflow has marked as deleted."""
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
     return [
         run.info.status
         for experiment in client.search_experiments()
-        for run in client.search_runs([experiment.experiment_id])
+        for run in client.search_runs([experiment.experiment_id], run_view_type=ViewType.ALL)
     ]
 
 
@@ -100,3 +109,22 @@ def test_a_run_that_was_there_before_is_left_as_it_was(root: Path) -> None:
 
 def contents_of_files(path: Path) -> dict[str, bytes]:
     return {one.name: one.read_bytes() for one in path.iterdir() if one.is_file()}
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_mistake_that_only_an_actor_sees_is_taken_back_until_there_is_something_to_keep(
+    has_begun: bool, root: Path, tiny_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(session: Session, *_: Any) -> None:
+        session.has_begun = has_begun
+        raise UserError("sampler.kv_cache_mb (16) is too little; raise it")
+
+    monkeypatch.setattr(Session, "work", refused)
+    config = settings(tiny_dir, root)
+    tokenizer = load_tokenizer(str(tiny_dir), False)
+    task, display = RandomNumberTask(config), make_display(1, 1)
+    with pytest.raises(UserError) as told, ExitStack() as afterwards:
+        _record(config, config, task, data_of(config), tokenizer, "cpu", display, None, afterwards)
+    assert (root / "run").exists() == has_begun
+    assert statuses(root) == ["FAILED"] * has_begun
+    assert ("; the run is in" in str(told.value)) == has_begun
