@@ -117,8 +117,8 @@ class SubjectivityConfig(Section):
         if self.wrong_label_penalty >= -self.label_floor:
             raise ValueError(
                 f"task.wrong_label_penalty ({self.wrong_label_penalty:g}) reaches down to "
-                f"task.label_floor ({self.label_floor:g}), and a z that names its label would be "
-                f"no worse than one of the wrong label; lower the second below "
+                f"task.label_floor ({self.label_floor:g}), so a z that names its label would be no "
+                "worse than one of the wrong label; lower the second below "
                 f"{-self.wrong_label_penalty:g}"
             )
         if not all(any(c.isalnum() for c in stem) for stem in self.named_stems):

@@ -187,7 +187,18 @@ def _try_out(model: Any, *, in_blocks: bool) -> Ways:
         return Ways(forests=False, plain_head=False)
     with torch.no_grad():
         alone = logits_by_path(model, forest, rows, device)
-    return Ways(agree(packed, alone), plain_head)
+    counts_places = _has_alibi(model.config.get_text_config())
+    return Ways(agree(packed, alone) and not counts_places, plain_head)
+
+
+def _has_alibi(config: Any) -> bool:
+    """Whether attention is said to fall with the distance in the sequence, whatever the position
+    ids: a few nodes of a model that hardly attends do not show it."""
+    inner = getattr(config, "attn_config", None)  # MPT's
+    return (
+        bool(getattr(config, "alibi", False) or getattr(inner, "alibi", False))
+        or getattr(config, "position_embedding_type", None) == "alibi"
+    )
 
 
 def _small_forest(vocab_size: int) -> TokenForest:

@@ -137,6 +137,17 @@ def test_a_frozen_head_is_read_without_keeping_logits_and_gives_the_same(kind, m
     assert read
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_that_counts_places_is_known_by_its_settings_where_its_weights_hardly_show_it(
+    dtype,
+):
+    settings = {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 64}
+    config = AutoConfig.for_model("mpt", vocab_size=VOCABULARY, **settings)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+    assert not reads_forests(model)
+
+
 @pytest.mark.parametrize("kind", BY_PATH)
 def test_a_model_that_reads_none_is_given_one_path_after_another(kind):
     model = random_model(kind, **BY_PATH[kind])
