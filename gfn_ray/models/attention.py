@@ -23,9 +23,10 @@ SPREADS = (1.0, 100.0)
 # Most that their outputs may differ, of values with standard deviation 1; in float32, right ones
 # are 1e-5 apart.
 SAME_OUTPUT = 1e-3
-# Most total variation between next tokens read in two ways. In full precision log-probabilities read
-# in two right ways are 1e-4 nats apart at most. At half precision two right ways are .05 apart on a
-# real model, one that overlooks who sees whom .47 and more (measured on SmolLM2-135M in bfloat16).
+# Most total variation between next tokens read in two ways. In full precision log-probabilities
+# read in two right ways are 1e-4 nats apart at most. At half precision two right ways are .05 apart
+# on a real model, one that overlooks who sees whom .47 and more (measured on SmolLM2-135M in
+# bfloat16).
 AGREEMENT = {torch.float64: 1e-3, torch.float32: 1e-3}
 AGREEMENT_OF_HALVES = 0.2
 
