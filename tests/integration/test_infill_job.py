@@ -83,6 +83,7 @@ SUMMARY = {
     "before",
     "after",
     "warnings",
+    "data_notes",
 }
 
 
@@ -93,7 +94,6 @@ def default_flags(model, home):
         home,
         tune_base__steps=10,
         tune_base__lr="1e-2",
-        warm_start__steps=2,
         eval__diagnostic_queries=2,
     )
 
