@@ -1,4 +1,4 @@
-"""Story infilling: python jobs/infill.py [--config FILE.toml] [--steps 100] ..."""
+"""Story infilling: python jobs/infill.py [--config FILE.toml] [--steps 60] ..."""
 
 import sys
 

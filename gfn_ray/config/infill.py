@@ -104,5 +104,6 @@ class InfillJob(JobConfig):
         return self.tune_base if wanted else None
 
     def on_base(self, adapter: Path) -> InfillJob:
-        task = self.task.model_copy(update={"base_adapter": adapter})
+        # Resolved as if it were given, so that config.toml is read back to the same settings.
+        task = self.task.model_copy(update={"base_adapter": real_directory(adapter)})
         return self.model_copy(update={"task": task})

@@ -36,7 +36,7 @@ def without_leaks(
     )
 
 
-def test_apart(
+def kept_apart(
     rows: Sequence[RowT], others: Collection[RowT], content: Content[RowT], noun: str
 ) -> tuple[list[RowT], tuple[str, ...]]:
     """The same of a test that was given apart. Raises UserError where nothing of it is left."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gfn_ray.config import ArithmeticConfig, ArithmeticDataConfig
-from gfn_ray.data.apart import test_apart
+from gfn_ray.data.apart import kept_apart
 from gfn_ray.data.arithmetic import Problem, Splits, generate, parse
 from gfn_ray.data.columns import Columns, refuse_missing
 from gfn_ray.data.files import read_document
@@ -63,7 +63,7 @@ def load_splits(config: ArithmeticDataConfig, task: ArithmeticConfig) -> Splits:
         notes += given.notes
     if config.test_path is not None:
         file = read_problems(config.test_path, "--data.test-path", columns)
-        test, left_out = test_apart(file.all, given.all if given else [], _itself, "problem")
+        test, left_out = kept_apart(file.all, given.all if given else [], _itself, "problem")
         test, others = _of_lengths(test, task, file)
         notes += [*file.notes, *left_out, *others]
         if task.eval_split != "test":

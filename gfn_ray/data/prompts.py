@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from gfn_ray.config import DataConfig, PromptDataConfig
-from gfn_ray.data.apart import same_text, test_apart
+from gfn_ray.data.apart import kept_apart, same_text
 from gfn_ray.data.columns import Columns, refuse_missing
 from gfn_ray.data.files import folded, text_lines
 from gfn_ray.data.hub import Table, load_tables, load_test_table
@@ -63,7 +63,7 @@ def load_prompts(config: PromptDataConfig) -> Splits:
     if config.has_test:
         train = [*parts.train, *parts.held_out]
         test = _load_test(config, columns)
-        parts = Splits(train, *test_apart(test, train, lambda one: same_text(one.text), "prompt"))
+        parts = Splits(train, *kept_apart(test, train, lambda one: same_text(one.text), "prompt"))
     columns.check_all_found()
     return parts
 

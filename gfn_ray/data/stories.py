@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from gfn_ray.config import DataConfig
-from gfn_ray.data.apart import same_text, test_apart, without_leaks
+from gfn_ray.data.apart import kept_apart, same_text, without_leaks
 from gfn_ray.data.columns import Columns, refuse_missing
 from gfn_ray.data.files import folded, raw_lines
 from gfn_ray.data.hub import Table, load_tables, load_test_table
@@ -81,7 +81,7 @@ def load_splits(config: DataConfig) -> Splits:
         train, test = [*train, *test], _load_test(config, columns)
     columns.check_all_found()
     validation, notes = without_leaks("validation", parts.validation, train, _content, "story")
-    keep = test_apart if config.has_test else partial(without_leaks, "test")
+    keep = kept_apart if config.has_test else partial(without_leaks, "test")
     test, more = keep(test, [*train, *validation], _content, "story")
     return Splits(train, validation, test, (*notes, *more))
 

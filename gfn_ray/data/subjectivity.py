@@ -20,7 +20,7 @@ from typing import NoReturn
 import numpy as np
 
 from gfn_ray.config import DataConfig
-from gfn_ray.data.apart import same_text, test_apart
+from gfn_ray.data.apart import kept_apart, same_text
 from gfn_ray.data.columns import Columns, refuse_missing
 from gfn_ray.data.files import folded, text_lines
 from gfn_ray.data.hub import Table, load_tables, load_test_table
@@ -78,7 +78,7 @@ def load_sentences(config: DataConfig, *, validate: bool = True) -> Splits:
             pool, validation = [*splits.pool, *splits.test], splits.validation
         else:
             pool, validation = [*splits.pool, *splits.test, *splits.validation], []
-        kept = test_apart(test, [*pool, *validation], lambda one: same_text(one.text), "sentence")
+        kept = kept_apart(test, [*pool, *validation], lambda one: same_text(one.text), "sentence")
         splits = Splits(pool, validation, *kept)
     columns.check_all_found()
     return splits

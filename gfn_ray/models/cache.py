@@ -39,12 +39,17 @@ def cache_root() -> Path:
 
 
 def cached_model_dir(
-    name: str, what: str, needed_bytes: int, write: Callable[[Path], None]
+    name: str,
+    what: str,
+    needed_bytes: int,
+    write: Callable[[Path], None],
+    patience_s: float = LOCK_TIMEOUT_S,
 ) -> Path:
     """The directory of this name below the cache's models/, made on first use.
 
     name: has to change with whatever decides the contents. what: the model, in words.
-    needed_bytes: room to ask for before it is made. write: fills an empty directory.
+    needed_bytes: room to ask for before it is made. write: fills an empty directory. patience_s:
+    how long to wait for another process that makes it.
     """
     models = cache_root() / "models"
     target = models / name
@@ -52,7 +57,7 @@ def cached_model_dir(
         return target
     try:
         models.mkdir(parents=True, exist_ok=True)
-        with FileLock(models / f"{name}.lock", timeout=LOCK_TIMEOUT_S):
+        with FileLock(models / f"{name}.lock", timeout=patience_s):
             if not is_complete(target):
                 free = shutil.disk_usage(models).free
                 if free < needed_bytes:
@@ -63,7 +68,7 @@ def cached_model_dir(
                 _publish(target, write)
     except Timeout as error:
         raise UserError(
-            f"another process has held {error.lock_file} for {LOCK_TIMEOUT_S:.0f} s to make "
+            f"another process has held {error.lock_file} for {patience_s:.0f} s to make "
             f"{what}; end it, or point $GFN_RAY_CACHE elsewhere"
         ) from error
     except OSError as error:

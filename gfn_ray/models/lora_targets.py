@@ -16,9 +16,8 @@ from gfn_ray.models.loading import is_linear, skeleton
 ALL_LINEAR = "all-linear"
 """PEFT's word for every linear layer but the head that gives the logits."""
 
-_LONGEST_LIST = (
-    400  # characters; a model names its layers alike throughout, a few times ten at most
-)
+# Characters; a model names its layers alike throughout, a few tens at most.
+_LONGEST_LIST = 400
 
 
 def with_layer_names(policy: PolicyConfig, path: str, trust_remote_code: bool) -> PolicyConfig:

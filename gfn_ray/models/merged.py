@@ -19,6 +19,8 @@ from gfn_ray.models.peft_weights import put_weights
 
 MERGER_VERSION = 1  # part of the directory's name: raise it when the merge changes
 _PREFIX = "merged-"
+TUNED = "tuned-"
+"""Begins the name of the cached adapter of a base that a run tunes first."""
 
 
 def merged_model_dir(model: str, adapter: Path, trust_remote_code: bool) -> str:
@@ -54,6 +56,12 @@ def is_merged(model: str) -> bool:
 
 
 def _check_adapter(model: str, adapter: Path) -> None:
+    if adapter.name.startswith(TUNED) and not adapter.exists():
+        raise UserError(
+            f"the base adapter {adapter} is gone from the cache, where a run had tuned it; the "
+            "same job on the same data and model makes it again, if it is started without "
+            "--task.base-adapter and --resume"
+        )
     config, _ = check_adapter(adapter, "the base adapter")
     made_for = config.get("base_model_name_or_path")
     # By the last part: a model's directory has another parent on another machine.

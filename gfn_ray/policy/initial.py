@@ -43,11 +43,12 @@ def _check_base(directory: Path, made_for: str | None, model: str) -> None:
     one, which is named by the times of its files, another name."""
     if made_for is None or Path(made_for).name == Path(model).name:
         return
-    if is_merged(made_for) and is_merged(model):
+    if is_merged(made_for) and is_merged(model) and not Path(made_for).is_dir():
         return
     raise UserError(
         f"init_adapter got {directory}, which was trained on {made_for}, and the base of this run "
-        f"is {model}; give that one as --model.name, with --task.base-adapter where its run had one"
+        f"is {model}; give that one as --model.name, with --task.base-adapter where its run had "
+        "one, or with --tune-base.steps 0 where its base was not tuned"
     )
 
 

@@ -1,11 +1,12 @@
 """Tuning a base model on whole texts: the updates, and the tuned base that a run begins with.
 
-That base is made once for each model, texts and settings, in this process and before Ray
+That base is made once for each model, texts and settings, in this process and before any actor
 starts, and kept in the cache as an adapter beside the perplexities that came of it.
 """
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -21,7 +22,7 @@ from gfn_ray.errors import RunFailed
 from gfn_ray.models.cache import cached_model_dir
 from gfn_ray.models.loading import load_causal_lm
 from gfn_ray.models.lora_targets import ALL_LINEAR
-from gfn_ray.models.merged import fingerprint
+from gfn_ray.models.merged import TUNED, fingerprint
 from gfn_ray.policy.adapter import add_adapter, read_adapter, write_adapter
 from gfn_ray.policy.text_tuning import TextTuner, perplexity
 from gfn_ray.runtime.batches import shuffled_batches
@@ -33,6 +34,7 @@ from gfn_ray.wording import count, number
 
 TUNER_VERSION = 1  # part of the directory's name: raise it when the same settings tune otherwise
 RECORD = "tuning.json"
+PATIENCE_S = 6 * 3600.0  # for another run that tunes the same base, a large one without a GPU
 BASE_ADAPTER = PolicyConfig(lora_targets=(ALL_LINEAR,))
 
 
@@ -50,11 +52,15 @@ def tuned_base(config: JobConfig, model: str, texts: BaseTexts, display: Display
         for text in part:
             digest.update(b"|" + text.astype("<i8").tobytes())
     directory = cached_model_dir(
-        f"tuned-{digest.hexdigest()[:10]}",
+        f"{TUNED}{digest.hexdigest()[:10]}",
         f"the base model tuned on {count(len(texts.train), 'text')}",
         sum(file.stat().st_size for file in Path(model).glob("*.safetensors")) // 8,
         lambda directory: _tune(config, tuning, model, texts, display, directory),
+        PATIENCE_S,
     )
+    # Of this process, which lives as long as the run: the actors need the room.
+    gc.collect()
+    torch.cuda.empty_cache()
     _tell(json.loads((directory / RECORD).read_text(encoding="utf-8")), display)
     return directory
 
@@ -92,9 +98,10 @@ def _tune(
     directory: Path,
 ) -> None:
     torch.set_num_threads(len(os.sched_getaffinity(0)))  # nothing else of this run works yet
-    cuda = config.runtime.device != "cpu" and torch.cuda.is_available()
-    trusted = config.model.trust_remote_code
-    base = load_causal_lm(path, "float32", "cuda" if cuda else "cpu", trusted)
+    device = config.runtime.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    base = load_causal_lm(path, "float32", device, config.model.trust_remote_code)
     model = add_adapter(base, BASE_ADAPTER, tuning.seed, Stream.TEXT_ADAPTER)
     title = f"tuning the base model on {count(len(texts.train), 'text')}, once"
     display.phase(title)

@@ -45,7 +45,7 @@ from gfn_ray.runtime.run_dir import (
 from gfn_ray.serving.description import read_description
 from gfn_ray.trajectory import Query
 
-FORMAT = 1
+FORMAT = 2
 
 TRAINING_FILE = "training"
 REPLAY_FILE = "replay"

@@ -119,5 +119,6 @@ class EngineCheck:
                     f"{share.value:.2f} (error {share.error:.2g}), where 1 is right and less than "
                     f"{ENOUGH_SHARE:g} ends the run; {_REMEDY}"
                 )
-            told = True
+            # The engine may be at any version before this one: only the newest rules them all out.
+            told = name == list(found["old"])[-1]
         return told

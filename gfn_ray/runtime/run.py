@@ -75,10 +75,10 @@ def run(config: JobConfig, task: Task) -> int:
             if going_on is None:
                 display.message("MLflow now has all of this run")
                 return 0
-        config = _on_tuned_base(config, task, data, tokenizer, model, positions, display)
-        running = _on_merged_base(config, model, display)
-        if going_on is None or going_on[1] is None:
-            check_initial(running, resolve_model(running.model))
+        anew = going_on is None or going_on[1] is None
+        tunes_base = config.base_tuning is not None
+        if not tunes_base:
+            running = _on_merged_base(config, model, display, check=anew)
         display.phase("starting Ray")
         with ExitStack() as afterwards, connected():
             # `ray job stop` and process managers say SIGTERM, scripts that start a job in the
@@ -88,6 +88,9 @@ def run(config: JobConfig, task: Task) -> int:
                 signal.signal(stop, signal.default_int_handler)
             device = choose_device(config)
             check_resources(config, device)
+            if tunes_base:  # minutes of work, once nothing more can be at fault
+                config = _on_tuned_base(config, task, data, tokenizer, model, positions, display)
+                running = _on_merged_base(config, model, display, check=anew)
             return _record(
                 config, running, task, data, tokenizer, device, display, going_on, afterwards
             )
@@ -235,14 +238,20 @@ def _on_tuned_base(
     return config.on_base(tuned_base(config, model, texts, display))
 
 
-def _on_merged_base(config: JobConfig, model: str, display: Display) -> JobConfig:
+def _on_merged_base(config: JobConfig, model: str, display: Display, *, check: bool) -> JobConfig:
     """The settings with the model that sampler, reward and learner load: the base, or the base
-    with its adapter merged in. A Ray cluster of several machines must share its directory."""
-    if config.base_adapter is None:
-        return config
-    display.phase(f"base adapter {config.base_adapter}: merging it, unless that is done already")
-    merged = merged_model_dir(model, config.base_adapter, config.model.trust_remote_code)
-    return _with_model(config, merged)
+    with its adapter merged in. A Ray cluster of several machines must share its directory.
+
+    check: whether the policy has yet to begin, so that its init_adapter has to fit that model.
+    """
+    if config.base_adapter is not None:
+        name = config.base_adapter
+        display.phase(f"base adapter {name}: merging it, unless that is done already")
+        merged = merged_model_dir(model, name, config.model.trust_remote_code)
+        config = _with_model(config, merged)
+    if check:
+        check_initial(config, resolve_model(config.model))
+    return config
 
 
 def _with_model(config: JobConfig, name: str) -> JobConfig:

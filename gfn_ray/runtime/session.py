@@ -378,7 +378,7 @@ class Session:
         self._check.look_at(result.mismatch)
         self._display.evaluated(result.metrics)
         metric, below = self._config.stop.metric, self._config.stop.below
-        # Some metrics are not always there: no tail of weights can be fitted where they tie.
+        # Some metrics need a known good z, and are not always there.
         value = result.metrics.get(metric) if metric is not None else None
         if metric is not None and below is not None and value is not None and value < below:
             self._ended_by = metric

@@ -257,13 +257,13 @@ def test_mlflow_has_the_run_with_settings_metrics_and_adapter(finished):
     } <= artifacts
 
 
-def test_the_adapter_loads_as_plain_peft_and_is_not_the_base_model(finished, tiny_dir):
+def test_the_adapter_loads_as_plain_peft_and_is_not_the_base_model(finished):
     from peft import PeftModel
 
     home, _ = finished
     ids = torch.arange(10, 30)[None]
     with torch.no_grad():
-        base = AutoModelForCausalLM.from_pretrained(tiny_dir)
+        base = AutoModelForCausalLM.from_pretrained(summary(home)["model"])
         before = base(ids).logits
         after = PeftModel.from_pretrained(base, summary(home)["adapter"])(ids).logits
     assert not torch.allclose(before, after, atol=1e-4)

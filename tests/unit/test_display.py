@@ -155,7 +155,7 @@ def test_the_panel_shows_everything_and_fits(width: int) -> None:
     display = live(Terminal())
     display.update(Progress(15, 300, 14, 1, 300))
     display.update(PROGRESS)
-    display.evaluated({"tempered_ratio_var": 11.3, "pareto_k": 0.61, "elbo": -46.2})
+    display.evaluated({"tempered_ratio_var": 11.3, "log_z_gap": 0.61, "elbo": -46.2})
     display.samples(SAMPLES)
     with display.console.capture() as captured:
         display.console.print(display._render())

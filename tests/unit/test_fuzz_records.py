@@ -204,7 +204,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     return run
 
 
-CONTENT = pack({"format": 1, "learner": {"weights": np.ones(9)}, "controller": {"step": 2}})
+CONTENT = pack({"format": 2, "learner": {"weights": np.ones(9)}, "controller": {"step": 2}})
 
 
 @fuzz
