@@ -150,7 +150,7 @@ def test_likelihood_updates_alone_are_a_whole_run(tiny_dir, tmp_path):
 
 def test_a_warm_start_without_known_z_is_the_users_mistake(tiny_dir, tmp_path):
     story = "storyid,storytitle,sentence1,sentence2,sentence3,sentence4,sentence5\n"
-    rows = "".join(f"{i},t,A b.,C d.,E f.,{'G ' * 60}h.,I j.\n" for i in range(60))
+    rows = "".join(f"{i},t,A {i}.,C d.,E f.,{'G ' * 60}h.,I j.\n" for i in range(60))
     (tmp_path / "stories.csv").write_text(story + rows)
     flags = tiny_flags(tiny_dir, tmp_path, warm_start__steps=3, data__path=tmp_path / "stories.csv")
     code, _, err = run(flags, tmp_path)

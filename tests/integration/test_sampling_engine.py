@@ -24,7 +24,8 @@ from makers import make_support, random_query, random_trajectories
 
 pytestmark = pytest.mark.vllm
 
-TOLERANCE = 1e-4  # nats; float32 engines differ by some 1e-5
+# Nats a sample, of a log q of some -30: float32 engines differ by a few millionths of it.
+TOLERANCE = 3e-4
 JOB = InfillJob(
     policy=PolicyConfig(lora_rank=8),
     sampler=SamplerConfig(kv_cache_mb=32, max_batch=96, max_prompt_tokens=64),
