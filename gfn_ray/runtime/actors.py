@@ -359,8 +359,8 @@ class LearnerActor(ModelActor):
 
     def compare(self, wires: list[Wire], adapter: Wire, before: Wire | None = None) -> Wire:
         """log q of content tokens [N] of some samples of q among these: by the engine that made
-        them, and here under their own adapter, none, and the version before. Empty where there
-        are none."""
+        them, and here under their own adapter, none, and one from before. Empty where there are
+        no such samples."""
         from gfn_ray.policy.adapter import Adapter
 
         known = [t for t in _trajectories(wires) if not np.isnan(t.sampler_log_pf)]

@@ -331,7 +331,7 @@ class Controller:
         self._gate.arrived(group.version)
         self._fresh = [Trajectory.from_wire(wire) for wire in report["shown"]]
         self._log_reward = report["log_reward_mean"]
-        self._check.arrived(group.version, scored, self._fleet, self._calls)
+        self._check.arrived(group.version, group.adapter, scored, self._fleet, self._calls)
 
     # Replay -> learner -> weights
 
@@ -465,7 +465,6 @@ class Controller:
             self.adapter = adapter
             self.published_step = self.step
             self._gate.published(info["version"])
-            self._check.published(info["version"], adapter)
             then()
 
         self._calls.add(

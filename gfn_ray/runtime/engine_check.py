@@ -1,10 +1,10 @@
 """Whether what the learner publishes reaches the sampling engine.
 
 The first versions are looked at as their first samples arrive. By then the learner may be
-versions ahead, so it takes the weights of that version once more, those of the one before, and
-none, and says what log q each gives to samples that the engine made by q: of the change from
-one to the other, the engine must show all. The error of that share says whether a version tells
-at all: in float32 the first update does, in bfloat16 one of the first few.
+versions ahead, so it takes the weights of that version once more, those that the engine had
+before, and none, and says what log q each gives to samples that the engine made by q: of the
+change from one to the other, the engine must show all. The error of that share says whether a
+version tells at all: in float32 the first update does, in bfloat16 one of the first few.
 
 Owns when a version is looked at, what ends the run, and when a distance is worth a word.
 """
@@ -54,23 +54,18 @@ class EngineCheck:
         self._least = LEAST_CHANGE[config.learner.dtype]
         self._record = record
         self._say = say
-        self._adapters: dict[int, Any] = {}
-        self._looked_at = 0  # version 0 has none before it
+        self._newest, self._before = -1, list[Any]()
         self._to_tell, self._to_look_at = VERSIONS_TOLD, MOST_VERSIONS
 
-    def published(self, version: int, adapter: Any) -> None:
-        """adapter: the reference of a new version."""
-        if not self._over:
-            self._adapters[version] = adapter
-
-    def arrived(self, version: int, scored: Any, fleet: Fleet, calls: PendingCalls) -> None:
-        """Looks at a version as the first of its samples arrive. scored: their reference."""
-        if version <= self._looked_at or version not in self._adapters:
+    def arrived(
+        self, version: int, adapter: Any, scored: Any, fleet: Fleet, calls: PendingCalls
+    ) -> None:
+        """Looks at a version as the first of its samples arrive. adapter, scored: references."""
+        if self._over or version <= self._newest:
             return
-        self._looked_at = version
-        adapter = self._adapters[version]
-        older = sorted(one for one in self._adapters if one < version)
-        before = [self._adapters.pop(one) for one in older][-1:]
+        before, self._before, self._newest = self._before, [adapter], version
+        if version == 0:  # untrained: nothing came before it
+            return
         calls.add(
             fleet.learner,
             "score the engine's samples",
@@ -88,7 +83,7 @@ class EngineCheck:
             self._to_tell -= self._tells(version, found)
             self.look_at(kl)
         if self._over:
-            self._adapters.clear()
+            self._before = []
 
     def look_at(self, kl: float) -> None:
         """Says so where the engine is farther from the learner than rounding takes it."""
