@@ -59,10 +59,10 @@ def test_the_digits_support_holds_nothing_but_what_integers_are_made_of(tokenize
     assert all(text.isdigit() for text in texts)
 
 
-def test_the_full_support_is_every_token_and_ends_at_the_end_of_sequence(tokenizer):
+def test_the_full_support_is_every_ordinary_token_and_ends_at_the_end_of_sequence(tokenizer):
     support = load(tokenizer, support="full").support
     assert support.stop_ids.tolist() == [tokenizer.eos_token_id]
-    assert support.content.sum() == len(tokenizer) - 1
+    assert support.content.sum() == len(tokenizer) - len(tokenizer.all_special_ids)
 
 
 @pytest.mark.parametrize("target", ["uniform", "binomial", "geometric", "poisson", "gaussian"])

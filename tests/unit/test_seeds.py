@@ -22,6 +22,7 @@ OF_THEIR_OWN = {
     "data/arithmetic.py": "task.data_seed names the problems, and with them what was measured",
     "data/subjectivity.py": "task.draw names the labelled sentences",
     "evaluation/compare.py": "a comparison is a program by itself, with one stream",
+    "models/attention.py": "queries and keys to try attention on, the same in every run",
     "packing/forward.py": "tokens to try a forward out on, the same in every run",
 }
 
