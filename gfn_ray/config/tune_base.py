@@ -20,10 +20,10 @@ class TextTuningConfig(Section):
     """Likelihood tuning of an adapter on whole texts."""
 
     steps: int = Field(
-        60, ge=0, description="Updates of the base model on whole training texts; 0: none."
+        30, ge=0, description="Updates of the base model on whole training texts; 0: none."
     )
     batch: int = Field(8, ge=1, description="Texts in one update.")
-    lr: float = Field(3e-4, gt=0, description="AdamW's learning rate, constant.")
+    lr: float = Field(6e-4, gt=0, description="AdamW's learning rate, constant.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
     seed: int = Field(0, ge=0, description="Seed of the adapter and of the texts' order.")
 
@@ -35,7 +35,7 @@ class TuneBaseJob(TextTuningConfig):
     and its test stories are never seen.
     """
 
-    steps: int = Field(60, ge=1, description="Updates.")
+    steps: int = Field(30, ge=1, description="Updates.")
     threads: int = Field(2, ge=1, description="CPU threads.")
     device: Device = Field("auto", description="Where it runs: auto takes CUDA where there is.")
     log_every: int = Field(5, ge=1, description="Updates between two progress lines.")
