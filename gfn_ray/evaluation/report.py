@@ -165,7 +165,10 @@ def _mlflow() -> str:
 
 
 def _headline(summary: Mapping[str, Any]) -> str:
-    parts = [f"{summary.get('task', 'run')} on {summary.get('model', 'a model')}"]
+    model = str(summary.get("model", "a model"))
+    if summary.get("base_adapter"):
+        model = f"a tuned base, {Path(model).name}"
+    parts = [f"{summary.get('task', 'run')} on {model}"]
     if summary.get("warm_start_steps"):
         parts.append(f"{summary['warm_start_steps']:,} likelihood updates")
     if summary.get("steps"):
