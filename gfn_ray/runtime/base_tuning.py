@@ -51,11 +51,16 @@ def tuned_base(config: JobConfig, model: str, texts: BaseTexts, display: Display
     for part in (texts.train, texts.validation):
         for text in part:
             digest.update(b"|" + text.astype("<i8").tobytes())
+
+    def write(directory: Path) -> None:
+        with _all_cores():
+            _tune(config, tuning, model, texts, display, directory)
+
     directory = cached_model_dir(
         f"{TUNED}{digest.hexdigest()[:10]}",
         f"the base model tuned on {count(len(texts.train), 'text')}",
         sum(file.stat().st_size for file in Path(model).glob("*.safetensors")) // 8,
-        lambda directory: _tune(config, tuning, model, texts, display, directory),
+        write,
         PATIENCE_S,
     )
     # Of this process, which lives as long as the run: the actors need the room.
@@ -89,6 +94,17 @@ def finite(when: str, remedy: str) -> Iterator[None]:
         raise RunFailed(f"{when}: {error}; {remedy}") from error
 
 
+@contextmanager
+def _all_cores() -> Iterator[None]:
+    """While nothing else of the run works; later on they are the actors'."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
+
+
 def _tune(
     config: JobConfig,
     tuning: TextTuningConfig,
@@ -97,7 +113,6 @@ def _tune(
     display: Display,
     directory: Path,
 ) -> None:
-    torch.set_num_threads(len(os.sched_getaffinity(0)))  # nothing else of this run works yet
     device = config.runtime.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
