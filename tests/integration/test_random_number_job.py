@@ -152,7 +152,13 @@ def test_a_warm_start_without_known_z_is_the_users_mistake(tiny_dir, tmp_path):
     story = "storyid,storytitle,sentence1,sentence2,sentence3,sentence4,sentence5\n"
     rows = "".join(f"{i},t,A {i}.,C d.,E f.,{'G ' * 60}h.,I j.\n" for i in range(60))
     (tmp_path / "stories.csv").write_text(story + rows)
-    flags = tiny_flags(tiny_dir, tmp_path, warm_start__steps=3, data__path=tmp_path / "stories.csv")
+    flags = tiny_flags(
+        tiny_dir,
+        tmp_path,
+        warm_start__steps=3,
+        data__path=tmp_path / "stories.csv",
+        task__length_prior="none",
+    )
     code, _, err = run(flags, tmp_path)
     assert code == 2
     assert err.startswith("error: warm_start.steps asks for 3 updates on known good z, and no")
