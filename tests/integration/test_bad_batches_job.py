@@ -60,13 +60,14 @@ def test_bad_batches_are_dropped_and_the_run_goes_on(tiny_dir, tmp_path):
         assert "wind" in {t["query_id"] for t in one["trajectories"]}
         assert all(isinstance(t["log_q"], float) for t in one["trajectories"])
 
+    total = summary(tmp_path)["bad_batches"]
+    assert len(found) == min(total, 20)  # the newest
     assert [row["runtime/bad_batches"] for row in rows(tmp_path, "bad batch")] == list(
-        range(1, len(found) + 1)
+        range(1, total + 1)
     )
     assert [row["step"] for row in rows(tmp_path, "train")] == list(range(1, STEPS + 1))
     assert all(row["train/loss"] is not None for row in rows(tmp_path, "train"))
-    assert summary(tmp_path)["bad_batches"] == len(found)
-    assert mlflow_run(tmp_path).data.metrics["runtime/bad_batches"] == len(found)
+    assert mlflow_run(tmp_path).data.metrics["runtime/bad_batches"] == total
     assert "log R is nan: the group was dropped, see bad_batches/" in (tmp_path / "out").read_text()
 
 
