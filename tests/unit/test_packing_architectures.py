@@ -101,7 +101,7 @@ def alone(model):
     return torch.stack(sums)
 
 
-def assert_same_values_and_gradients(model):
+def assert_same_values_and_gradients(model, of_gradients=1e-5):
     mine, theirs = packed(model), alone(model)
     assert torch.allclose(mine, theirs, rtol=1e-5, atol=1e-5)
     weights = torch.linspace(-1, 1, len(mine))  # no symmetry that could hide a mix-up
@@ -113,7 +113,7 @@ def assert_same_values_and_gradients(model):
     mine, theirs = ([g for g in found if g is not None] for found in gradients)
     largest = max(float(gradient.abs().max()) for gradient in theirs)
     for one, other in zip(mine, theirs, strict=True):
-        assert torch.allclose(one, other, rtol=1e-5, atol=1e-5 * largest)
+        assert torch.allclose(one, other, rtol=of_gradients, atol=of_gradients * largest)
 
 
 @pytest.mark.parametrize("kind", PACKED)
@@ -213,7 +213,8 @@ def test_a_loaded_model_attends_as_its_eager_forward_does_packed_or_not(kind, tm
         assert torch.allclose(alone(model), expected, atol=1e-4)
         assert torch.allclose(packed(model), expected, atol=1e-4)
     assert reads_forests(model)
-    assert_same_values_and_gradients(model.requires_grad_(True))
+    # Queries and keys this large leave gradients 2e-5 apart by rounding alone.
+    assert_same_values_and_gradients(model.requires_grad_(True), of_gradients=1e-4)
 
 
 @pytest.mark.parametrize("kind", OF_THEIR_OWN)
