@@ -21,6 +21,8 @@ _BELOW = "/ray/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store"
 LONGEST = 107 - len(_BELOW)
 """Bytes of a temporary directory in which Ray's sockets still have addresses."""
 
+_TOKEN = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")  # a person's own, in place of the home's
+
 _ROOM = 1 << 20  # bytes: some logs and settings of a start
 
 
@@ -35,12 +37,14 @@ def check_shared_memory(shared_memory: Path = SHARED_MEMORY) -> None:
 
 def provide_home() -> None:
     """A home for Ray's token, of this account alone; raises UserError where there can be none."""
-    if os.environ.get("RAY_AUTH_MODE") == "disabled" or os.environ.get("RAY_AUTH_TOKEN"):
+    if os.environ.get("RAY_AUTH_MODE") == "disabled" or any(map(os.environ.get, _TOKEN)):
         return
     try:
         home = Path.home()
         os.environ.setdefault("HOME", str(home))  # by which alone Ray's servers find the token
         directory = home / ".ray"
+        if (directory / "auth_token").is_file() and not os.access(directory, os.W_OK):
+            return  # it has been written, and need not be again
         directory.mkdir(exist_ok=True)
         # Ray writes the token for all to read, and whoever has it can run code as this account.
         directory.chmod(0o700)

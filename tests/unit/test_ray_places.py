@@ -18,7 +18,8 @@ from gfn_ray.runtime.ray_places import (
 from refusals import refusal
 
 TOO_LONG = "/tmp/" + "l" * 85  # 90 characters
-VARIABLES = ("TMPDIR", "RAY_TMPDIR", "XDG_RUNTIME_DIR", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
+TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+VARIABLES = ("TMPDIR", "RAY_TMPDIR", "XDG_RUNTIME_DIR", "RAY_AUTH_MODE", *TOKENS)
 
 
 @pytest.fixture(autouse=True)
@@ -103,8 +104,10 @@ def test_a_home_that_cannot_be_written_is_refused_unless_nothing_is_kept_there(
 ) -> None:
     monkeypatch.setenv("HOME", UNFIT[kind](tmp_path))
     refusal(provide_home, tmp_path, capsys, "Ray keeps its token", "; set HOME to a directory")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef")
-    provide_home()
+    for name in TOKENS:
+        with monkeypatch.context() as given:
+            given.setenv(name, "0123456789abcdef")
+            provide_home()
 
 
 def test_rays_token_is_this_accounts_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
