@@ -160,6 +160,7 @@ ray-down: setup ## Stop Ray on this machine
 
 .PHONY: mlflow-ui
 mlflow-ui: setup ## Show the runs at http://127.0.0.1:5000 (MLFLOW_PORT=5000)
+	@echo 'MLflow: http://127.0.0.1:$(MLFLOW_PORT)/#/experiments?workflowType=machine_learning'
 	@$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(MLFLOW_PORT) --workers 1
 
 ##@ Maintain

@@ -50,6 +50,11 @@ class Example:
     after: Sequence[str]
 
 
+# Elsewhere MLflow 3.17 opens with its view of GenAI applications, whatever kind an experiment is of.
+_TRAINING_PAGE = "/#/experiments?workflowType=machine_learning"
+_OWN_SERVER = "http://127.0.0.1:5000"  # of `mlflow ui`
+
+
 @dataclass(frozen=True)
 class ReportPaths:
     """tracking_uri: as resolved, so that the printed command works from any directory."""
@@ -149,9 +154,10 @@ class FinalReport:
         uri = redact_uri(self.paths.tracking_uri)
         lines = [("run", str(self.paths.run_dir)), ("adapter", str(self.paths.adapter))]
         if uri.startswith(("http://", "https://")):
-            lines.append(("MLflow", uri))
+            lines.append(("MLflow", f"{uri.rstrip('/')}{_TRAINING_PAGE}"))
         else:
             lines.append(("MLflow", f"{_mlflow()} ui --backend-store-uri {shlex.quote(uri)}"))
+            lines.append(("", f"{_OWN_SERVER}{_TRAINING_PAGE}"))
         for label, value in lines:
             # One line each, however long: these are to be copied.
             text = Text(f"{label:<9}", style="bold", no_wrap=True, overflow="ignore")

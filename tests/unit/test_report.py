@@ -53,6 +53,7 @@ EXAMPLE = Example(
 LONG = Path("/a/very/long/path/that/does/not/fit/in/eighty/columns/of/text/runs/infill-1")
 PATHS = ReportPaths(LONG, LONG / "adapter", "sqlite:////srv/my data/mlflow.db")
 
+PAGE = "/#/experiments?workflowType=machine_learning"  # with MLflow's view of trained models
 MLFLOW = Path(sys.executable).with_name("mlflow")
 
 
@@ -190,18 +191,19 @@ def test_a_terminal_gets_colours_and_lines(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_paths_are_whole_and_the_command_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert printed(monkeypatch).splitlines()[-3:] == [
+    assert printed(monkeypatch).splitlines()[-4:] == [
         f"run      {LONG}",
         f"adapter  {LONG}/adapter",
         f"MLflow   {MLFLOW} ui --backend-store-uri 'sqlite:////srv/my data/mlflow.db'",
+        f"         http://127.0.0.1:5000{PAGE}",
     ]
 
 
 @pytest.mark.parametrize(
     ("uri", "line"),
     [
-        ("http://127.0.0.1:5000", "MLflow   http://127.0.0.1:5000"),
-        ("https://me:secret@mlflow.example.org", "MLflow   https://***@mlflow.example.org"),
+        ("http://127.0.0.1:5000/", f"MLflow   http://127.0.0.1:5000{PAGE}"),
+        ("https://me:secret@mlflow.example.org", f"MLflow   https://***@mlflow.example.org{PAGE}"),
         (
             "postgresql://me:secret@db/mlflow",
             f"MLflow   {MLFLOW} ui --backend-store-uri 'postgresql://***@db/mlflow'",
@@ -212,7 +214,7 @@ def test_servers_are_named_without_their_secrets(
     uri: str, line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = printed(monkeypatch, paths=ReportPaths(LONG, LONG, uri))
-    assert shown.splitlines()[-1] == line
+    assert line in shown.splitlines()[-2:]
     assert "secret" not in shown
 
 
