@@ -50,7 +50,7 @@ class Example:
     after: Sequence[str]
 
 
-# Elsewhere MLflow 3.17 opens with its view of GenAI applications, whatever kind an experiment is of.
+# Elsewhere MLflow 3.17 opens with its view of GenAI applications, whatever an experiment's kind.
 _TRAINING_PAGE = "/#/experiments?workflowType=machine_learning"
 _OWN_SERVER = "http://127.0.0.1:5000"  # of `mlflow ui`
 

@@ -36,8 +36,8 @@ _ENVIRONMENT = {
 }
 _FEW_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 
-# MLflow's page calls this kind "Machine learning"; where it has to guess, it may show an experiment's
-# runs as evaluations of a GenAI application. That of 3.17 goes by its address alone.
+# MLflow's page calls this kind "Machine learning"; where it has to guess, it may show runs as
+# evaluations of a GenAI application. That of 3.17 goes by its address alone.
 _KIND, _TRAINING = "mlflow.experimentKind", "custom_model_development"
 
 # Whose words about a store that fails are repeated by ours, in one line instead of a traceback.

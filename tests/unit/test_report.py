@@ -163,7 +163,7 @@ def test_the_query_the_truth_and_the_samples_stand_together(
 def test_a_log_is_ascii_and_keeps_to_its_width(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = printed(monkeypatch, width)
     assert shown.isascii()
-    paths = ("run ", "adapter ", "MLflow ")
+    paths = ("run ", "adapter ", "MLflow ", "         http://")
     lines = [line for line in shown.splitlines() if not line.startswith(paths)]
     assert max(map(len, lines)) <= width
 
