@@ -25,7 +25,7 @@ TOLERANCE = 1e-4  # nats; float32 engines differ by some 1e-5
 JOB = InfillJob(
     policy=PolicyConfig(lora_rank=8),
     sampler=SamplerConfig(kv_cache_mb=32, max_batch=32, max_prompt_tokens=64),
-    learner=LearnerConfig(lr=0.05, warmup_steps=0),
+    learner=LearnerConfig(lr=0.02, warmup_steps=0),
 )
 EXPLORING = [
     ProposalPlan(proposal, temperature, epsilon, seed)

@@ -171,8 +171,8 @@ RUNS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "a pipe in the place of a file": (each(a_pipe, "training"), ("training is no regular file",)),
     "pipes for markers": (each(a_pipe, COMPLETE), ("COMPLETE is no regular file",)),
     "a newer format": (
-        each_written_so(of_format(2), "training"),
-        ("step-000004/training has format 2", "the gfn_ray that wrote it"),
+        each_written_so(of_format(99), "training"),
+        ("step-000004/training has format 99", "the gfn_ray that wrote it"),
     ),
     "training of no sense": (each_written_so(fill, "training"), ("step-000004/training is damag",)),
     "training that promises too much": (
