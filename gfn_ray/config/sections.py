@@ -282,7 +282,8 @@ class EvalConfig(Section):
     diagnostic_samples: int = Field(
         64,
         ge=FEWEST_FOR_A_TAIL,
-        description="On-policy samples of each of those; of fewer their tail shows nothing.",
+        description="On-policy samples of each of those, eval.samples among them; of fewer their "
+        "tail shows nothing.",
     )
     every: int = Field(
         0, ge=0, description="Updates between two evaluations on the way; 0: only at both ends."

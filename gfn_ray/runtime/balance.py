@@ -1,4 +1,5 @@
-"""Cores go to the actors that need them: measured over the first updates, then told once.
+"""Cores go to the actors that need them: all to one that works alone, else shares, measured over
+the first updates and told once.
 
 Owns when actors are asked for their CPU seconds, and that they hear of their new number. What
 they get is threads.py's; a successor of an actor starts with the number of that moment.
@@ -6,7 +7,8 @@ they get is threads.py's; a successor of an actor starts with the number of that
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.runtime.members import Member
@@ -46,7 +48,7 @@ class ThreadBalance:
         needs = {name: used[name] - self._before[name] for name in used}
         threads = self._fleet.threads
         threads.share_out(needs, machines)
-        self._tell()
+        _tell(self._fleet, self._fleet.with_models)
         whole = sum(needs.values()) or 1.0
         shares = ", ".join(
             f"{name} {threads.of(name)} ({need / whole:.0%})"
@@ -70,22 +72,34 @@ class ThreadBalance:
         names = [member.name for member in self._fleet.with_models]
         return {name: found[name][0] for name in names}, {name: found[name][1] for name in names}
 
-    def _tell(self) -> None:
-        calls, threads = self._fleet.calls(), self._fleet.threads
-
-        def tell(member: Member) -> None:
-            number = threads.of(member.name)
-            calls.add(
-                member,
-                "change its threads",
-                lambda actor: actor.use_threads.remote(number),
-                lambda _: None,
-            )
-
-        for member in self._fleet.with_models:
-            if member.name in threads.automatic:
-                tell(member)
-        calls.run_all()
-
     def _now_running(self) -> list[int]:
         return [member.generation for member in self._fleet.with_models]
+
+
+@contextmanager
+def left_to(fleet: Fleet, member: Member) -> Iterator[None]:
+    """All cores are this actor's while no other has work."""
+    fleet.threads.leave_to(member.name)
+    _tell(fleet, [member])
+    yield
+    # Not where what it did failed: then the run ends.
+    fleet.threads.leave_to(None)
+    _tell(fleet, [member])
+
+
+def _tell(fleet: Fleet, members: Iterable[Member]) -> None:
+    calls, threads = fleet.calls(), fleet.threads
+
+    def tell(member: Member) -> None:
+        number = threads.of(member.name)
+        calls.add(
+            member,
+            "change its threads",
+            lambda actor: actor.use_threads.remote(number),
+            lambda _: None,
+        )
+
+    for member in members:
+        if member.name in threads.automatic:
+            tell(member)
+    calls.run_all()

@@ -7,7 +7,6 @@ stops at a good number is not reported by that very number.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -70,21 +69,21 @@ class Evaluator:
 
     def final(self, adapter: Any) -> Evaluation:
         """Before or after training, with the seeds that both share."""
-        weights = self._weights(adapter)
-        return self._evaluate(adapter, seed_of(Stream.EVALUATION, self._config.seed), weights)
+        seed = seed_of(Stream.EVALUATION, self._config.seed)
+        return self._evaluate(adapter, seed, self._more_ratios(adapter))
 
     def during(self, adapter: Any, step: int) -> Evaluation:
         """After an update."""
         seed = seed_of(Stream.EVALUATION_DURING, self._config.seed, step)
         return self._evaluate(adapter, seed, {})
 
-    def _evaluate(
-        self, adapter: Any, seed: Seed, weights: dict[str, WeightDiagnostics]
-    ) -> Evaluation:
+    def _evaluate(self, adapter: Any, seed: Seed, more: dict[str, list[float]]) -> Evaluation:
+        """more: of _more_ratios, where weights are to be judged."""
         batches = self._batches(self._data.held_out)
         results = self._sample_and_score(adapter, [Draw(batch) for batch in batches], seed)
         samples, engine, learner = [], [], []
         counted: list[QuerySamples] = []
+        weights: dict[str, WeightDiagnostics] = {}
         for index, batch in enumerate(batches):
             wires, scores = results[index]
             trajectories = [Trajectory.from_wire(wire) for wire in wires]
@@ -99,6 +98,9 @@ class Evaluator:
                 tempered = slice(on_policy.stop, start + each)
                 texts = [self._decode(t.token_ids) for t in trajectories[on_policy]]
                 diagnostics = query_diagnostics(ratio[on_policy], ratio[tempered])
+                if query.query_id in more:
+                    w = np.concatenate([ratio[on_policy], more[query.query_id]])
+                    weights[query.query_id] = weight_diagnostics(w)
                 samples.append(
                     QuerySamples(
                         query,
@@ -125,24 +127,26 @@ class Evaluator:
         mismatch = mismatch_kl(np.concatenate(engine), np.concatenate(learner))
         return Evaluation(ordered, samples, exact, mismatch, per_query, weights)
 
-    def _weights(self, adapter: Any) -> dict[str, WeightDiagnostics]:
-        """The diagnosis of the first held-out queries, by id; of samples drawn for it alone."""
+    def _more_ratios(self, adapter: Any) -> dict[str, list[float]]:
+        """w = log R/T - log q of further samples of the diagnostic queries, by id. With those of
+        every held-out query they are eval.diagnostic_samples."""
         config, calibration = self._config, self._data.calibration
         judged = [query for query in self._data.held_out if query.query_id not in calibration]
-        batches = self._batches(judged[: config.eval.diagnostic_queries])
-        wanted, most = config.eval.diagnostic_samples, self._samples_of_a_query
+        judged = judged[: config.eval.diagnostic_queries]
+        wanted = max(0, config.eval.diagnostic_samples - config.eval.samples)
         # Together no more of a query than any evaluation draws: a call's memory and time are known.
+        most = self._samples_of_a_query
         counts = [min(most, wanted - start) for start in range(0, wanted, most)]
-        draws = [Draw(batch, count) for count in counts for batch in batches]
+        draws = [Draw(batch, count) for count in counts for batch in self._batches(judged)]
         seed = seed_of(Stream.DIAGNOSTIC, config.seed)
         results = self._sample_and_score(adapter, draws, seed)
-        ratios: dict[str, list[float]] = defaultdict(list)
+        ratios: dict[str, list[float]] = {query.query_id: [] for query in judged}
         for index in range(len(draws)):
             wires, scores = results[index]
             trajectories = [Trajectory.from_wire(wire) for wire in wires]
             for one, ratio in zip(trajectories, self._log_ratio(trajectories, scores), strict=True):
                 ratios[one.query_id].append(ratio)
-        return {query_id: weight_diagnostics(np.array(w)) for query_id, w in ratios.items()}
+        return ratios
 
     def _batches(self, queries: list[Query]) -> list[list[Query]]:
         """The queries of each sampling call."""

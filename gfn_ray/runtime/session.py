@@ -15,7 +15,7 @@ from gfn_ray.evaluation.result import Baseline, Evaluation
 from gfn_ray.evaluation.weights import warnings
 from gfn_ray.policy.adapter import load_adapter
 from gfn_ray.runtime.bad_batches import BadBatches
-from gfn_ray.runtime.balance import ThreadBalance
+from gfn_ray.runtime.balance import ThreadBalance, left_to
 from gfn_ray.runtime.baselines import measure_decoder
 from gfn_ray.runtime.checkpointer import Checkpointer
 from gfn_ray.runtime.checkpoints import Measured, Resumption, write_measured
@@ -223,18 +223,20 @@ class Session:
             warm = count(config.warm_start.steps, "likelihood update")
             known = count(len(self._warm_start_references), "reference")
             self._display.phase(f"warm start: {warm} on {known}")
-            warm_start(
-                config,
-                self._warm_start_references,
-                fleet,
-                self._bad,
-                self._after_warm_update,
-            )
+            with left_to(fleet, fleet.learner):
+                warm_start(
+                    config,
+                    self._warm_start_references,
+                    fleet,
+                    self._bad,
+                    self._after_warm_update,
+                )
             controller.publish_now()
         if config.replay.seed_references and config.steps:
             seeds = reference_trajectories(self._data.train, self._data.support)
             self._display.phase(f"seeding replay with {count(len(seeds), 'reference')}")
-            controller.seed_replay(seeds)
+            with left_to(fleet, fleet.rewards[0]):
+                controller.seed_replay(seeds)
         self._checkpoint(controller)
         return measured
 

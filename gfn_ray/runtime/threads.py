@@ -60,6 +60,7 @@ class ThreadPlan:
         self._cores = cores
         self._automatic = [name for name, number in asked.items() if number == "auto"]
         self._now = {name: 1 if number == "auto" else number for name, number in asked.items()}
+        self._alone: str | None = None
         # Which actor goes to which machine is not known yet: the smallest may get all.
         self._smallest = min(cores.values(), default=1)
         free = self._smallest - sum(self._fixed(asked))
@@ -76,7 +77,13 @@ class ThreadPlan:
         self._now |= dict.fromkeys(first, (free - others) // len(first))
 
     def of(self, name: str) -> int:
+        if name == self._alone and name in self._automatic:
+            return max(self._smallest, self._now[name])
         return self._now[name]
+
+    def leave_to(self, name: str | None) -> None:
+        """All cores are this actor's, since no other works; None: all work again."""
+        self._alone = name
 
     @property
     def automatic(self) -> list[str]:

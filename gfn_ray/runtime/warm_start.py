@@ -62,7 +62,8 @@ def warm_start(
         bad.usable("warm-start update")
         step += 1
         observe(step, metrics)
-        if step % config.checkpoint.every == 0:
+        # The last one, too: a successor would repeat what is not saved with fewer threads.
+        if step % config.checkpoint.every == 0 or step == config.warm_start.steps:
             fleet.save_learner()
 
 

@@ -193,7 +193,7 @@ def test_the_metrics_of_each_held_out_query_average_to_those_of_the_run(finished
     assert "BERTScore F1 (all-minilm-l6-v2)" in out
 
 
-def test_some_queries_weights_are_judged_at_both_ends_by_samples_of_their_own(finished):
+def test_some_queries_weights_are_judged_at_both_ends_by_more_samples(finished):
     home, out = finished
     rows = [json.loads(line) for line in (home / "run" / "diagnostics.jsonl").open()]
     for phase in ("before", "after"):

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 from gfn_ray.cli import parse
 from gfn_ray.config import RandomNumberJob
 from gfn_ray.runtime.bad_batches import BadBatches
-from gfn_ray.runtime.balance import MEASURED_UPDATES, ThreadBalance
+from gfn_ray.runtime.balance import MEASURED_UPDATES, ThreadBalance, left_to
 from gfn_ray.runtime.controller import Controller
 from gfn_ray.runtime.engine_check import EngineCheck
 from gfn_ray.runtime.fleet import Fleet
@@ -50,7 +50,11 @@ def test_actors_and_their_successors_have_the_threads_that_were_chosen(cluster, 
     (group,) = placement_group_table().values()
     assert (group["state"], group["strategy"]) == ("CREATED", "PACK")
     assert list(group["bundles"].values()) == [{"CPU": 0.5}] * len(fleet.with_models)
-    assert in_use(fleet) == {"sampler 0": CORES - 2, "reward actor 0": 1, "the learner": 1}
+    at_first = {"sampler 0": CORES - 2, "reward actor 0": 1, "the learner": 1}
+    assert in_use(fleet) == at_first
+    with left_to(fleet, fleet.learner):
+        assert in_use(fleet) == at_first | {"the learner": CORES}
+    assert in_use(fleet) == at_first
 
     bad = BadBatches(config, tmp_path / "bad", tokenizer.decode, lambda: 0, said.append)
     check = EngineCheck(config, "cpu", compared.append, said.append)

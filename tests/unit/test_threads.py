@@ -100,6 +100,22 @@ def test_a_number_that_was_asked_for_stays_and_the_others_share_the_rest(number,
         assert sum(found) <= max(number, asked + 2)
 
 
+@pytest.mark.parametrize("number", [1, 2, 8])
+def test_an_actor_that_works_alone_has_all_cores_until_the_others_work_again(number):
+    of = plan(number)
+    before = numbers(of)
+    of.leave_to("the learner")
+    assert numbers(of) == [*before[:2], number]
+    of.leave_to(None)
+    assert numbers(of) == before
+
+
+def test_an_actor_that_works_alone_keeps_the_number_that_was_asked_for():
+    of = plan(8, learner=3)
+    of.leave_to("the learner")
+    assert of.of("the learner") == 3
+
+
 def test_each_machine_divides_its_own_cores():
     settings = dict.fromkeys(NAMES, "auto")
     apart = ThreadPlan(settings, SAMPLERS, {"a": 16, "b": 2}, in_turn=False)
