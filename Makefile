@@ -75,12 +75,16 @@ compare: setup ## Compare finished runs on the same held-out queries (RUNS="runs
 ##@ Develop
 
 .PHONY: test
-test: setup ## Run all tests: unit first, then Ray and vLLM (ARGS="-k replay")
-	@$(PYTHON) -m pytest $(ARGS)
+test: setup ## Run all tests on real Ray and vLLM; a quarter of an hour (ARGS="-k replay")
+	@bash scripts/test.sh $(ARGS)
 
 .PHONY: test-unit
 test-unit: setup ## Run the tests that need neither Ray nor vLLM
-	@$(PYTHON) -m pytest tests/unit $(ARGS)
+	@$(PYTHON) -m pytest -n 2 --dist loadfile tests/unit $(ARGS)
+
+.PHONY: fuzz
+fuzz: setup ## Run the tests of properties on many more examples each; half an hour
+	@$(PYTHON) -m pytest -n 2 -m hypothesis --hypothesis-profile=thorough tests $(ARGS)
 
 .PHONY: exactness
 exactness: setup ## Train every objective on a posterior that can be listed; half an hour (ARGS="--help")
@@ -90,8 +94,8 @@ exactness: setup ## Train every objective on a posterior that can be listed; hal
 continuation-plane: setup ## Draw finished continuation runs on one plane (ARGS="RUN_DIR ... --out plane")
 	@$(PYTHON) benchmarks/continuation_plane.py $(ARGS)
 
-# A line a figure, without what others say while they load. The tiny model is the tests'.
-BENCH := PYTHONPATH=tests TQDM_DISABLE=1 PYTHONWARNINGS=ignore $(PYTHON) benchmarks/bench.py
+# A line a figure, without what others say while they load.
+BENCH := PYTHONPATH=. TQDM_DISABLE=1 PYTHONWARNINGS=ignore $(PYTHON) benchmarks/bench.py
 
 .PHONY: bench
 bench: setup ## Measure ours beside the plain way, five rounds each; nearly two hours (ARGS="--help")
@@ -105,14 +109,14 @@ bench-quick: setup ## Measure each figure once, and small: does it run? A quarte
 mutants: setup ## Put bugs into a copy, one at a time, and see that a test fails on each
 	@$(PYTHON) scripts/mutation_check.py
 
-# The tiny model and the flags of its jobs are the tests'.
+# What tests and benchmarks share is found from here.
 .PHONY: chaos
 chaos: setup ## Let forty faults befall a run on the tiny model; half an hour (ARGS="--help")
-	@PYTHONPATH=tests $(PYTHON) benchmarks/chaos.py $(ARGS)
+	@PYTHONPATH=. $(PYTHON) benchmarks/chaos.py $(ARGS)
 
 .PHONY: soak
 soak: setup ## Train on the tiny model for MINUTES=60 and see whether anything grows (ARGS="--help")
-	@PYTHONPATH=tests $(PYTHON) benchmarks/soak.py --minutes $(MINUTES) $(ARGS)
+	@PYTHONPATH=. $(PYTHON) benchmarks/soak.py --minutes $(MINUTES) $(ARGS)
 
 .PHONY: lint
 lint: setup ## Check format, style, types and layering

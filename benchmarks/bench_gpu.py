@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import Figure, seconds, side_by_side
 
 from gfn_ray.config import InfillJob
 from gfn_ray.config.infill import InfillConfig
@@ -27,6 +26,7 @@ from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.support import BoundedSupport
 from gfn_ray.tasks.references import known_trajectory
 from gfn_ray.trajectory import Query, Trajectory
+from measure import Figure, seconds, side_by_side
 
 DEVICE = "cuda"
 VOCABULARY = 32_000

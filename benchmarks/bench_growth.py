@@ -19,17 +19,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from bench_infill import PER_QUERY, Bench
 from bench_replay import CALL, QUERIES, trajectories
 from bench_replay import PER_QUERY as PER_REPLAY_QUERY
-from measure import Growth, growth, seconds
-
 from gfn_ray.config import ReplayConfig
 from gfn_ray.policy.log_q import TrajectoryGroup
 from gfn_ray.policy.trainer import PolicyTrainer
 from gfn_ray.replay.buffer import ReplayBuffer
 from gfn_ray.support import BoundedSupport
 from gfn_ray.trajectory import Query
+from measure import Growth, growth, seconds
 
 KS = (4, 8, 16, 32)
 Z_LENGTHS = (4, 8, 16, 32)
@@ -116,7 +116,7 @@ class GrowthBench:
         return growth(name, works, rounds=self._rounds, unit="s")
 
     def samplers(self, name: str) -> Growth:
-        from tiny import tiny_model  # the tests'
+        from testing.tiny import tiny_model  # the tests'
 
         with tempfile.TemporaryDirectory() as home:
             model = tiny_model(Path(home, "tiny"))
@@ -160,7 +160,7 @@ def full(stored: int, edits: int) -> ReplayBuffer:
 
 def rate(model: Path, samplers: int) -> float:
     """Trajectories a second of training that a job with so many samplers draws."""
-    from job_runner import run, tiny_number_flags  # the tests'
+    from testing.job_runner import run, tiny_number_flags  # the tests'
 
     with tempfile.TemporaryDirectory() as home:
         flags = tiny_number_flags(model, Path(home), samplers=samplers, **JOB)

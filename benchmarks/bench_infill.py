@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import Figure, seconds, side_by_side
-from textbook import Textbook, log_reward, roll_out
 
 from gfn_ray.config import InfillJob
 from gfn_ray.config.infill import InfillConfig
@@ -32,6 +30,8 @@ from gfn_ray.support import Support
 from gfn_ray.tasks.infill import InfillTask
 from gfn_ray.tasks.task import TaskData
 from gfn_ray.trajectory import Query, Trajectory
+from measure import Figure, seconds, side_by_side
+from textbook import Textbook, log_reward, roll_out
 
 QUERIES, PER_QUERY = 2, 8
 # So small that lengths stay what they are: rounds must not differ in their work.

@@ -25,8 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measure import ROOT, Figure, figure
-from textbook import Rollout, Textbook
 
 from gfn_ray.config import RandomNumberJob
 from gfn_ray.evaluation.exact import ExactComparison
@@ -40,6 +38,8 @@ from gfn_ray.tasks.random_number import RandomNumberTask
 from gfn_ray.tasks.references import known_trajectory
 from gfn_ray.tasks.task import TaskData
 from gfn_ray.trajectory import Query
+from measure import ROOT, Figure, figure
+from textbook import Rollout, Textbook
 
 GOALS = (0.1, 0.05)
 # Of an update. With the job's own 64, the textbook needs half an hour a seed.

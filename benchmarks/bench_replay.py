@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import ray
-from measure import Figure, side_by_side
 
 from gfn_ray.config import InfillJob, ReplayConfig
 from gfn_ray.replay.buffer import ReplayBuffer
@@ -27,6 +26,7 @@ from gfn_ray.replay.store import ReplayStore
 from gfn_ray.runtime.actors import ReplayActor
 from gfn_ray.runtime.cluster import connected
 from gfn_ray.trajectory import Trajectory
+from measure import Figure, side_by_side
 
 STORED = 200_000
 PER_QUERY = 64

@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 import torch
-from bench_infill import PER_QUERY, QUERIES, Bench
-from flops import Architecture, Work, backward, bytes_read, decoded, forward, shared
-from measure import Figure, figure, seconds
 from torch.nn.functional import linear
 
+from bench_infill import PER_QUERY, QUERIES, Bench
+from flops import Architecture, Work, backward, bytes_read, decoded, forward, shared
 from gfn_ray.policy.log_q import TrajectoryGroup
 from gfn_ray.trajectory import Query, Trajectory
+from measure import Figure, figure, seconds
 
 SQUARE = 2048
 STRIP = 32  # rows

@@ -19,12 +19,12 @@ from functools import partial
 from typing import Any
 
 import ray
-from bench_infill import Bench
-from measure import Figure, seconds, side_by_side
-from weight_actors import Learner, Reader, Shape
 
+from bench_infill import Bench
 from gfn_ray.policy.adapter import Adapter
 from gfn_ray.runtime import cluster
+from measure import Figure, seconds, side_by_side
+from weight_actors import Learner, Reader, Shape
 
 SAMPLERS = (1, 2, 4, 8)
 # For the newest version and the one before, as long as a sampler may still be reading that.

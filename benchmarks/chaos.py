@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from faults import DISK_FULL, Fault, Release, SmallDisk, faults
-from victim import Lost, MlflowServer, Victim, await_true
 
-from job_runner import tiny_number_flags
-from tiny import tiny_model
+from faults import DISK_FULL, Fault, Release, SmallDisk, faults
+from testing.job_runner import tiny_number_flags
+from testing.tiny import tiny_model
+from testing.victim import Lost, MlflowServer, Victim, await_true
 
 SETTINGS = {
     "task__high": 100,

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from enumerable import Toy, ToyRun
 
+from enumerable import Toy, ToyRun
 from gfn_ray.config import (
     JobConfig,
     LearnerConfig,

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from victim import ACTORS, MlflowServer, Victim
+
+from testing.victim import ACTORS, MlflowServer, Victim
 
 Release = Callable[[], None]
 

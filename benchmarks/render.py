@@ -12,10 +12,9 @@ import json
 from dataclasses import fields
 from typing import Any
 
-from measure import RESULTS, ROOT, Figure, Growth, Record
-
 from gfn_ray.durable import atomic_file
 from gfn_ray.wording import number
+from measure import RESULTS, ROOT, Figure, Growth, Record
 
 DOCS = ROOT / "docs" / "performance.md"
 BEGIN = "<!-- figures: from benchmarks/results.jsonl, by benchmarks/render.py -->"

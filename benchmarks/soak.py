@@ -26,11 +26,11 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 from scipy import stats
-from victim import ACTORS, Victim
 
 from gfn_ray.evaluation.drawing import AFTER, GRID, INK, save_figure
-from job_runner import tiny_number_flags
-from tiny import tiny_model
+from testing.job_runner import tiny_number_flags
+from testing.tiny import tiny_model
+from testing.victim import ACTORS, Victim
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-COPIED = ("gfn_ray", "tests", "pyproject.toml")
+COPIED = ("gfn_ray", "testing", "tests", "pyproject.toml")
 LIMIT_S = 300  # of one pytest run, which takes half a minute on one slow core
 
 # .venv has gfn_ray installed in place, so each run first proves that it imports the copy.

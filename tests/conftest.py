@@ -1,14 +1,19 @@
 """Fixtures shared by unit and integration tests."""
 
+import os
+
+# Two workers share two cores: threads that wait must sleep, and torch, once it is loaded, may have
+# one each. Jobs that are started inherit the first; actors have threads of their own.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
-from hypothesis import settings
 
-from tiny import tiny_model
+from testing.examples import register_profiles
+from testing.tiny import tiny_model
 
-# The same examples everywhere, so that a test fails by a change and not by a draw; how long one
-# takes says how busy the machine is.
-settings.register_profile("same everywhere", deadline=None, derandomize=True)
-settings.load_profile("same everywhere")
+register_profiles()
 
 
 @pytest.fixture(scope="session")

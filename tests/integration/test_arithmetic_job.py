@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gfn_ray.sampling.calculator import Calculator
-from job_runner import mlflow_run, run, summary, tiny_arithmetic_flags
+from testing.job_runner import mlflow_run, run, summary, tiny_arithmetic_flags
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
 

@@ -5,7 +5,16 @@ import sys
 
 import pytest
 
-from job_runner import LIMIT, ROOT, mlflow_run, run, start, summary, tiny_flags, tiny_number_flags
+from testing.job_runner import (
+    LIMIT,
+    ROOT,
+    mlflow_run,
+    run,
+    start,
+    summary,
+    tiny_flags,
+    tiny_number_flags,
+)
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
 

@@ -15,10 +15,10 @@ import ray
 
 from gfn_ray.runtime.ray_address import check_answers
 from gfn_ray.runtime.run_dir import RunDir
-from good_run import write_run
-from job_runner import JOBS, tiny_number_flags
-from refusals import check, contents
-from sockets import free_ports
+from testing.good_run import write_run
+from testing.job_runner import JOBS, tiny_number_flags
+from testing.refusals import check, contents
+from testing.sockets import free_ports
 
 LIMIT_S = 120  # of a job that is refused; it loads torch and a tiny model
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from chaos import chaos
 
 INTERRUPTED = 130

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from job_runner import mlflow_run, run, summary, tiny_flags
+from testing.job_runner import mlflow_run, run, summary, tiny_flags
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
 

@@ -13,8 +13,8 @@ from gfn_ray.errors import UserError
 from gfn_ray.policy.adapter import add_adapter, read_adapter
 from gfn_ray.sampling.environment import thread_environment, vllm_environment
 from gfn_ray.sampling.exploration import on_policy_plan
-from makers import make_support, random_query
-from tiny import tiny_model
+from testing.makers import make_support, random_query
+from testing.tiny import tiny_model
 
 pytestmark = pytest.mark.vllm
 

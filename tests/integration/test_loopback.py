@@ -16,8 +16,8 @@ from gfn_ray.config import InfillJob, ModelConfig, PolicyConfig, SamplerConfig
 from gfn_ray.runtime.actors import SamplerActor
 from gfn_ray.runtime.cluster import connected
 from gfn_ray.sampling.environment import thread_environment, vllm_environment
-from makers import make_support
-from sockets import listening
+from testing.makers import make_support
+from testing.sockets import listening
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
 

@@ -6,7 +6,7 @@ import pytest
 
 import gfn_ray
 from gfn_ray.errors import UserError
-from job_runner import LIMIT, ROOT, start, summary, tiny_flags
+from testing.job_runner import LIMIT, ROOT, start, summary, tiny_flags
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
 

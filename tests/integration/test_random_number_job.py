@@ -1,13 +1,11 @@
 """The random number job, end to end on real parts: exact metrics, plots and early stopping."""
 
 import json
-import tomllib
 
 import pytest
 
 import gfn_ray
-from gfn_ray.config.sections import LORA_TARGETS
-from job_runner import mlflow_run, run, run_make, summary, tiny_flags, tiny_number_flags
+from testing.job_runner import mlflow_run, run, run_make, summary, tiny_number_flags
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
 
@@ -16,22 +14,34 @@ EXACT = {"tv", "kl_uniform_q", "kl_q_uniform", "valid_mass"}
 
 @pytest.fixture(scope="module")
 def finished(tiny_dir, tmp_path_factory):
-    """One finished run by `make random-number`: its home and what it printed."""
+    """A run by `make random-number` that ends once its metric is low enough: its home and what it
+    printed."""
     home = tmp_path_factory.mktemp("finished")
-    flags = tiny_number_flags(tiny_dir, home, steps=40, learner__lr="1e-2", eval__every=10)
+    flags = tiny_number_flags(
+        tiny_dir,
+        home,
+        steps=100_000,
+        learner__lr="1e-2",
+        learner__publish_every=2,  # the learner is ahead of the samplers at odd steps
+        eval__every=10,
+        stop__metric="tv",
+        stop__below=0.2,
+    )
     code, out, err = run_make("random-number", flags, home)
     assert code == 0, err
     return home, out
 
 
 def test_the_policy_comes_close_to_the_uniform_distribution(finished):
-    """Ten digits and a 2-layer model: TV falls from .5 and more to below .1 in 40 updates."""
-    home, _ = finished
+    """Ten digits and a 2-layer model: TV falls from .5 and more to below .2 in some 40 updates."""
+    home, out = finished
     written = summary(home)
     assert written["before"]["tv"] > 0.4
     assert written["after"]["tv"] < 0.2
     assert written["after"]["valid_mass"] > 0.9
-    assert written["ended_by"] == "steps"
+    assert written["ended_by"] == "tv"
+    assert written["steps"] <= 200
+    assert f"below 0.2: enough after {written['steps']} updates" in out
 
 
 def test_the_summary_and_mlflow_have_the_exact_metrics(finished):
@@ -43,8 +53,9 @@ def test_the_summary_and_mlflow_have_the_exact_metrics(finished):
 def test_evaluations_on_the_way_are_recorded_and_shown(finished):
     home, out = finished
     lines = [json.loads(line) for line in (home / "run" / "metrics.jsonl").open()]
-    assert [line["step"] for line in lines if line["phase"] == "during"] == [10, 20, 30]
-    assert out.count("evaluation | tv ") == 3
+    during = [line["step"] for line in lines if line["phase"] == "during"]
+    assert during == list(range(10, summary(home)["steps"] + 1, 10))
+    assert out.count("evaluation | tv ") == len(during)
     rows = [json.loads(line) for line in (home / "run" / "diagnostics.jsonl").open()]
     assert {row["phase"] for row in rows} == {"before", "during", "after"}
     assert all(row["samples"] == 32 for row in rows)
@@ -75,65 +86,6 @@ def test_predictions_are_shares_of_the_samples_and_follow_the_trained_policy(fin
     assert 0.5 * sum(abs(weights.get(d, 0) - 0.1) for d in "0123456789") < 0.3
 
 
-def test_a_run_ends_once_its_metric_is_low_enough(tiny_dir, tmp_path):
-    flags = tiny_number_flags(
-        tiny_dir,
-        tmp_path,
-        steps=100_000,
-        learner__lr="1e-2",
-        learner__publish_every=2,  # the learner is ahead of the samplers at odd steps
-        stop__metric="tv",
-        stop__below=0.3,
-    )
-    code, out, err = run(flags, tmp_path, "random_number")
-    assert code == 0, err
-    written = summary(tmp_path)
-    assert written["ended_by"] == "tv"
-    assert written["steps"] < 100_000
-    assert "below 0.3: enough after" in out
-
-
-def test_the_whole_vocabulary_a_learned_log_z_and_seeded_integers_go_together(tiny_dir, tmp_path):
-    flags = tiny_number_flags(
-        tiny_dir,
-        tmp_path,
-        task__support="full",
-        objective__kind="tb",
-        objective__root_flow="learned",
-        replay__seed_references="true",
-        policy__lora_targets="all-linear",
-    )
-    code, out, err = run(flags, tmp_path, "random_number")
-    assert code == 0, err
-    written = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
-    assert written["policy"]["lora_targets"] == list(LORA_TARGETS), (
-        "by name, as the engine has them"
-    )
-    assert "seeding replay with 10 references" in out
-    assert summary(tmp_path)["after"]["tv"] <= 1
-
-
-@pytest.mark.parametrize(
-    ("metric", "remedy"), [("accuracy", "tv"), ("pareto_k_above", "log_z_gap, ess_fraction")]
-)
-def test_a_metric_that_is_not_measured_on_the_way_cannot_stop_it(
-    metric, remedy, tiny_dir, tmp_path
-):
-    flags = tiny_number_flags(tiny_dir, tmp_path, stop__metric=metric, stop__below=0.3)
-    code, _, err = run(flags, tmp_path, "random_number")
-    assert code == 2
-    assert f"stop.metric got '{metric}'" in err
-    assert remedy in err
-
-
-def test_a_root_that_may_not_stop_is_refused_before_anything_starts(tiny_dir, tmp_path):
-    flags = tiny_number_flags(tiny_dir, tmp_path, objective__root_flow="terminable")
-    code, _, err = run(flags, tmp_path, "random_number")
-    assert code == 2
-    assert "objective.root_flow" in err
-    assert not (tmp_path / "run").exists()
-
-
 def test_likelihood_updates_alone_are_a_whole_run(tiny_dir, tmp_path):
     """All ten integers are known: likelihood on them is as good a teacher as the objective."""
     flags = tiny_number_flags(tiny_dir, tmp_path, warm_start__steps=30, warm_start__lr="1e-2")
@@ -146,19 +98,3 @@ def test_likelihood_updates_alone_are_a_whole_run(tiny_dir, tmp_path):
     assert "warm start 30/30 | loss" in out and "30 likelihood updates" in out
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
     assert sum(line["phase"] == "warm start" for line in lines) == 30
-
-
-def test_a_warm_start_without_known_z_is_the_users_mistake(tiny_dir, tmp_path):
-    story = "storyid,storytitle,sentence1,sentence2,sentence3,sentence4,sentence5\n"
-    rows = "".join(f"{i},t,A {i}.,C d.,E f.,{'G ' * 60}h.,I j.\n" for i in range(60))
-    (tmp_path / "stories.csv").write_text(story + rows)
-    flags = tiny_flags(
-        tiny_dir,
-        tmp_path,
-        warm_start__steps=3,
-        data__path=tmp_path / "stories.csv",
-        task__length_prior="none",
-    )
-    code, _, err = run(flags, tmp_path)
-    assert code == 2
-    assert err.startswith("error: warm_start.steps asks for 3 updates on known good z, and no")

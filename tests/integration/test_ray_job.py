@@ -1,5 +1,6 @@
 """`make ray-up`, `make submit`, `make ray-down`: a job on a Ray that is already there."""
 
+import json
 import os
 import subprocess
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -7,9 +8,12 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 import psutil
 import pytest
 
-from job_runner import LIMIT, ROOT, summary, tiny_infill_flags
+from gfn_ray.cli import parse
+from gfn_ray.config import InfillJob
+from testing.job_runner import LIMIT, ROOT, run, summary, tiny_infill_flags
+from testing.policies import assert_merged
 
-pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
+pytestmark = [pytest.mark.alone, pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -51,16 +55,63 @@ def listening_addresses() -> set[IPv4Address | IPv6Address]:
     return found
 
 
-def test_a_submitted_job_runs_and_every_port_stays_on_loopback(cluster, tiny_dir, tmp_path):
-    flags = " ".join(tiny_infill_flags(tiny_dir, tmp_path))
-    result = make("submit", "JOB=jobs/infill.py", f"ARGS={flags}")
+def test_a_submitted_synchronous_run_on_a_tuned_base_with_two_of_each(
+    cluster, tiny_dir, tmp_path, monkeypatch
+):
+    """It never lags, and every port stays on loopback."""
+    monkeypatch.setenv("GFN_RAY_CACHE", str(tmp_path / "cache"))
+    tuned = tuned_base(tiny_dir, tmp_path)
+    flags = tiny_infill_flags(
+        tiny_dir,
+        tmp_path,
+        task__base_adapter=tuned["adapter"],
+        task__copy_penalty=5,
+        task__length_prior="training",
+        warm_start__steps=2,
+        max_policy_lag=0,
+        samplers=2,
+        reward_actors=2,
+        runtime__cpus_per_actor=0.2,
+        replay__seed_references="true",
+        replay__priority="loss",
+        task__terminable="every",
+        objective__subtb_lambda=0.9,
+        learner__publish_every=4,  # 6 updates, a checkpoint every 2: versions at 2, 4 and 6
+    )
+    result = make("submit", "JOB=jobs/infill.py", f"ARGS={' '.join(flags)}")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "succeeded" in result.stdout
-    assert summary(tmp_path)["steps"] == 6
+    written = summary(tmp_path)
+    assert written["steps"] == 6
+    assert written["max_policy_lag_seen"] == 0
+    assert written["policy_versions"] == 5  # two of them before and after the warm start
+    assert written["base_adapter"] == tuned["adapter"]
+    assert_merged(written["model"], tiny_dir)
+    stored = parse(InfillJob, ["--config", str(tmp_path / "run" / "config.toml")])
+    assert stored == parse(InfillJob, flags)
     addresses = listening_addresses()
     assert addresses
     for address in addresses:
         assert (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def tuned_base(model, home):
+    """The summary of a finished run of tune_base."""
+    settings = {
+        "model.name": model,
+        "run-dir": home / "tuned",
+        "tracking.uri": f"sqlite:///{home / 'mlflow.db'}",
+        "steps": 10,
+        "lr": "1e-2",
+        "policy.lora-rank": 8,
+    }
+    flags = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+    code, out, err = run(flags, home, "tune_base")
+    assert code == 0, err
+    assert "update 10/10 | loss" in out
+    tuned = json.loads((home / "tuned" / "summary.json").read_text())
+    assert tuned["after"]["perplexity"] < 0.8 * tuned["before"]["perplexity"]
+    return tuned
 
 
 def test_submit_without_a_job_says_what_is_missing():

@@ -12,8 +12,8 @@ from urllib.request import Request, urlopen
 import psutil
 import pytest
 
-from job_runner import LIMIT
-from sockets import free_ports, listening
+from testing.job_runner import LIMIT
+from testing.sockets import free_ports, listening
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -7,14 +7,14 @@ import pytest
 import ray
 from ray.exceptions import RayActorError
 
-from courses import random_trajectory
 from gfn_ray.config import InfillJob
 from gfn_ray.replay import ReplayBuffer
 from gfn_ray.replay.columns import from_bytes
 from gfn_ray.runtime.actors import ReplayActor
 from gfn_ray.runtime.cluster import connected
 from gfn_ray.runtime.replay_calls import ReplayCalls
-from processes import actor_processes
+from testing.courses import random_trajectory
+from testing.processes import actor_processes
 
 pytestmark = pytest.mark.ray
 

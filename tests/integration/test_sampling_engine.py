@@ -20,7 +20,7 @@ from gfn_ray.sampling.architectures import WELL_KNOWN, says_no_adapter, takes_ad
 from gfn_ray.sampling.draft import Draft
 from gfn_ray.sampling.environment import thread_environment, vllm_environment
 from gfn_ray.sampling.exploration import ProposalPlan, exploration_plans, on_policy_plan
-from makers import make_support, random_query, random_trajectories
+from testing.makers import make_support, random_query, random_trajectories
 
 pytestmark = pytest.mark.vllm
 

@@ -15,8 +15,7 @@ import gfn_ray
 from gfn_ray.errors import UserError
 from gfn_ray.packed import unpack
 from gfn_ray.runtime.run_dir import newest_complete
-from job_runner import mlflow_run, run, summary, tiny_flags
-from refusals import check, contents, put
+from testing.job_runner import mlflow_run, run, summary, tiny_flags
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
 
@@ -87,13 +86,6 @@ def test_a_run_goes_on_after_its_last_m_step_and_not_before_it(finished, tmp_pat
     (run_dir / "summary.json").unlink()
     again = ["--resume", str(run_dir), "--tracking.uri", f"sqlite:///{tmp_path / 'mlflow.db'}"]
     (run_dir / "tracking.json").unlink()
-    blocked = checkpoints / ".step-000005.tmp"
-    blocked.touch()  # where the directory of the checkpoint after that M-step would be filled
-    code, _, err = run(again, tmp_path, "subjectivity")
-    assert code == 3 and "the checkpoint of update 5 could not be written" in err
-    assert "does not go with an older one" in err and "Traceback" not in err
-
-    blocked.unlink()
     code, out, err = run(again, tmp_path, "subjectivity")
     assert code == 0, err
     assert "going on after update 2" in out
@@ -179,14 +171,3 @@ def test_the_report_and_mlflow_have_the_baselines_and_the_curve(finished):
     client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
     artifacts = {file.path for file in client.list_artifacts(summary(home)["mlflow_run_id"])}
     assert {"accuracy.png", "accuracy.svg"} <= artifacts
-
-
-def test_bad_data_ends_the_job_before_it_has_started_or_written_anything(tiny_dir, tmp_path):
-    put(tmp_path / "data", '{"text": "A man rows home.", "label": 2}\n')
-    before = contents(tmp_path)
-    flags = ["--data.path", "data", "--model.name", str(tiny_dir)]
-    code, _, err = run(flags, tmp_path, "subjectivity")
-    check(code, err, "data, line 1, label: expected 0 (objective) or 1 (subjective), got 2")
-    left = contents(tmp_path)
-    assert {name: left.pop(name) for name in ("out", "err")}
-    assert left == before

@@ -8,7 +8,6 @@ import sys
 
 import pytest
 import ray
-from victim import await_true
 
 from gfn_ray.config import RuntimeConfig
 from gfn_ray.errors import RunFailed, UserError
@@ -18,6 +17,7 @@ from gfn_ray.runtime.cluster import connected
 from gfn_ray.runtime.fleet import load
 from gfn_ray.runtime.members import Member
 from gfn_ray.runtime.supervisor import Supervisor
+from testing.victim import await_true
 
 pytestmark = pytest.mark.ray
 

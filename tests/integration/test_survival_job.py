@@ -3,12 +3,14 @@ whether it is profiled or not."""
 
 import json
 import signal
+import tomllib
 from itertools import pairwise
 
 import psutil
 import pytest
 
-from job_runner import (
+from gfn_ray.config.sections import LORA_TARGETS
+from testing.job_runner import (
     LIMIT,
     await_output,
     mlflow_run,
@@ -18,7 +20,7 @@ from job_runner import (
     summary,
     tiny_number_flags,
 )
-from processes import actor_processes
+from testing.processes import actor_processes
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
 
@@ -39,6 +41,13 @@ def flags(model, home):
         "checkpoint.every": EVERY,
         "replay.max-times-sampled": 1,  # every update needs every actor
         "replay.samples-per-insert": 1,
+        # What else a successor has to take up: log Z and its optimizer's state, what replay was
+        # seeded with, other layers.
+        "task.support": "full",
+        "objective.kind": "tb",
+        "objective.root-flow": "learned",
+        "replay.seed-references": "true",
+        "policy.lora-targets": "all-linear",
     }
     return tiny_number_flags(
         model, home, **{k.replace("-", "_").replace(".", "__"): v for k, v in settings.items()}
@@ -67,6 +76,15 @@ def undisturbed(tiny_dir, tmp_path_factory):
     assert code == 0, err
     assert summary(home)["restarts"] == 0
     return home
+
+
+def test_the_whole_vocabulary_a_learned_log_z_and_seeded_integers_go_together(undisturbed):
+    written = tomllib.loads((undisturbed / "run" / "config.toml").read_text())
+    assert written["policy"]["lora_targets"] == list(LORA_TARGETS), (
+        "by name, as the engine has them"
+    )
+    assert "seeding replay with 10 references" in (undisturbed / "out").read_text()
+    assert summary(undisturbed)["after"]["tv"] <= 1
 
 
 def traced(home):

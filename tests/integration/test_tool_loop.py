@@ -16,8 +16,8 @@ from gfn_ray.sampling.environment import thread_environment, vllm_environment
 from gfn_ray.sampling.exploration import ProposalPlan, on_policy_plan
 from gfn_ray.sampling.tools import ToolLoop
 from gfn_ray.tasks.references import known_trajectory
-from grammars import Adder, sum_support, whole_language
-from makers import random_query
+from testing.grammars import Adder, sum_support, whole_language
+from testing.makers import random_query
 
 pytestmark = pytest.mark.vllm
 

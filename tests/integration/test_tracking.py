@@ -24,7 +24,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gfn_ray
-from full_disk import no_room_beyond
 from gfn_ray.config import InfillJob
 from gfn_ray.errors import UserError
 from gfn_ray.tracking import Tracker, is_redacted, redact_uri
@@ -32,7 +31,8 @@ from gfn_ray.tracking.address import redact_text
 from gfn_ray.tracking.courier import Courier
 from gfn_ray.tracking.names import key as mlflow_key
 from gfn_ray.tracking.spool import Spool
-from sockets import free_ports
+from testing.full_disk import no_room_beyond
+from testing.sockets import free_ports
 
 Begin = Callable[..., Tracker]
 

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from victim import MlflowServer, await_true
 
 from gfn_ray.cli import parse
 from gfn_ray.config import InfillJob, RandomNumberJob
@@ -28,7 +27,8 @@ from gfn_ray.runtime.run_dir import RunDir
 from gfn_ray.tasks.random_number import RandomNumberTask
 from gfn_ray.tracking import Tracker
 from gfn_ray.tracking.spool import Spool
-from good_run import write_run
+from testing.good_run import write_run
+from testing.victim import MlflowServer, await_true
 
 LOAD = "system/cpu_utilization_percentage"
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from good_run import copy_run, write_run
-from makers import make_support
-from policies import load
+from testing.good_run import copy_run, write_run
+from testing.makers import make_support
+from testing.policies import load
 
 
 @pytest.fixture

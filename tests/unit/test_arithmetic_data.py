@@ -4,7 +4,7 @@ import json
 import operator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gfn_ray.config import ArithmeticConfig, ArithmeticDataConfig
@@ -12,6 +12,7 @@ from gfn_ray.data.arithmetic import Problem, Splits, generate, parse
 from gfn_ray.data.arithmetic_files import load_splits, read_problems
 from gfn_ray.data.columns import Columns
 from gfn_ray.errors import UserError
+from testing.examples import examples
 
 SIGNS = {"+": operator.add, "-": operator.sub}
 SIZES = {
@@ -76,7 +77,7 @@ def test_a_larger_split_begins_with_the_smaller_one():
 
 
 @given(st.integers(0, 50), st.integers(0, 50), st.sampled_from([(3, 4), (3,), (2, 5)]))
-@settings(max_examples=10)
+@examples(10)
 def test_a_run_is_not_trained_on_what_another_run_is_tested_on(one, other, operands):
     """Whatever the seeds and numbers of operands of the two."""
     sizes = {**SIZES, "problems": 60, "held_out": 20, "held_out_operands": operands}

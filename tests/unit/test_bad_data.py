@@ -23,7 +23,7 @@ from gfn_ray.tasks.arithmetic import ArithmeticTask
 from gfn_ray.tasks.continuation import ContinuationTask
 from gfn_ray.tasks.infill import InfillTask
 from gfn_ray.tasks.subjectivity import SubjectivityTask
-from refusals import put, refusal, sparse, unprivileged
+from testing.refusals import put, refusal, sparse, unprivileged
 
 GIB, MIB = 2**30, 2**20
 SENTENCES = [f"{name} ran home." for name in ("Ann", "Bob", "Cid", "Dee", "Eve")]

@@ -29,9 +29,9 @@ from gfn_ray.serving.description import FILE
 from gfn_ray.tasks.random_number import RandomNumberTask
 from gfn_ray.tasks.task import TaskData
 from gfn_ray.tracking.spool import Spool
-from good_run import STEPS, TASK, copy_run, data_of, mark_again, settings
-from refusals import contents, refusal, unprivileged
-from refused_places import (
+from testing.good_run import STEPS, TASK, copy_run, data_of, mark_again, settings
+from testing.refusals import contents, refusal, unprivileged
+from testing.refused_places import (
     OUT_OF_SIGHT,
     Spoil,
     a_file,

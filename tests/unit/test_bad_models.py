@@ -26,10 +26,10 @@ from gfn_ray.models.sentence_encoder import SentenceEncoder
 from gfn_ray.runtime.run import run
 from gfn_ray.serving.description import FILE
 from gfn_ray.tasks.random_number import RandomNumberTask
-from good_run import mark_again, settings
-from pickles import write_pickle
-from refusals import check, contents, refusal, unprivileged
-from refused_places import (
+from testing.good_run import mark_again, settings
+from testing.pickles import write_pickle
+from testing.refusals import check, contents, refusal, unprivileged
+from testing.refused_places import (
     OUT_OF_SIGHT,
     Spoil,
     a_file,
@@ -43,7 +43,7 @@ from refused_places import (
     promise_too_much,
     replace,
 )
-from tiny import tiny_model
+from testing.tiny import tiny_model
 
 # --- Adapters ---
 

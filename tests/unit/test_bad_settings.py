@@ -22,8 +22,8 @@ from gfn_ray.config import (
     SubjectivityJob,
 )
 from gfn_ray.runtime.run_dir import RunDir
-from job_runner import JOBS
-from refusals import check, contents, put, refusal, sparse, unprivileged
+from testing.job_runner import JOBS
+from testing.refusals import check, contents, put, refusal, sparse, unprivileged
 
 FILE = ("--config", "run.toml")
 DIGITS = "9" * 5000

@@ -6,13 +6,13 @@ import sys
 import numpy as np
 import pytest
 import torch
-from bench_posterior import followed, listed, pace, reached
-from textbook import roll_out
 
+from bench_posterior import followed, listed, pace, reached
 from gfn_ray.config import LearnerConfig, RandomNumberJob
 from gfn_ray.rewards.table import TableReward, table_key
-from makers import random_query
-from policies import load, lora_trainer
+from testing.makers import random_query
+from testing.policies import load, lora_trainer
+from textbook import roll_out
 
 
 def train(step):

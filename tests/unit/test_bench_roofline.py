@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+
 from bench_roofline import floor, learned_once, scored_once
 from flops import Work
-
 from gfn_ray.packing.forward import reads_forests
 from gfn_ray.policy.log_q import TrajectoryGroup, log_q
-from makers import make_trajectory, random_query, random_trajectories
+from testing.makers import make_trajectory, random_query, random_trajectories
 
 
 def test_each_pass_takes_its_operations_or_its_bytes_whichever_is_longer():

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from bench_weights import SHAPES
-from weight_actors import Learner, Reader, Shape
 
+from bench_weights import SHAPES
 from gfn_ray.config import PolicyConfig
 from gfn_ray.models.embedded import embedded_model_dir
 from gfn_ray.models.loading import linear_layers
+from weight_actors import Learner, Reader, Shape
 
 SMALL = Shape(layers=2, hidden=8, narrow=4, inner=12, rank=1)
 

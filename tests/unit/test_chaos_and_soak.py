@@ -4,6 +4,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
+
 from chaos import Outcome, schedule, table
 from faults import faults
 from soak import trend

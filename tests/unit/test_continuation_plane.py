@@ -4,8 +4,8 @@ import json
 
 import pytest
 import tomli_w
-from continuation_plane import gather, main, marks, read_run, table
 
+from continuation_plane import gather, main, marks, read_run, table
 from gfn_ray.errors import UserError
 
 

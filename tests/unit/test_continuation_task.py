@@ -20,7 +20,7 @@ from gfn_ray.tasks.continuation import ContinuationTask
 from gfn_ray.tasks.references import reference_trajectories
 from gfn_ray.tasks.sentence_support import NOT_LAST, OUTSIDE, sentence_support
 from gfn_ray.tasks.vocabulary import Vocabulary
-from makers import make_trajectory
+from testing.makers import make_trajectory
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from gfn_ray.decoding.frontier import Frontier
 from gfn_ray.decoding.sampling import likeliest, nucleus, one_by_one
 from gfn_ray.seeds import Stream, seed_of
 from gfn_ray.support import BoundedSupport
-from makers import make_trajectory, random_ids, random_query
-from policies import naive_log_probs
+from testing.makers import make_trajectory, random_ids, random_query
+from testing.policies import naive_log_probs
 
 CONTENT, STOPS = (40, 41, 42), (2, 3)
 BEAM = Decoder("beam", "beam")

@@ -4,13 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from gfn_ray.evaluation.posterior import log_mean_exp, posterior_metrics, query_diagnostics
 from gfn_ray.evaluation.result import mean_metrics
 from gfn_ray.evaluation.text import distinct_fraction, is_copy
+from testing.examples import examples
 
 RATIOS = arrays(np.float64, st.integers(2, 12), elements=st.floats(-300, 300))
 PER_QUERY = st.lists(RATIOS, min_size=1, max_size=4)
@@ -135,7 +136,7 @@ def test_a_dropped_mode_shows_in_the_tempered_variance_alone():
     assert found.tempered_ratio_var > 0.1
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(
     arrays(
         np.float64,

@@ -4,13 +4,13 @@ import json
 import subprocess
 import sys
 
-import exactness
 import numpy as np
 import pytest
 import torch
+
+import exactness
 from enumerable import Toy, ToyRun
 from exactness import RUNS, job, shortest, table
-
 from gfn_ray.config import RewardConfig
 
 UPDATES, GROUP = 150, 64

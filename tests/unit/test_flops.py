@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from flops import Architecture, Work, backward, bytes_read, decoded, forward, shared
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from flops import Architecture, Work, backward, bytes_read, decoded, forward, shared
 from gfn_ray.config import PolicyConfig
 from gfn_ray.policy.adapter import add_adapter
 

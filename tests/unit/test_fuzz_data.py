@@ -12,7 +12,7 @@ from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 import tomli_w
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gfn_ray.cli import dump_toml, parse
@@ -37,9 +37,10 @@ from gfn_ray.data.subjectivity import load_sentences
 from gfn_ray.errors import UserError
 from gfn_ray.serving.command import Words, read_words
 from gfn_ray.settings import put, settings_of
+from testing.examples import examples
 
 JOBS = (InfillJob, ContinuationJob, RandomNumberJob, ArithmeticJob, SubjectivityJob)
-fuzz = settings(max_examples=200)
+fuzz = examples(200)
 
 STORIES = b"\r\n".join(
     [
@@ -251,7 +252,7 @@ def test_files_of_settings(file, raw):
     ends(InfillJob, ["--config", str(file)])
 
 
-@settings(fuzz, max_examples=100)
+@examples(100)
 @given(st.data(), st.sampled_from(JOBS))
 def test_files_of_settings_with_any_values(file, data, job):
     names = data.draw(st.lists(st.sampled_from(sorted(settings_of(job))), min_size=1, max_size=3))

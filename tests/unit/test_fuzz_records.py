@@ -14,20 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from courses import (
-    CONFIGS,
-    NEVER_ROLLS,
-    ROLLS_OFTEN,
-    buffer_after,
-    crashed_after,
-    newest,
-    restored,
-    same,
-)
 from gfn_ray.config import JobConfig
 from gfn_ray.durable import COMPLETE, checksums, damage
 from gfn_ray.errors import UserError
@@ -42,9 +32,20 @@ from gfn_ray.runtime.compare_runs import read_run
 from gfn_ray.runtime.run_dir import RunDir, publish_directory
 from gfn_ray.serving.description import FILE, read_description
 from gfn_ray.tracking.spool import Spool
+from testing.courses import (
+    CONFIGS,
+    NEVER_ROLLS,
+    ROLLS_OFTEN,
+    buffer_after,
+    crashed_after,
+    newest,
+    restored,
+    same,
+)
+from testing.examples import examples
 
 CALLS = 6  # in a log
-fuzz = settings(max_examples=100)
+fuzz = examples(100)
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +158,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("kind", ["log", "snapshot"])
-@settings(fuzz, max_examples=40)
+@examples(40)
 @given(drawn=st.data())
 def test_a_store_with_a_fault_holds_the_first_of_its_calls_or_is_refused(
     kind: str, drawn: st.DataObject, store: dict[str, Path], place: Path

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gfn_ray.support import GrammarSupport, lift, support_from_wire
 from gfn_ray.tasks.references import known_trajectory
-from grammars import SumGrammar
+from testing.grammars import SumGrammar
 
 # Single characters, and tokens of several; the last two join what two writers write.
 TEXTS = ["", ".", *"01256+=;?", "10", "1+", "+1", "5=", "0;", ";5", "x", "=1", "1;"]

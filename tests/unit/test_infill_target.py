@@ -16,7 +16,7 @@ from gfn_ray.rewards.verifier import Verifier
 from gfn_ray.tasks.infill import InfillTask
 from gfn_ray.tasks.infill_target import CopyPenalty, LengthPrior
 from gfn_ray.tasks.references import known_trajectory
-from makers import make_support, make_trajectory, random_query
+from testing.makers import make_support, make_trajectory, random_query
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,10 @@ from gfn_ray.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE
 from gfn_ray.models.lora_targets import with_layer_names
 from gfn_ray.policy.adapter import Adapter, add_adapter, load_adapter, put_adapter, read_adapter
 from gfn_ray.policy.initial import check_initial
-from policies import load, write_random_adapter
-from refusals import refusal
-from refused_places import change_json, cut
-from tiny import tiny_model
+from testing.policies import load, write_random_adapter
+from testing.refusals import refusal
+from testing.refused_places import change_json, cut
+from testing.tiny import tiny_model
 
 POLICY = PolicyConfig(lora_rank=8)
 

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from gfn_ray.config import PolicyConfig
 from gfn_ray.rewards.label_model import LabelModel, label_log_probs
 from gfn_ray.rewards.labelled import LabelledReward, shared_prefix
-from makers import make_support, random_ids, random_query, random_trajectories
+from testing.makers import make_support, random_ids, random_query, random_trajectories
 
 POLICY = PolicyConfig(lora_rank=8)
 ANSWERS = [np.array(ids, dtype=np.int32) for ids in ([20, 21, 30], [20, 21, 31, 32])]

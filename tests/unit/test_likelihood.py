@@ -9,7 +9,7 @@ import torch
 from gfn_ray.policy.likelihood import LikelihoodTrainer
 from gfn_ray.policy.log_q import TrajectoryGroup, log_q
 from gfn_ray.policy.trainer import PolicyTrainer
-from policies import groups_of, job, load, lora_trainer
+from testing.policies import groups_of, job, load, lora_trainer
 
 
 def likelihood(trainer: PolicyTrainer, support, *, lr=2e-3, budget=4096) -> LikelihoodTrainer:

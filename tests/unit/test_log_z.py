@@ -6,7 +6,7 @@ import torch
 
 from gfn_ray.policy.log_q import TrajectoryGroup
 from gfn_ray.policy.log_z import LogZHead
-from policies import groups_of, job, load, lora_trainer
+from testing.policies import groups_of, job, load, lora_trainer
 
 
 def shifted(group, log_r):

@@ -12,8 +12,8 @@ from gfn_ray.config import PolicyConfig
 from gfn_ray.errors import UserError
 from gfn_ray.models.loading import load_causal_lm, load_tokenizer
 from gfn_ray.models.merged import merged_model_dir
-from policies import load, write_random_adapter
-from tiny import tiny_model
+from testing.policies import load, write_random_adapter
+from testing.tiny import tiny_model
 
 IDS = torch.arange(10, 40)[None]
 

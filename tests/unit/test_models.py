@@ -19,7 +19,7 @@ from gfn_ray.models import embedded
 from gfn_ray.models.cache import cache_root
 from gfn_ray.models.loading import load_causal_lm, load_tokenizer, resolve_model
 from gfn_ray.policy.adapter import add_adapter
-from tiny import SPECIAL_TOKENS, tiny_model
+from testing.tiny import SPECIAL_TOKENS, tiny_model
 
 TEXT = 'Anna couldn\'t find the library.\n\n She asked: "Where?"\t It was  1998, émigré 🍮.'
 

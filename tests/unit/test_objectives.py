@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from flow_oracles import each_objective, random_batch, reference_loss, solved_batch
 from gfn_ray.config import ObjectiveConfig
 from gfn_ray.objectives import FlowBatch, choose
+from testing.examples import examples
+from testing.flow_oracles import each_objective, random_batch, reference_loss, solved_batch
 
 
 def loss_of(case, batch):
@@ -31,7 +32,7 @@ def solved_for(case):
 
 
 @each_objective
-@settings(max_examples=40)
+@examples(40)
 @given(seed=st.integers(0, 10_000))
 def test_loss_and_gradients_equal_the_definition(case, seed):
     batch = random_batch(seed)

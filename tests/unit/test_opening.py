@@ -10,7 +10,6 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
-from full_disk import no_room_beyond
 from gfn_ray.config import InfillJob
 from gfn_ray.errors import RunFailed, UserError
 from gfn_ray.models.loading import load_tokenizer
@@ -21,7 +20,8 @@ from gfn_ray.runtime.run import _record
 from gfn_ray.runtime.run_dir import RunDir
 from gfn_ray.runtime.session import Session
 from gfn_ray.tasks.random_number import RandomNumberTask
-from good_run import data_of, settings
+from testing.full_disk import no_room_beyond
+from testing.good_run import data_of, settings
 
 
 @pytest.fixture(autouse=True)

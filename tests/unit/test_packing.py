@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from gfn_ray.packing.forest import ROOT, TokenForest
 from gfn_ray.packing.forward import forest_log_probs
+from testing.examples import examples
 
 PATHS = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=5), min_size=1, max_size=8)
 
@@ -52,7 +53,7 @@ def test_a_node_sees_itself_and_its_ancestors_and_nothing_else(paths):
         assert forest.position_ids[node] == len(ancestors) - 1
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(st.integers(0, 10_000))
 def test_packed_log_probs_equal_one_forward_a_branch(model, seed):
     rng = np.random.default_rng(seed)
@@ -73,7 +74,7 @@ def test_packed_log_probs_equal_one_forward_a_branch(model, seed):
             assert packed[node] == pytest.approx(float(alone), abs=1e-4)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(
     st.lists(st.lists(st.integers(10, 12), max_size=4), max_size=4),
     st.lists(st.booleans(), min_size=16, max_size=16),

@@ -15,7 +15,7 @@ from gfn_ray.packing.forward import forest_log_probs, reads_forests
 from gfn_ray.packing.head import read_hidden
 from gfn_ray.policy.adapter import add_adapter, read_adapter
 from gfn_ray.runtime.actors import LearnerActor
-from makers import make_support
+from testing.makers import make_support
 
 VOCABULARY = 97
 GPT = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}

@@ -21,8 +21,8 @@ from gfn_ray.policy.adapter import add_adapter
 from gfn_ray.policy.log_q import log_q
 from gfn_ray.policy.trainer import PolicyTrainer
 from gfn_ray.rewards.likelihood import LikelihoodReward
-from makers import make_support, random_query, random_trajectories
-from policies import groups_of, job, load
+from testing.makers import make_support, random_query, random_trajectories
+from testing.policies import groups_of, job, load
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from gfn_ray.packing.forest import ROOT, TokenForest
 from gfn_ray.packing.forward import forest_log_probs
 from gfn_ray.packing.head import ROWS, Reads, read_hidden, read_logits
+from testing.examples import examples
 
 WIDTH, VOCABULARY = 6, 23
 
@@ -32,7 +33,7 @@ def reads_of(rows, seed, *, supported):
     )
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(
     rows=st.sampled_from([1, 7, ROWS - 1, ROWS, ROWS + 1, 2 * ROWS + 3]),
     seed=st.integers(0, 1000),

@@ -9,8 +9,8 @@ from gfn_ray.errors import UserError
 from gfn_ray.models.adapter_files import WEIGHTS_FILE
 from gfn_ray.policy.adapter import Adapter, add_adapter, put_adapter, read_adapter, write_adapter
 from gfn_ray.policy.log_q import TrajectoryGroup, chunks, log_q
-from makers import make_support, make_trajectory, random_query, random_trajectories
-from policies import EMPTY, groups_of, job, load, lora_trainer, naive_log_probs
+from testing.makers import make_support, make_trajectory, random_query, random_trajectories
+from testing.policies import EMPTY, groups_of, job, load, lora_trainer, naive_log_probs
 
 
 @pytest.fixture

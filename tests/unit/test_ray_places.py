@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from full_disk import no_room_beyond
 from gfn_ray.runtime.ray_places import (
     LONGEST,
     check_shared_memory,
     provide_home,
     temporary_directory,
 )
-from refusals import refusal
+from testing.full_disk import no_room_beyond
+from testing.refusals import refusal
 
 TOO_LONG = "/tmp/" + "l" * 85  # 90 characters
 TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")

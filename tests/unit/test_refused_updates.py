@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from flow_oracles import each_objective
 from gfn_ray.packed import pack
 from gfn_ray.policy.likelihood import LikelihoodTrainer
 from gfn_ray.policy.log_q import TrajectoryGroup
 from gfn_ray.policy.refused import Refused
-from makers import make_support
-from policies import groups_of, job, load, lora_trainer
+from testing.flow_oracles import each_objective
+from testing.makers import make_support
+from testing.policies import groups_of, job, load, lora_trainer
 
 
 def everything(trainer):

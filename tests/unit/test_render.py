@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 
 import pytest
+
 from measure import Figure, Growth, exponent, figure, growth
 from render import BEGIN, DOCS, END, GOALS, NOTHING, kept, read, rendered, tables
 

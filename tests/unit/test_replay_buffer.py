@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gfn_ray.config import ReplayConfig
 from gfn_ray.replay import AddReport, ReplayBuffer
 from gfn_ray.trajectory import Trajectory
+from testing.examples import examples
 
 GROUP = 3
 
@@ -225,7 +226,7 @@ def check_sample(replay: ReplayBuffer, model: Model, data: st.DataObject) -> Non
         one.loss = loss
 
 
-@settings(max_examples=120)
+@examples(120)
 @given(SETTINGS, st.data())
 def test_agrees_with_a_brute_force_model_on_any_course(chosen: dict, data: st.DataObject) -> None:
     config = ReplayConfig(**chosen)
@@ -482,8 +483,8 @@ print((private() - before) / 40_000, replay.stats()["bytes_per_trajectory"])
 
 def test_a_process_grows_by_what_is_told_of_memory() -> None:
     """In a process of its own: what other tests have freed here would be used first."""
-    tests = Path(__file__).parent
-    paths = [str(tests), str(tests.parent), str(tests.parents[1])]
+    here = Path(__file__)
+    paths = [str(here.parent), str(here.parents[2])]
     done = subprocess.run(
         [sys.executable, "-c", GROWTH],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gfn_ray.replay.rate_limiter import RateLimiter
+from testing.examples import examples
 
 RATIOS = st.one_of(st.sampled_from([0.1, 0.5, 1.0, 1.1, 1.5, 4.0]), st.floats(0.01, 20))
 SIZES = st.integers(1, 40)
 
 
-@settings(max_examples=120)
+@examples(120)
 @given(SIZES, RATIOS, SIZES, st.data())
 def test_no_deadlock_and_both_bounds_hold_on_any_course(
     min_replay: int, ratio: float, slack: int, data: st.DataObject
@@ -47,7 +48,7 @@ def test_no_deadlock_and_both_bounds_hold_on_any_course(
             assert limiter.may_sample(n) or limiter.may_insert(group)
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(SIZES, RATIOS, SIZES, st.data())
 def test_a_loop_of_whole_groups_and_batches_converges_to_the_ratio(
     min_replay: int, ratio: float, slack: int, data: st.DataObject
@@ -77,7 +78,7 @@ def test_the_first_update_runs_as_soon_as_min_replay_is_reached(
     assert all(limiter.may_sample(n) for n in range(1, slack + 1))
 
 
-@settings(max_examples=120)
+@examples(120)
 @given(SIZES, RATIOS, SIZES, st.data())
 def test_what_is_promised_for_the_last_batches_is_all_learned_from(
     min_replay: int, ratio: float, slack: int, data: st.DataObject

@@ -7,10 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from courses import (
+from gfn_ray.config import ReplayConfig
+from gfn_ray.packed import pack, unpack
+from gfn_ray.replay import ReplayBuffer
+from gfn_ray.replay.answers import KEPT
+from gfn_ray.replay.record_file import framed, preamble, read_records
+from testing.courses import (
     CONFIGS,
     NEVER_ROLLS,
     ROLLS_OFTEN,
@@ -22,11 +27,7 @@ from courses import (
     random_trajectory,
     restored,
 )
-from gfn_ray.config import ReplayConfig
-from gfn_ray.packed import pack, unpack
-from gfn_ray.replay import ReplayBuffer
-from gfn_ray.replay.answers import KEPT
-from gfn_ray.replay.record_file import framed, preamble, read_records
+from testing.examples import examples
 
 limits = st.sampled_from([ROLLS_OFTEN, NEVER_ROLLS])
 
@@ -56,7 +57,7 @@ class Unheard:
         return answer
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(st.sampled_from(CONFIGS), st.integers(0, 2**16), st.integers(1, 12), limits)
 def test_calls_made_twice_over_a_kill_answer_and_leave_what_calls_made_once_do(
     tmp_path_factory: pytest.TempPathFactory,

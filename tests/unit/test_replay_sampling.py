@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gfn_ray.config import ReplayConfig
 from gfn_ray.replay import ReplayBatch, ReplayBuffer
 from gfn_ray.trajectory import Trajectory
+from testing.examples import examples
 
 DRAWS = 2000
 
@@ -317,7 +318,7 @@ def course(seed: int, steps: list[int], settings: dict[str, Any]) -> list[Any]:
     return [*seen, replay.stats()]
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(
     st.integers(0, 2**32),
     st.lists(st.integers(0, 20), min_size=1, max_size=10),

@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from courses import (
+from gfn_ray.config import ReplayConfig
+from gfn_ray.errors import UserError
+from gfn_ray.replay import ReplayBuffer
+from gfn_ray.replay.record_file import preamble
+from testing.courses import (
     CONFIGS,
     GROUP,
     NEVER_ROLLS,
@@ -28,12 +32,9 @@ from courses import (
     opened,
     restored,
 )
-from gfn_ray.config import ReplayConfig
-from gfn_ray.errors import UserError
-from gfn_ray.replay import ReplayBuffer
-from gfn_ray.replay.record_file import preamble
+from testing.examples import examples
 
-TESTS = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 configs = st.sampled_from(CONFIGS)
 seeds = st.integers(0, 2**16)
@@ -42,7 +43,7 @@ seeds = st.integers(0, 2**16)
 # Any course, any crash
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(configs, seeds, st.integers(0, 40), st.sampled_from([ROLLS_OFTEN, 9000, NEVER_ROLLS]))
 def test_a_restored_buffer_equals_the_one_before(
     tmp_path_factory: pytest.TempPathFactory,
@@ -56,7 +57,7 @@ def test_a_restored_buffer_equals_the_one_before(
     assert_equal(restored(directory, config, seed), buffer_after(config, seed, steps))
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(configs, seeds, st.lists(st.integers(1, 8), min_size=2, max_size=4))
 def test_a_store_restored_again_and_again_goes_on_as_if_never_ended(
     tmp_path_factory: pytest.TempPathFactory, config: ReplayConfig, seed: int, spans: list[int]
@@ -70,7 +71,7 @@ def test_a_store_restored_again_and_again_goes_on_as_if_never_ended(
     assert_equal(restored(directory, config, seed), buffer_after(config, seed, sum(spans)))
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(configs, seeds, st.integers(0, 20), st.integers(0, 20))
 def test_a_cleared_store_is_restored_as_one_that_was_new_then_but_for_its_newest_version(
     tmp_path_factory: pytest.TempPathFactory,
@@ -94,7 +95,7 @@ def test_a_cleared_store_is_restored_as_one_that_was_new_then_but_for_its_newest
     assert_equal(restored(directory, config, seed), expected)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(configs, seeds, st.integers(1, 20), st.data())
 def test_a_log_torn_at_any_byte_gives_the_buffer_after_the_calls_before(
     tmp_path_factory: pytest.TempPathFactory,
@@ -111,7 +112,7 @@ def test_a_log_torn_at_any_byte_gives_the_buffer_after_the_calls_before(
     assert newest(directory, "log").stat().st_size == before
 
 
-@settings(max_examples=80)
+@examples(80)
 @given(configs, seeds, st.integers(1, 12), st.integers(1, 255), st.data())
 def test_a_changed_byte_is_cut_in_the_last_record_and_refused_anywhere_else(
     tmp_path_factory: pytest.TempPathFactory,
@@ -137,7 +138,7 @@ def test_a_changed_byte_is_cut_in_the_last_record_and_refused_anywhere_else(
     assert log.read_bytes() == content, "what is refused is left as it was found"
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(configs, seeds, st.integers(1, 255), st.data())
 def test_a_changed_byte_of_a_snapshot_is_refused(
     tmp_path_factory: pytest.TempPathFactory,
@@ -195,7 +196,7 @@ def test_a_crash_between_any_two_file_operations_loses_nothing(
 CHILD = """
 import sys
 from pathlib import Path
-from courses import CONFIGS, Course, opened
+from testing.courses import CONFIGS, Course, opened
 
 store, course = opened(Path(sys.argv[1]), CONFIGS[0], seed=7, limit=20_000), Course(7)
 while True:
@@ -207,12 +208,11 @@ while True:
 @pytest.mark.parametrize("moment", [1, 17, 60, 143])
 def test_a_killed_process_loses_no_acknowledged_call(moment: int, tmp_path: Path) -> None:
     directory = tmp_path / "replay"
-    path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
     with subprocess.Popen(
         [sys.executable, "-c", CHILD, str(directory)],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     ) as child:
         assert child.stdout is not None
         for _ in range(moment):

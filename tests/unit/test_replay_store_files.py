@@ -14,10 +14,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from courses import (
+from gfn_ray.config import ReplayConfig
+from gfn_ray.errors import UserError
+from gfn_ray.packed import pack, unpack
+from gfn_ray.replay import ReplayBuffer
+from gfn_ray.replay.record_file import framed, preamble, read_records
+from gfn_ray.replay.store import empty_store, start_from
+from gfn_ray.trajectory import Trajectory
+from testing.courses import (
     CONFIGS,
     GROUP,
     NEVER_ROLLS,
@@ -32,15 +39,7 @@ from courses import (
     random_trajectory,
     restored,
 )
-from gfn_ray.config import ReplayConfig
-from gfn_ray.errors import UserError
-from gfn_ray.packed import pack, unpack
-from gfn_ray.replay import ReplayBuffer
-from gfn_ray.replay.record_file import framed, preamble, read_records
-from gfn_ray.replay.store import empty_store, start_from
-from gfn_ray.trajectory import Trajectory
-
-TESTS = Path(__file__).parents[1]
+from testing.examples import examples
 
 
 @pytest.mark.parametrize("limit", [ROLLS_OFTEN, NEVER_ROLLS])
@@ -231,7 +230,7 @@ def test_the_log_is_rolled_over_so_that_the_disk_is_bounded(tmp_path: Path) -> N
 # Bytes of no sense
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.binary(max_size=200), st.booleans(), st.booleans())
 def test_the_log_reader_says_what_is_wrong_with_any_bytes(
     tmp_path_factory: pytest.TempPathFactory, noise: bytes, is_ours: bool, is_record: bool

@@ -5,14 +5,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from gfn_ray.errors import UserError
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.table import TableReward, table_key
-from makers import make_support, make_trajectory, random_ids, random_query, random_trajectories
+from testing.examples import examples
+from testing.makers import (
+    make_support,
+    make_trajectory,
+    random_ids,
+    random_query,
+    random_trajectories,
+)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +58,7 @@ def test_rewards_equal_one_forward_a_prefix(model, budget):
             assert result.log_reward[t] == pytest.approx(expected, abs=1e-3)
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=4))
 def test_rewards_of_any_size_are_those_of_each_alone_and_of_nothing_they_are_zero(model, sizes):
     """sizes: tokens of each z and of its answer; the context is one token."""

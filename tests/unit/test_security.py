@@ -24,11 +24,11 @@ from gfn_ray.runtime.bad_batches import BadBatch, BadBatches
 from gfn_ray.serving.command import _print
 from gfn_ray.tracking.names import key
 from gfn_ray.wording import one_line
-from makers import make_support, random_trajectories
-from pickles import write_pickle
-from policies import write_random_adapter
-from refused_places import change_json
-from unsafe_code import unsafe
+from testing.makers import make_support, random_trajectories
+from testing.pickles import write_pickle
+from testing.policies import write_random_adapter
+from testing.refused_places import change_json
+from testing.unsafe_code import unsafe
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "SECURITY.md").read_text()

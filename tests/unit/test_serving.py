@@ -20,7 +20,7 @@ from gfn_ray.serving.labels import TunedLabels, read_labels, write_labels
 from gfn_ray.serving.policy import Prediction, Sample
 from gfn_ray.tasks.catalog import BUILT_IN
 from gfn_ray.tasks.infill import InfillTask
-from policies import write_random_adapter
+from testing.policies import write_random_adapter
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYER = "base_model.model.model.layers.0.self_attn.q_proj"

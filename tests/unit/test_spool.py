@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from full_disk import no_room_beyond
 from gfn_ray.errors import UserError
 from gfn_ray.tracking.spool import Spool
+from testing.full_disk import no_room_beyond
 
 ENTRIES = [{"number": i, "text": "ä" * i} for i in range(4)]
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gfn_ray.support import BoundedSupport, GrammarSupport, lift
-from grammars import SUMS, SumGrammar
-from makers import make_support
+from testing.grammars import SUMS, SumGrammar
+from testing.makers import make_support
 
 VOCABULARY = 16
 BOUNDED = st.integers(0, 3).flatmap(

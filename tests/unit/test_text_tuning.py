@@ -17,8 +17,8 @@ from gfn_ray.policy.text_tuning import TextTuner, negative_log_likelihood, perpl
 from gfn_ray.runtime.tune_base import tune_base
 from gfn_ray.tasks.story_texts import story_texts
 from gfn_ray.wording import count
-from makers import random_ids
-from refused_places import change_json
+from testing.makers import random_ids
+from testing.refused_places import change_json
 
 
 @pytest.fixture

@@ -4,13 +4,13 @@ like."""
 import numpy as np
 import pytest
 import torch
-from textbook import log_reward, roll_out, subtb_loss
 
 from gfn_ray.objectives import FlowBatch, choose
 from gfn_ray.policy.log_q import TrajectoryGroup, log_q
 from gfn_ray.rewards.likelihood import LikelihoodReward
-from makers import make_trajectory, random_query, random_trajectories
-from policies import job, load, lora_trainer
+from testing.makers import make_trajectory, random_query, random_trajectories
+from testing.policies import job, load, lora_trainer
+from textbook import log_reward, roll_out, subtb_loss
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from gfn_ray.support import GrammarSupport
 from gfn_ray.tasks.references import check_references, known_trajectory
 from gfn_ray.tasks.task import TaskData
 from gfn_ray.trajectory import Query, Trajectory
-from grammars import Adder, sum_support, whole_language
-from makers import make_support, random_query
+from testing.grammars import Adder, sum_support, whole_language
+from testing.makers import make_support, random_query
 
 PROMPT = "Anna counted:"
 

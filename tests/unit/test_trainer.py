@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from flow_oracles import each_objective, reference_loss
 from gfn_ray.policy.log_q import TrajectoryGroup, log_q
 from gfn_ray.policy.trainer import PolicyTrainer
-from makers import make_support
-from policies import groups_of, job, load, lora_trainer, naive_batch
+from testing.flow_oracles import each_objective, reference_loss
+from testing.makers import make_support
+from testing.policies import groups_of, job, load, lora_trainer, naive_batch
 
 each_other_kind = pytest.mark.parametrize("kind", ["subtb", "db", "tb", "vargrad"])
 

@@ -7,7 +7,7 @@ from transformers import AutoTokenizer
 from gfn_ray.errors import UserError
 from gfn_ray.rewards.table import TableReward
 from gfn_ray.rewards.verifier import VerifierReward
-from makers import make_support, make_trajectory, random_query, random_trajectories
+from testing.makers import make_support, make_trajectory, random_query, random_trajectories
 
 FLOOR = -7.0
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -19,6 +19,7 @@ from gfn_ray.evaluation.weights import (
     weight_diagnostics,
     weight_metrics,
 )
+from testing.examples import examples
 
 DRAWS = 200_000
 FITS = 600  # of k in one simulation
@@ -200,7 +201,7 @@ def test_weights_of_any_span_have_a_shape_in_proportion(scale):
     assert pareto_k(scale * weights) == pytest.approx(0.5 * scale, rel=0.4)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(
     arrays(
         np.float64,

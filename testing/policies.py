@@ -19,7 +19,7 @@ from gfn_ray.policy.log_q import TrajectoryGroup
 from gfn_ray.policy.trainer import PolicyTrainer
 from gfn_ray.support import Support
 from gfn_ray.trajectory import IntArray, Trajectory
-from makers import make_trajectory, random_query, random_z
+from testing.makers import make_trajectory, random_query, random_z
 
 EMPTY = np.zeros(0, dtype=np.int32)
 
@@ -138,3 +138,11 @@ def naive_batch(
         log_z=torch.full((len(rows),), float(np.mean(ratios)), dtype=torch.float64),
         log_reference=path + log_stop,
     )
+
+
+def assert_merged(merged, base):
+    """A model in the first directory is the one in the other no longer."""
+    ids = torch.arange(10, 30)[None]
+    with torch.no_grad():
+        one, other = (load(path)(ids).logits for path in (merged, base))
+    assert not torch.allclose(one, other, atol=1e-2)

@@ -26,9 +26,9 @@ from gfn_ray.packed import unpack
 from gfn_ray.replay.store import ReplayStore
 from gfn_ray.runtime.checkpoints import TRAINING_FILE
 from gfn_ray.runtime.run_dir import newest_complete
-from job_runner import JOBS
-from processes import actor_processes, command
-from sockets import free_ports
+from testing.job_runner import JOBS
+from testing.processes import actor_processes, command
+from testing.sockets import free_ports
 
 ACTORS = {
     "sampler": "SamplerActor",

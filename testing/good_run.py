@@ -22,8 +22,8 @@ from gfn_ray.serving.description import write_description
 from gfn_ray.tasks.random_number import RandomNumberTask
 from gfn_ray.tasks.task import TaskData
 from gfn_ray.trajectory import Trajectory
-from makers import make_trajectory
-from policies import load
+from testing.makers import make_trajectory
+from testing.policies import load
 
 TASK = "random_number"
 STEPS = (2, 4)  # of its checkpoints
