@@ -143,16 +143,18 @@ def await_update(home, process, step):
     await_output(process, home, are_there, f"update {step} did not come in time")
 
 
-def test_what_dies_on_the_way_changes_nothing(undisturbed, tiny_dir, tmp_path):
-    """Sampler, reward actor, learner and replay are killed in turn in the middle of training, and
-    then the job itself with all that it started; another process goes on."""
-    process = start(flags(tiny_dir, tmp_path), tmp_path, "random_number")
+@pytest.fixture(scope="module")
+def killed(tiny_dir, tmp_path_factory):
+    """Sampler, reward actor, learner and replay were killed in turn in the middle of training, and
+    then the job itself with all that it started."""
+    home = tmp_path_factory.mktemp("killed")
+    process = start(flags(tiny_dir, home), home, "random_number")
     try:
         for number, actor in enumerate(ACTORS):
-            await_update(tmp_path, process, 3 + EVERY * number)
+            await_update(home, process, 3 + EVERY * number)
             (victim,) = actor_processes(process.pid, actor)
             victim.kill()
-        await_update(tmp_path, process, STEPS - 2 * EVERY)
+        await_update(home, process, STEPS - 2 * EVERY)
         process.send_signal(signal.SIGSTOP)  # it must not end while its processes are listed
         family = psutil.Process(process.pid).children(recursive=True)
     finally:
@@ -161,15 +163,12 @@ def test_what_dies_on_the_way_changes_nothing(undisturbed, tiny_dir, tmp_path):
     for orphan in family:
         if orphan.is_running():
             orphan.kill()
-    assert not (tmp_path / "run" / "summary.json").exists(), "it was killed on the way"
-    begun = mlflow_run(tmp_path).info.run_id
+    return home
 
-    code, out, err = run(["--resume", str(tmp_path / "run")], tmp_path, "random_number")
-    assert code == 0, err
-    assert "going on after update" in out
-    assert metrics(tmp_path) == metrics(undisturbed)
-    assert adapter(tmp_path) == adapter(undisturbed)
-    restarts = [json.loads(line) for line in (tmp_path / "run" / "restarts.jsonl").open()]
+
+def test_each_actor_that_is_killed_is_replaced(killed):
+    assert not (killed / "run" / "summary.json").exists(), "it was killed on the way"
+    restarts = [json.loads(line) for line in (killed / "run" / "restarts.jsonl").open()]
     assert [row["number"] for row in restarts] == [1, 2, 3, 4]
     assert [row["actor"] for row in restarts] == [
         "sampler 0",
@@ -178,6 +177,16 @@ def test_what_dies_on_the_way_changes_nothing(undisturbed, tiny_dir, tmp_path):
         "replay",
     ]
     assert all("died while it had to" in row["cause"] for row in restarts)
-    assert mlflow_run(tmp_path).data.metrics["runtime/restarts"] == 4
-    assert mlflow_run(tmp_path).info.run_id == begun
-    assert mlflow_run(tmp_path).info.status == "FINISHED"
+
+
+def test_what_dies_on_the_way_changes_nothing(undisturbed, killed):
+    """Another process goes on."""
+    begun = mlflow_run(killed).info.run_id
+    code, out, err = run(["--resume", str(killed / "run")], killed, "random_number")
+    assert code == 0, err
+    assert "going on after update" in out
+    assert metrics(killed) == metrics(undisturbed)
+    assert adapter(killed) == adapter(undisturbed)
+    assert mlflow_run(killed).data.metrics["runtime/restarts"] == 4
+    assert mlflow_run(killed).info.run_id == begun
+    assert mlflow_run(killed).info.status == "FINISHED"
