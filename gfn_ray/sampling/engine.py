@@ -18,7 +18,7 @@ from vllm import LLM, SamplingParams
 from gfn_ray.config import PolicyConfig, SamplerConfig
 from gfn_ray.errors import UserError, cut
 from gfn_ray.policy.adapter import Adapter
-from gfn_ray.sampling import cpu_lora
+from gfn_ray.sampling import cpu_blocks, cpu_lora
 from gfn_ray.sampling.adapter_swap import EXTENSION, AdapterSwap
 from gfn_ray.sampling.architectures import no_adapter, says_no_adapter
 from gfn_ray.sampling.draft import Draft
@@ -27,9 +27,6 @@ from gfn_ray.sampling.support_processor import CONFIG_KEY, SupportProcessor
 from gfn_ray.sampling.tools import ToolLoop
 from gfn_ray.support import Support
 from gfn_ray.trajectory import Query, Trajectory
-
-# vLLM's CPU attention takes multiples of 32; smaller blocks share more of a prompt.
-CPU_BLOCK_SIZE = 32
 
 _NO_ROOM = ("KV cache memory", "memory for the cache blocks")
 """vLLM's words for a cache that holds no whole request, or nothing at all."""
@@ -68,7 +65,7 @@ class SamplingEngine:
         by_device: dict[str, Any] = (
             {
                 "kv_cache_memory_bytes": sampler.kv_cache_mb << 20,
-                "block_size": CPU_BLOCK_SIZE,
+                "block_size": cpu_blocks.install(),
                 # A prompt cut in two has vLLM turn its request's generator back by an offset, which
                 # torch has on CUDA alone: on a CPU the engine dies of it.
                 "enable_chunked_prefill": False,

@@ -55,7 +55,7 @@ def engine(tiny_dir, support):
 @pytest.fixture(scope="module")
 def queries():
     rng = np.random.default_rng(0)
-    # vLLM caches whole blocks of 32 tokens: shorter prompts would never meet a stale cache.
+    # vLLM caches whole blocks of 16 tokens: shorter prompts would never meet a stale cache.
     return [random_query(rng, f"q{i}", prompt_length=60) for i in range(3)]
 
 
@@ -382,7 +382,7 @@ def test_trajectories_of_one_query_compute_their_prompt_once(
     monkeypatch.setattr(inner, "step", watched)
     engine._llm.reset_prefix_cache()
     engine.sample(requests(queries[:1], on_policy_plan(8, np.random.default_rng(3))))
-    blocks = 32  # tokens of a block, of which a prompt of 60 has one whole
+    blocks = 48  # tokens of whole blocks of 16, of which a prompt of 60 has three
     assert sorted(cached.values()) == [0, *[blocks] * 7]
 
 
