@@ -63,7 +63,7 @@ class Stepper(Bench):
         return replace(self._data.support, min_len=max(Z_LENGTHS))
 
     def step(self, query: Query, count: int, length: int) -> None:
-        from gfn_ray.sampling.engine import SampleRequest
+        from gfn_ray.sampling.backend import SampleRequest
 
         support = replace(self._data.support, max_len=length)
         self.engine.support = support

@@ -112,7 +112,7 @@ class Bench:
     def sampler(self, batch: int) -> Figure:
         """Tokens a second of vLLM with our support, against transformers' generate with PEFT, a
         key-value cache and the same longest z, without a support. Eight z a prompt."""
-        from gfn_ray.sampling.engine import SampleRequest
+        from gfn_ray.sampling.backend import SampleRequest
 
         model, queries = self.trainer.model, self.queries[: batch // PER_QUERY]
         pad = self._tokenizer.eos_token_id
@@ -228,7 +228,7 @@ class Bench:
 
     def sampled(self) -> list[list[Trajectory]]:
         """Of each query, in one call of the engine."""
-        from gfn_ray.sampling.engine import SampleRequest
+        from gfn_ray.sampling.backend import SampleRequest
 
         requests = [SampleRequest(q, self.plans(PER_QUERY)) for q in self.queries[:QUERIES]]
         found = iter(self.engine.sample(requests))

@@ -56,6 +56,33 @@ def tiny_model(directory: Path, seed: int = 0, **changes: int) -> Path:
     return directory
 
 
+def tiny_gpt2(directory: Path) -> Path:
+    """The same of an architecture that vLLM has no adapter for."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    tokenizer = _tokenizer()
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_embd=64,
+        n_layer=2,
+        n_head=2,
+        n_positions=512,
+        initializer_range=0.3,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        dtype=torch.float32,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = GPT2LMHeadModel(config)
+    directory.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
 def _tokenizer() -> PreTrainedTokenizerFast:
     """Byte-level BPE in the manner of GPT-2: any text goes there and back unchanged."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers

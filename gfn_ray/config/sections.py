@@ -46,6 +46,11 @@ class PolicyConfig(Section):
 
 
 class SamplerConfig(Section):
+    backend: Literal["vllm", "transformers"] = Field(
+        "vllm",
+        description="What samples: vLLM, or transformers' own forward pass, for models that "
+        "vLLM has no adapter for.",
+    )
     trajectories_per_query: int = Field(
         8, ge=2, description="Trajectories K sampled for a query in one group."
     )

@@ -22,7 +22,7 @@ class Frontier:
 
     An action is a content token or the end; the end, whichever stop token writes it, is the
     one action `stop`. log_probs [N, V]: of each row's actions, float32 in nats, -inf where
-    illegal. tokens: z of each row so far. Supports whose tools write tokens are not served.
+    illegal; NaN in rows whose next token is a tool's. tokens: z of each row so far.
     """
 
     def __init__(self, model: Any, support: Support, prompts: Sequence[IntArray]) -> None:

@@ -76,7 +76,7 @@ class ModelActor:
 
 
 class SamplerActor(ModelActor):
-    """vLLM with the newest adapter it was handed, and the task's tool where it has one."""
+    """What samples, with the newest adapter it was handed, and the task's tool where it has one."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class SamplerActor(ModelActor):
 
     def load(self) -> None:
         from gfn_ray.models.loading import load_tokenizer, resolve_model
-        from gfn_ray.sampling.engine import SamplingEngine
+        from gfn_ray.sampling.backend import start_backend
 
         self._start_threads()
         config = self._config
@@ -103,16 +103,7 @@ class SamplerActor(ModelActor):
         if self._tool is not None:
             tokenizer = load_tokenizer(path, config.model.trust_remote_code)
             loop = ToolLoop(self._tool, tokenizer, self._support)
-        self._engine = SamplingEngine(
-            path,
-            self._support,
-            config.sampler,
-            config.policy,
-            device=self._device,
-            seed=config.seed,
-            trust_remote_code=config.model.trust_remote_code,
-            tool=loop,
-        )
+        self._engine = start_backend(config, path, self._support, device=self._device, tool=loop)
 
     def sample(
         self,
@@ -129,7 +120,7 @@ class SamplerActor(ModelActor):
         on_policy: not 0 for that many samples of q instead.
         """
         from gfn_ray.policy.adapter import Adapter
-        from gfn_ray.sampling.engine import SampleRequest
+        from gfn_ray.sampling.backend import SampleRequest
         from gfn_ray.sampling.exploration import (
             evaluation_plan,
             exploration_plans,

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.runtime.members import Member
@@ -60,17 +62,13 @@ class ThreadBalance:
 
     def _used(self) -> tuple[dict[str, float], dict[str, str]]:
         """CPU seconds of each actor with a model, between two of its calls, and its machine."""
-        calls, found = self._fleet.calls(), dict[str, tuple[float, str]]()
-        for member in self._fleet.with_models:
-            calls.add(
-                member,
-                "tell its CPU seconds",
-                lambda actor: actor.cpu_seconds.remote(),
-                lambda told, name=member.name: found.update({name: told}),
-            )
-        calls.run_all()
-        names = [member.name for member in self._fleet.with_models]
-        return {name: found[name][0] for name in names}, {name: found[name][1] for name in names}
+        found = self._fleet.ask_each(
+            self._fleet.with_models,
+            "tell its CPU seconds",
+            lambda actor: actor.cpu_seconds.remote(),
+        )
+        used = {name: seconds for name, (seconds, _) in found.items()}
+        return used, {name: machine for name, (_, machine) in found.items()}
 
     def _now_running(self) -> list[int]:
         return [member.generation for member in self._fleet.with_models]
@@ -89,17 +87,12 @@ def left_to(fleet: Fleet, member: Member) -> Iterator[None]:
 
 def _tell(fleet: Fleet, members: Iterable[Member]) -> None:
     calls, threads = fleet.calls(), fleet.threads
-
-    def tell(member: Member) -> None:
-        number = threads.of(member.name)
-        calls.add(
-            member,
-            "change its threads",
-            lambda actor: actor.use_threads.remote(number),
-            lambda _: None,
-        )
-
     for member in members:
         if member.name in threads.automatic:
-            tell(member)
+            use = partial(_use_threads, threads.of(member.name))
+            calls.make(member, "change its threads", use)
     calls.run_all()
+
+
+def _use_threads(number: int, actor: Any) -> Any:
+    return actor.use_threads.remote(number)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from gfn_ray.evaluation.result import Baseline, QueryTexts, mean_metrics
 from gfn_ray.runtime.bad_batches import BadBatches
 from gfn_ray.runtime.fleet import Fleet
 from gfn_ray.runtime.members import Member
-from gfn_ray.seeds import Stream, seed_of
+from gfn_ray.seeds import Seed, Stream, seed_of
 from gfn_ray.tasks.task import Task, TaskData
 from gfn_ray.trajectory import Trajectory
 
@@ -60,44 +61,33 @@ def _decoded_and_scored(
     calls = fleet.calls()
     results: list[Wire] = []
     wire = decoder.to_wire()
+    size = config.sampler.queries_per_call
+    waiting = iter(range(0, len(data.held_out), size))
 
-    def score(member: Member, records: Any) -> None:
-        def finish(wires: list[Wire], info: Wire) -> None:
+    async def decode(member: Member) -> None:
+        """Batch after batch, of which an actor has one at a time: the call's limit is a batch's."""
+        for index in waiting:
+            ids = [query.query_id for query in data.held_out[index : index + size]]
+            seed = seed_of(Stream.DECODER, config.seed, index)
+            decoded, _ = await calls.make(
+                member,
+                f"decode held-out queries ({decoder.name})",
+                partial(_decode, wire, ids, config.eval.samples, seed),
+            )
+            scored, info = await calls.make(member, "score decoded texts", partial(_score, decoded))
+            wires = await calls.fetch(scored, "hand over decoded texts")
             bad.check_measured(wires, info["faults"])
             results.extend(wires)
 
-        calls.add(
-            member,
-            "score decoded texts",
-            lambda actor: actor.score.options(num_returns=2).remote(records),
-            lambda scored, info: calls.fetch(
-                scored, "hand over decoded texts", lambda wires: finish(wires, info)
-            ),
-        )
-
-    def start(member: Member) -> None:
-        """The next batch, of which an actor has one at a time: the call's limit is a batch's."""
-        index = next(waiting, None)
-        if index is None:
-            return
-        ids = [query.query_id for query in data.held_out[index : index + size]]
-
-        def decoded(records: Any, _: Wire) -> None:
-            score(member, records)
-            start(member)
-
-        calls.add(
-            member,
-            f"decode held-out queries ({decoder.name})",
-            lambda actor: actor.decode.options(num_returns=2).remote(
-                wire, ids, config.eval.samples, seed_of(Stream.DECODER, config.seed, index)
-            ),
-            decoded,
-        )
-
-    size = config.sampler.queries_per_call
-    waiting = iter(range(0, len(data.held_out), size))
     for member in fleet.rewards:
-        start(member)
+        calls.start(decode(member))
     calls.run_all()
     return results
+
+
+def _decode(decoder: Wire, ids: list[str], samples: int, seed: Seed, actor: Any) -> Any:
+    return actor.decode.options(num_returns=2).remote(decoder, ids, samples, seed)
+
+
+def _score(records: Any, actor: Any) -> Any:
+    return actor.score.options(num_returns=2).remote(records)

@@ -20,8 +20,10 @@ from gfn_ray.evaluation.result import Baseline, Evaluation
 from gfn_ray.policy.adapter import Adapter
 from gfn_ray.rewards.label_model import Array
 from gfn_ray.runtime.batches import shuffled_batches
+from gfn_ray.runtime.calls import PendingCalls
 from gfn_ray.runtime.controller import Controller, StepReport
 from gfn_ray.runtime.fleet import Fleet
+from gfn_ray.runtime.members import Issue
 from gfn_ray.seeds import Seed, Stream, seed_of
 from gfn_ray.serving.labels import TunedLabels
 from gfn_ray.tasks.labels import Classifier, LabelPlan
@@ -113,12 +115,8 @@ class LabelRounds:
         for start in range(0, len(ids), size):
             seed = seed_of(Stream.M_STEP_CALL, self._config.seed, done, start)
             batch = ids[start : start + size]
-            calls.add(
-                self._fleet.samplers[0],
-                "sample for the M-step",
-                partial(_sample, adapter, batch, seed, self._plan.em.samples),
-                lambda records, _: calls.fetch(records, "hand over samples", wires.extend),
-            )
+            sample = partial(_sample, adapter, batch, seed, self._plan.em.samples)
+            calls.start(self._hand_over(calls, sample, wires))
             calls.run_all()
         found = [Trajectory.from_wire(wire) for wire in wires]
         inside = [t for t in found if not self._task.is_outside(t.token_ids)]
@@ -136,6 +134,12 @@ class LabelRounds:
             for t in inside
         ]
         return examples, 1 - len(inside) / len(found)
+
+    async def _hand_over(self, calls: PendingCalls, sample: Issue, wires: list[Wire]) -> None:
+        """Adds what a sampling call gives."""
+        sampler = self._fleet.samplers[0]
+        records, _ = await calls.make(sampler, "sample for the M-step", sample)
+        wires.extend(await calls.fetch(records, "hand over samples"))
 
     def _fit(
         self, examples: Examples, answers: list[IntArray], steps: int, done: int

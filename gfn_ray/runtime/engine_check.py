@@ -18,6 +18,7 @@ from gfn_ray.config import JobConfig
 from gfn_ray.errors import RunFailed
 from gfn_ray.evaluation.mismatch import mismatch_kl, share_of_change
 from gfn_ray.runtime.calls import PendingCalls
+from gfn_ray.runtime.failures import DataLost
 from gfn_ray.runtime.fleet import Fleet
 
 # Versions that must have told, and most that are looked at: each costs about an update.
@@ -57,7 +58,7 @@ class EngineCheck:
         self._newest, self._before = -1, list[Any]()
         self._to_tell, self._to_look_at = VERSIONS_TOLD, MOST_VERSIONS
 
-    def arrived(
+    async def arrived(
         self, version: int, adapter: Any, scored: Any, fleet: Fleet, calls: PendingCalls
     ) -> None:
         """Looks at a version as the first of its samples arrive. adapter, scored: references."""
@@ -66,13 +67,15 @@ class EngineCheck:
         before, self._before, self._newest = self._before, [adapter], version
         if version == 0:  # untrained: nothing came before it
             return
-        calls.add(
-            fleet.learner,
-            "score the engine's samples",
-            lambda actor: actor.compare.remote(scored, adapter, *before),
-            lambda found: self.judge(version, found),
-            lost=lambda: None,
-        )
+        try:
+            found = await calls.make(
+                fleet.learner,
+                "score the engine's samples",
+                lambda actor: actor.compare.remote(scored, adapter, *before),
+            )
+        except DataLost:  # the next version tells as well
+            return
+        self.judge(version, found)
 
     def judge(self, version: int, found: Wire) -> None:
         """found: of LearnerActor.compare. Raises RunFailed where the engine has older weights."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -168,59 +169,35 @@ class Evaluator:
         self, adapter: Any, draws: list[Draw], seed: Seed
     ) -> dict[int, tuple[list[Wire], Wire]]:
         """Scored records and the learner's view of each draw, by its index."""
-        fleet = self._fleet
-        calls = fleet.calls()
+        fleet, calls = self._fleet, self._fleet.calls()
         results: dict[int, tuple[list[Wire], Wire]] = {}
         samplers, rewards = len(fleet.samplers), len(fleet.rewards)
         # Enough for each actor, the learner included, to have one.
         turns = Turns(len(draws), samplers, most=samplers + rewards + 1)
 
+        async def measure(sampler: int, index: int) -> None:
+            """One draw, all the way; whatever it frees is handed on."""
+            # Seeded by the draw alone, whichever sampler takes it.
+            sample = partial(_sample, adapter, draws[index], [*seed, index])
+            what = "sample held-out queries"
+            records, _ = await calls.make(fleet.samplers[sampler], what, sample)
+            turns.sampled(sampler)
+            start_what_may_start()
+            scored, info = await calls.make(
+                fleet.rewards[index % rewards], "score samples", partial(_score, records)
+            )
+            scores = await calls.make(
+                fleet.learner, "score samples", lambda actor: actor.score.remote(scored)
+            )
+            wires = await calls.fetch(scored, "hand over samples")
+            self._bad.check_measured(wires, info["faults"])
+            results[index] = wires, {**scores, "label_log_probs": info.get("label_log_probs")}
+            turns.measured(index)
+            start_what_may_start()
+
         def start_what_may_start() -> None:
             while (turn := turns.next()) is not None:
-                start(*turn)
-
-        def start(sampler: int, index: int) -> None:
-            draw = draws[index]
-            ids = [query.query_id for query in draw.queries]
-
-            def sampled(records: Any, _: Wire) -> None:
-                turns.sampled(sampler)
-                start_what_may_start()
-                score(index, records)
-
-            # Seeded by the draw alone, whichever sampler takes it.
-            calls.add(
-                fleet.samplers[sampler],
-                "sample held-out queries",
-                lambda actor: actor.sample.options(num_returns=2).remote(
-                    adapter, ids, [*seed, index], True, draw.on_policy
-                ),
-                sampled,
-            )
-
-        def score(index: int, records: Any) -> None:
-            calls.add(
-                fleet.rewards[index % rewards],
-                "score samples",
-                lambda actor: actor.score.options(num_returns=2).remote(records),
-                lambda scored, info: measure(index, scored, info),
-            )
-
-        def measure(index: int, scored: Any, info: Wire) -> None:
-            def finish(wires: list[Wire], scores: Wire) -> None:
-                self._bad.check_measured(wires, info["faults"])
-                results[index] = wires, {**scores, "label_log_probs": info.get("label_log_probs")}
-                turns.measured(index)
-                start_what_may_start()
-
-            calls.add(
-                fleet.learner,
-                "score samples",
-                lambda actor: actor.score.remote(scored),
-                lambda scores: calls.fetch(
-                    scored, "hand over samples", lambda wires: finish(wires, scores)
-                ),
-            )
+                calls.start(measure(*turn))
 
         start_what_may_start()
         calls.run_all()
@@ -281,3 +258,13 @@ class Evaluator:
             self._fleet.learner, f"score {what}", lambda actor: actor.score.remote(wires)
         )
         return scores
+
+
+def _sample(adapter: Any, draw: Draw, seed: Seed, actor: Any) -> Any:
+    ids = [query.query_id for query in draw.queries]
+    sample = actor.sample.options(num_returns=2)
+    return sample.remote(adapter, ids, seed, True, draw.on_policy)
+
+
+def _score(records: Any, actor: Any) -> Any:
+    return actor.score.options(num_returns=2).remote(records)

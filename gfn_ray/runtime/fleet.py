@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -74,7 +76,8 @@ class Fleet:
             section: SamplerConfig | RewardConfig | LearnerConfig,
             *given: Any,
         ) -> Member:
-            own = vllm_environment(device) if section is config.sampler else {}
+            vllm = section is config.sampler and config.sampler.backend == "vllm"
+            own = vllm_environment(device) if vllm else {}
             options = _resources(config, device, section.gpus) | placement.options(next(places))
             remote = _remote(kind, log)
 
@@ -133,24 +136,30 @@ class Fleet:
     def ask(
         self, member: Member, what: str, issue: Issue, *, changes_state: ChangesState = False
     ) -> Any:
-        """The value of one call, waited for; see PendingCalls.add."""
-        calls, values = self.calls(), list[Any]()
-        calls.add(
-            member,
-            what,
-            issue,
-            lambda *results: values.append(results[-1]),
-            changes_state=changes_state,
-        )
+        """The value of one call, waited for; see PendingCalls.make."""
+        calls = self.calls()
+        call = calls.make(member, what, issue, changes_state=changes_state)
         calls.run_all()
-        return values[0]
+        return call.result()
+
+    def ask_each(self, members: Sequence[Member], what: str, issue: Issue) -> dict[str, Any]:
+        """The same of several at the same time; values by the member's name."""
+        calls = self.calls()
+        made = {member.name: calls.make(member, what, issue) for member in members}
+        calls.run_all()
+        return {name: call.result() for name, call in made.items()}
 
     def read(self, ref: Any, what: str) -> Any:
         """The value of an object that an actor left in the store; None where it is lost."""
         calls, values = self.calls(), list[Any]()
-        calls.fetch(ref, what, values.append, lost=lambda: values.append(None))
+
+        async def read() -> None:
+            with suppress(DataLost):
+                values.append(await calls.fetch(ref, what))
+
+        calls.start(read())
         calls.run_all()
-        return values[0]
+        return values[0] if values else None
 
     def put(self, value: Any) -> Any:
         """The reference of a value in the store, as an actor would have left it."""

@@ -55,7 +55,8 @@ def run(config: JobConfig, task: Task) -> int:
         tokenizer = load_tokenizer(model, trusted)
         if note := chat_note(tokenizer):
             display.message(note)
-        check_architectures(architectures(model, trusted))
+        if config.sampler.backend == "vllm":
+            check_architectures(architectures(model, trusted))
         policy = with_layer_names(config.policy, model, trusted)
         config = config.model_copy(update={"policy": policy})
         size = vocab_size(model, trusted)

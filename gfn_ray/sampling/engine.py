@@ -9,7 +9,6 @@ rows in one batch are silently mixed up on CPU.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,25 +20,17 @@ from gfn_ray.policy.adapter import Adapter
 from gfn_ray.sampling import cpu_blocks, cpu_lora
 from gfn_ray.sampling.adapter_swap import EXTENSION, AdapterSwap
 from gfn_ray.sampling.architectures import no_adapter, says_no_adapter
+from gfn_ray.sampling.backend import SampleRequest
 from gfn_ray.sampling.draft import Draft
-from gfn_ray.sampling.exploration import ProposalPlan
 from gfn_ray.sampling.support_processor import CONFIG_KEY, SupportProcessor
 from gfn_ray.sampling.tools import ToolLoop
 from gfn_ray.support import Support
-from gfn_ray.trajectory import Query, Trajectory
+from gfn_ray.trajectory import Trajectory
 
 _NO_ROOM = ("KV cache memory", "memory for the cache blocks")
 """vLLM's words for a cache that holds no whole request, or nothing at all."""
 
 _LONGEST_REASON = 200  # characters; vLLM lists every architecture it knows
-
-
-@dataclass(frozen=True)
-class SampleRequest:
-    """One group: how to propose each trajectory of a query."""
-
-    query: Query
-    plans: list[ProposalPlan]
 
 
 class SamplingEngine:

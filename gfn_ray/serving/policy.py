@@ -230,7 +230,7 @@ class ServedPolicy:
                 raise UserError(f"{name} got {number}; it takes a whole number, at least {least}")
         if self._engine is None:
             self._engine = self._start()
-        from gfn_ray.sampling.engine import SampleRequest
+        from gfn_ray.sampling.backend import SampleRequest
         from gfn_ray.sampling.exploration import on_policy_plan
 
         plans = on_policy_plan(n, generator(seed_of(Stream.SERVED, seed)))
@@ -246,20 +246,13 @@ class ServedPolicy:
 
     def _start(self) -> Any:
         """The engine that sampled for the run, with the adapter live."""
-        device = _device(self._config.runtime.device)
-        _prepare_environment(device)
-        from gfn_ray.sampling.engine import SamplingEngine
+        from gfn_ray.sampling.backend import start_backend
 
-        engine = SamplingEngine(
-            self._model,
-            self._support,
-            self._config.sampler,
-            self._config.policy,
-            device=device,
-            seed=self._config.seed,
-            trust_remote_code=self._config.model.trust_remote_code,
-            tool=self._tool_loop(),
-        )
+        config, device = self._config, _device(self._config.runtime.device)
+        if config.sampler.backend == "vllm":
+            _prepare_environment(device)
+        tool = self._tool_loop()
+        engine = start_backend(config, self._model, self._support, device=device, tool=tool)
         engine.load(self._adapter)
         return engine
 

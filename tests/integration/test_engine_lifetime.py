@@ -21,7 +21,8 @@ pytestmark = pytest.mark.vllm
 
 def test_a_closed_engine_that_is_collected_late_takes_nothing_from_the_next(tiny_dir):
     os.environ.update(vllm_environment("cpu") | thread_environment(1))
-    from gfn_ray.sampling.engine import SampleRequest, SamplingEngine
+    from gfn_ray.sampling.backend import SampleRequest
+    from gfn_ray.sampling.engine import SamplingEngine
 
     base = AutoModelForCausalLM.from_pretrained(tiny_dir, dtype=torch.float32)
     support = make_support(vocab_size=base.config.vocab_size)

@@ -118,7 +118,7 @@ def learner(tiny_dir, support, queries) -> LearnerActor:
 
 
 def requests(queries, plans):
-    from gfn_ray.sampling.engine import SampleRequest
+    from gfn_ray.sampling.backend import SampleRequest
 
     return [SampleRequest(query, plans) for query in queries]
 

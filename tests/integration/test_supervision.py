@@ -14,6 +14,7 @@ from gfn_ray.errors import RunFailed, UserError
 from gfn_ray.replay.record_file import DamagedReplay
 from gfn_ray.runtime.calls import PendingCalls
 from gfn_ray.runtime.cluster import connected
+from gfn_ray.runtime.failures import DataLost
 from gfn_ray.runtime.fleet import load
 from gfn_ray.runtime.members import Member
 from gfn_ray.runtime.supervisor import Supervisor
@@ -129,18 +130,19 @@ class Crew:
     def calls(self):
         return PendingCalls(self.config, self.supervisor)
 
-    def ask(self, method, *arguments, changes_state=False, **options):
-        calls, values = self.calls(), []
-        calls.add(
+    def make(self, calls, method, *arguments, changes_state=False):
+        return calls.make(
             self.member,
             f"do its {method}",
             lambda actor: getattr(actor, method).remote(*arguments),
-            values.append,
             changes_state=changes_state,
-            **options,
         )
+
+    def ask(self, method, *arguments, changes_state=False):
+        calls = self.calls()
+        call = self.make(calls, method, *arguments, changes_state=changes_state)
         calls.run_all()
-        return values[0] if values else None
+        return call.result()
 
     def kill(self):
         os.kill(self.ask("process"), signal.SIGKILL)
@@ -191,14 +193,12 @@ def test_calls_of_one_actor_keep_their_order_over_its_death(cluster):
     crew, seen = Crew(), []
     crew.kill()
     calls = crew.calls()
+
+    async def add(amount):
+        seen.append(await crew.make(calls, "add", amount, changes_state=True))
+
     for amount in (1, 10, 100):
-        calls.add(
-            crew.member,
-            "add",
-            lambda actor, amount=amount: actor.add.remote(amount),
-            seen.append,
-            changes_state=True,
-        )
+        calls.start(add(amount))
     calls.run_all()
     assert seen == [1, 11, 111]
     assert len(crew.restarts) == 1, "three failed calls are one death"
@@ -242,7 +242,7 @@ def test_a_call_that_ray_will_not_even_take_ends_the_run_with_a_sentence(cluster
     calls = crew.calls()
     with pytest.raises(RunFailed, match="Ray could not let the counter count: The task"):
         for _ in range(100):
-            calls.add(crew.member, "count", lambda actor: actor.state.remote(), print)
+            calls.make(crew.member, "count", lambda actor: actor.state.remote())
     crew = Crew(options=few)
     for _ in range(100):
         crew.member.changed_by(lambda actor: actor.add.remote(1))
@@ -333,8 +333,16 @@ def test_data_that_is_lost_on_its_way_is_the_callers_to_make_again(cluster):
     assert crew.ask("first", values) == 7
     crew.kill()
     crew.ask("process")
-    assert crew.ask("first", values, lost=lambda: again.append("again")) is None
-    assert again == ["again"]
+    calls = crew.calls()
+
+    async def first():
+        with pytest.raises(DataLost):
+            await crew.make(calls, "first", values)
+        again.append(await crew.make(calls, "add", 0))
+
+    calls.start(first())
+    calls.run_all()
+    assert again == [0]
     with pytest.raises(RunFailed, match="is lost"):
         crew.ask("first", values)
     assert len(crew.restarts) == 1
@@ -354,17 +362,19 @@ def test_data_that_a_successor_would_need_and_that_is_lost_ends_the_run(cluster)
 def test_what_an_actor_left_in_the_store_outlives_it(cluster):
     crew, found = Crew(), []
     calls = crew.calls()
-    calls.add(
-        crew.member,
-        "make something bulky",
-        lambda actor: actor.bulky.options(num_returns=2).remote(),
-        lambda bulky, total: found.append((bulky, total)),
-    )
+
+    async def hand_over():
+        bulky, total = await calls.make(
+            crew.member,
+            "make something bulky",
+            lambda actor: actor.bulky.options(num_returns=2).remote(),
+        )
+        found.append(total)
+        os.kill(await crew.make(calls, "process"), signal.SIGKILL)
+        await crew.make(calls, "process")
+        found.append(len(await calls.fetch(bulky, "hand it over")))
+
+    calls.start(hand_over())
     calls.run_all()
-    crew.kill()
-    crew.ask("process")
-    ((bulky, total),) = found
-    assert total == 0
-    calls.fetch(bulky, "hand it over", lambda value: found.append(len(value)))
-    calls.run_all()
-    assert found[-1] == 1_000_000
+    assert found == [0, 1_000_000]
+    assert len(crew.restarts) == 1

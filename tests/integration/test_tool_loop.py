@@ -98,7 +98,7 @@ def engine(tiny_dir, support, loop, policy):
 
 
 def sample(engine, queries, plans):
-    from gfn_ray.sampling.engine import SampleRequest
+    from gfn_ray.sampling.backend import SampleRequest
 
     return engine.sample([SampleRequest(query, plans) for query in queries])
 
