@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from gfn_ray.config import ObjectiveConfig
@@ -12,16 +13,20 @@ from gfn_ray.objectives.variance import reference_tb, vargrad
 
 def choose(config: ObjectiveConfig) -> Objective:
     """The loss that `objective` names, in float64 where that is set."""
-    objectives: dict[str, Objective] = {
-        "subtb": partial(subtb, root_flow=config.root_flow, subtb_lambda=config.subtb_lambda),
-        "db": partial(detailed_balance, root_flow=config.root_flow),
-        "tb": partial(trajectory_balance, root_flow=config.root_flow),
-        "vargrad": vargrad,
-        "ref_tb": reference_tb,
+    root = config.root_flow
+    learned = root == "learned"
+    objectives = {
+        "subtb": Objective(
+            partial(subtb, root_flow=root, subtb_lambda=config.subtb_lambda), needs_log_z=learned
+        ),
+        "db": Objective(partial(detailed_balance, root_flow=root), needs_log_z=learned),
+        "tb": Objective(partial(trajectory_balance, root_flow=root), needs_log_z=learned),
+        "vargrad": Objective(vargrad),
+        "ref_tb": Objective(reference_tb, needs_reference=True),
     }
     objective = objectives[config.kind]
 
     def in_float64(batch: FlowBatch) -> ObjectiveLoss:
-        return objective(batch.double())
+        return objective.loss(batch.double())
 
-    return in_float64 if config.float64 else objective
+    return replace(objective, loss=in_float64) if config.float64 else objective

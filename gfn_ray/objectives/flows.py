@@ -93,7 +93,20 @@ class ObjectiveLoss:
     log_z: Tensor
 
 
-Objective = Callable[[FlowBatch], ObjectiveLoss]
+Loss = Callable[[FlowBatch], ObjectiveLoss]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss, and what it reads besides what every batch has.
+
+    needs_reference: log_reference, log p_ref of each prefix by the untrained policy. needs_log_z:
+    log_z, which a head on the prompt learns.
+    """
+
+    loss: Loss
+    needs_reference: bool = False
+    needs_log_z: bool = False
 
 
 @dataclass(frozen=True)

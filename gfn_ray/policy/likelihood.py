@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from gfn_ray.policy.log_q import TrajectoryGroup, chunks, log_q
-from gfn_ray.policy.refused import Refused, first_not_finite
+from gfn_ray.policy.optimizer_step import optimizer_step
+from gfn_ray.policy.refused import Refused
 from gfn_ray.policy.training_state import State, read_training_state, write_training_state
 from gfn_ray.support import Support
 
@@ -49,12 +50,12 @@ class LikelihoodTrainer:
             loss.backward()
             total += float(loss.detach())
             parts.append(whole.detach())
-        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm))
-        reason = first_not_finite({"the loss": total, "the gradient's norm": norm})
-        if reason is not None:
-            self._optimizer.zero_grad(set_to_none=True)
-            return Refused(reason, {"log_q": torch.cat(parts).double().cpu().numpy()})
-        self._optimizer.step()
+        try:
+            norm = optimizer_step(
+                self._optimizer, self._parameters, self._max_grad_norm, {"the loss": total}
+            )
+        except FloatingPointError as error:
+            return Refused(str(error), {"log_q": torch.cat(parts).double().cpu().numpy()})
         return {"loss": total, "grad_norm": norm, "tokens": float(tokens)}
 
     def state(self) -> State:

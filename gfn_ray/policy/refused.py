@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,11 +24,3 @@ class Refused:
 
     def to_wire(self) -> dict[str, Any]:
         return {REFUSED: self.reason, "known": self.known}
-
-
-def first_not_finite(values: Mapping[str, float]) -> str | None:
-    """Of numbers by name, the first that is NaN or infinite, as in "the loss is nan"."""
-    for name, value in values.items():
-        if not math.isfinite(value):
-            return f"{name} is {value}"
-    return None

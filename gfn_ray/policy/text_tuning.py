@@ -6,6 +6,7 @@ is no support and no terminator.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from gfn_ray.policy.refused import first_not_finite
+from gfn_ray.policy.optimizer_step import optimizer_step
 from gfn_ray.trajectory import IntArray
 
 UNSCORED = -100  # label of padding
@@ -42,10 +43,9 @@ class TextTuner:
         loss = total / tokens
         loss.backward()
         value = float(loss.detach())
-        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm))
-        if reason := first_not_finite({"the loss": value, "the gradient's norm": norm}):
-            raise FloatingPointError(reason)
-        self._optimizer.step()
+        norm = optimizer_step(
+            self._optimizer, self._parameters, self._max_grad_norm, {"the loss": value}
+        )
         return {"loss": value, "grad_norm": norm, "tokens": float(tokens)}
 
 
@@ -80,6 +80,6 @@ def perplexity(model: Any, texts: Sequence[IntArray], batch: int) -> float:
         part, count = negative_log_likelihood(model, texts[start : start + batch])
         total, tokens = total + float(part), tokens + count
     found = float(torch.tensor(total / tokens, dtype=torch.float64).exp())
-    if reason := first_not_finite({"the perplexity": found}):
-        raise FloatingPointError(reason)
+    if not math.isfinite(found):
+        raise FloatingPointError(f"the perplexity is {found}")
     return found

@@ -21,7 +21,8 @@ from gfn_ray.objectives import FlowBatch, choose
 from gfn_ray.policy.adapter import Adapter, put_adapter, read_adapter
 from gfn_ray.policy.log_q import LogQ, TrajectoryGroup, chunks, log_q
 from gfn_ray.policy.log_z import LogZHead
-from gfn_ray.policy.refused import Refused, first_not_finite
+from gfn_ray.policy.optimizer_step import optimizer_step
+from gfn_ray.policy.refused import Refused
 from gfn_ray.policy.training_state import State, read_training_state, write_training_state
 from gfn_ray.support import Support
 from gfn_ray.trajectory import Trajectory
@@ -60,13 +61,13 @@ class PolicyTrainer:
         device = next(model.parameters()).device
         self._masks = torch.as_tensor(support.masks, device=device)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
-        if config.objective.kind == "ref_tb" and not hasattr(model, "disable_adapter"):
-            raise ValueError(
-                "objective.kind ref_tb compares the policy with the model below its adapter, and "
-                "this model has no adapter"
-            )
         self._objective = choose(config.objective)
-        self._log_z = LogZHead(model) if config.objective.root_flow == "learned" else None
+        if self._objective.needs_reference and not hasattr(model, "disable_adapter"):
+            raise ValueError(
+                f"objective.kind {config.objective.kind} compares the policy with the model below "
+                "its adapter, and this model has no adapter"
+            )
+        self._log_z = LogZHead(model) if self._objective.needs_log_z else None
         self._optimizer = torch.optim.AdamW(
             self._parameters, lr=config.learner.lr, weight_decay=config.learner.weight_decay
         )
@@ -91,7 +92,7 @@ class PolicyTrainer:
         losses, log_qs, log_z, log_ratios = [], [], [], []
         for chunk in chunks(groups, self._config.learner.tokens_per_forward):
             batch, whole, log_ratio = self._batch(chunk, temperature)
-            result = self._objective(batch)
+            result = self._objective.loss(batch)
             # Chunks add up as if they were one batch: gradients of the sums, divided below.
             (result.loss * result.weight).backward()
             total_loss += float((result.loss * result.weight).detach())
@@ -104,30 +105,28 @@ class PolicyTrainer:
             for parameter in parameters["params"]:
                 if parameter.grad is not None:
                     parameter.grad /= max(total_weight, 1.0)
-        # The head of log Z is left out: its gradient would drown the policy's in the norm.
-        grad_norm = torch.nn.utils.clip_grad_norm_(
-            self._parameters, self._config.learner.max_grad_norm
-        )
-        reason = first_not_finite(
-            {
-                "the loss": total_loss,
-                "the gradient's norm": float(grad_norm),
-                "the norm of log Z's gradient": self._log_z_grad_norm(),
-            }
-        )
-        if reason is not None:
-            self._optimizer.zero_grad(set_to_none=True)
+        rate = float(self._schedule.get_last_lr()[0])
+        try:
+            # The head of log Z is left out: its gradient would drown the policy's in the norm.
+            grad_norm = optimizer_step(
+                self._optimizer,
+                self._parameters,
+                self._config.learner.max_grad_norm,
+                {
+                    "the loss": total_loss,
+                    "the norm of log Z's gradient": self._log_z_grad_norm(),
+                },
+            )
+        except FloatingPointError as error:
             if self._log_z is not None and starts_log_z:
                 self._log_z.forget_start()
-            return Refused(reason, {"log_q": _float64(log_qs), "loss": _float64(losses)})
-        rate = float(self._schedule.get_last_lr()[0])
-        self._optimizer.step()
+            return Refused(str(error), {"log_q": _float64(log_qs), "loss": _float64(losses)})
         self._schedule.step()
         self.step_count += 1
 
         metrics = {
             "loss": total_loss / max(total_weight, 1.0),
-            "grad_norm": float(grad_norm),
+            "grad_norm": grad_norm,
             "lr": rate,
             "reward_temperature": temperature,
             "log_z": float(torch.cat(log_z).mean()),
@@ -146,7 +145,7 @@ class PolicyTrainer:
         log_reward = q.prefix_matrix(rewards)
         batch = FlowBatch(q.log_pf, q.log_stop, log_reward, q.terminable, q.group)
         log_target = log_reward.gather(1, q.lengths[:, None])[:, 0]
-        if self._config.objective.kind == "ref_tb":
+        if self._objective.needs_reference:
             reference = self._reference(groups)
             batch = replace(batch, log_reference=reference.prefix_log_q)
             log_target = log_target + reference.log_q
@@ -182,7 +181,7 @@ class PolicyTrainer:
             q = log_q(self.model, chunk, self._support, self._masks)
             whole.append(q.log_q)
             content.append(q.log_pf.sum(dim=1))
-            if self._config.objective.kind == "ref_tb":
+            if self._objective.needs_reference:
                 reference.append(self._reference(chunk).log_q)
             else:
                 reference.append(torch.zeros_like(q.log_q))

@@ -21,7 +21,7 @@ from gfn_ray.config import PolicyConfig
 from gfn_ray.packing.forest import ROOT, TokenForest
 from gfn_ray.packing.forward import forest_log_probs
 from gfn_ray.policy.adapter import Adapter, add_adapter, put_adapter, read_adapter
-from gfn_ray.policy.refused import first_not_finite
+from gfn_ray.policy.optimizer_step import optimizer_step
 from gfn_ray.policy.training_state import State, read_training_state, write_training_state
 from gfn_ray.seeds import Stream
 from gfn_ray.trajectory import IntArray
@@ -104,10 +104,12 @@ class LabelModel:
             loss = functional.nll_loss(log_p, wanted, reduction="sum") / len(histories)
             loss.backward()
             total, done = total + float(loss.detach()), done + len(chunk)
-        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, MAX_GRAD_NORM))
-        if reason := first_not_finite({"the loss": total, "the gradient's norm": norm}):
-            raise FloatingPointError(f"{reason}; lower em.m_lr ({lr:g})")
-        self._optimizer.step()
+        try:
+            norm = optimizer_step(
+                self._optimizer, self._parameters, MAX_GRAD_NORM, {"the loss": total}
+            )
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{error}; lower em.m_lr ({lr:g})") from error
         return {"loss": total, "grad_norm": norm}
 
     @torch.no_grad()

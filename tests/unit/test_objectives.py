@@ -15,7 +15,7 @@ from testing.flow_oracles import each_objective, random_batch, reference_loss, s
 
 
 def loss_of(case, batch):
-    return choose(ObjectiveConfig(**case))(batch)
+    return choose(ObjectiveConfig(**case)).loss(batch)
 
 
 def rows_of(batch, rows):
@@ -112,8 +112,8 @@ def test_float64_is_a_setting():
     single = FlowBatch(
         **{k: v.float() if v.is_floating_point() else v for k, v in vars(batch).items()}
     )
-    assert choose(ObjectiveConfig())(single).loss.dtype == torch.float32
-    assert choose(ObjectiveConfig(float64=True))(single).loss.dtype == torch.float64
+    assert choose(ObjectiveConfig()).loss(single).loss.dtype == torch.float32
+    assert choose(ObjectiveConfig(float64=True)).loss(single).loss.dtype == torch.float64
 
 
 def test_detailed_balance_is_the_limit_of_subtb_at_lambda_zero():

@@ -67,7 +67,7 @@ def test_the_loss_and_its_gradient_by_the_book_are_ours(case, support):
     policy = case[0]
     total, pairs = subtb_loss(*by_the_book(case, support))
     theirs = torch.autograd.grad(total / pairs, parameters(policy))
-    result = choose(job().objective)(ours(case, support))
+    result = choose(job().objective).loss(ours(case, support))
     assert float(total.detach() / pairs) == pytest.approx(float(result.loss.detach()), rel=1e-4)
     assert float(result.weight) == pairs
     mine = torch.autograd.grad(result.loss, parameters(policy))
