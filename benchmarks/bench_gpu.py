@@ -18,10 +18,10 @@ import torch
 from gfn_ray.config import InfillJob
 from gfn_ray.config.infill import InfillConfig
 from gfn_ray.config.sections import LearnerConfig, PolicyConfig, RewardConfig
+from gfn_ray.learners.trainer import PolicyTrainer
 from gfn_ray.packing.forward import Ways, attends_in_blocks, read_by
 from gfn_ray.policy.adapter import add_adapter
 from gfn_ray.policy.log_q import TrajectoryGroup
-from gfn_ray.policy.trainer import PolicyTrainer
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.support import BoundedSupport
 from gfn_ray.tasks.references import known_trajectory

@@ -24,8 +24,8 @@ from bench_infill import PER_QUERY, Bench
 from bench_replay import CALL, QUERIES, trajectories
 from bench_replay import PER_QUERY as PER_REPLAY_QUERY
 from gfn_ray.config import ReplayConfig
+from gfn_ray.learners.trainer import PolicyTrainer
 from gfn_ray.policy.log_q import TrajectoryGroup
-from gfn_ray.policy.trainer import PolicyTrainer
 from gfn_ray.replay.buffer import ReplayBuffer
 from gfn_ray.support import BoundedSupport
 from gfn_ray.trajectory import Query

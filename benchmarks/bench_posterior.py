@@ -28,13 +28,13 @@ import torch
 
 from gfn_ray.config import RandomNumberJob
 from gfn_ray.evaluation.exact import ExactComparison
+from gfn_ray.learners.trainer import PolicyTrainer
 from gfn_ray.models.loading import load_causal_lm, load_tokenizer, resolve_model, vocab_size
 from gfn_ray.policy.adapter import add_adapter
 from gfn_ray.policy.log_q import TrajectoryGroup
-from gfn_ray.policy.trainer import PolicyTrainer
 from gfn_ray.rewards.table import TableReward
 from gfn_ray.support import Support
-from gfn_ray.tasks.random_number import RandomNumberTask
+from gfn_ray.tasks.random_number.task import RandomNumberTask
 from gfn_ray.tasks.references import known_trajectory
 from gfn_ray.tasks.task import TaskData
 from gfn_ray.trajectory import Query

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from gfn_ray.errors import UserError
-from gfn_ray.evaluation.plane import Mark, Role, draw_plane
+from gfn_ray.evaluation.plots.plane import Mark, Role, draw_plane
 
 METRICS = ("log_p_mean", "log_p_max", "diversity", "length_mean")
 # Settings that may differ: what is averaged or told apart, and what no number depends on.

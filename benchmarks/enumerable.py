@@ -21,9 +21,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from gfn_ray.config import JobConfig
 from gfn_ray.evaluation.exact import ExactComparison
+from gfn_ray.learners.trainer import PolicyTrainer
 from gfn_ray.policy.adapter import add_adapter
 from gfn_ray.policy.log_q import TrajectoryGroup
-from gfn_ray.policy.trainer import PolicyTrainer
 from gfn_ray.replay.buffer import ReplayBuffer
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.support import BoundedSupport, Support

@@ -12,7 +12,7 @@ import json
 from dataclasses import fields
 from typing import Any
 
-from gfn_ray.durable import atomic_file
+from gfn_ray.storage.durable import atomic_file
 from gfn_ray.wording import number
 from measure import RESULTS, ROOT, Figure, Growth, Record
 

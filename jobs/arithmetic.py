@@ -10,7 +10,7 @@ def arithmetic() -> int:
     config = parse(ArithmeticJob, prog="jobs/arithmetic.py")
     # Imported once the settings are known to be sound: these bring in torch and Ray.
     from gfn_ray.runtime.run import run
-    from gfn_ray.tasks.arithmetic import ArithmeticTask
+    from gfn_ray.tasks.arithmetic.task import ArithmeticTask
 
     return run(config, ArithmeticTask(config))
 

@@ -8,7 +8,7 @@ from gfn_ray.config import CompareJob
 
 def compare() -> int:
     config = parse(CompareJob, prog="jobs/compare.py")
-    from gfn_ray.runtime.compare_runs import compare_runs
+    from gfn_ray.runs.compare_runs import compare_runs
 
     return compare_runs(config)
 

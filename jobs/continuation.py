@@ -10,7 +10,7 @@ def continuation() -> int:
     config = parse(ContinuationJob, prog="jobs/continuation.py")
     # Imported once the settings are known to be sound: these bring in torch and Ray.
     from gfn_ray.runtime.run import run
-    from gfn_ray.tasks.continuation import ContinuationTask
+    from gfn_ray.tasks.continuation.task import ContinuationTask
 
     return run(config, ContinuationTask(config))
 

@@ -10,7 +10,7 @@ def infill() -> int:
     config = parse(InfillJob, prog="jobs/infill.py")
     # Imported once the settings are known to be sound: these bring in torch and Ray.
     from gfn_ray.runtime.run import run
-    from gfn_ray.tasks.infill import InfillTask
+    from gfn_ray.tasks.infill.task import InfillTask
 
     return run(config, InfillTask(config))
 

@@ -10,7 +10,7 @@ def random_number() -> int:
     config = parse(RandomNumberJob, prog="jobs/random_number.py")
     # Imported once the settings are known to be sound: these bring in torch and Ray.
     from gfn_ray.runtime.run import run
-    from gfn_ray.tasks.random_number import RandomNumberTask
+    from gfn_ray.tasks.random_number.task import RandomNumberTask
 
     return run(config, RandomNumberTask(config))
 

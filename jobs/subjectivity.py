@@ -10,7 +10,7 @@ def subjectivity() -> int:
     config = parse(SubjectivityJob, prog="jobs/subjectivity.py")
     # Imported once the settings are known to be sound: these bring in torch and Ray.
     from gfn_ray.runtime.run import run
-    from gfn_ray.tasks.subjectivity import SubjectivityTask
+    from gfn_ray.tasks.subjectivity.task import SubjectivityTask
 
     return run(config, SubjectivityTask(config))
 

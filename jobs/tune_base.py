@@ -9,7 +9,7 @@ from gfn_ray.config import TuneBaseJob
 def tune() -> int:
     config = parse(TuneBaseJob, prog="jobs/tune_base.py")
     # Imported once the settings are known to be sound: this brings in torch.
-    from gfn_ray.runtime.tune_base import tune_base
+    from gfn_ray.runs.tune_base import tune_base
 
     return tune_base(config)
 

@@ -74,7 +74,7 @@ MUTATIONS = (
     ),
     Mutation(
         "temperature twice: log R is divided by T_r squared",
-        "gfn_ray/policy/trainer.py",
+        "gfn_ray/learners/trainer.py",
         "_log_reward(t) / temperature",
         "_log_reward(t) / temperature**2",
         UPDATES,

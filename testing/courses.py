@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from gfn_ray.config import ReplayConfig
-from gfn_ray.packed import pack
 from gfn_ray.replay import ReplayBuffer
-from gfn_ray.replay.store import ReplayStore
+from gfn_ray.replay.journal.store import ReplayStore
+from gfn_ray.storage.packed import pack
 from gfn_ray.trajectory import Trajectory
 
 GROUP = 3

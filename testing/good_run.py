@@ -9,17 +9,17 @@ import numpy as np
 
 from gfn_ray.cli import dump_toml
 from gfn_ray.config import PolicyConfig, RandomNumberJob
-from gfn_ray.durable import COMPLETE, checksums
 from gfn_ray.evaluation.posterior import QueryDiagnostics
 from gfn_ray.evaluation.result import Baseline, Evaluation, QuerySamples
+from gfn_ray.learners.trainer import PolicyTrainer
 from gfn_ray.models.loading import load_tokenizer, vocab_size
 from gfn_ray.policy.adapter import Adapter, add_adapter, read_adapter, write_adapter
-from gfn_ray.policy.trainer import PolicyTrainer
-from gfn_ray.replay.store import ReplayStore
-from gfn_ray.runtime.checkpoints import Measured, write_measured, write_training
-from gfn_ray.runtime.run_dir import RunDir, publish_directory
+from gfn_ray.replay.journal.store import ReplayStore
+from gfn_ray.runs.checkpoints import Measured, write_measured, write_training
+from gfn_ray.runs.run_dir import RunDir, publish_directory
 from gfn_ray.serving.description import write_description
-from gfn_ray.tasks.random_number import RandomNumberTask
+from gfn_ray.storage.durable import COMPLETE, checksums
+from gfn_ray.tasks.random_number.task import RandomNumberTask
 from gfn_ray.tasks.task import TaskData
 from gfn_ray.trajectory import Trajectory
 from testing.makers import make_trajectory

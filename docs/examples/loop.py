@@ -5,8 +5,8 @@
 
 A policy q(z | prompt) learns to write integers in proportion to a reward, here the same for each.
 An update is five lines, and so they are in the distributed run: samplers, reward actors, replay
-and the learner are these objects, each in an actor of its own, and runtime/controller.py hands
-the records on between them.
+and the learner are these objects, each in an actor of its own, and gfn_ray/runtime/training/
+hands the records on between them.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class Job(RandomNumberJob):
 
 def train(config: Job) -> float:
     """The total variation between policy and target at the end."""
+    from gfn_ray.learners.trainer import PolicyTrainer
     from gfn_ray.models.loading import load_causal_lm, load_tokenizer, resolve_model, vocab_size
     from gfn_ray.policy.adapter import add_adapter
     from gfn_ray.policy.log_q import TrajectoryGroup
-    from gfn_ray.policy.trainer import PolicyTrainer
     from gfn_ray.sampling.backend import SampleRequest, start_backend
     from gfn_ray.sampling.exploration import exploration_plans
-    from gfn_ray.tasks.random_number import RandomNumberTask
+    from gfn_ray.tasks.random_number.task import RandomNumberTask
     from gfn_ray.tasks.references import known_trajectory
 
     # The task: one prompt, which tokens z may have, log R of every z, and all z there are.

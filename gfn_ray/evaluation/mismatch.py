@@ -1,7 +1,7 @@
 """The sampling engine's log q beside the learner's, on samples that the engine made by q.
 
 Owns the two numbers that say whether both have the same weights. What follows from them is
-runtime/engine_check.py's.
+runtime/training/engine_check.py's.
 """
 
 from __future__ import annotations

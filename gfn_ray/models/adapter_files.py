@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gfn_ray.durable import COMPLETE, damage
 from gfn_ray.errors import UserError
 from gfn_ray.places import is_file
+from gfn_ray.storage.durable import COMPLETE, damage
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from gfn_ray.durable import fsync
 from gfn_ray.errors import UserError
+from gfn_ray.storage.durable import fsync
 
 MARKER = "complete.json"
 LOCK_TIMEOUT_S = 600.0  # a conversion takes half a minute on two busy cores

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gfn_ray.packed import Array, Record, pack, unpack
+from gfn_ray.storage.packed import Array, Record, pack, unpack
 from gfn_ray.trajectory import Trajectory
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from gfn_ray.durable import fsync
-from gfn_ray.replay.record_file import DamagedReplay, preamble
+from gfn_ray.replay.journal.record_file import DamagedReplay, preamble
+from gfn_ray.storage.durable import fsync
 
 _NAME = re.compile(r"(snapshot|log)-(\d{6,})")
 

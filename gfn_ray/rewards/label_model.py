@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from gfn_ray.config import PolicyConfig
+from gfn_ray.learners.optimizer_step import optimizer_step
+from gfn_ray.learners.training_state import State, read_training_state, write_training_state
 from gfn_ray.packing.forest import ROOT, TokenForest
 from gfn_ray.packing.forward import forest_log_probs
 from gfn_ray.policy.adapter import Adapter, add_adapter, put_adapter, read_adapter
-from gfn_ray.policy.optimizer_step import optimizer_step
-from gfn_ray.policy.training_state import State, read_training_state, write_training_state
 from gfn_ray.seeds import Stream
 from gfn_ray.trajectory import IntArray
 

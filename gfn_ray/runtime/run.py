@@ -23,14 +23,14 @@ from gfn_ray.models.loading import (
 from gfn_ray.models.lora_targets import with_layer_names
 from gfn_ray.models.merged import merged_model_dir
 from gfn_ray.policy.initial import check_initial
-from gfn_ray.runtime.books import check_login, open_books, reopen_books
-from gfn_ray.runtime.checkpoints import Resumption, find_resumption, put_back
-from gfn_ray.runtime.cluster import check_resources, choose_device, connected
-from gfn_ray.runtime.display import Display, make_display
-from gfn_ray.runtime.endings import with_way_on
-from gfn_ray.runtime.run_dir import RunDir
-from gfn_ray.runtime.session import Session
-from gfn_ray.runtime.warm_start import warm_start_references
+from gfn_ray.runs.books import check_login, open_books, reopen_books
+from gfn_ray.runs.checkpoints import Resumption, find_resumption, put_back
+from gfn_ray.runs.display import Display, make_display
+from gfn_ray.runs.endings import with_way_on
+from gfn_ray.runs.run_dir import RunDir
+from gfn_ray.runtime.resources.cluster import check_resources, choose_device, connected
+from gfn_ray.runtime.training.session import Session
+from gfn_ray.runtime.training.warm_start import warm_start_references
 from gfn_ray.sampling.architectures import check_architectures
 from gfn_ray.tasks.references import check_references
 from gfn_ray.tasks.story_texts import TunesBase
@@ -230,7 +230,7 @@ def _on_tuned_base(
     if config.base_tuning is None or not isinstance(task, TunesBase):
         return config
     # It brings in torch, which a run without it leaves to the actors.
-    from gfn_ray.runtime.base_tuning import tuned_base
+    from gfn_ray.runs.base_tuning import tuned_base
 
     texts = task.base_texts(tokenizer, positions)
     for note in texts.notes:

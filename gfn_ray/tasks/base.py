@@ -15,7 +15,7 @@ import numpy as np
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.result import Baseline, Evaluation, QueryTexts
-from gfn_ray.evaluation.text import distinct_fraction
+from gfn_ray.evaluation.text_metrics.text import distinct_fraction
 from gfn_ray.sampling.tools import Tool
 from gfn_ray.support import Support
 from gfn_ray.tasks.task import DIAGNOSTICS, Conclusion, MetricInfo, TaskData

@@ -11,31 +11,31 @@ from typing import Any
 
 
 def _arithmetic() -> type[Any]:
-    from gfn_ray.tasks.arithmetic import ArithmeticTask
+    from gfn_ray.tasks.arithmetic.task import ArithmeticTask
 
     return ArithmeticTask
 
 
 def _continuation() -> type[Any]:
-    from gfn_ray.tasks.continuation import ContinuationTask
+    from gfn_ray.tasks.continuation.task import ContinuationTask
 
     return ContinuationTask
 
 
 def _infill() -> type[Any]:
-    from gfn_ray.tasks.infill import InfillTask
+    from gfn_ray.tasks.infill.task import InfillTask
 
     return InfillTask
 
 
 def _random_number() -> type[Any]:
-    from gfn_ray.tasks.random_number import RandomNumberTask
+    from gfn_ray.tasks.random_number.task import RandomNumberTask
 
     return RandomNumberTask
 
 
 def _subjectivity() -> type[Any]:
-    from gfn_ray.tasks.subjectivity import SubjectivityTask
+    from gfn_ray.tasks.subjectivity.task import SubjectivityTask
 
     return SubjectivityTask
 

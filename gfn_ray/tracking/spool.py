@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gfn_ray.errors import UserError
-from gfn_ray.json_lines import line
+from gfn_ray.storage.json_lines import line
 
 _DELIVERED = "delivered"
 

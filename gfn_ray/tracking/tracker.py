@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gfn_ray.errors import UserError
-from gfn_ray.json_lines import plain
+from gfn_ray.storage.json_lines import plain
 from gfn_ray.tracking.address import reason, redact_uri
 from gfn_ray.tracking.courier import Courier, now_ms
 from gfn_ray.tracking.names import key

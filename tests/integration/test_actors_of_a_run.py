@@ -12,16 +12,16 @@ from transformers import AutoTokenizer
 from gfn_ray.cli import dump_toml, parse
 from gfn_ray.config import RandomNumberJob
 from gfn_ray.errors import RunFailed
-from gfn_ray.runtime.bad_batches import BadBatches
-from gfn_ray.runtime.balance import MEASURED_UPDATES, ThreadBalance, left_to
-from gfn_ray.runtime.checkpointer import Checkpointer
-from gfn_ray.runtime.controller import Controller
-from gfn_ray.runtime.display import make_display
-from gfn_ray.runtime.engine_check import EngineCheck
-from gfn_ray.runtime.fleet import Fleet
-from gfn_ray.runtime.run_dir import RunDir, newest_complete
-from gfn_ray.runtime.supervisor import Supervisor
-from gfn_ray.tasks.random_number import RandomNumberTask
+from gfn_ray.runs.bad_batches import BadBatches
+from gfn_ray.runs.display import make_display
+from gfn_ray.runs.run_dir import RunDir, newest_complete
+from gfn_ray.runtime.actors.fleet import Fleet
+from gfn_ray.runtime.actors.supervisor import Supervisor
+from gfn_ray.runtime.resources.balance import MEASURED_UPDATES, ThreadBalance, left_to
+from gfn_ray.runtime.training.checkpointer import Checkpointer
+from gfn_ray.runtime.training.controller import Controller
+from gfn_ray.runtime.training.engine_check import EngineCheck
+from gfn_ray.tasks.random_number.task import RandomNumberTask
 from testing.job_runner import tiny_number_flags
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]

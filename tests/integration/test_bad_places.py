@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import ray
 
-from gfn_ray.runtime.ray_address import check_answers
-from gfn_ray.runtime.run_dir import RunDir
+from gfn_ray.runs.run_dir import RunDir
+from gfn_ray.runtime.resources.ray_address import check_answers
 from testing.good_run import write_run
 from testing.job_runner import JOBS, tiny_number_flags
 from testing.refusals import check, contents

@@ -13,8 +13,8 @@ import ray
 from transformers import AutoConfig
 
 from gfn_ray.config import InfillJob, ModelConfig, PolicyConfig, SamplerConfig
-from gfn_ray.runtime.actors import SamplerActor
-from gfn_ray.runtime.cluster import connected
+from gfn_ray.runtime.actors.sampler_actor import SamplerActor
+from gfn_ray.runtime.resources.cluster import connected
 from gfn_ray.sampling.environment import thread_environment, vllm_environment
 from testing.makers import make_support
 from testing.sockets import listening

@@ -3,9 +3,9 @@
 import pytest
 import ray
 
-from gfn_ray.runtime.cluster import connected
-from gfn_ray.runtime.members import Member
-from gfn_ray.runtime.peak_memory import PeakMemory
+from gfn_ray.runtime.actors.members import Member
+from gfn_ray.runtime.actors.peak_memory import PeakMemory
+from gfn_ray.runtime.resources.cluster import connected
 
 pytestmark = pytest.mark.ray
 

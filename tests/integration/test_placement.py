@@ -7,7 +7,7 @@ from ray.util import placement_group_table
 
 from gfn_ray.config import InfillJob, RuntimeConfig
 from gfn_ray.errors import RunFailed
-from gfn_ray.runtime.placement import Placement, bundles
+from gfn_ray.runtime.resources.placement import Placement, bundles
 
 pytestmark = pytest.mark.ray
 

@@ -10,9 +10,9 @@ from ray.exceptions import RayActorError
 from gfn_ray.config import InfillJob
 from gfn_ray.replay import ReplayBuffer
 from gfn_ray.replay.columns import from_bytes
-from gfn_ray.runtime.actors import ReplayActor
-from gfn_ray.runtime.cluster import connected
-from gfn_ray.runtime.replay_calls import ReplayCalls
+from gfn_ray.runtime.actors.replay_actor import ReplayActor
+from gfn_ray.runtime.actors.replay_calls import ReplayCalls
+from gfn_ray.runtime.resources.cluster import connected
 from testing.courses import random_trajectory
 from testing.processes import actor_processes
 

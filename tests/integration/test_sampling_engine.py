@@ -11,11 +11,11 @@ from transformers import AutoModelForCausalLM
 
 from gfn_ray.config import InfillJob, LearnerConfig, PolicyConfig, SamplerConfig
 from gfn_ray.errors import RunFailed, UserError
+from gfn_ray.learners.trainer import PolicyTrainer
 from gfn_ray.policy.adapter import Adapter, add_adapter
 from gfn_ray.policy.log_q import TrajectoryGroup
-from gfn_ray.policy.trainer import PolicyTrainer
-from gfn_ray.runtime.actors import LearnerActor
-from gfn_ray.runtime.engine_check import EngineCheck
+from gfn_ray.runtime.actors.learner_actor import LearnerActor
+from gfn_ray.runtime.training.engine_check import EngineCheck
 from gfn_ray.sampling.architectures import WELL_KNOWN, says_no_adapter, takes_adapters
 from gfn_ray.sampling.draft import Draft
 from gfn_ray.sampling.environment import thread_environment, vllm_environment

@@ -11,13 +11,13 @@ import ray
 
 from gfn_ray.config import RuntimeConfig
 from gfn_ray.errors import RunFailed, UserError
-from gfn_ray.replay.record_file import DamagedReplay
-from gfn_ray.runtime.calls import PendingCalls
-from gfn_ray.runtime.cluster import connected
-from gfn_ray.runtime.failures import DataLost
-from gfn_ray.runtime.fleet import load
-from gfn_ray.runtime.members import Member
-from gfn_ray.runtime.supervisor import Supervisor
+from gfn_ray.replay.journal.record_file import DamagedReplay
+from gfn_ray.runtime.actors.calls import PendingCalls
+from gfn_ray.runtime.actors.failures import DataLost
+from gfn_ray.runtime.actors.fleet import load
+from gfn_ray.runtime.actors.members import Member
+from gfn_ray.runtime.actors.supervisor import Supervisor
+from gfn_ray.runtime.resources.cluster import connected
 from testing.victim import await_true
 
 pytestmark = pytest.mark.ray

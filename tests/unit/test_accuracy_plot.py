@@ -1,6 +1,6 @@
 """The picture of accuracy by length: drawn whole, the same each time."""
 
-from gfn_ray.evaluation.accuracy_plot import LengthAccuracy, draw_accuracy
+from gfn_ray.evaluation.plots.accuracy_plot import LengthAccuracy, draw_accuracy
 
 BEFORE = [LengthAccuracy(n, 20, 0.1, 0.02, 0.3) for n in (3, 4, 5)]
 AFTER = [LengthAccuracy(n, 20, 1 - 0.1 * n, 0.4, 0.9) for n in (3, 4, 5)]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gfn_ray.tasks.arithmetic_answers import answer_of, majority_share
+from gfn_ray.tasks.arithmetic.answers import answer_of, majority_share
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from gfn_ray.evaluation.result import Evaluation, QueryTexts
 from gfn_ray.models.spelling import continuation_ids, text_ids
 from gfn_ray.sampling.calculator import Calculator
 from gfn_ray.sampling.tools import ToolLoop
-from gfn_ray.tasks.arithmetic import ArithmeticTask
-from gfn_ray.tasks.arithmetic_answers import AnswerCheck
-from gfn_ray.tasks.arithmetic_grammar import ArithmeticGrammar
+from gfn_ray.tasks.arithmetic.answers import AnswerCheck
+from gfn_ray.tasks.arithmetic.grammar import ArithmeticGrammar
+from gfn_ray.tasks.arithmetic.task import ArithmeticTask
 from gfn_ray.tasks.references import check_references, known_trajectory
 from gfn_ray.tasks.vocabulary import Vocabulary
 

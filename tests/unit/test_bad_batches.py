@@ -7,7 +7,7 @@ import pytest
 
 from gfn_ray.config import InfillJob, LearnerConfig, RuntimeConfig
 from gfn_ray.errors import RunFailed
-from gfn_ray.runtime.bad_batches import FILES_KEPT, BadBatch, BadBatches
+from gfn_ray.runs.bad_batches import FILES_KEPT, BadBatch, BadBatches
 from testing.makers import make_support, random_trajectories
 
 LIMIT = 3

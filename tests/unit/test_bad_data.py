@@ -19,10 +19,10 @@ from gfn_ray.cli import parse
 from gfn_ray.config import ArithmeticJob, ContinuationJob, InfillJob, SubjectivityJob
 from gfn_ray.data.arithmetic import parse as problem_of
 from gfn_ray.data.stories import CLOZE_COLUMNS, ROC_COLUMNS
-from gfn_ray.tasks.arithmetic import ArithmeticTask
-from gfn_ray.tasks.continuation import ContinuationTask
-from gfn_ray.tasks.infill import InfillTask
-from gfn_ray.tasks.subjectivity import SubjectivityTask
+from gfn_ray.tasks.arithmetic.task import ArithmeticTask
+from gfn_ray.tasks.continuation.task import ContinuationTask
+from gfn_ray.tasks.infill.task import InfillTask
+from gfn_ray.tasks.subjectivity.task import SubjectivityTask
 from testing.refusals import put, refusal, sparse, unprivileged
 
 GIB, MIB = 2**30, 2**20

@@ -14,19 +14,19 @@ from filelock import FileLock
 import gfn_ray
 from gfn_ray.cli import parse
 from gfn_ray.config import CompareJob, RandomNumberJob
-from gfn_ray.durable import COMPLETE, damage
 from gfn_ray.models.adapter_files import WEIGHTS_FILE
 from gfn_ray.models.merged import merged_model_dir
-from gfn_ray.packed import pack, unpack
-from gfn_ray.replay.record_file import preamble
-from gfn_ray.replay.store import ReplayStore
-from gfn_ray.runtime.checkpoints import find_resumption, put_back
-from gfn_ray.runtime.compare_runs import compare_runs
-from gfn_ray.runtime.display import make_display
+from gfn_ray.replay.journal.record_file import preamble
+from gfn_ray.replay.journal.store import ReplayStore
+from gfn_ray.runs.checkpoints import find_resumption, put_back
+from gfn_ray.runs.compare_runs import compare_runs
+from gfn_ray.runs.display import make_display
+from gfn_ray.runs.run_dir import RunDir, newest_complete, prune, publish_directory
 from gfn_ray.runtime.run import take_up
-from gfn_ray.runtime.run_dir import RunDir, newest_complete, prune, publish_directory
 from gfn_ray.serving.description import FILE
-from gfn_ray.tasks.random_number import RandomNumberTask
+from gfn_ray.storage.durable import COMPLETE, damage
+from gfn_ray.storage.packed import pack, unpack
+from gfn_ray.tasks.random_number.task import RandomNumberTask
 from gfn_ray.tasks.task import TaskData
 from gfn_ray.tracking.spool import Spool
 from testing.good_run import STEPS, TASK, copy_run, data_of, mark_again, settings

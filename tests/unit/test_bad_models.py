@@ -18,14 +18,14 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 import gfn_ray
 from gfn_ray.cli import main
 from gfn_ray.config import ModelConfig
-from gfn_ray.durable import COMPLETE
 from gfn_ray.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE, check_adapter
 from gfn_ray.models.loading import load_causal_lm, load_tokenizer, resolve_model
 from gfn_ray.models.merged import merged_model_dir
 from gfn_ray.models.sentence_encoder import SentenceEncoder
 from gfn_ray.runtime.run import run
 from gfn_ray.serving.description import FILE
-from gfn_ray.tasks.random_number import RandomNumberTask
+from gfn_ray.storage.durable import COMPLETE
+from gfn_ray.tasks.random_number.task import RandomNumberTask
 from testing.good_run import mark_again, settings
 from testing.pickles import write_pickle
 from testing.refusals import check, contents, refusal, unprivileged

@@ -21,7 +21,7 @@ from gfn_ray.config import (
     RandomNumberJob,
     SubjectivityJob,
 )
-from gfn_ray.runtime.run_dir import RunDir
+from gfn_ray.runs.run_dir import RunDir
 from testing.job_runner import JOBS
 from testing.refusals import check, contents, put, refusal, sparse, unprivileged
 

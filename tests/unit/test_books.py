@@ -6,8 +6,8 @@ import pytest
 
 from gfn_ray.config import InfillJob, TuneBaseJob
 from gfn_ray.config.sections import TrackingConfig
-from gfn_ray.runtime.books import delivery
-from gfn_ray.runtime.run_dir import RunDir
+from gfn_ray.runs.books import delivery
+from gfn_ray.runs.run_dir import RunDir
 
 RUN = RunDir(Path("/runs/one"))
 

@@ -13,8 +13,8 @@ from gfn_ray.cli import parse
 from gfn_ray.config import CompareJob
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.compare import Run, compare, paired_bootstrap
-from gfn_ray.runtime.compare_runs import compare_runs, read_run
-from gfn_ray.runtime.run_dir import RunDir
+from gfn_ray.runs.compare_runs import compare_runs, read_run
+from gfn_ray.runs.run_dir import RunDir
 from testing.refusals import refusal
 
 VALUES = arrays(np.float64, st.integers(2, 12), elements=st.floats(-100, 100))

@@ -16,7 +16,7 @@ from gfn_ray.config import (
 )
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.result import Baseline, Evaluation, QueryTexts, mean_metrics
-from gfn_ray.tasks.continuation import ContinuationTask
+from gfn_ray.tasks.continuation.task import ContinuationTask
 from gfn_ray.tasks.references import reference_trajectories
 from gfn_ray.tasks.sentence_support import NOT_LAST, OUTSIDE, sentence_support
 from gfn_ray.tasks.vocabulary import Vocabulary

@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from rich.console import Group
 from rich.text import Text
 
-from gfn_ray.runtime.display import (
+from gfn_ray.runs.display import (
     Display,
     LiveDisplay,
     PlainDisplay,

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from gfn_ray.errors import RunFailed, UserError
-from gfn_ray.runtime.endings import with_way_on
+from gfn_ray.runs.endings import with_way_on
 
 LEFT = "the policy so far is step-000050; go on with --resume runs/a"
 

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from gfn_ray.evaluation.posterior import log_mean_exp, posterior_metrics, query_diagnostics
 from gfn_ray.evaluation.result import mean_metrics
-from gfn_ray.evaluation.text import distinct_fraction, is_copy
+from gfn_ray.evaluation.text_metrics.text import distinct_fraction, is_copy
 from testing.examples import examples
 
 RATIOS = arrays(np.float64, st.integers(2, 12), elements=st.floats(-300, 300))

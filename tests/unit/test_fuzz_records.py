@@ -19,18 +19,18 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from gfn_ray.config import JobConfig
-from gfn_ray.durable import COMPLETE, checksums, damage
 from gfn_ray.errors import UserError
-from gfn_ray.json_lines import line
 from gfn_ray.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE, check_adapter
-from gfn_ray.packed import pack, unpack
 from gfn_ray.policy.adapter import load_adapter
 from gfn_ray.replay import ReplayBuffer
-from gfn_ray.replay.record_file import framed, preamble, read_records
-from gfn_ray.runtime.checkpoints import TRAINING_FILE, find_resumption
-from gfn_ray.runtime.compare_runs import read_run
-from gfn_ray.runtime.run_dir import RunDir, publish_directory
+from gfn_ray.replay.journal.record_file import framed, preamble, read_records
+from gfn_ray.runs.checkpoints import TRAINING_FILE, find_resumption
+from gfn_ray.runs.compare_runs import read_run
+from gfn_ray.runs.run_dir import RunDir, publish_directory
 from gfn_ray.serving.description import FILE, read_description
+from gfn_ray.storage.durable import COMPLETE, checksums, damage
+from gfn_ray.storage.json_lines import line
+from gfn_ray.storage.packed import pack, unpack
 from gfn_ray.tracking.spool import Spool
 from testing.courses import (
     CONFIGS,

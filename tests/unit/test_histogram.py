@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from gfn_ray.evaluation.histogram import PNG_SIZE, draw_histogram, tick_step
+from gfn_ray.evaluation.plots.histogram import PNG_SIZE, draw_histogram, tick_step
 
 
 def draw(path_stem, low=0, count=101, **changes):
@@ -67,7 +67,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     def full_disk(path):
         raise OSError("no space left")
 
-    monkeypatch.setattr("gfn_ray.durable.fsync", full_disk)
+    monkeypatch.setattr("gfn_ray.storage.durable.fsync", full_disk)
     with pytest.raises(OSError, match="no space left"):
         draw(tmp_path / "n", caption="another one")
     assert [file.read_bytes() for file in files] == old
@@ -87,7 +87,7 @@ def test_a_policy_and_a_target_with_empty_integers(tmp_path):
 
 
 def test_importing_it_loads_no_matplotlib():
-    code = "import sys, gfn_ray.evaluation.histogram; sys.exit('matplotlib' in sys.modules)"
+    code = "import sys, gfn_ray.evaluation.plots.histogram; sys.exit('matplotlib' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 

@@ -13,8 +13,8 @@ from gfn_ray.models.spelling import continuation_ids
 from gfn_ray.rewards.adjusted import AdjustedReward
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.verifier import Verifier
-from gfn_ray.tasks.infill import InfillTask
-from gfn_ray.tasks.infill_target import CopyPenalty, LengthPrior
+from gfn_ray.tasks.infill.target import CopyPenalty, LengthPrior
+from gfn_ray.tasks.infill.task import InfillTask
 from gfn_ray.tasks.references import known_trajectory
 from testing.makers import make_support, make_trajectory, random_query
 

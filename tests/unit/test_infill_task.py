@@ -13,7 +13,7 @@ from gfn_ray.errors import UserError
 from gfn_ray.evaluation.posterior import query_diagnostics
 from gfn_ray.evaluation.result import QuerySamples
 from gfn_ray.models.spelling import continuation_ids
-from gfn_ray.tasks.infill import InfillTask
+from gfn_ray.tasks.infill.task import InfillTask
 from gfn_ray.tasks.references import known_trajectory
 from gfn_ray.tasks.task import Task
 from gfn_ray.tasks.vocabulary import Vocabulary

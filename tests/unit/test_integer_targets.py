@@ -10,7 +10,7 @@ from scipy import stats
 from scipy.special import logsumexp
 
 from gfn_ray.errors import UserError
-from gfn_ray.tasks.integer_targets import log_target
+from gfn_ray.tasks.random_number.targets import log_target
 
 SHAPED = ("binomial", "geometric", "poisson", "gaussian")
 

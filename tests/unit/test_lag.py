@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gfn_ray.runtime.lag import LagGate
+from gfn_ray.runtime.training.lag import LagGate
 
 
 @given(st.integers(0, 4), st.integers(1, 3), st.lists(st.integers(0, 2), max_size=80))

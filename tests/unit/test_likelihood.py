@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from gfn_ray.policy.likelihood import LikelihoodTrainer
+from gfn_ray.learners.likelihood import LikelihoodTrainer
+from gfn_ray.learners.trainer import PolicyTrainer
 from gfn_ray.policy.log_q import TrajectoryGroup, log_q
-from gfn_ray.policy.trainer import PolicyTrainer
 from testing.policies import groups_of, job, load, lora_trainer
 
 

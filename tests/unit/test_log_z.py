@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from gfn_ray.learners.log_z import LogZHead
 from gfn_ray.policy.log_q import TrajectoryGroup
-from gfn_ray.policy.log_z import LogZHead
 from testing.policies import groups_of, job, load, lora_trainer
 
 

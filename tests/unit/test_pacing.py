@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gfn_ray.config import CheckpointConfig, InfillJob, LearnerConfig, ReplayConfig, SamplerConfig
 from gfn_ray.errors import RunFailed
-from gfn_ray.runtime.pacing import EMPTY_DRAWS_LIMIT, Pacing
+from gfn_ray.runtime.training.pacing import EMPTY_DRAWS_LIMIT, Pacing
 from testing.examples import examples
 
 COURSES = dict(

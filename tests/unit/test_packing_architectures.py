@@ -14,7 +14,7 @@ from gfn_ray.packing.forest import ROOT, TokenForest
 from gfn_ray.packing.forward import forest_log_probs, reads_forests
 from gfn_ray.packing.head import read_hidden
 from gfn_ray.policy.adapter import add_adapter, read_adapter
-from gfn_ray.runtime.actors import LearnerActor
+from gfn_ray.runtime.actors.learner_actor import LearnerActor
 from testing.makers import make_support
 
 VOCABULARY = 97

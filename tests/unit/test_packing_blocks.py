@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch.nn.attention.flex_attention import create_mask
 
 from gfn_ray.config import InfillJob, PolicyConfig
+from gfn_ray.learners.trainer import PolicyTrainer
 from gfn_ray.packing.blocks import SIZE, block_mask
 from gfn_ray.packing.forest import TokenForest
 from gfn_ray.packing.forward import (
@@ -19,7 +20,6 @@ from gfn_ray.packing.forward import (
 )
 from gfn_ray.policy.adapter import add_adapter
 from gfn_ray.policy.log_q import log_q
-from gfn_ray.policy.trainer import PolicyTrainer
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from testing.makers import make_support, random_query, random_trajectories
 from testing.policies import groups_of, job, load

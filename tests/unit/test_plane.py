@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from gfn_ray.evaluation.plane import PNG_SIZE, Mark, _overlaps, _places, draw_plane
+from gfn_ray.evaluation.plots.plane import PNG_SIZE, Mark, _overlaps, _places, draw_plane
 
 
 def marks(count=9, spread=1.0):

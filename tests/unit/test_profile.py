@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gfn_ray.runtime.spans import Sent, Work, clock_offset, gaps, length, merge, union
-from gfn_ray.runtime.time_table import actor_rows, controller_row, table
-from gfn_ray.runtime.trace import trace
+from gfn_ray.runtime.profiling.spans import Sent, Work, clock_offset, gaps, length, merge, union
+from gfn_ray.runtime.profiling.time_table import actor_rows, controller_row, table
+from gfn_ray.runtime.profiling.trace import trace
 
 KINDS = ("sample a group", "publish its weights", "score samples")
 seconds = st.floats(0, 5)

@@ -10,7 +10,7 @@ from gfn_ray.config import RandomNumberConfig, RandomNumberJob
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.exact import ExactComparison
 from gfn_ray.evaluation.result import Evaluation
-from gfn_ray.tasks.random_number import RandomNumberTask
+from gfn_ray.tasks.random_number.task import RandomNumberTask
 from gfn_ray.tasks.references import known_trajectory
 
 

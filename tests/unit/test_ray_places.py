@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gfn_ray.runtime.ray_places import (
+from gfn_ray.runtime.resources.ray_places import (
     LONGEST,
     check_shared_memory,
     provide_home,

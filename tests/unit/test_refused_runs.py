@@ -11,9 +11,9 @@ from gfn_ray.cli import main, parse
 from gfn_ray.config import InfillJob, RandomNumberJob, SubjectivityJob
 from gfn_ray.config.job import JobConfig
 from gfn_ray.runtime.run import run
-from gfn_ray.tasks.infill import InfillTask
-from gfn_ray.tasks.random_number import RandomNumberTask
-from gfn_ray.tasks.subjectivity import SubjectivityTask
+from gfn_ray.tasks.infill.task import InfillTask
+from gfn_ray.tasks.random_number.task import RandomNumberTask
+from gfn_ray.tasks.subjectivity.task import SubjectivityTask
 from gfn_ray.tasks.task import Task
 from testing.job_runner import tiny_flags, tiny_number_flags
 from testing.refusals import check, contents

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from gfn_ray.packed import pack
-from gfn_ray.policy.likelihood import LikelihoodTrainer
+from gfn_ray.learners.likelihood import LikelihoodTrainer
+from gfn_ray.learners.refused import Refused
 from gfn_ray.policy.log_q import TrajectoryGroup
-from gfn_ray.policy.refused import Refused
+from gfn_ray.storage.packed import pack
 from testing.flow_oracles import each_objective
 from testing.makers import make_support
 from testing.policies import groups_of, job, load, lora_trainer

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gfn_ray.config import ReplayConfig
-from gfn_ray.packed import pack, unpack
 from gfn_ray.replay import ReplayBuffer
-from gfn_ray.replay.answers import KEPT
-from gfn_ray.replay.record_file import framed, preamble, read_records
+from gfn_ray.replay.journal.answers import KEPT
+from gfn_ray.replay.journal.record_file import framed, preamble, read_records
+from gfn_ray.storage.packed import pack, unpack
 from testing.courses import (
     CONFIGS,
     NEVER_ROLLS,

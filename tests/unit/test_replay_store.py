@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from gfn_ray.config import ReplayConfig
 from gfn_ray.errors import UserError
 from gfn_ray.replay import ReplayBuffer
-from gfn_ray.replay.record_file import preamble
+from gfn_ray.replay.journal.record_file import preamble
 from testing.courses import (
     CONFIGS,
     GROUP,

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 from gfn_ray.config import ReplayConfig
 from gfn_ray.errors import UserError
-from gfn_ray.packed import pack, unpack
 from gfn_ray.replay import ReplayBuffer
-from gfn_ray.replay.record_file import framed, preamble, read_records
-from gfn_ray.replay.store import empty_store, start_from
+from gfn_ray.replay.journal.record_file import framed, preamble, read_records
+from gfn_ray.replay.journal.store import empty_store, start_from
+from gfn_ray.storage.packed import pack, unpack
 from gfn_ray.trajectory import Trajectory
 from testing.courses import (
     CONFIGS,

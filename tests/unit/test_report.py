@@ -14,7 +14,7 @@ import pytest
 from rich.text import Text
 
 from gfn_ray.evaluation.report import Example, FinalReport, ReportPaths, final_report
-from gfn_ray.runtime.display import make_console
+from gfn_ray.runs.display import make_console
 from gfn_ray.tasks.catalog import BUILT_IN
 
 

@@ -16,16 +16,16 @@ import numpy as np
 import pytest
 
 from gfn_ray.config import JobConfig
-from gfn_ray.durable import COMPLETE, damage
 from gfn_ray.errors import UserError
 from gfn_ray.places import output_root
-from gfn_ray.runtime.run_dir import (
+from gfn_ray.runs.run_dir import (
     RunDir,
     newest_complete,
     prune,
     publish_directory,
     resolve_tracking_uri,
 )
+from gfn_ray.storage.durable import COMPLETE, damage
 
 
 @pytest.fixture(autouse=True)

@@ -19,8 +19,8 @@ from gfn_ray.models.loading import load_causal_lm, load_tokenizer, resolve_model
 from gfn_ray.models.merged import merged_model_dir
 from gfn_ray.models.sentence_encoder import SentenceEncoder
 from gfn_ray.policy.adapter import load_adapter
-from gfn_ray.replay.store import ReplayStore
-from gfn_ray.runtime.bad_batches import BadBatch, BadBatches
+from gfn_ray.replay.journal.store import ReplayStore
+from gfn_ray.runs.bad_batches import BadBatch, BadBatches
 from gfn_ray.serving.command import _print
 from gfn_ray.tracking.names import key
 from gfn_ray.wording import one_line

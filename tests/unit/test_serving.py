@@ -12,14 +12,14 @@ from transformers import AutoTokenizer
 import gfn_ray
 from gfn_ray.cli import dump_toml
 from gfn_ray.config import InfillJob, ModelConfig
-from gfn_ray.durable import COMPLETE
 from gfn_ray.errors import UserError
 from gfn_ray.policy.adapter import Adapter, load_adapter, write_adapter
 from gfn_ray.serving.description import FILE, read_description, write_description
 from gfn_ray.serving.labels import TunedLabels, read_labels, write_labels
 from gfn_ray.serving.policy import Prediction, Sample
+from gfn_ray.storage.durable import COMPLETE
 from gfn_ray.tasks.catalog import BUILT_IN
-from gfn_ray.tasks.infill import InfillTask
+from gfn_ray.tasks.infill.task import InfillTask
 from testing.policies import write_random_adapter
 
 ROOT = Path(__file__).resolve().parents[2]

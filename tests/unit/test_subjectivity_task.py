@@ -13,8 +13,8 @@ from transformers import AutoTokenizer
 from gfn_ray.config import EvalConfig, SubjectivityConfig, SubjectivityJob
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.result import Baseline, Evaluation, QuerySamples
-from gfn_ray.tasks.named_label import NamesLabel, plain_letters
-from gfn_ray.tasks.subjectivity import SubjectivityTask
+from gfn_ray.tasks.subjectivity.named_label import NamesLabel, plain_letters
+from gfn_ray.tasks.subjectivity.task import SubjectivityTask
 from gfn_ray.tasks.task import check_data, check_positions
 from gfn_ray.tasks.vocabulary import Vocabulary
 

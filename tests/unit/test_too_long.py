@@ -16,11 +16,11 @@ from gfn_ray.cli import parse
 from gfn_ray.config import ArithmeticJob, ContinuationJob, InfillJob, SubjectivityJob
 from gfn_ray.data.stories import ROC_COLUMNS, load_stories
 from gfn_ray.errors import UserError
-from gfn_ray.tasks.arithmetic import ArithmeticTask
-from gfn_ray.tasks.continuation import ContinuationTask
-from gfn_ray.tasks.infill import InfillTask
+from gfn_ray.tasks.arithmetic.task import ArithmeticTask
+from gfn_ray.tasks.continuation.task import ContinuationTask
+from gfn_ray.tasks.infill.task import InfillTask
 from gfn_ray.tasks.room import Room
-from gfn_ray.tasks.subjectivity import SubjectivityTask
+from gfn_ray.tasks.subjectivity.task import SubjectivityTask
 
 LONG = "very " * 600
 

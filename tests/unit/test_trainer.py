@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from gfn_ray.learners.trainer import PolicyTrainer
 from gfn_ray.policy.log_q import TrajectoryGroup, log_q
-from gfn_ray.policy.trainer import PolicyTrainer
 from testing.flow_oracles import each_objective, reference_loss
 from testing.makers import make_support
 from testing.policies import groups_of, job, load, lora_trainer, naive_batch

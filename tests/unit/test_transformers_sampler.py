@@ -7,9 +7,9 @@ from transformers import AutoTokenizer
 
 from gfn_ray.config import InfillJob, LearnerConfig, PolicyConfig, SamplerConfig
 from gfn_ray.decoding.frontier import Frontier
+from gfn_ray.learners.trainer import PolicyTrainer
 from gfn_ray.policy.adapter import add_adapter
 from gfn_ray.policy.log_q import TrajectoryGroup
-from gfn_ray.policy.trainer import PolicyTrainer
 from gfn_ray.sampling.backend import SampleRequest, start_backend
 from gfn_ray.sampling.exploration import ProposalPlan, on_policy_plan
 from gfn_ray.sampling.tools import ToolLoop

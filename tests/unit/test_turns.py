@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gfn_ray.runtime.turns import Turns
+from gfn_ray.runtime.evaluation.turns import Turns
 
 
 @given(

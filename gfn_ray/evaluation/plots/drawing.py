@@ -1,0 +1,61 @@
+"""What all pictures share: colours, and how a figure becomes files.
+
+Equal input gives equal bytes with one version of matplotlib, which is loaded on the first
+drawing and whose state (backend, pyplot, settings) is left as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gfn_ray.storage.durable import atomic_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's blue and vermilion: told apart with any colour vision.
+BEFORE = "#9AA3AB"
+AFTER = "#0072B2"
+VERMILION = "#D55E00"
+INK = "#22272B"
+MUTED = "#5C656D"
+GRID = "#E6E9EB"
+
+
+def save_figure(
+    make: Callable[[], Figure], path_stem: Path, title: str, dots_per_inch: float
+) -> list[Path]:
+    """Write path_stem.png and path_stem.svg, each whole or not at all; returns both paths.
+
+    make: draws the figure; called once, under the settings that all pictures share.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    # matplotlib's own font, and a fixed salt for the ids that SVG would draw at random.
+    style: dict[Any, Any] = {
+        "font.family": "DejaVu Sans",
+        "svg.hashsalt": "gfn_ray",
+        "svg.fonttype": "path",
+    }
+    with matplotlib.rc_context(style):
+        figure = make()
+        png = path_stem.with_name(path_stem.name + ".png")
+        svg = path_stem.with_name(path_stem.name + ".svg")
+        FigureCanvasAgg(figure)
+        with atomic_file(png) as temp:
+            figure.savefig(temp, format="png", dpi=dots_per_inch, metadata={"Software": None})
+        FigureCanvasSVG(figure)
+        with atomic_file(svg) as temp:
+            figure.savefig(temp, format="svg", metadata={"Date": None, "Title": title})
+    return [png, svg]
+
+
+def halo() -> list[Any]:
+    """A white rim that keeps words legible on lines and bars."""
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=2.5, foreground="white")]

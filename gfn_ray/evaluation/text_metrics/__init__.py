@@ -1,0 +1,1 @@
+"""How near texts are to a true one, and to each other."""

@@ -1,0 +1,1 @@
+"""Updates of an adapter: by an objective, by likelihood; their optimizers' state."""

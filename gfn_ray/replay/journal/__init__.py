@@ -1,0 +1,1 @@
+"""Replay on record: what was acknowledged survives a kill."""

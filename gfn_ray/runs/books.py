@@ -1,0 +1,94 @@
+"""Where a run is written down: its directory and its MLflow run, opened together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from gfn_ray.cli import dump_toml
+from gfn_ray.config import JobConfig, TuneBaseJob
+from gfn_ray.errors import UserError
+from gfn_ray.places import output_root
+from gfn_ray.runs.display import Display
+from gfn_ray.runs.endings import writing
+from gfn_ray.runs.run_dir import ConfigT, RunDir, redacted, resolve_tracking_uri
+from gfn_ray.tracking import Tracker, is_redacted, redact_uri
+
+
+def open_books(config: ConfigT, name: str, display: Display) -> tuple[RunDir, Tracker]:
+    """A new run directory with the settings in it, and an MLflow run of the same name.
+
+    name: of the task. Whoever opens them ends the tracker. Raises UserError where one of the
+    two cannot be opened, RunFailed where the disk takes no more.
+    """
+    directory = RunDir.create(config, name)
+    try:
+        with writing():
+            directory.write_config(dump_toml(redacted(config)))
+            display.phase("opening MLflow")
+            tracker = _tracker(config, directory, None)
+    except BaseException:
+        directory.take_back()
+        raise
+    with _ended_on_failure(tracker), writing():
+        directory.write_tracking(tracker.run_id)
+    directory.link_latest(name)
+    return directory, tracker
+
+
+def reopen_books(config: JobConfig, directory: RunDir, display: Display) -> Tracker:
+    """The MLflow run of a directory that is gone on with; the new settings are written to it.
+
+    Raises UserError where the tracking store does not have that run, RunFailed where the disk
+    takes no more.
+    """
+    display.phase("opening MLflow")
+    with writing():
+        tracker = _tracker(config, directory, directory.read_tracking())
+    with _ended_on_failure(tracker), writing():
+        directory.write_config(dump_toml(redacted(config.model_copy(update={"resume": None}))))
+        directory.write_tracking(tracker.run_id)
+    return tracker
+
+
+@contextmanager
+def _ended_on_failure(tracker: Tracker) -> Iterator[None]:
+    """Until somebody else has the tracker: MLflow shall not take a dead run for a running one."""
+    try:
+        yield
+    except BaseException:
+        tracker.end("FAILED")
+        raise
+
+
+def _tracker(config: ConfigT, directory: RunDir, run_id: str | None) -> Tracker:
+    """run_id: of the MLflow run to go on with; None: a new one."""
+    return Tracker.start(
+        resolve_tracking_uri(config.tracking.uri),
+        config.tracking.experiment,
+        directory.path.name,
+        config.model_dump(mode="json"),
+        directory.untracked_file,
+        artifact_root=output_root() / "mlruns",
+        run_id=run_id,
+        delivery=delivery(config, directory),
+    )
+
+
+def check_login(config: JobConfig, directory: RunDir) -> None:
+    """Raises UserError where a run that is gone on with has an address that opens nothing."""
+    uri = config.tracking.uri
+    if is_redacted(uri):
+        raise UserError(
+            f"--resume got {directory.path}, which has tracking.uri {uri}, for a password is not "
+            "stored; give the address with it as --tracking.uri"
+        )
+
+
+def delivery(config: JobConfig | TuneBaseJob, directory: RunDir) -> str:
+    """What becomes of data that MLflow has not taken when the run ends."""
+    if isinstance(config, TuneBaseJob):
+        return "no job delivers it later; metrics.jsonl and summary.json have the same numbers"
+    uri = config.tracking.uri
+    login = "" if redact_uri(uri) == uri else " --tracking.uri URI, with its password,"
+    return f"--resume {directory.path}{login} delivers it"

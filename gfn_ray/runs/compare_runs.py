@@ -1,0 +1,90 @@
+"""Compares finished runs by what their directories hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gfn_ray.config import CompareJob
+from gfn_ray.errors import UserError
+from gfn_ray.evaluation.compare import PerQuery, Run, compare, comparison_table
+from gfn_ray.evaluation.posterior import AVERAGED
+from gfn_ray.places import output_root
+from gfn_ray.runs.display import make_console
+from gfn_ray.runs.run_dir import RunDir
+
+WIDEST = 400  # columns, where no terminal sets a limit: rows are not to be folded in a file
+
+
+def compare_runs(config: CompareJob) -> int:
+    """Prints the comparison and returns the exit code; UserError where there can be none."""
+    runs = [read_run(RunDir(output_root() / path.expanduser())) for path in config.runs]
+    rows = compare(runs, config.resamples, config.seed)
+    console = make_console()
+    if not console.is_terminal:
+        console.width = WIDEST
+    for index, run in enumerate(runs):
+        console.print(f"{chr(ord('A') + index)}  {run.name}")
+    console.print(
+        f"Means over n held-out queries, untrained as A was before. Differences with "
+        f"95 % intervals ({config.resamples:,} resamples of the queries); * leaves out zero.\n"
+        "log_z, log_z_gap and ess_fraction depend on eval.samples: few make the gap too low and "
+        "the share too high."
+    )
+    console.print(comparison_table(rows, len(runs)))
+    return 0
+
+
+def read_run(directory: RunDir) -> Run:
+    """The first evaluation of a run and its last, with the diagnostics that can be averaged."""
+    phases: dict[str, PerQuery] = {}
+    for phase in ("before", "after"):
+        found: dict[str, dict[str, float]] = {}
+        for file, names in ((directory.diagnostics_file, AVERAGED), (directory.queries_file, None)):
+            for row in _rows(file):
+                if row.get("phase") == phase:
+                    values = found.setdefault(row["query_id"], {})
+                    values |= {
+                        name: value
+                        for name, value in row.items()
+                        if _is_metric(name, value) and (names is None or name in names)
+                    }
+        if not found:
+            raise UserError(
+                f"{directory.path} has no evaluation {phase} training; it takes the directory of "
+                "a finished run"
+            )
+        phases[phase] = found
+    return Run(str(directory.path), phases["before"], phases["after"])
+
+
+def _is_metric(name: str, value: Any) -> bool:
+    """A number that is none of a row's own; JSON keeps a whole one as an int."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and name != "step"
+
+
+def _rows(file: Path) -> Iterator[dict[str, Any]]:
+    try:
+        with file.open("rb") as lines:
+            for number, encoded in enumerate(lines, start=1):
+                yield _row(file, number, encoded)
+    except OSError as error:
+        raise UserError(
+            f"cannot read {file} ({error.strerror}); --runs takes directories of finished runs"
+        ) from None
+
+
+def _row(file: Path, number: int, encoded: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(encoded)
+        if not isinstance(row, dict) or not isinstance(row.get("query_id"), str):
+            raise ValueError("no JSON object with a query_id")
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{file}, line {number} is damaged ({error}); bring the file back from a copy, or "
+            "leave the run out of --runs"
+        ) from None
+    return row

@@ -1,0 +1,216 @@
+"""Remote calls under way: every one has an owner, a deadline and somebody who awaits it.
+
+Owns the only place where this process waits for actors, and the coroutines that wait here: one
+thread, one `ray.wait`. A call says how it is made, not only that it was: where its actor dies or
+passes the limit, it is made again on the successor, and whoever awaits it does not hear of it.
+
+Not asyncio: what a run does between updates, evaluations and checkpoints, waits for calls of its
+own while all that is under way rests; and the order in which coroutines go on is that in which
+calls were made, so that a synchronous run is the same bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine, Generator
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from gfn_ray.config import RuntimeConfig
+from gfn_ray.errors import RunFailed
+from gfn_ray.runtime.actors.failures import ActorLost, DataLost, making, value_of
+from gfn_ray.runtime.actors.members import Issue, Member, read_here
+from gfn_ray.runtime.actors.supervisor import Supervisor, late
+from gfn_ray.runtime.profiling.spans import Sent
+from gfn_ray.runtime.profiling.work_log import CallLog
+
+# How long one poll may last; bounds how late an interrupt or a deadline is noticed.
+POLL_SECONDS = 0.5
+
+
+ChangesState = bool | Callable[[Any], bool]
+
+
+@dataclass(eq=False)
+class Call:
+    """A call under way. Awaited, it gives its value; where the call returns several, a tuple of the
+    references of the others and the value of the last. Raises DataLost where what it was given is
+    gone from the object store. Awaited once at most.
+
+    reference: what `issue` returned; None while the member has no actor to be called. sent: what
+    the log has of it, where there is one.
+    """
+
+    member: Member | None
+    what: str
+    issue: Issue
+    changes_state: ChangesState = False
+    reference: Any = None
+    generation: int = 0
+    deadline: float = 0.0
+    sent: Sent | None = None
+    is_done: bool = False
+    value: Any = None
+    lost: DataLost | None = None
+    awaited_by: Coroutine[Any, Any, None] | None = None
+
+    @property
+    def actor(self) -> str:
+        return self.member.name if self.member is not None else "the object store"
+
+    def __await__(self) -> Generator[Call, None, Any]:
+        if not self.is_done:
+            yield self
+        return self.result()
+
+    def result(self) -> Any:
+        if self.lost is not None:
+            raise self.lost
+        return self.value
+
+
+class PendingCalls:
+    """Calls whose small result this process reads, and the coroutines that await them.
+
+    log: where every call of an actor is written down, if anywhere.
+    """
+
+    def __init__(
+        self, config: RuntimeConfig, supervisor: Supervisor, log: CallLog | None = None
+    ) -> None:
+        self._config = config
+        self._supervisor = supervisor
+        self._log = log
+        self._calls: list[Call] = []
+
+    def make(
+        self, member: Member, what: str, issue: Issue, *, changes_state: ChangesState = False
+    ) -> Call:
+        """Makes a call of an actor; `what` names it in errors.
+
+        changes_state: the actor's successor has to repeat it, once it has succeeded; where the
+        value says whether it did, a function of that.
+        """
+        return self._make(Call(member, what, issue, changes_state))
+
+    def fetch(self, ref: Any, what: str) -> Call:
+        """Reads an object that an actor left in the store."""
+        return self._make(Call(None, what, lambda _: ref))
+
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Runs a coroutine that awaits calls made here, up to its first wait; the rest follows
+        while calls are waited for. What it raises ends that wait."""
+        self._advance(coroutine)
+
+    def run_ready(self) -> None:
+        """Waits briefly for any call, then lets those go on who await what is done."""
+        if not self._calls:
+            raise RunFailed(
+                "nothing is under way and nothing may start: the rate limiter and the lag gate "
+                "wait for each other, which is a fault of gfn_ray; please report the settings"
+            )
+        self._supervisor.attend()
+        for call in self._calls:
+            if call.reference is None:
+                self._issue(call)
+        watched = [read_here(call.reference) for call in self._calls if call.reference is not None]
+        watched += self._supervisor.references
+        done: list[Any] = []
+        began = time.monotonic()
+        if watched:
+            done, _ = ray.wait(watched, num_returns=1, timeout=POLL_SECONDS)
+        else:  # all that is under way waits for an actor whose back-off is not over
+            time.sleep(POLL_SECONDS)
+        if self._log is not None:
+            self._log.waited(began)
+        finished = set(done)
+        for call in list(self._calls):
+            if call.reference is not None and read_here(call.reference) in finished:
+                self._finish(call)
+        self._check_deadlines()
+
+    def run_all(self) -> None:
+        """Runs until every call, those that coroutines make on their way among them, is done."""
+        while self._calls:
+            self.run_ready()
+
+    def allow(self, seconds: float) -> None:
+        """Gives every call under way more time: nobody was looking for this long."""
+        for call in self._calls:
+            call.deadline += seconds
+
+    def _make(self, call: Call) -> Call:
+        self._calls.append(call)
+        self._issue(call)
+        return call
+
+    def _issue(self, call: Call) -> None:
+        with making(call.actor, call.what):
+            if call.member is None:
+                call.reference = call.issue(None)
+            elif call.member.handle is not None:
+                began = time.monotonic()
+                call.reference = call.issue(call.member.handle)
+                call.generation = call.member.generation
+                if self._log is not None:
+                    ref = read_here(call.reference)
+                    call.sent = self._log.sent(call.member.name, call.what, ref, began)
+        call.deadline = time.monotonic() + self._config.call_timeout_s
+
+    def _finish(self, call: Call) -> None:
+        try:
+            value = value_of(read_here(call.reference), call.actor, call.what)
+        except ActorLost as loss:
+            if call.member is None:
+                raise RunFailed(str(loss)) from loss
+            _note(call, lost=True)
+            self._supervisor.lost(call.member, call.generation, str(loss))
+            call.reference = None
+            return
+        except DataLost as loss:
+            _note(call, lost=True)
+            call.lost = loss
+        else:
+            _note(call)
+            if call.member is not None:
+                call.member.failures_in_a_row = 0
+                changes = call.changes_state
+                if changes(value) if callable(changes) else changes:
+                    call.member.changed_by(call.issue)
+            several = isinstance(call.reference, list)
+            call.value = (*call.reference[:-1], value) if several else value
+        self._calls.remove(call)
+        call.is_done = True
+        if call.awaited_by is not None:
+            self._advance(call.awaited_by)
+        elif call.lost is not None:
+            raise call.lost.ends_the_run() from call.lost
+
+    def _advance(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        try:
+            call: Call = coroutine.send(None)
+        except StopIteration:
+            return
+        except DataLost as loss:
+            raise loss.ends_the_run() from loss
+        call.awaited_by = coroutine
+
+    def _check_deadlines(self) -> None:
+        now = time.monotonic()
+        for call in self._calls:
+            if call.reference is None or now <= call.deadline:
+                continue
+            sentence = late(call.actor, call.what, self._config, "call_timeout_s")
+            if call.member is None:
+                raise RunFailed(sentence)
+            _note(call, lost=True)
+            self._supervisor.lost(call.member, call.generation, sentence)
+            call.reference = None
+
+
+def _note(call: Call, lost: bool = False) -> None:
+    """Writes down that there is an answer, or that there will be none."""
+    if call.sent is not None:
+        call.sent.taken, call.sent.lost = time.monotonic(), lost

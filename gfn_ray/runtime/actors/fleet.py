@@ -1,0 +1,259 @@
+"""The actors of one run: started together, awaited together, ended together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from gfn_ray.config import JobConfig, LearnerConfig, RewardConfig, RuntimeConfig, SamplerConfig
+from gfn_ray.errors import RunFailed
+from gfn_ray.runtime.actors.calls import POLL_SECONDS, ChangesState, PendingCalls
+from gfn_ray.runtime.actors.failures import (
+    ActorDied,
+    ActorLost,
+    DataLost,
+    about_room,
+    making,
+    value_of,
+)
+from gfn_ray.runtime.actors.label_actor import LabelRewardActor
+from gfn_ray.runtime.actors.learner_actor import LearnerActor
+from gfn_ray.runtime.actors.members import Issue, Member
+from gfn_ray.runtime.actors.replay_actor import ReplayActor
+from gfn_ray.runtime.actors.reward_actor import RewardActor
+from gfn_ray.runtime.actors.sampler_actor import SamplerActor
+from gfn_ray.runtime.actors.supervisor import Supervisor, late
+from gfn_ray.runtime.profiling.work_log import CallLog, timed
+from gfn_ray.runtime.resources.cluster import cores_by_machine, free_room
+from gfn_ray.runtime.resources.placement import Placement
+from gfn_ray.runtime.resources.threads import ThreadPlan
+from gfn_ray.sampling.environment import thread_environment, vllm_environment
+from gfn_ray.tasks.task import TaskData
+
+_LEARNER = "the learner"
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Members by kind. Names, as errors and logs use them, are "sampler 0" and so on.
+
+    threads: of each actor with a model, now. log: of every call, where the run is profiled.
+    """
+
+    config: JobConfig
+    supervisor: Supervisor
+    samplers: list[Member]
+    rewards: list[Member]
+    replay: Member
+    learner: Member
+    threads: ThreadPlan
+    log: CallLog | None = None
+
+    @staticmethod
+    def start(
+        config: JobConfig, data: TaskData, device: str, replay_dir: Path, supervisor: Supervisor
+    ) -> Fleet:
+        """Starts every actor and returns once each has loaded its model.
+
+        replay_dir: where replay is kept; a path of this machine, so replay runs on it.
+        """
+        # Ray leaves GPUs visible to actors that reserved none, and vLLM would take one.
+        hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
+        support = _put(data.support.to_wire())
+        queries = _put([query.to_wire() for query in (*data.train, *data.held_out)])
+        log = CallLog() if config.profile.seconds else None
+        threads = _plan(config)
+        placement, places = Placement(config, device), count()
+
+        def member(
+            name: str,
+            kind: type,
+            section: SamplerConfig | RewardConfig | LearnerConfig,
+            *given: Any,
+        ) -> Member:
+            vllm = section is config.sampler and config.sampler.backend == "vllm"
+            own = vllm_environment(device) if vllm else {}
+            options = _resources(config, device, section.gpus) | placement.options(next(places))
+            remote = _remote(kind, log)
+
+            def create() -> Any:
+                environment = _environment(threads.of(name), own | hidden)
+                actor = remote.options(**options, runtime_env=environment)
+                return actor.remote(config, device, support, *given)
+
+            return Member(name, create)
+
+        reward_kind = RewardActor if data.labels is None else LabelRewardActor
+        replay = _remote(ReplayActor, log).options(
+            num_cpus=0,
+            runtime_env=_environment(1),
+            scheduling_strategy=NodeAffinitySchedulingStrategy(
+                ray.get_runtime_context().get_node_id(), soft=False
+            ),
+        )
+        fleet = Fleet(
+            config,
+            supervisor,
+            [
+                member(name, SamplerActor, config.sampler, queries, data.tool)
+                for name in _samplers(config)
+            ],
+            [
+                member(name, reward_kind, config.reward, data.reward, queries)
+                for name in _rewards(config)
+            ],
+            Member("replay", lambda: replay.remote(config, replay_dir)),
+            member(_LEARNER, LearnerActor, config.learner, queries),
+            threads,
+            log,
+        )
+        others = [*fleet.rewards, fleet.replay, fleet.learner]
+        # vLLM sizes its cache by what a GPU has free, so there the others load before it.
+        together = [[*others, *fleet.samplers]]
+        waves = [others, fleet.samplers] if device == "cuda" else together
+        for wave in waves:
+            load(config.runtime, supervisor, wave)
+        return fleet
+
+    @property
+    def members(self) -> list[Member]:
+        """All, in the order of a trajectory's way."""
+        return [*self.samplers, *self.rewards, self.replay, self.learner]
+
+    @property
+    def with_models(self) -> list[Member]:
+        return [*self.samplers, *self.rewards, self.learner]
+
+    def calls(self) -> PendingCalls:
+        """For a set of calls of these actors, waited for together."""
+        return PendingCalls(self.config.runtime, self.supervisor, self.log)
+
+    def ask(
+        self, member: Member, what: str, issue: Issue, *, changes_state: ChangesState = False
+    ) -> Any:
+        """The value of one call, waited for; see PendingCalls.make."""
+        calls = self.calls()
+        call = calls.make(member, what, issue, changes_state=changes_state)
+        calls.run_all()
+        return call.result()
+
+    def ask_each(self, members: Sequence[Member], what: str, issue: Issue) -> dict[str, Any]:
+        """The same of several at the same time; values by the member's name."""
+        calls = self.calls()
+        made = {member.name: calls.make(member, what, issue) for member in members}
+        calls.run_all()
+        return {name: call.result() for name, call in made.items()}
+
+    def read(self, ref: Any, what: str) -> Any:
+        """The value of an object that an actor left in the store; None where it is lost."""
+        calls, values = self.calls(), list[Any]()
+
+        async def read() -> None:
+            with suppress(DataLost):
+                values.append(await calls.fetch(ref, what))
+
+        calls.start(read())
+        calls.run_all()
+        return values[0] if values else None
+
+    def put(self, value: Any) -> Any:
+        """The reference of a value in the store, as an actor would have left it."""
+        return _put(value)
+
+    def restore_learner(self, state: Any, version: int) -> None:
+        """The learner of an earlier process, which publishes this version next."""
+
+        def restore(actor: Any) -> Any:
+            return actor.restore.remote(state, version)
+
+        self.ask(self.learner, "take up its work again", restore)
+        self.learner.saved(restore)
+
+    def save_learner(self) -> Any:
+        """The learner's present state, which a successor starts from. It is this process's: what
+        only lies in the object store can be lost with a node."""
+        state = self.ask(self.learner, "hand over its state", lambda actor: actor.state.remote())
+        self.learner.saved(lambda actor: actor.restore.remote(state))
+        return state
+
+
+def _samplers(config: JobConfig) -> list[str]:
+    return [f"sampler {i}" for i in range(config.samplers)]
+
+
+def _rewards(config: JobConfig) -> list[str]:
+    return [f"reward actor {i}" for i in range(config.reward_actors)]
+
+
+def _plan(config: JobConfig) -> ThreadPlan:
+    samplers = _samplers(config)
+    asked = {
+        **dict.fromkeys(samplers, config.sampler.threads),
+        **dict.fromkeys(_rewards(config), config.reward.threads),
+        _LEARNER: config.learner.threads,
+    }
+    in_turn = config.max_policy_lag == 0
+    return ThreadPlan(asked, samplers, cores_by_machine(), in_turn=in_turn)
+
+
+def _remote(kind: type, log: CallLog | None) -> Any:
+    """The class as Ray's; where there is a log, its actors keep one, too."""
+    return ray.remote(kind if log is None else timed(kind))
+
+
+def _put(value: Any) -> Any:
+    with making("the object store", "take up what actors are given"):
+        return ray.put(value)
+
+
+def load(config: RuntimeConfig, supervisor: Supervisor, members: list[Member]) -> None:
+    """Has these actors load their models at the same time, and waits for all. One whose process
+    is killed is started again; one that raises would raise the second time, too."""
+    deadline = time.monotonic() + config.start_timeout_s
+    try:
+        loading = {member.start(): member for member in members}
+        while not all(member.handle for member in members):
+            supervisor.attend()
+            watched = [*loading, *supervisor.references]
+            done = ray.wait(watched, timeout=POLL_SECONDS)[0] if watched else []
+            if not watched:  # every one that is missing waits for its back-off
+                time.sleep(POLL_SECONDS)
+            for ref in done:
+                if (member := loading.pop(ref, None)) is not None:
+                    _first_loaded(member, ref, supervisor)
+            if loading and time.monotonic() > deadline:
+                late_one = next(iter(loading.values()))
+                raise RunFailed(late(late_one.name, "load its model", config, "start_timeout_s"))
+    except (ActorLost, DataLost, RunFailed) as error:
+        free = f" (free on the Ray cluster: {free_room()})" if about_room(error) else ""
+        raise RunFailed(f"{error}{free}") from error
+
+
+def _first_loaded(member: Member, loading: Any, supervisor: Supervisor) -> None:
+    try:
+        remark = value_of(loading, member.name, "load its model")
+    except ActorDied as death:
+        supervisor.replace(member, str(death))
+        return
+    member.up()
+    if remark:
+        supervisor.observe(remark)
+
+
+def _resources(config: JobConfig, device: str, gpus: float) -> dict[str, Any]:
+    return {
+        "num_cpus": config.runtime.cpus_per_actor,
+        "num_gpus": gpus if device == "cuda" else 0,
+    }
+
+
+def _environment(threads: int, extra: dict[str, str] | None = None) -> dict[str, Any]:
+    return {"env_vars": {**thread_environment(threads), **(extra or {})}}

@@ -1,0 +1,53 @@
+"""A reward actor whose reward has labels: p(y | x, z) can be read, tuned and handed on."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from gfn_ray.rewards.labelled import LabelledReward
+from gfn_ray.runtime.actors.reward_actor import RewardActor
+from gfn_ray.trajectory import IntArray, Trajectory
+
+Wire = dict[str, Any]
+
+
+class LabelRewardActor(RewardActor):
+    """The same target, and the label model that is a part of it."""
+
+    _reward: LabelledReward
+
+    def score(self, wires: list[Wire]) -> tuple[list[Wire], Wire]:
+        """As any reward actor; info has label_log_probs [N, L] of each whole z too."""
+        started = time.perf_counter()
+        trajectories = [Trajectory.from_wire(wire) for wire in wires]
+        pairs = [(self._queries[t.query_id], t) for t in trajectories]
+        scored, label_log_probs = self._reward.score_and_predict(pairs)
+        info = {**self._info(scored, started), "label_log_probs": label_log_probs}
+        return [t.to_wire() for t in scored], info
+
+    def label_log_probs(self, histories: list[IntArray], answers: list[IntArray]) -> Any:
+        """log p(label | history) [N, L]."""
+        return self._reward.labels.log_probs(histories, answers)
+
+    def fit_labels(
+        self, histories: list[IntArray], labels: list[int], answers: list[IntArray], lr: float
+    ) -> dict[str, float]:
+        """One update of the label adapter; returns its metrics."""
+        return self._reward.labels.fit(histories, labels, answers, lr)
+
+    def reset_labels(self) -> None:
+        """Back to the label adapter of the start."""
+        self._reward.labels.reset()
+
+    def label_adapter(self) -> Wire:
+        """A copy of the label adapter."""
+        return self._reward.labels.read().to_wire()
+
+    def label_state(self) -> Wire:
+        """Label adapter and optimizer."""
+        return self._reward.labels.state()
+
+    def load_labels(self, state: Wire) -> None:
+        """Takes over what label_state() gave, of another actor or another time."""
+        self._reward.labels.restore(state)

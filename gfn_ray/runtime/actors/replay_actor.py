@@ -1,0 +1,77 @@
+"""The actor that keeps trajectories."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gfn_ray.config import JobConfig
+from gfn_ray.replay.columns import to_bytes
+from gfn_ray.runtime.actors.model_actor import Wire, trajectories_of
+
+# Of a call's trajectories, as many come back to the controller, for display and samples.jsonl.
+FRESH_SHOWN = 4
+
+
+class ReplayActor:
+    """The shared replay buffer, on record in a directory: what answered has survived a kill.
+
+    call_id: of a call that may be made again, which then gets the answer of the first time.
+    """
+
+    def __init__(self, config: JobConfig, directory: Path) -> None:
+        self._config = config
+        self._directory = directory
+
+    def load(self) -> None:
+        """An empty buffer, or the one that an actor over the same directory left."""
+        from gfn_ray.replay.journal.store import ReplayStore
+
+        config = self._config
+        group = config.learner.trajectories_per_query
+        self._store = ReplayStore(self._directory, config.replay, config.seed, group=group)
+
+    def clear(self, call_id: str | None = None) -> None:
+        """Forgets every trajectory."""
+        self._store.clear(call_id)
+
+    def add(self, wires: list[Wire], call_id: str | None = None) -> Wire:
+        """Takes up scored trajectories. shown: a few of them, for people."""
+        offered = trajectories_of(wires)
+        self._store.add(offered, call_id)
+        return {
+            "offered": len(offered),
+            "size": len(self._store.buffer),
+            "log_reward_mean": float(np.mean([t.final_log_reward for t in offered])),
+            "shown": wires[:FRESH_SHOWN],
+        }
+
+    def sample(
+        self, queries: int, per_query: int, version: int, call_id: str | None = None
+    ) -> tuple[bytes, Wire]:
+        """A batch, for LearnerActor.step, and where it came from; trajectories = 0 where nothing
+        is eligible."""
+        batch = self._store.sample(queries, per_query, version, call_id)
+        if batch is None:
+            return b"", {"trajectories": 0}
+        info = {
+            "trajectories": len(batch),
+            "slots": batch.slots,
+            "generations": batch.generations,
+            "stats": self._store.buffer.stats(),
+        }
+        return to_bytes(batch.trajectories), info
+
+    def newest_version(self) -> int:
+        return self._store.buffer.newest_version
+
+    def snapshot(self) -> bytes:
+        """The whole buffer, for a checkpoint."""
+        return self._store.snapshot()
+
+    def update_priorities(
+        self, slots: Any, generations: Any, losses: Any, call_id: str | None = None
+    ) -> int:
+        return self._store.update_priorities(slots, generations, losses, call_id)

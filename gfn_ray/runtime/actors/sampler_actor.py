@@ -1,0 +1,83 @@
+"""The actor that samples."""
+
+from __future__ import annotations
+
+import time
+
+from gfn_ray.config import JobConfig
+from gfn_ray.runtime.actors.model_actor import ModelActor, Wire, queries_by_id
+from gfn_ray.sampling.tools import Tool, ToolLoop
+from gfn_ray.seeds import Seed, generator
+from gfn_ray.support import support_from_wire
+
+
+class SamplerActor(ModelActor):
+    """What samples, with the newest adapter it was handed, and the task's tool where it has one."""
+
+    def __init__(
+        self,
+        config: JobConfig,
+        device: str,
+        support: Wire,
+        queries: list[Wire],
+        tool: Tool | None,
+    ) -> None:
+        self._config = config
+        self._device = device
+        self._support = support_from_wire(support)
+        self._queries = queries_by_id(queries)
+        self._tool = tool
+
+    def load(self) -> None:
+        from gfn_ray.models.loading import load_tokenizer, resolve_model
+        from gfn_ray.sampling.backend import start_backend
+
+        self._start_threads()
+        config = self._config
+        path = resolve_model(config.model)
+        loop = None
+        if self._tool is not None:
+            tokenizer = load_tokenizer(path, config.model.trust_remote_code)
+            loop = ToolLoop(self._tool, tokenizer, self._support)
+        self._engine = start_backend(config, path, self._support, device=self._device, tool=loop)
+
+    def sample(
+        self,
+        adapter: Wire,
+        query_ids: list[str],
+        seed: Seed,
+        evaluating: bool,
+        on_policy: int = 0,
+    ) -> tuple[list[Wire], Wire]:
+        """Trajectories of each query under `adapter`, unscored: one group each.
+
+        seed: entropy of every random choice of this call. evaluating: samples of q, and
+        tempered ones, as `eval` says; otherwise an exploring group, as `sampler` says.
+        on_policy: not 0 for that many samples of q instead.
+        """
+        from gfn_ray.policy.adapter import Adapter
+        from gfn_ray.sampling.backend import SampleRequest
+        from gfn_ray.sampling.exploration import (
+            evaluation_plan,
+            exploration_plans,
+            on_policy_plan,
+        )
+
+        started = time.perf_counter()
+        self._engine.load(Adapter.from_wire(adapter))
+        rng = generator(seed)
+        if on_policy:
+            plans = [on_policy_plan(on_policy, rng) for _ in query_ids]
+        elif evaluating:
+            plans = [evaluation_plan(self._config.eval, rng) for _ in query_ids]
+        else:
+            plans = exploration_plans(self._config.sampler, len(query_ids), rng)
+        queries = [self._queries[query_id] for query_id in query_ids]
+        trajectories = self._engine.sample(list(map(SampleRequest, queries, plans)))
+        info = {
+            "tokens": sum(len(t) + 1 for t in trajectories),
+            "seconds": time.perf_counter() - started,
+            "tool_calls": self._engine.tool_calls,
+            "tool_errors": self._engine.tool_errors,
+        }
+        return [t.to_wire() for t in trajectories], info

@@ -1,0 +1,190 @@
+"""Actors that die or stop answering are ended and started again, as often as the budget allows.
+
+Owns the budget, the back-off and the account of every restart. Never waits: `attend` is asked
+by whoever waits for actors, each time round. What was under way on the lost actor is not its
+business; see calls.py.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from gfn_ray.config import RuntimeConfig
+from gfn_ray.errors import RunFailed, UserError
+from gfn_ray.replay.journal.record_file import DamagedReplay
+from gfn_ray.runtime.actors.failures import ActorLost, DataLost, value_of
+from gfn_ray.runtime.actors.members import Member
+from gfn_ray.wording import count
+
+# Processes that may die as an actor loads for the first time: what kills each is no accident.
+FIRST_LOADS = 3
+# Wait before the first restart of an actor, doubled with each further one in a row.
+FIRST_DELAY_S = 1.0
+LONGEST_DELAY_S = 60.0
+
+
+@dataclass(frozen=True)
+class Restart:
+    """An actor that is back. seconds: from the notice of its loss until it could be called."""
+
+    number: int
+    actor: str
+    cause: str
+    seconds: float
+
+
+@dataclass
+class _Absence:
+    """A member on its way back. due: when it is to be started. waiting: calls to be answered
+    before it may be called; None before it was started."""
+
+    member: Member
+    cause: str
+    lost_at: float
+    due: float
+    loading: Any = None
+    waiting: list[Any] | None = None
+    deadline: float = 0.0
+
+
+class Supervisor:
+    """observe: what to do with a sentence as it happens. record: with each actor that is back."""
+
+    def __init__(
+        self,
+        config: RuntimeConfig,
+        observe: Callable[[str], None],
+        record: Callable[[Restart], None],
+    ) -> None:
+        self._config = config
+        self.observe = observe
+        self._record = record
+        self._absent: list[_Absence] = []
+        self._causes: list[tuple[str, str]] = []
+        self.restarts: list[Restart] = []
+
+    def lost(self, member: Member, generation: int, cause: str) -> None:
+        """This generation of the actor is of no use any more; cause is a whole sentence.
+
+        Raises RunFailed where the budget is spent.
+        """
+        if generation != member.generation or member.handle is None:
+            return  # somebody else's call told of it before
+        self.replace(member, cause)
+
+    def replace(self, member: Member, cause: str) -> None:
+        """Ends an actor, which may be one that never loaded, and has another one started."""
+        member.end()
+        self._expect_back(member, cause, time.monotonic())
+
+    def attend(self) -> None:
+        """Starts who is due, and lets those be called who are as they were."""
+        for absence in list(self._absent):
+            if absence.loading is None and time.monotonic() >= absence.due:
+                absence.loading = absence.member.start()
+                absence.deadline = time.monotonic() + self._config.start_timeout_s
+            if absence.loading is not None:
+                self._see_to(absence)
+
+    @property
+    def references(self) -> list[Any]:
+        """What a waiting caller may watch to learn of progress."""
+        return [
+            ref
+            for absence in self._absent
+            for ref in ([absence.loading] if absence.waiting is None else absence.waiting)
+            if ref is not None
+        ]
+
+    def _expect_back(self, member: Member, cause: str, lost_at: float) -> None:
+        self._causes.append((member.name, cause))
+        done, budget = len(self._causes), self._config.max_restarts
+        if done > budget:
+            raise RunFailed(self._account())
+        if not member.has_loaded and member.failures_in_a_row + 1 >= FIRST_LOADS:
+            raise RunFailed(f"{cause}; of {FIRST_LOADS} tries none has loaded")
+        delay = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2**member.failures_in_a_row)
+        member.failures_in_a_row += 1
+        self.observe(f"{cause}; restarting it in {delay:g} s ({done} of {budget} restarts)")
+        self._absent.append(_Absence(member, cause, lost_at, time.monotonic() + delay))
+
+    def _see_to(self, absence: _Absence) -> None:
+        member = absence.member
+        try:
+            if absence.waiting is None:
+                if not _is_done(absence.loading):
+                    self._check_deadline(absence, "load its model", "start_timeout_s")
+                    return
+                _has_loaded(absence.loading, member)
+                absence.waiting = member.loaded()
+                limit = self._config.call_timeout_s * max(1, member.repeats)
+                absence.deadline = time.monotonic() + limit
+            while absence.waiting:
+                if not _is_done(absence.waiting[0]):
+                    self._check_deadline(absence, "take up its work again", "call_timeout_s")
+                    return
+                value_of(absence.waiting.pop(0), member.name, "take up its work again")
+        except ActorLost as again:
+            self._absent.remove(absence)
+            member.end()
+            self._expect_back(member, str(again), absence.lost_at)
+            return
+        except DataLost as loss:
+            raise loss.ends_the_run() from loss
+        self._absent.remove(absence)
+        member.up()
+        back = Restart(
+            len(self.restarts) + 1,
+            member.name,
+            absence.cause,
+            time.monotonic() - absence.lost_at,
+        )
+        self.restarts.append(back)
+        self.observe(f"{member.name} is back after {back.seconds:.1f} s")
+        self._record(back)
+
+    def _check_deadline(self, absence: _Absence, what: str, setting: str) -> None:
+        if time.monotonic() > absence.deadline:
+            raise ActorLost(late(absence.member.name, what, self._config, setting))
+
+    def _account(self) -> str:
+        """Why there is no further restart, with the causes of all."""
+        _, cause = self._causes[-1]
+        budget = self._config.max_restarts
+        if not budget:
+            return f"{cause}; restarts are off (runtime.max_restarts is 0)"
+        before = "; ".join(earlier for _, earlier in self._causes[:-1])
+        return (
+            f"{cause}; {count(budget, 'restart')} allowed by runtime.max_restarts had been spent "
+            f"before: {before}"
+        )
+
+
+def late(actor: str, what: str, config: RuntimeConfig, setting: str) -> str:
+    """The sentence on an actor that passed a time limit."""
+    limit = getattr(config, setting)
+    return (
+        f"{actor} did not {what} within {limit:g} s (if it is only slow, raise runtime.{setting})"
+    )
+
+
+def _has_loaded(loading: Any, member: Member) -> None:
+    """Where a predecessor loaded under the same settings, whatever is in the way now, memory that
+    the dead have not given back yet, a lock that they hold, may be gone the next time."""
+    try:
+        value_of(loading, member.name, "load its model")
+    except DamagedReplay:
+        raise
+    except (UserError, DataLost, RunFailed) as error:
+        if not member.has_loaded:
+            raise
+        raise ActorLost(f"{member.name} could not load again: {error}") from error
+
+
+def _is_done(ref: Any) -> bool:
+    return bool(ray.wait([ref], timeout=0)[0])

@@ -1,0 +1,93 @@
+"""Decoders of the frozen LM on the held-out queries, through the reward actors.
+
+Each batch of queries is decoded and scored by one actor; decoders are measured once, before
+training, with the metrics that the policy is measured with.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from gfn_ray.config import JobConfig
+from gfn_ray.decoding.decoder import Decoder
+from gfn_ray.evaluation.result import Baseline, QueryTexts, mean_metrics
+from gfn_ray.runs.bad_batches import BadBatches
+from gfn_ray.runtime.actors.fleet import Fleet
+from gfn_ray.runtime.actors.members import Member
+from gfn_ray.seeds import Seed, Stream, seed_of
+from gfn_ray.tasks.task import Task, TaskData
+from gfn_ray.trajectory import Trajectory
+
+Wire = dict[str, Any]
+
+
+def measure_decoder(
+    config: JobConfig,
+    task: Task,
+    data: TaskData,
+    fleet: Fleet,
+    bad: BadBatches,
+    to_text: Callable[[Any], str],
+    decoder: Decoder,
+) -> Baseline:
+    """eval.samples z of each held-out query by one decoder, and the task's metrics of them."""
+    by_query: dict[str, list[Trajectory]] = defaultdict(list)
+    for wire in _decoded_and_scored(config, data, fleet, bad, decoder):
+        trajectory = Trajectory.from_wire(wire)
+        by_query[trajectory.query_id].append(trajectory)
+    texts = [
+        QueryTexts(query, found, [to_text(t.token_ids) for t in found])
+        for query in data.held_out
+        for found in [by_query[query.query_id]]
+    ]
+    rewards = [np.mean([t.final_log_reward for t in one.trajectories]) for one in texts]
+    metrics = {
+        "log_reward_mean": float(np.mean(rewards)),
+        **mean_metrics(task.query_metrics(texts)),
+        **task.sample_metrics(texts),
+    }
+    return Baseline({name: metrics[name] for name in task.metrics if name in metrics}, texts)
+
+
+def _decoded_and_scored(
+    config: JobConfig, data: TaskData, fleet: Fleet, bad: BadBatches, decoder: Decoder
+) -> list[Wire]:
+    """Scored records of all held-out queries, in any order."""
+    calls = fleet.calls()
+    results: list[Wire] = []
+    wire = decoder.to_wire()
+    size = config.sampler.queries_per_call
+    waiting = iter(range(0, len(data.held_out), size))
+
+    async def decode(member: Member) -> None:
+        """Batch after batch, of which an actor has one at a time: the call's limit is a batch's."""
+        for index in waiting:
+            ids = [query.query_id for query in data.held_out[index : index + size]]
+            seed = seed_of(Stream.DECODER, config.seed, index)
+            decoded, _ = await calls.make(
+                member,
+                f"decode held-out queries ({decoder.name})",
+                partial(_decode, wire, ids, config.eval.samples, seed),
+            )
+            scored, info = await calls.make(member, "score decoded texts", partial(_score, decoded))
+            wires = await calls.fetch(scored, "hand over decoded texts")
+            bad.check_measured(wires, info["faults"])
+            results.extend(wires)
+
+    for member in fleet.rewards:
+        calls.start(decode(member))
+    calls.run_all()
+    return results
+
+
+def _decode(decoder: Wire, ids: list[str], samples: int, seed: Seed, actor: Any) -> Any:
+    return actor.decode.options(num_returns=2).remote(decoder, ids, samples, seed)
+
+
+def _score(records: Any, actor: Any) -> Any:
+    return actor.score.options(num_returns=2).remote(records)

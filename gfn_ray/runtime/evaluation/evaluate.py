@@ -1,0 +1,270 @@
+"""The policy on held-out queries, before, during and after training.
+
+Runs through the same actors as training and waits for each stage in turn. The evaluations
+before and after draw with the same seeds; those during it with others, so that a run that
+stops at a good number is not reported by that very number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from gfn_ray.config import JobConfig
+from gfn_ray.evaluation.exact import ExactComparison
+from gfn_ray.evaluation.mismatch import mismatch_kl
+from gfn_ray.evaluation.posterior import posterior_metrics, query_diagnostics
+from gfn_ray.evaluation.result import (
+    Array,
+    Enumeration,
+    Evaluation,
+    QuerySamples,
+    mean_metrics,
+)
+from gfn_ray.evaluation.weights import WeightDiagnostics, weight_diagnostics, weight_metrics
+from gfn_ray.runs.bad_batches import BadBatches
+from gfn_ray.runtime.actors.fleet import Fleet
+from gfn_ray.runtime.evaluation.turns import Turns
+from gfn_ray.seeds import Seed, Stream, seed_of
+from gfn_ray.tasks.references import known_trajectory, reference_trajectories
+from gfn_ray.tasks.task import Task, TaskData
+from gfn_ray.trajectory import Query, Trajectory
+
+REFERENCE_METRICS = {"log_pf_reference", "log_pf_reference_per_token"}
+"""These cost a forward of their own; a task lists one of them or goes without."""
+
+Wire = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What one sampling call draws. on_policy: samples of each query; 0: as `eval` says, on-policy
+    and tempered."""
+
+    queries: list[Query]
+    on_policy: int = 0
+
+
+class Evaluator:
+    """Measures whatever adapter it is given; the learner must hold the same weights."""
+
+    def __init__(
+        self,
+        config: JobConfig,
+        task: Task,
+        data: TaskData,
+        fleet: Fleet,
+        bad: BadBatches,
+        decode: Callable[[Any], str],
+    ) -> None:
+        self._config = config
+        self._task = task
+        self._data = data
+        self._fleet = fleet
+        self._bad = bad
+        self._decode = decode
+
+    def final(self, adapter: Any) -> Evaluation:
+        """Before or after training, with the seeds that both share."""
+        seed = seed_of(Stream.EVALUATION, self._config.seed)
+        return self._evaluate(adapter, seed, self._more_ratios(adapter))
+
+    def during(self, adapter: Any, step: int) -> Evaluation:
+        """After an update."""
+        seed = seed_of(Stream.EVALUATION_DURING, self._config.seed, step)
+        return self._evaluate(adapter, seed, {})
+
+    def _evaluate(self, adapter: Any, seed: Seed, more: dict[str, list[float]]) -> Evaluation:
+        """more: of _more_ratios, where weights are to be judged."""
+        batches = self._batches(self._data.held_out)
+        results = self._sample_and_score(adapter, [Draw(batch) for batch in batches], seed)
+        samples, engine, learner = [], [], []
+        counted: list[QuerySamples] = []
+        weights: dict[str, WeightDiagnostics] = {}
+        for index, batch in enumerate(batches):
+            wires, scores = results[index]
+            trajectories = [Trajectory.from_wire(wire) for wire in wires]
+            ratio = self._log_ratio(trajectories, scores)
+            labels = scores["label_log_probs"]
+            engine.append(np.array([t.sampler_log_pf for t in trajectories]))
+            learner.append(scores["log_pf"])
+            each = self._samples_of_a_query
+            for i, query in enumerate(batch):
+                start = i * each
+                on_policy = slice(start, start + self._config.eval.samples)
+                tempered = slice(on_policy.stop, start + each)
+                texts = [self._decode(t.token_ids) for t in trajectories[on_policy]]
+                diagnostics = query_diagnostics(ratio[on_policy], ratio[tempered])
+                if query.query_id in more:
+                    w = np.concatenate([ratio[on_policy], more[query.query_id]])
+                    weights[query.query_id] = weight_diagnostics(w)
+                samples.append(
+                    QuerySamples(
+                        query,
+                        trajectories[on_policy],
+                        texts,
+                        scores["log_q"][on_policy],
+                        diagnostics,
+                        None if labels is None else labels[on_policy],
+                    )
+                )
+                if query.query_id not in self._data.calibration:
+                    counted.append(samples[-1])
+        exact = [self._exact(one) for one in self._data.enumerations]
+        per_query = self._per_query(counted)
+        metrics = {
+            **posterior_metrics([one.diagnostics for one in counted]),
+            **weight_metrics(list(weights.values())),
+            **mean_metrics(per_query.values()),
+            **self._task.sample_metrics(samples),
+            **mean_metrics([one.metrics() for one in exact]),
+        }
+        ordered = {name: metrics[name] for name in self._task.metrics if name in metrics}
+        # The engine's log-probabilities of tempered samples are of another policy: NaN.
+        mismatch = mismatch_kl(np.concatenate(engine), np.concatenate(learner))
+        return Evaluation(ordered, samples, exact, mismatch, per_query, weights)
+
+    def _more_ratios(self, adapter: Any) -> dict[str, list[float]]:
+        """w = log R/T - log q of further samples of the diagnostic queries, by id. With those of
+        every held-out query they are eval.diagnostic_samples."""
+        config, calibration = self._config, self._data.calibration
+        judged = [query for query in self._data.held_out if query.query_id not in calibration]
+        judged = judged[: config.eval.diagnostic_queries]
+        wanted = max(0, config.eval.diagnostic_samples - config.eval.samples)
+        # Together no more of a query than any evaluation draws: a call's memory and time are known.
+        most = self._samples_of_a_query
+        counts = [min(most, wanted - start) for start in range(0, wanted, most)]
+        draws = [Draw(batch, count) for count in counts for batch in self._batches(judged)]
+        seed = seed_of(Stream.DIAGNOSTIC, config.seed)
+        results = self._sample_and_score(adapter, draws, seed)
+        ratios: dict[str, list[float]] = {query.query_id: [] for query in judged}
+        for index in range(len(draws)):
+            wires, scores = results[index]
+            trajectories = [Trajectory.from_wire(wire) for wire in wires]
+            for one, ratio in zip(trajectories, self._log_ratio(trajectories, scores), strict=True):
+                ratios[one.query_id].append(ratio)
+        return ratios
+
+    def _batches(self, queries: list[Query]) -> list[list[Query]]:
+        """The queries of each sampling call."""
+        size = self._config.sampler.queries_per_call
+        return [queries[start : start + size] for start in range(0, len(queries), size)]
+
+    @property
+    def _samples_of_a_query(self) -> int:
+        return self._config.eval.samples + self._config.eval.tempered_samples
+
+    def _log_ratio(self, trajectories: list[Trajectory], scores: Wire) -> Array:
+        """log R/T - log q of whole trajectories [S]; R includes what the objective adds."""
+        log_reward = np.array([t.final_log_reward for t in trajectories])
+        tempered = log_reward / self._config.reward.temperature_end
+        ratio: Array = tempered + scores["log_reference"] - scores["log_q"]
+        return ratio
+
+    def _sample_and_score(
+        self, adapter: Any, draws: list[Draw], seed: Seed
+    ) -> dict[int, tuple[list[Wire], Wire]]:
+        """Scored records and the learner's view of each draw, by its index."""
+        fleet, calls = self._fleet, self._fleet.calls()
+        results: dict[int, tuple[list[Wire], Wire]] = {}
+        samplers, rewards = len(fleet.samplers), len(fleet.rewards)
+        # Enough for each actor, the learner included, to have one.
+        turns = Turns(len(draws), samplers, most=samplers + rewards + 1)
+
+        async def measure(sampler: int, index: int) -> None:
+            """One draw, all the way; whatever it frees is handed on."""
+            # Seeded by the draw alone, whichever sampler takes it.
+            sample = partial(_sample, adapter, draws[index], [*seed, index])
+            what = "sample held-out queries"
+            records, _ = await calls.make(fleet.samplers[sampler], what, sample)
+            turns.sampled(sampler)
+            start_what_may_start()
+            scored, info = await calls.make(
+                fleet.rewards[index % rewards], "score samples", partial(_score, records)
+            )
+            scores = await calls.make(
+                fleet.learner, "score samples", lambda actor: actor.score.remote(scored)
+            )
+            wires = await calls.fetch(scored, "hand over samples")
+            self._bad.check_measured(wires, info["faults"])
+            results[index] = wires, {**scores, "label_log_probs": info.get("label_log_probs")}
+            turns.measured(index)
+            start_what_may_start()
+
+        def start_what_may_start() -> None:
+            while (turn := turns.next()) is not None:
+                calls.start(measure(*turn))
+
+        start_what_may_start()
+        calls.run_all()
+        return results
+
+    def _per_query(self, samples: list[QuerySamples]) -> dict[str, dict[str, float]]:
+        """Metrics of each held-out query, by its id; the task's, and those of every task."""
+        references = self._reference_metrics()
+        found = {}
+        for one, own in zip(samples, self._task.query_metrics(samples), strict=True):
+            query_id = one.query.query_id
+            reward = float(np.mean([t.final_log_reward for t in one.trajectories]))
+            values = {"log_reward_mean": reward, **references.get(query_id, {}), **own}
+            found[query_id] = {name: values[name] for name in self._task.metrics if name in values}
+        return found
+
+    def _reference_metrics(self) -> dict[str, dict[str, float]]:
+        """log q of the known good z of held-out queries, where the task asks for it.
+
+        By query id, the mean over a query's references inside the support. Per token, it is
+        divided by the tokens of z and one for the stop.
+        """
+        if not REFERENCE_METRICS & self._task.metrics.keys():
+            return {}
+        references = reference_trajectories(self._data.held_out, self._data.support)
+        if not references:
+            return {}
+        scores = self._score(references, "the references")
+        found: dict[str, list[dict[str, float]]] = {}
+        for one, log_q in zip(references, scores["log_q"], strict=True):
+            values = {
+                "log_pf_reference": float(log_q),
+                "log_pf_reference_per_token": float(log_q) / (len(one) + 1),
+            }
+            found.setdefault(one.query_id, []).append(values)
+        return {query_id: mean_metrics(each) for query_id, each in found.items()}
+
+    def _exact(self, one: Enumeration) -> ExactComparison:
+        """The policy beside the posterior, on every outcome of an enumeration."""
+        support = self._data.support
+        outcomes = [known_trajectory(one.query_id, tokens, support) for tokens in one.outcomes]
+        scores = self._score(outcomes, "every outcome")
+        log_target = one.log_reward / self._config.reward.temperature_end + scores["log_reference"]
+        return ExactComparison.unnormalised(log_target, scores["log_q"], one.target)
+
+    def _score(self, trajectories: list[Trajectory], what: str) -> Wire:
+        """The learner's view of whole trajectories, at most a batch of samples at a call: a call
+        has a time limit."""
+        size = self._config.sampler.queries_per_call * self._samples_of_a_query
+        parts: list[Wire] = []
+        for start in range(0, len(trajectories), size):
+            wires = [t.to_wire() for t in trajectories[start : start + size]]
+            parts.append(self._ask_to_score(wires, what))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _ask_to_score(self, wires: list[Wire], what: str) -> Wire:
+        scores: Wire = self._fleet.ask(
+            self._fleet.learner, f"score {what}", lambda actor: actor.score.remote(wires)
+        )
+        return scores
+
+
+def _sample(adapter: Any, draw: Draw, seed: Seed, actor: Any) -> Any:
+    ids = [query.query_id for query in draw.queries]
+    sample = actor.sample.options(num_returns=2)
+    return sample.remote(adapter, ids, seed, True, draw.on_policy)
+
+
+def _score(records: Any, actor: Any) -> Any:
+    return actor.score.options(num_returns=2).remote(records)

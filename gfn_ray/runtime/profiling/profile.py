@@ -1,0 +1,105 @@
+"""A run that is asked where its time goes: a window of training, its trace and its table.
+
+Owns when the window begins and ends, and what becomes of it. The first update begins it, so that
+models are loaded and every stage has something to do.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect
+from collections.abc import Callable
+from operator import itemgetter
+
+from gfn_ray.config import ProfileConfig
+from gfn_ray.runs.run_dir import RunDir
+from gfn_ray.runtime.actors.fleet import Fleet
+from gfn_ray.runtime.profiling.spans import Interval, Span, gaps, merge
+from gfn_ray.runtime.profiling.time_table import actor_rows, controller_row, table
+from gfn_ray.runtime.profiling.trace import trace
+from gfn_ray.runtime.profiling.work_log import CallLog, machine
+
+
+class Profiler:
+    """One window of one run. log: what `fleet` writes its calls to. say: shows lines of text."""
+
+    def __init__(
+        self,
+        config: ProfileConfig,
+        fleet: Fleet,
+        log: CallLog,
+        directory: RunDir,
+        say: Callable[[str], None],
+    ) -> None:
+        self._config = config
+        self._fleet = fleet
+        self._log = log
+        self._directory = directory
+        self._say = say
+        self._began: float | None = None
+        self._cpu = 0.0
+        self._done = False
+
+    def after_update(self) -> bool:
+        """Begins the window, or ends it where it is full; True where it is over."""
+        if self._began is None:
+            self._log.begin_anew()
+            self._began, self._cpu = time.monotonic(), time.process_time()
+        elif time.monotonic() >= self._began + self._config.seconds:
+            self.end()
+        return self._done
+
+    def end(self) -> None:
+        """Writes down what there is of the window, unless that is done or it never began."""
+        if self._done or self._began is None:
+            return
+        self._done = True
+        now, cpu = time.monotonic(), time.process_time() - self._cpu
+        window = (self._began, min(now, self._began + self._config.seconds))
+        self._log.close()
+        spans = self._spans(now)
+        pieces = self._controller(window)
+        clipped = {
+            actor: [piece for span in own if (piece := span.within(window)) is not None]
+            for actor, own in spans.items()
+        }
+        self._directory.write_profile(trace(clipped, pieces, window))
+        taken = sum(
+            one.taken is not None and one.taken <= window[1] and not one.lost
+            for one in self._log.calls
+        )
+        whole = now - window[0]
+        cpu *= (window[1] - window[0]) / whole if whole else 1.0
+        rows = [row for actor, own in spans.items() for row in actor_rows(actor, own, window)]
+        rows.append(controller_row([piece for _, piece in pieces], cpu, taken, window))
+        self._say(table(rows, window))
+        self._say(
+            f"the trace is {self._directory.profile_file}; open it at https://ui.perfetto.dev or "
+            "in chrome://tracing"
+        )
+
+    def _spans(self, until: float) -> dict[str, list[Span]]:
+        """Every call of every actor, as both sides know it; of an actor that died, what its
+        successor knows."""
+        here, found = machine(), {}
+        for member in self._fleet.members:
+            there, works = self._fleet.ask(
+                member, "hand over its log of work", lambda actor: actor.works.remote()
+            )
+            sent = [one for one in self._log.calls if one.actor == member.name]
+            found[member.name] = merge(member.name, sent, works, until, there == here)
+        return found
+
+    def _controller(self, window: Interval) -> list[tuple[str, Interval]]:
+        """Its work is all but the waiting, and is named by the answers that it begins with."""
+        answers = sorted(
+            (one.taken, one.what)
+            for one in self._log.calls
+            if one.taken is not None and not one.lost
+        )
+        pieces = []
+        for low, high in gaps(self._log.waits, window):
+            first, last = (bisect(answers, moment, key=itemgetter(0)) for moment in (low, high))
+            took = ", ".join(dict.fromkeys(what for _, what in answers[first:last]))
+            pieces.append((took or "looks after the actors", (low, high)))
+        return pieces

@@ -1,0 +1,1 @@
+"""Where actors run, and on how many cores."""

@@ -1,0 +1,98 @@
+"""Cores go to the actors that need them: all to one that works alone, else shares, measured over
+the first updates and told once.
+
+Owns when actors are asked for their CPU seconds, and that they hear of their new number. What
+they get is threads.py's; a successor of an actor starts with the number of that moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from gfn_ray.runtime.actors.fleet import Fleet
+from gfn_ray.runtime.actors.members import Member
+from gfn_ray.wording import count
+
+# Updates that are measured, after the first: by then every stage has work, and a few even out.
+MEASURED_UPDATES = 5
+
+
+class ThreadBalance:
+    """say: shows a line of text."""
+
+    def __init__(self, fleet: Fleet, say: Callable[[str], None]) -> None:
+        self._fleet = fleet
+        self._say = say
+        self._updates = 0
+        self._before: dict[str, float] = {}
+        self._generations: list[int] = []
+
+    def after_update(self) -> None:
+        if not self._fleet.threads.undivided:
+            return
+        self._updates += 1
+        if self._updates == 1:
+            self._before, _ = self._used()
+            self._generations = self._now_running()
+        elif self._generations != self._now_running():
+            self._updates = 0  # another process counts from its own start: measured anew
+        elif self._updates > MEASURED_UPDATES:
+            self._divide()
+
+    def _divide(self) -> None:
+        used, machines = self._used()
+        if self._generations != self._now_running():
+            self._updates = 0
+            return
+        needs = {name: used[name] - self._before[name] for name in used}
+        threads = self._fleet.threads
+        threads.share_out(needs, machines)
+        _tell(self._fleet, self._fleet.with_models)
+        whole = sum(needs.values()) or 1.0
+        shares = ", ".join(
+            f"{name} {threads.of(name)} ({need / whole:.0%})"
+            for name, need in needs.items()
+            if name in threads.automatic
+        )
+        updates = count(MEASURED_UPDATES, "update")
+        self._say(f"threads by share of the CPU seconds of {updates}: {shares}")
+
+    def _used(self) -> tuple[dict[str, float], dict[str, str]]:
+        """CPU seconds of each actor with a model, between two of its calls, and its machine."""
+        found = self._fleet.ask_each(
+            self._fleet.with_models,
+            "tell its CPU seconds",
+            lambda actor: actor.cpu_seconds.remote(),
+        )
+        used = {name: seconds for name, (seconds, _) in found.items()}
+        return used, {name: machine for name, (_, machine) in found.items()}
+
+    def _now_running(self) -> list[int]:
+        return [member.generation for member in self._fleet.with_models]
+
+
+@contextmanager
+def left_to(fleet: Fleet, member: Member) -> Iterator[None]:
+    """All cores are this actor's while no other has work."""
+    fleet.threads.leave_to(member.name)
+    _tell(fleet, [member])
+    yield
+    # Not where what it did failed: then the run ends.
+    fleet.threads.leave_to(None)
+    _tell(fleet, [member])
+
+
+def _tell(fleet: Fleet, members: Iterable[Member]) -> None:
+    calls, threads = fleet.calls(), fleet.threads
+    for member in members:
+        if member.name in threads.automatic:
+            use = partial(_use_threads, threads.of(member.name))
+            calls.make(member, "change its threads", use)
+    calls.run_all()
+
+
+def _use_threads(number: int, actor: Any) -> Any:
+    return actor.use_threads.remote(number)

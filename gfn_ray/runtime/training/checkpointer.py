@@ -1,0 +1,119 @@
+"""Writes adapters and checkpoints while a run goes on.
+
+Owns what goes into a checkpoint and where; how its files are laid out and read back is
+checkpoints.py's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gfn_ray.config import JobConfig
+from gfn_ray.errors import RunFailed
+from gfn_ray.policy.adapter import Adapter, write_adapter
+from gfn_ray.runs.checkpoints import write_training
+from gfn_ray.runs.display import Display
+from gfn_ray.runs.run_dir import RunDir, prune, publish_directory
+from gfn_ray.runtime.actors.fleet import Fleet
+from gfn_ray.runtime.training.controller import Controller
+from gfn_ray.runtime.training.em import LabelRounds
+from gfn_ray.serving.description import write_description
+from gfn_ray.serving.labels import TunedLabels, write_labels
+
+
+class Checkpointer:
+    """One run's checkpoints. labels: of a run that has rounds of EM."""
+
+    def __init__(
+        self,
+        config: JobConfig,
+        task_name: str,
+        directory: RunDir,
+        fleet: Fleet,
+        labels: LabelRounds | None,
+        display: Display,
+    ) -> None:
+        self._config = config
+        self._task_name = task_name
+        self._directory = directory
+        self._fleet = fleet
+        self._labels = labels
+        self._display = display
+        self._newest = -1
+
+    def write(
+        self, controller: Controller, session: dict[str, Any], *, needed: bool = False
+    ) -> None:
+        """The run as it is after an update whose weights are published.
+
+        A checkpoint that finds no room, or whose weights were lost on their way, is left out with a
+        message: training is worth more than the wish to go on from just here, and the one before
+        is still there. needed: that one would be wrong to go on from after this; RunFailed instead.
+        """
+        training = {
+            "learner": self._fleet.save_learner(),
+            "controller": controller.state(),
+            "labels": None if self._labels is None else self._labels.state(),
+            "session": session,
+            "files": self._directory.file_sizes(),
+        }
+        replay = None
+        if self._config.max_policy_lag == 0:
+            replay = self._fleet.ask(
+                self._fleet.replay, "copy itself", lambda actor: actor.snapshot.remote()
+            )
+        adapter = self._read(controller.adapter)
+        if adapter is None:
+            self._left_out(controller.step, "its weights were lost from Ray's object store", needed)
+            return
+        try:
+            with publish_directory(self._directory.checkpoint_dir(controller.step)) as directory:
+                self._fill(directory, adapter)
+                write_training(directory, training, replay)
+            prune(self._directory.checkpoints_dir, self._config.checkpoint.keep)
+        except OSError as error:
+            self._left_out(controller.step, f"{error.strerror or error}: {error.filename}", needed)
+            return
+        self._newest = controller.step
+
+    def write_last(self, controller: Controller, session: dict[str, Any]) -> None:
+        """The same after the last update, unless that is what was written before."""
+        if self._newest != controller.step or self._labels is not None:
+            self.write(controller, session)
+
+    def publish(self, adapter: Adapter, target: Path, tuned: TunedLabels | None) -> None:
+        """An adapter directory that PEFT and vLLM load, and `gfn_ray.open` serves."""
+        with publish_directory(target) as directory:
+            self._fill(directory, adapter)
+            if tuned is not None:
+                write_labels(directory, tuned)
+
+    def newest_adapter(self, controller: Controller) -> Adapter:
+        """The learner's present weights, while nothing is under way."""
+        adapter = self._read(controller.adapter)
+        if adapter is None:
+            controller.publish_now()
+            adapter = self._read(controller.adapter)
+        if adapter is None:
+            raise RunFailed("the newest weights were lost from Ray's object store twice in a row")
+        return adapter
+
+    def _read(self, reference: Any) -> Adapter | None:
+        """The adapter of a reference; None where it is lost."""
+        wire = self._fleet.read(reference, "hand over the adapter")
+        return None if wire is None else Adapter.from_wire(wire)
+
+    def _left_out(self, step: int, cause: str, needed: bool) -> None:
+        failed = f"the checkpoint of update {step} could not be written ({cause})"
+        if needed:
+            raise RunFailed(
+                f"{failed}, and what replay takes from here on does not go with an older one; make "
+                "room or mend the disk"
+            )
+        self._display.message(f"{failed}; training goes on without it")
+
+    def _fill(self, directory: Path, adapter: Adapter) -> None:
+        write_adapter(adapter, directory)
+        settings = self._directory.config_file.read_text(encoding="utf-8")
+        write_description(directory, self._task_name, settings)

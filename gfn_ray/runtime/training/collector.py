@@ -1,0 +1,220 @@
+"""From the samplers to replay: sampling calls, their rewards, and what is lost on the way.
+
+Owns which queries are asked for, which sampler and which reward actor has what, and what is known
+of the newest trajectories. When a call may be made is `Pacing`'s to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gfn_ray.config import JobConfig
+from gfn_ray.errors import RunFailed
+from gfn_ray.runs.bad_batches import BadBatches
+from gfn_ray.runs.stopwatch import StageMeter
+from gfn_ray.runtime.actors.calls import PendingCalls
+from gfn_ray.runtime.actors.failures import DataLost
+from gfn_ray.runtime.actors.fleet import Fleet
+from gfn_ray.runtime.actors.replay_calls import ReplayCalls
+from gfn_ray.runtime.training.engine_check import EngineCheck
+from gfn_ray.runtime.training.pacing import Pacing
+from gfn_ray.runtime.training.publisher import Publisher
+from gfn_ray.seeds import Seed, Stream, generator, seed_of
+from gfn_ray.tasks.task import TaskData
+from gfn_ray.trajectory import Trajectory
+
+Wire = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _SamplingCall:
+    """So that it can be made again. adapter: the reference of that version's."""
+
+    adapter: Any
+    version: int
+    query_ids: list[str]
+    seed: Seed
+
+
+class Collector:
+    """trajectories: so many have reached replay. newest: a few of the latest, and log_reward the
+    mean log R of their whole call. stored: trajectories in replay."""
+
+    def __init__(
+        self,
+        config: JobConfig,
+        data: TaskData,
+        fleet: Fleet,
+        calls: PendingCalls,
+        pacing: Pacing,
+        publisher: Publisher,
+        replay: ReplayCalls,
+        bad: BadBatches,
+        check: EngineCheck,
+    ) -> None:
+        self._config = config
+        self._fleet = fleet
+        self._calls = calls
+        self._pacing = pacing
+        self._publisher = publisher
+        self._replay = replay
+        self._bad = bad
+        self._check = check
+        self._train_ids = [query.query_id for query in data.train]
+        if not self._train_ids:
+            raise ValueError("the task gave no training queries")
+        self._order = self._query_order()
+        self._idle_samplers = list(range(config.samplers))
+        self._reward_load = [0] * config.reward_actors
+        self._to_sample_again: list[_SamplingCall] = []
+        self._sampling_calls = self._queries_drawn = 0
+        self._tool_calls = self._tool_errors = 0  # by samples that arrived, in this process
+        self.trajectories = self.stored = 0
+        self.newest: list[Trajectory] = []
+        self.log_reward: float | None = None
+        self.meters = {stage: StageMeter() for stage in ("sample", "reward")}
+
+    def start_what_may_start(self) -> None:
+        """Sampling calls, of as many samplers as are idle; what was lost goes first."""
+        while self._to_sample_again and self._idle_samplers:
+            again = self._to_sample_again.pop()
+            self._calls.start(self._collect(self._idle_samplers.pop(), again))
+        while self._idle_samplers and self._pacing.may_sample():
+            self._calls.start(self._collect(self._idle_samplers.pop(), self._next_call()))
+
+    def seed_replay(self, seeds: list[Trajectory]) -> None:
+        """Puts known good z into replay, up to its capacity, scored like any other."""
+        kept = seeds[: self._config.replay.capacity]
+        sampler = self._config.sampler
+        size = sampler.queries_per_call * sampler.trajectories_per_query
+        for start in range(0, len(kept), size):
+            self._calls.start(self._store_seeds(kept[start : start + size]))
+            self._calls.run_all()
+
+    def empty_replay(self) -> None:
+        """Forgets every stored trajectory, while nothing is under way."""
+        self._fleet.ask(self._fleet.replay, "be emptied", self._replay.clear())
+        self.stored = 0
+        for call in self._to_sample_again:
+            self._pacing.gave_up(call.version)
+        self._to_sample_again.clear()
+        self._pacing.start_anew()
+
+    def state(self) -> Wire:
+        """What a checkpoint keeps."""
+        return {
+            "trajectories": self.trajectories,
+            "sampling_calls": self._sampling_calls,
+            "queries_drawn": self._queries_drawn,
+            "replay_size": self.stored,
+        }
+
+    def restore(self, state: Wire) -> None:
+        self.trajectories = state["trajectories"]
+        self._sampling_calls = state["sampling_calls"]
+        while self._queries_drawn < state["queries_drawn"]:
+            self._next_query()
+        self.stored = state["replay_size"]
+
+    def described(self) -> dict[str, float]:
+        """For the metrics of an update."""
+        tools = {"tool_calls": self._tool_calls, "tool_errors": self._tool_errors}
+        return {
+            **{name: float(count) for name, count in tools.items() if self._tool_calls},
+            "trajectories_sampled": float(self.trajectories),
+        }
+
+    async def _collect(self, sampler: int, call: _SamplingCall) -> None:
+        """One sampling call. What is lost on its way is sampled again."""
+        try:
+            records, info = await self._calls.make(
+                self._fleet.samplers[sampler],
+                "sample a group",
+                lambda actor: actor.sample.options(num_returns=2).remote(
+                    call.adapter, call.query_ids, call.seed, False
+                ),
+            )
+        except DataLost:  # its adapter
+            self._idle_samplers.append(sampler)
+            self._pacing.gave_up(call.version)
+            await self._publisher.lost(call.adapter)
+            return
+        self._idle_samplers.append(sampler)
+        self.meters["sample"].add(info["tokens"], info["seconds"])
+        self._tool_calls += info["tool_calls"]
+        self._tool_errors += info["tool_errors"]
+        try:
+            stored = await self._score_and_store(records)
+        except DataLost:
+            self._to_sample_again.append(call)
+            return
+        if stored is None:
+            self._pacing.gave_up(call.version)
+            return
+        scored, report = stored
+        self._pacing.stored(call.version, report["offered"])
+        self.trajectories += report["offered"]
+        self.newest = [Trajectory.from_wire(wire) for wire in report["shown"]]
+        self.log_reward = report["log_reward_mean"]
+        await self._check.arrived(call.version, call.adapter, scored, self._fleet, self._calls)
+
+    async def _score_and_store(self, records: Any) -> tuple[Any, Wire] | None:
+        """The reference of what replay was given, and its report; None where nothing is left once
+        bad groups are dropped. Raises DataLost."""
+        reward = int(np.argmin(self._reward_load))
+        self._reward_load[reward] += 1
+        try:
+            scored, info = await self._calls.make(
+                self._fleet.rewards[reward],
+                "score a group",
+                lambda actor: actor.score.options(num_returns=2).remote(records),
+            )
+        finally:
+            self._reward_load[reward] -= 1
+        self.meters["reward"].add(info["tokens"], info["seconds"])
+        if not info["faults"]:
+            self._bad.usable("group")
+        else:
+            found = await self._calls.fetch(scored, "hand over a bad group")
+            usable = self._bad.sift(found, info["faults"])
+            if not usable:
+                return None
+            scored = self._fleet.put(usable)
+        add = self._replay.add(scored)
+        report = await self._calls.make(self._fleet.replay, "store a group", add)
+        self.stored = report["size"]
+        return scored, report
+
+    async def _store_seeds(self, seeds: list[Trajectory]) -> None:
+        try:
+            stored = await self._score_and_store([t.to_wire() for t in seeds])
+        except DataLost as loss:
+            raise RunFailed(
+                "seeds of replay were lost from Ray's object store; start again"
+            ) from loss
+        if stored is not None:
+            self._pacing.stored_unasked(stored[1]["offered"])
+
+    def _next_call(self) -> _SamplingCall:
+        call = _SamplingCall(
+            self._publisher.adapter,
+            self._pacing.sampling(),
+            [self._next_query() for _ in range(self._config.sampler.queries_per_call)],
+            seed_of(Stream.TRAINING_CALL, self._config.seed, self._sampling_calls),
+        )
+        self._sampling_calls += 1
+        return call
+
+    def _next_query(self) -> str:
+        self._queries_drawn += 1
+        return next(self._order)
+
+    def _query_order(self) -> Iterator[str]:
+        """Training queries in endless shuffled passes."""
+        rng = generator(seed_of(Stream.QUERY_ORDER, self._config.seed))
+        while True:
+            yield from rng.permutation(np.array(self._train_ids, dtype=object)).tolist()

@@ -1,0 +1,236 @@
+"""The controller: hands out work, passes records on by reference, and owns every side effect.
+
+Its coroutines read in the order of a trajectory's way: `Collector._collect` is one sampling call
+from the engine to replay, `Controller._update` one batch from replay to the learner, and its
+weights on to samplers. `train` starts each when `Pacing` says that it may, and waits for all at
+once.
+
+| work      | may start when                                             | bounded by            |
+|-----------|------------------------------------------------------------|-----------------------|
+| _collect  | a sampler is idle, inserts do not pay for enough updates,  | a call a sampler      |
+|           | no version is due that would be too far ahead              |                       |
+| _update   | the last one is over, inserts pay for it, what is on its   | one at a time         |
+|           | way would not fall too far behind what it publishes        |                       |
+| an actor  | it is called                                               | call_timeout_s a call |
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gfn_ray.config import JobConfig
+from gfn_ray.learners.refused import REFUSED
+from gfn_ray.replay.columns import from_bytes
+from gfn_ray.runs.bad_batches import BadBatch, BadBatches
+from gfn_ray.runs.stopwatch import StageMeter
+from gfn_ray.runtime.actors.failures import DataLost
+from gfn_ray.runtime.actors.fleet import Fleet
+from gfn_ray.runtime.actors.replay_calls import ReplayCalls
+from gfn_ray.runtime.training.collector import Collector
+from gfn_ray.runtime.training.engine_check import EngineCheck
+from gfn_ray.runtime.training.pacing import Pacing
+from gfn_ray.runtime.training.publisher import Publisher
+from gfn_ray.tasks.task import TaskData
+from gfn_ray.trajectory import Trajectory
+
+Wire = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What the observer of a run learns after each update.
+
+    fresh: a few of the newest trajectories. log_reward: the mean log R of their whole call.
+    """
+
+    step: int
+    metrics: dict[str, float]
+    fresh: list[Trajectory]
+    log_reward: float | None
+
+
+class Controller:
+    """Training, from the first published adapter to the last."""
+
+    def __init__(
+        self, config: JobConfig, data: TaskData, fleet: Fleet, bad: BadBatches, check: EngineCheck
+    ) -> None:
+        self._config = config
+        self._fleet = fleet
+        self._bad = bad
+        self._pacing = pacing = Pacing(config)
+        self._calls = fleet.calls()
+        self._replay = ReplayCalls()
+        self._publisher = Publisher(fleet, self._calls, pacing)
+        self._collector = Collector(
+            config, data, fleet, self._calls, pacing, self._publisher, self._replay, bad, check
+        )
+        self._replay_stats: dict[str, float] = {}
+        self._stop_asked = False
+        self.settled = False
+        self.meters = {**self._collector.meters, "learn": StageMeter()}
+        self._observe: Callable[[StepReport], None] = lambda _: None
+
+    @property
+    def step(self) -> int:
+        """Updates that are done."""
+        return self._pacing.step
+
+    @property
+    def version(self) -> int:
+        """Newest version that samplers may use."""
+        return self._pacing.version
+
+    @property
+    def largest_lag(self) -> int:
+        """Most versions that any trajectory was behind when it reached replay."""
+        return self._pacing.largest_lag
+
+    @property
+    def adapter(self) -> Any:
+        """The reference of the newest published weights."""
+        return self._publisher.adapter
+
+    @property
+    def published_step(self) -> int:
+        """The update whose weights those are."""
+        return self._publisher.step
+
+    @property
+    def trajectories(self) -> int:
+        """So many have reached replay."""
+        return self._collector.trajectories
+
+    def publish_now(self) -> None:
+        """Makes the learner's weights available to samplers and evaluation, between updates.
+
+        The first time, these are version 0, the untrained policy.
+        """
+        self._calls.start(self._publisher.publish())
+        self._calls.run_all()
+
+    def seed_replay(self, seeds: list[Trajectory]) -> None:
+        """Puts known good z into replay, up to its capacity, scored like any other."""
+        self._collector.seed_replay(seeds)
+
+    def train(self, observe: Callable[[StepReport], None], until: int | None = None) -> None:
+        """Runs the configured number of updates; `observe` is called after each.
+
+        The learner rests while `observe` runs; samplers go on. until: the update to pause after;
+        another call goes on from there. Leaves nothing under way.
+        """
+        self._observe = observe
+        self._pacing.go_on(until)
+        while not self._pacing.pauses:
+            self.stop_if_asked()
+            if self._pacing.may_update():
+                self._calls.start(self._update())
+            self._collector.start_what_may_start()
+            self._calls.run_ready()
+        self._calls.run_all()
+
+    def ask_to_stop(self) -> bool:
+        """Has `train` end, by KeyboardInterrupt, once all that is under way is done. False where
+        that was asked for before."""
+        asked, self._stop_asked = self._stop_asked, True
+        return not asked
+
+    def state(self) -> Wire:
+        """All that later updates depend on, while nothing is under way; else what will be lost
+        with the process is left out."""
+        return {**self._pacing.state(), **self._collector.state()}
+
+    def restore(self, state: Wire) -> None:
+        """Become the controller that state() described; weights are published next."""
+        self._pacing.restore(state)
+        self._collector.restore(state)
+
+    def empty_replay(self) -> None:
+        """Forgets every stored trajectory, while training pauses: their log-rewards are void."""
+        self._collector.empty_replay()
+
+    def stop_if_asked(self) -> None:
+        """Raises KeyboardInterrupt where that was asked for, with nothing left under way and all
+        that was learned published."""
+        if not self._stop_asked:
+            return
+        self._calls.run_all()
+        if self.published_step != self.step:
+            self.publish_now()
+        self.settled = True
+        raise KeyboardInterrupt
+
+    def end_here(self) -> None:
+        """No further update: for an observer that has seen enough."""
+        self._pacing.end_here()
+
+    async def _update(self) -> None:
+        """One update, if replay has a batch for it and the learner takes it."""
+        learner = self._config.learner
+        publishes = self._pacing.updating()
+        draw = self._replay.sample(
+            learner.queries_per_step, learner.trajectories_per_query, self.version
+        )
+        batch, drawn = await self._calls.make(self._fleet.replay, "give a batch", draw)
+        if drawn["trajectories"] == 0:
+            self._pacing.found_nothing(self._collector.stored)
+            return
+        self._pacing.drew(drawn["trajectories"])
+        self._replay_stats = drawn["stats"]
+        try:
+            losses, metrics = await self._calls.make(
+                self._fleet.learner,
+                "apply an update",
+                lambda actor: actor.step.options(num_returns=2).remote(batch),
+                changes_state=lambda metrics: REFUSED not in metrics,
+            )
+        except DataLost:
+            self._pacing.cancelled()
+            return
+        if REFUSED in metrics:
+            await self._drop(batch, metrics)
+            self._pacing.cancelled()
+            return
+        self._bad.usable("update")
+        if self._config.replay.priority == "loss":
+            self._calls.start(self._update_priorities(drawn, losses))
+        self._pacing.updated()
+        self.meters["learn"].add(metrics["learn_tokens"], metrics["learn_seconds"])
+        collected = self._collector
+        described = self._described(metrics)
+        report = StepReport(self.step, described, collected.newest, collected.log_reward)
+        if publishes:
+            # Reported once its weights are out: a checkpoint of this step holds this step.
+            await self._publisher.publish()
+        self._pacing.finished()
+        started = time.monotonic()
+        self._observe(report)
+        self._calls.allow(time.monotonic() - started)
+
+    async def _drop(self, batch: Any, answer: Wire) -> None:
+        """The learner would not apply this batch, and is as it was before."""
+        try:
+            found = from_bytes(await self._calls.fetch(batch, "hand over a bad batch"))
+            known = answer["known"]
+        except DataLost:
+            found, known = [], {}
+        self._bad.dropped(BadBatch("update", answer[REFUSED], found, known))
+
+    async def _update_priorities(self, drawn: Wire, losses: Any) -> None:
+        told = self._replay.update_priorities(drawn["slots"], drawn["generations"], losses)
+        try:
+            await self._calls.make(self._fleet.replay, "update priorities", told)
+        except DataLost:  # the losses; replay keeps the priorities that it has
+            return
+
+    def _described(self, metrics: Wire) -> dict[str, float]:
+        return {
+            **metrics,
+            **self._collector.described(),
+            **{f"replay_{name}": value for name, value in self._replay_stats.items()},
+            "policy_lag_max": float(self.largest_lag),
+            **{f"{stage}_tokens_per_s": meter.rate for stage, meter in self.meters.items()},
+        }

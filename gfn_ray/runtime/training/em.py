@@ -1,0 +1,197 @@
+"""EM over the actors: rounds of training q and of tuning p(y | x, z), and the classifiers beside.
+
+A round is an E-step, which is the controller's training, and an M-step: samples of q for every
+training query through the samplers, updates in one reward actor, its adapter handed to the
+others. What replay holds was scored by the model before, so an M-step leaves it empty: scoring
+a few hundred trajectories again would cost more than new ones, which are nearer to q as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from gfn_ray.config import JobConfig
+from gfn_ray.errors import UserError
+from gfn_ray.evaluation.result import Baseline, Evaluation
+from gfn_ray.policy.adapter import Adapter
+from gfn_ray.rewards.label_model import Array
+from gfn_ray.runs.batches import shuffled_batches
+from gfn_ray.runtime.actors.calls import PendingCalls
+from gfn_ray.runtime.actors.fleet import Fleet
+from gfn_ray.runtime.actors.members import Issue
+from gfn_ray.runtime.training.controller import Controller, StepReport
+from gfn_ray.seeds import Seed, Stream, seed_of
+from gfn_ray.serving.labels import TunedLabels
+from gfn_ray.tasks.labels import Classifier, LabelPlan
+from gfn_ray.tasks.task import Task
+from gfn_ray.trajectory import IntArray, Trajectory
+
+HISTORIES_PER_CALL = 32
+
+Wire = dict[str, Any]
+Examples = list[tuple[IntArray, int]]
+
+
+class LabelRounds:
+    """What a run with labels does beside training and evaluation."""
+
+    def __init__(
+        self, config: JobConfig, task: Task, plan: LabelPlan, queries: Sequence[Any], fleet: Fleet
+    ) -> None:
+        self._config = config
+        self._task: Any = task  # a PredictsLabels too, as check_data has seen
+        self._plan = plan
+        self._queries = {query.query_id: query for query in queries}
+        self._fleet = fleet
+        self._done = 0
+        self._model: Wire | None = None
+
+    def measure(self, classifier: Classifier) -> Baseline:
+        """A classifier on the held-out queries; one with examples is tuned as long as EM tunes."""
+        em = self._plan.em
+        self._fit(classifier.examples, classifier.answers, em.rounds * em.m_steps, done=0)
+        ids, contexts = list(classifier.contexts), list(classifier.contexts.values())
+        log_p = self._predict(contexts, classifier.answers)
+        metrics = self._task.label_metrics(
+            {query_id: row[None] for query_id, row in zip(ids, log_p, strict=True)}
+        )
+        self._change("reset_labels", "reset the label model")
+        self._fleet.rewards[0].saved(lambda actor: actor.reset_labels.remote())
+        return Baseline(metrics, [])
+
+    def train(
+        self,
+        controller: Controller,
+        observe: Callable[[StepReport], None],
+        after_m_step: Callable[[int, dict[str, float]], None],
+    ) -> None:
+        """All rounds. after_m_step gets the round, from 1, and metrics of its M-step, while nothing
+        is under way and replay is empty."""
+        em, steps = self._plan.em, self._config.steps
+        for done in range(self._done + 1, em.rounds + 1):
+            controller.train(observe, until=steps * done // em.rounds)
+            examples, outside = self._examples(controller.adapter, done)
+            metrics = self._fit(examples, self._plan.answers, em.m_steps, done)
+            self._share()
+            controller.empty_replay()
+            self._done = done
+            after_m_step(done, {**metrics, "named_label_fraction": outside})
+
+    def tuned(self, measured: Evaluation) -> TunedLabels:
+        """The label model as it is. measured: by it."""
+        wire = self._call("label_adapter", "hand over the label adapter")
+        log_probs = {one.query.query_id: one.label_log_probs for one in measured.samples}
+        offset = self._task.label_offset(log_probs)
+        return TunedLabels(Adapter.from_wire(wire), self._task.label_names, offset)
+
+    def state(self) -> Wire:
+        """Rounds that are done, and the label model where there has been one."""
+        return {"done": self._done, "model": self._model}
+
+    def restore(self, state: Wire) -> None:
+        """Go on after the rounds that state() described."""
+        self._done = state["done"]
+        if state["model"] is not None:
+            self._take_over(state["model"])
+
+    def _take_over(self, state: Wire) -> None:
+        """Gives every reward actor, and its successors, this label model."""
+        self._model = state
+        for member in self._fleet.rewards:
+            self._fleet.ask(
+                member, "load the label model", lambda actor: actor.load_labels.remote(state)
+            )
+            member.saved(lambda actor: actor.load_labels.remote(state))
+
+    def _examples(self, adapter: Any, done: int) -> tuple[Examples, float]:
+        """(x z, label) for samples of q inside the target, and the share of the others."""
+        ids = list(self._plan.truth)
+        size = self._config.sampler.queries_per_call
+        calls, wires = self._fleet.calls(), list[Wire]()
+        for start in range(0, len(ids), size):
+            seed = seed_of(Stream.M_STEP_CALL, self._config.seed, done, start)
+            batch = ids[start : start + size]
+            sample = partial(_sample, adapter, batch, seed, self._plan.em.samples)
+            calls.start(self._hand_over(calls, sample, wires))
+            calls.run_all()
+        found = [Trajectory.from_wire(wire) for wire in wires]
+        inside = [t for t in found if not self._task.is_outside(t.token_ids)]
+        if not inside:
+            raise UserError(
+                f"every one of {len(found)} rationales for the M-step names its label, which is "
+                "outside the target; lower task.label_floor, train for more steps or raise "
+                "em.samples"
+            )
+        examples = [
+            (
+                np.concatenate([self._queries[t.query_id].context_ids, t.token_ids]),
+                self._plan.truth[t.query_id],
+            )
+            for t in inside
+        ]
+        return examples, 1 - len(inside) / len(found)
+
+    async def _hand_over(self, calls: PendingCalls, sample: Issue, wires: list[Wire]) -> None:
+        """Adds what a sampling call gives."""
+        sampler = self._fleet.samplers[0]
+        records, _ = await calls.make(sampler, "sample for the M-step", sample)
+        wires.extend(await calls.fetch(records, "hand over samples"))
+
+    def _fit(
+        self, examples: Examples, answers: list[IntArray], steps: int, done: int
+    ) -> dict[str, float]:
+        """Updates of the first actor's label model; metrics are means over the last pass."""
+        if not examples:
+            return {}
+        batch = min(self._plan.em.batch, len(examples))
+        each_pass = -(-len(examples) // batch)
+        order = seed_of(Stream.M_STEP_ORDER, self._config.seed, done)
+        batches = shuffled_batches(examples, batch, order)
+        metrics: list[dict[str, float]] = []
+        for _ in range(steps):
+            histories, labels = map(list, zip(*next(batches), strict=True))
+            found = self._change(
+                "fit_labels", "tune its label model", histories, labels, answers, self._plan.em.m_lr
+            )
+            metrics.append(found)
+        last = metrics[-each_pass:]
+        return {name: float(np.mean([one[name] for one in last])) for name in metrics[0]}
+
+    def _predict(self, histories: list[IntArray], answers: list[IntArray]) -> Array:
+        parts = [
+            self._call(
+                "label_log_probs",
+                "predict labels",
+                histories[start : start + HISTORIES_PER_CALL],
+                answers,
+            )
+            for start in range(0, len(histories), HISTORIES_PER_CALL)
+        ]
+        return np.concatenate(parts)
+
+    def _share(self) -> None:
+        """Every reward actor, and its successors, get the first one's label model."""
+        self._take_over(self._call("label_state", "hand over its label model"))
+
+    def _call(self, method: str, what: str, *arguments: Any) -> Any:
+        """A call of the first reward actor that leaves it as it is, and its value."""
+        return self._fleet.ask(
+            self._fleet.rewards[0], what, lambda actor: getattr(actor, method).remote(*arguments)
+        )
+
+    def _change(self, method: str, what: str, *arguments: Any) -> Any:
+        """A call of the first reward actor that changes its label model, and its value."""
+        return self._fleet.ask(
+            self._fleet.rewards[0],
+            what,
+            lambda actor: getattr(actor, method).remote(*arguments),
+            changes_state=True,
+        )
+
+
+def _sample(adapter: Any, ids: list[str], seed: Seed, samples: int, actor: Any) -> Any:
+    return actor.sample.options(num_returns=2).remote(adapter, ids, seed, False, samples)

@@ -1,0 +1,181 @@
+"""What may start next: a sampling call, an update, a publication.
+
+Owns the count of updates and the two bounds between samplers and learner, samples per insert and
+policy lag. Knows no Ray and waits for nothing: whoever starts work asks before, and says what
+became of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gfn_ray.config import JobConfig
+from gfn_ray.errors import RunFailed
+from gfn_ray.replay.rate_limiter import limiter_for
+from gfn_ray.runtime.training.lag import LagGate
+
+# Draws that found nothing eligible, each after a new add, before the run is given up.
+EMPTY_DRAWS_LIMIT = 30
+
+
+class Pacing:
+    """step: updates that are done."""
+
+    def __init__(self, config: JobConfig) -> None:
+        self._config = config
+        self._per_call = config.sampler.queries_per_call * config.sampler.trajectories_per_query
+        self._batch = config.learner.queries_per_step * config.learner.trajectories_per_query
+        self._limiter = limiter_for(config)
+        self._gate = LagGate(config.max_policy_lag)
+        self._updating = self._has_batch = False
+        self._starved = False
+        self._empty_draws = 0
+        self.step = 0
+        self._last_step = self._pause_at = config.steps
+
+    @property
+    def version(self) -> int:
+        """Newest version that samplers may use."""
+        return self._gate.version
+
+    @property
+    def largest_lag(self) -> int:
+        """Most versions that any trajectory was behind when it reached replay."""
+        return self._gate.largest_seen
+
+    @property
+    def publishing(self) -> bool:
+        """Whether a new version is on its way."""
+        return self._gate.publishing
+
+    # How far
+
+    def go_on(self, until: int | None) -> None:
+        """Updates may follow, up to this one or the last."""
+        self._pause_at = self._last_step if until is None else min(until, self._last_step)
+
+    @property
+    def pauses(self) -> bool:
+        """Whether no update may follow for now, and the last one's weights are out."""
+        return self.step >= self._pause_at and not self._gate.publishing
+
+    def end_here(self) -> None:
+        """No further update at all."""
+        self._last_step = self._pause_at = self.step
+
+    # Sampling calls
+
+    def may_sample(self) -> bool:
+        """Whether a sampler may be asked for one more call."""
+        updates = self._pause_at - self.step - self._has_batch  # that have yet to draw theirs
+        if updates <= 0 or self._limiter.pays_for(updates, self._batch):
+            return False
+        return self._gate.may_sample() and self._limiter.may_insert(self._per_call)
+
+    def sampling(self) -> int:
+        """A call is made; the version it samples from."""
+        self._limiter.promise(self._per_call)
+        self._gate.sampling(self._gate.version)
+        return self._gate.version
+
+    def stored(self, version: int, trajectories: int) -> None:
+        """What came of that call, duplicates included, is in replay."""
+        self._starved = False
+        self._limiter.arrived(promised=self._per_call, inserted=trajectories)
+        self._gate.arrived(version)
+
+    def stored_unasked(self, trajectories: int) -> None:
+        """So many that no sampler made are in replay."""
+        self._starved = False
+        self._limiter.arrived(promised=0, inserted=trajectories)
+
+    def gave_up(self, version: int) -> None:
+        """Nothing will come of that call."""
+        self._limiter.lost(self._per_call)
+        self._gate.gave_up(version)
+
+    # Updates
+
+    def may_update(self) -> bool:
+        """Whether the learner may draw a batch."""
+        if self._updating or self._starved or self.step >= self._pause_at:
+            return False
+        return self._limiter.may_sample(self._batch) and self._gate.may_update(self._publishes())
+
+    def updating(self) -> bool:
+        """An update begins; True where its weights are to be published."""
+        self._updating = True
+        publishes = self._publishes()
+        if publishes:
+            self._gate.will_publish()  # from here on, samplers would start one version behind
+        return publishes
+
+    def drew(self, trajectories: int) -> None:
+        """It has its batch."""
+        self._has_batch = True
+        self._empty_draws = 0
+        self._limiter.took(trajectories)
+
+    def found_nothing(self, stored: int) -> None:
+        """Replay, with so many trajectories, had no query with two eligible ones: the update has
+        to wait for the next add. RunFailed where that goes on and on."""
+        self._empty_draws += 1
+        if self._empty_draws > EMPTY_DRAWS_LIMIT:
+            raise RunFailed(
+                f"{self._empty_draws} draws from replay in a row found no query with two eligible "
+                f"trajectories ({stored} are stored); raise replay.max_staleness or "
+                "replay.max_times_sampled, lower replay.edit_distance, or, where the policy "
+                "repeats one z, raise the sampler's exploration"
+            )
+        # All that is paid for is forgone, so that samplers are asked for something new.
+        while self._limiter.may_sample(self._batch):
+            self._limiter.gave_up(self._batch)
+        self.cancelled()
+        self._starved = True
+
+    def cancelled(self) -> None:
+        """The update does not take place."""
+        self._gate.publication_cancelled()
+        self._updating = self._has_batch = False
+
+    def updated(self) -> None:
+        """It is applied."""
+        self.step += 1
+        self._has_batch = False
+
+    def finished(self) -> None:
+        """Nothing is left to be done for it: the next may begin."""
+        self._updating = False
+
+    def will_publish(self) -> None:
+        self._gate.will_publish()
+
+    def published(self, version: int) -> None:
+        self._gate.published(version)
+
+    def _publishes(self) -> bool:
+        following = self.step + 1
+        return (
+            following % self._config.learner.publish_every == 0
+            or following % self._config.checkpoint.every == 0  # a checkpoint holds what it names
+            or following == self._pause_at
+        )
+
+    # What a checkpoint keeps
+
+    def state(self) -> dict[str, Any]:
+        """Without what is promised, which nobody will keep after a restart."""
+        return {
+            "step": self.step,
+            "largest_lag": self._gate.largest_seen,
+            "limiter": self._limiter.state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        self._gate.largest_seen = state["largest_lag"]
+        self._limiter.restore(state["limiter"])
+
+    def start_anew(self) -> None:
+        """Replay is empty again, and owes nothing."""
+        self._limiter = limiter_for(self._config)

@@ -1,0 +1,39 @@
+"""The learner's weights on their way to samplers and evaluation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gfn_ray.runtime.actors.calls import PendingCalls
+from gfn_ray.runtime.actors.fleet import Fleet
+from gfn_ray.runtime.training.pacing import Pacing
+
+
+class Publisher:
+    """adapter: the reference of the newest version; None before the first. step: the update after
+    which it was published."""
+
+    def __init__(self, fleet: Fleet, calls: PendingCalls, pacing: Pacing) -> None:
+        self._fleet = fleet
+        self._calls = calls
+        self._pacing = pacing
+        self.adapter: Any = None
+        self.step = 0
+
+    async def publish(self) -> None:
+        """The learner's present weights as the next version."""
+        self._pacing.will_publish()
+        # The reference is owned here, so the weights outlive the learner's process.
+        self.adapter, info = await self._calls.make(
+            self._fleet.learner,
+            "publish its weights",
+            lambda actor: actor.publish.options(num_returns=2).remote(),
+            changes_state=True,
+        )
+        self.step = self._pacing.step
+        self._pacing.published(info["version"])
+
+    async def lost(self, adapter: Any) -> None:
+        """An adapter is gone from the object store: where it was the newest, another follows."""
+        if adapter is self.adapter and not self._pacing.publishing:
+            await self.publish()

@@ -1,0 +1,179 @@
+"""Everything a run writes down while it goes on: to its directory, to MLflow, to the display.
+
+Owns which file and which metric a number goes to. Decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from gfn_ray.evaluation.result import Baseline, Evaluation
+from gfn_ray.evaluation.weights import WeightDiagnostics
+from gfn_ray.runs.bad_batches import BadBatchReport
+from gfn_ray.runs.display import Display, Progress, Sample
+from gfn_ray.runs.run_dir import RunDir
+from gfn_ray.runtime.actors.supervisor import Restart
+from gfn_ray.runtime.training.controller import Controller, StepReport
+from gfn_ray.tasks.task import Task
+from gfn_ray.tracking import Tracker
+from gfn_ray.trajectory import Query, Trajectory
+
+WEIGHT_COLUMNS = [field.name for field in fields(WeightDiagnostics)]
+
+
+class Recorder:
+    """One run's records."""
+
+    def __init__(
+        self,
+        task: Task,
+        queries: list[Query],
+        decode: Callable[[Any], str],
+        directory: RunDir,
+        display: Display,
+        tracker: Tracker,
+    ) -> None:
+        self._task = task
+        self._queries = {query.query_id: query for query in queries}
+        self._decode = decode
+        self._directory = directory
+        self._display = display
+        self._tracker = tracker
+
+    def evaluation(self, phase: str, step: int, result: Evaluation) -> None:
+        """One evaluation's metrics, and what is known of each query alone."""
+        metrics = {f"eval/{name}": value for name, value in result.metrics.items()}
+        metrics["policy/mismatch_kl"] = result.mismatch
+        self._directory.append_metrics({"step": step, "phase": phase, **metrics})
+        self._tracker.metrics(metrics, step)
+        rows = [
+            {
+                "step": step,
+                "phase": phase,
+                "query_id": one.query.query_id,
+                **asdict(one.diagnostics),
+                # Every row has the columns of all.
+                **(dict.fromkeys(WEIGHT_COLUMNS) if weights is None else asdict(weights)),
+            }
+            for one in result.samples
+            for weights in [result.weights.get(one.query.query_id)]
+            if one.query.query_id in result.per_query
+        ]
+        self._directory.append_diagnostics(rows)
+        self._tracker.table(f"diagnostics/{phase}-{step:06d}", rows)
+        self._directory.append_queries(
+            {"step": step, "phase": phase, "query_id": query_id, **values}
+            for query_id, values in result.per_query.items()
+        )
+
+    def evaluation_samples(self, phase: str, step: int, result: Evaluation) -> None:
+        """Every on-policy sample of an evaluation."""
+        rows = [
+            {"phase": phase, **self._row(one.query, trajectory, text), "log_q": float(log_q)}
+            for one in result.samples
+            for trajectory, text, log_q in zip(one.trajectories, one.texts, one.log_q, strict=True)
+        ]
+        self._directory.append_samples(rows)
+        self._tracker.table(f"samples/{phase}-{step:06d}", rows)
+
+    def warm_update(self, step: int, metrics: dict[str, float]) -> None:
+        """One likelihood update's numbers, counted apart from the objective's."""
+        named = {f"warm_start/{name}": value for name, value in metrics.items()}
+        self._directory.append_metrics({"step": step, "phase": "warm start", **named})
+        self._tracker.metrics(named, step)
+
+    def m_step(self, step: int, number: int, metrics: dict[str, float]) -> None:
+        """What an M-step did, after so many updates of the policy."""
+        named = {"round": number, **{f"m_step/{name}": v for name, v in metrics.items()}}
+        self._directory.append_metrics({"step": step, "phase": "m-step", **named})
+        self._tracker.metrics(named, step)
+
+    def baseline(self, name: str, result: Baseline) -> None:
+        """One decoder's metrics and texts; its phase is called baseline/NAME."""
+        phase = f"baseline/{name}"
+        metrics = {f"{phase}/{metric}": value for metric, value in result.metrics.items()}
+        self._directory.append_metrics({"step": 0, "phase": phase, **metrics})
+        self._tracker.metrics(metrics, 0)
+        rows = [
+            {"phase": phase, **self._row(one.query, trajectory, text)}
+            for one in result.texts
+            for trajectory, text in zip(one.trajectories, one.texts, strict=True)
+        ]
+        self._directory.append_samples(rows)
+
+    def update(self, controller: Controller, report: StepReport) -> None:
+        """One update's numbers."""
+        metrics = {f"train/{name}": value for name, value in report.metrics.items()}
+        self._directory.append_metrics({"step": report.step, "phase": "train", **metrics})
+        self._tracker.metrics(metrics, report.step)
+        self._display.update(_progress(controller, report))
+
+    def restart(self, step: int, restart: Restart) -> None:
+        """An actor that died and is back."""
+        row = {"step": step, **asdict(restart)}
+        self._directory.append_restarts([row])
+        self._tracker.table("restarts", [row])
+        self._tracker.metrics(
+            {"runtime/restarts": restart.number, "runtime/recovery_seconds": restart.seconds}, step
+        )
+
+    def mismatch(self, step: int, kl: float) -> None:
+        """How far the sampling engine is from the learner, by samples of training."""
+        self._tracker.metrics({"policy/mismatch_kl": kl}, step)
+
+    def memory(self, step: int, peaks: Mapping[str, float]) -> None:
+        """The most memory that each process has had; summary.json has it, too."""
+        named = {f"memory/peak_mib_{name}": value for name, value in peaks.items()}
+        self._tracker.metrics(named, step)
+
+    def bad_batch(self, report: BadBatchReport) -> None:
+        """A batch that was dropped for a number that is not finite."""
+        counted = {"runtime/bad_batches": report.number}
+        row = {"step": report.step, "phase": "bad batch", **counted, "reason": report.reason}
+        self._directory.append_metrics(row)
+        self._tracker.metrics(counted, report.step)
+        self._display.message(
+            f"{report.reason}: the {report.kind} was dropped, see "
+            f"{report.file.relative_to(self._directory.path)}"
+        )
+
+    def fresh_samples(self, report: StepReport) -> None:
+        """A few of the newest training samples."""
+        fresh = [(self._queries[t.query_id], t) for t in report.fresh]
+        rows = [self._row(query, t, self._decode(t.token_ids)) for query, t in fresh]
+        self._directory.append_samples([{"phase": "train", "step": report.step, **r} for r in rows])
+        self._display.samples(
+            [Sample(row["left"], row["text"], row["right"], row["log_reward"]) for row in rows]
+        )
+
+    def _row(self, query: Query, trajectory: Trajectory, text: str) -> dict[str, Any]:
+        left, right = self._task.around(query)
+        return {
+            "query_id": query.query_id,
+            "left": left,
+            "text": text,
+            "right": right,
+            "log_reward": trajectory.final_log_reward,
+            "proposal": trajectory.proposal,
+            "policy_version": trajectory.policy_version,
+            "tokens": len(trajectory),
+            "stopped": trajectory.stopped,
+        }
+
+
+def _progress(controller: Controller, report: StepReport) -> Progress:
+    metrics = report.metrics
+    return Progress(
+        step=report.step,
+        trajectories=controller.trajectories,
+        policy_version=controller.version,
+        policy_lag=controller.largest_lag,
+        replay_size=int(metrics["replay_size"]),
+        loss=metrics["loss"],
+        log_reward=report.log_reward,
+        log_ratio_var=metrics["log_ratio_var"],
+        reward_temperature=metrics["reward_temperature"],
+        tokens_per_s={stage: meter.rate for stage, meter in controller.meters.items()},
+    )

@@ -1,0 +1,411 @@
+"""The phases of one run: evaluate, train, evaluate, write down.
+
+Owns the order of things, when a run has seen enough, and what it leaves behind:
+checkpoints, adapter and summary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gfn_ray.config import JobConfig
+from gfn_ray.evaluation.report import Example, FinalReport, ReportPaths, final_report
+from gfn_ray.evaluation.result import Baseline, Evaluation
+from gfn_ray.evaluation.weights import warnings
+from gfn_ray.policy.adapter import load_adapter
+from gfn_ray.runs.bad_batches import BadBatches
+from gfn_ray.runs.checkpoints import Measured, Resumption, write_measured
+from gfn_ray.runs.display import Display
+from gfn_ray.runs.run_dir import RunDir, newest_complete
+from gfn_ray.runs.stopwatch import Stopwatch
+from gfn_ray.runtime.actors.fleet import Fleet
+from gfn_ray.runtime.actors.peak_memory import PeakMemory
+from gfn_ray.runtime.actors.supervisor import Restart, Supervisor
+from gfn_ray.runtime.evaluation.baselines import measure_decoder
+from gfn_ray.runtime.evaluation.evaluate import Evaluator
+from gfn_ray.runtime.profiling.profile import Profiler
+from gfn_ray.runtime.resources.balance import ThreadBalance, left_to
+from gfn_ray.runtime.training.checkpointer import Checkpointer
+from gfn_ray.runtime.training.controller import Controller, StepReport
+from gfn_ray.runtime.training.em import LabelRounds
+from gfn_ray.runtime.training.engine_check import EngineCheck
+from gfn_ray.runtime.training.recorder import Recorder
+from gfn_ray.runtime.training.warm_start import warm_start, warm_start_references
+from gfn_ray.tasks.references import reference_trajectories
+from gfn_ray.tasks.task import Task, TaskData
+from gfn_ray.tracking import Tracker
+from gfn_ray.wording import count, number
+
+
+class Session:
+    """One run's phases over a started fleet."""
+
+    def __init__(
+        self,
+        config: JobConfig,
+        task: Task,
+        data: TaskData,
+        tokenizer: Any,
+        directory: RunDir,
+        display: Display,
+        tracker: Tracker,
+    ) -> None:
+        self._config = config
+        self._task = task
+        self._data = data
+        self._tokenizer = tokenizer
+        self._directory = directory
+        self._display = display
+        self._tracker = tracker
+        self._warm_start_references = warm_start_references(config, data)
+        queries = [*data.train, *data.held_out]
+        self._recorder = Recorder(task, queries, self._decode, directory, display, tracker)
+        self._supervisor = Supervisor(config.runtime, display.message, self._restarted)
+        self._bad = BadBatches(
+            config,
+            directory.bad_batches_dir,
+            self._decode,
+            lambda: self._step,
+            self._recorder.bad_batch,
+        )
+        self._controller: Controller | None = None
+        self._profiler: Profiler | None = None
+        self._labels: LabelRounds | None = None
+        self._evaluated_step = 0
+        self._ended_by = "steps"
+        self._training = False
+        self.has_begun = False
+        """Whether there is more to keep than what a start anew would make again."""
+        self._wall, self._training_wall = Stopwatch(), Stopwatch()
+        self._wall.start()
+
+    def work(self, device: str, resumption: Resumption | None) -> FinalReport:
+        """Every phase, the start of the actors first. resumption: where to go on, if not at the
+        beginning. An interruption leaves a checkpoint where updates were under way."""
+        config = self._config
+        fleet = Fleet.start(
+            config, self._data, device, self._directory.replay_dir, self._supervisor
+        )
+        self._check = EngineCheck(
+            config,
+            device,
+            lambda kl: self._recorder.mismatch(self._step, kl),
+            self._display.message,
+        )
+        controller = Controller(config, self._data, fleet, self._bad, self._check)
+        self._controller = controller
+        if fleet.log is not None:
+            self._profiler = Profiler(
+                config.profile, fleet, fleet.log, self._directory, self._display.message
+            )
+        self._balance = ThreadBalance(fleet, self._display.message)
+        self._memory = PeakMemory(fleet.members)
+        plan = self._data.labels
+        if plan is not None:
+            self._labels = LabelRounds(config, self._task, plan, self._data.train, fleet)
+        self._checkpointer = Checkpointer(
+            config, self._task.name, self._directory, fleet, self._labels, self._display
+        )
+        try:
+            return self._phases(fleet, controller, resumption)
+        except KeyboardInterrupt:
+            if controller.settled:
+                self._checkpoint(controller)
+                if self._profiler is not None:
+                    self._profiler.end()
+            raise
+
+    def interrupt(self, *_: Any) -> None:
+        """What a signal asks for: between updates, an end without loss; else, and the second
+        time, an end at once."""
+        if self._training and self._controller is not None and self._controller.ask_to_stop():
+            self._display.message("stopping once what is under way is done; again to stop at once")
+        else:
+            raise KeyboardInterrupt
+
+    def left_behind(self) -> str:
+        """What to tell a person whose run has not finished."""
+        checkpoint = newest_complete(self._directory.checkpoints_dir)
+        if checkpoint is None:
+            return f"there is no checkpoint yet; the run is in {self._directory.path}"
+        return f"the policy so far is {checkpoint}; go on with --resume {self._directory.path}"
+
+    def _phases(
+        self, fleet: Fleet, controller: Controller, resumption: Resumption | None
+    ) -> FinalReport:
+        config, held_out = self._config, count(len(self._data.held_out), "held-out query")
+        evaluator = Evaluator(config, self._task, self._data, fleet, self._bad, self._decode)
+        if resumption is None:
+            measured = self._begin(fleet, controller, evaluator)
+        else:
+            measured = resumption.measured
+            self._go_on(fleet, controller, resumption)
+        self.has_begun = True
+        if controller.step < config.steps:
+            self._display.phase(f"training for {count(config.steps - controller.step, 'update')}")
+        self._train(evaluator, controller)
+        self._checkpointer.write_last(controller, self._state())
+        if self._learned(controller):
+            self._display.phase(f"evaluating the trained policy on {held_out}")
+            after = self._final_evaluation(evaluator, controller, "after")
+        else:
+            after = measured.before
+            self._record("after", controller, after)
+        memory = self._memory.so_far()
+        self._recorder.memory(controller.step, memory)
+
+        before, baselines = measured.before, measured.baselines
+        adapter = self._checkpointer.newest_adapter(controller)
+        tuned = None if self._labels is None else self._labels.tuned(after)
+        self._checkpointer.publish(adapter, self._directory.adapter_dir, tuned)
+        conclusion = self._task.conclude(before, after, self._directory.path, baselines)
+        summary = {
+            "task": self._task.name,
+            "model": config.model.name,
+            "base_adapter": config.base_adapter,
+            "init_adapter": config.init_adapter,
+            "objective": config.objective.kind,
+            "steps": controller.step,
+            "warm_start_steps": config.warm_start.steps,
+            "ended_by": self._ended_by,
+            "trajectories": controller.trajectories,
+            "wall_seconds": self._wall.seconds,
+            "training_seconds": self._training_wall.seconds,
+            "seconds_per_step": self._training_wall.seconds / max(1, controller.step),
+            "policy_versions": adapter.version + 1,
+            "max_policy_lag_seen": controller.largest_lag,
+            "restarts": len(self._supervisor.restarts),
+            "bad_batches": self._bad.total,
+            "peak_mib": memory,
+            "mlflow_run_id": self._tracker.run_id,
+            "adapter": str(self._directory.adapter_dir),
+            "before": before.metrics,
+            "after": after.metrics,
+            "baselines": {name: one.metrics for name, one in baselines.items()},
+            "warnings": warnings(list(after.weights.values())),
+            "data_notes": list(self._data.notes),
+        }
+        self._directory.write_summary(summary)
+        self._tracker.artifact(self._directory.adapter_dir, "adapter")
+        profile = self._directory.profile_file
+        traced = [profile] if profile.exists() else []
+        for file in (self._directory.summary_file, *traced, *conclusion.files):
+            self._tracker.artifact(file)
+        paths = ReportPaths(self._directory.path, self._directory.adapter_dir, self._tracker.uri)
+        return final_report(
+            summary,
+            self._task.metrics,
+            self._examples(before, after),
+            paths,
+            [*conclusion.findings, *(f"drawn: {file}" for file in conclusion.files)],
+        )
+
+    def _begin(self, fleet: Fleet, controller: Controller, evaluator: Evaluator) -> Measured:
+        """All that comes before the first update by the objective, and a checkpoint of it."""
+        config, held_out = self._config, count(len(self._data.held_out), "held-out query")
+        which = "untrained policy"
+        if config.init_adapter is not None:
+            which = f"policy of {config.init_adapter}"
+            wire = fleet.put(load_adapter(config.init_adapter).to_wire())
+            fleet.ask(
+                fleet.learner,
+                "start from an adapter",
+                lambda actor: actor.start_from.remote(wire),
+                changes_state=True,
+            )
+        controller.publish_now()
+        self._display.phase(f"evaluating the {which} on {held_out}")
+        before = self._final_evaluation(evaluator, controller, "before")
+        measured = Measured(before, self._measure_baselines(fleet))
+        write_measured(self._directory, measured)
+        if self._warm_start_references:
+            warm = count(config.warm_start.steps, "likelihood update")
+            known = count(len(self._warm_start_references), "reference")
+            self._display.phase(f"warm start: {warm} on {known}")
+            with left_to(fleet, fleet.learner):
+                warm_start(
+                    config,
+                    self._warm_start_references,
+                    fleet,
+                    self._bad,
+                    self._after_warm_update,
+                )
+            controller.publish_now()
+        if config.replay.seed_references and config.steps:
+            seeds = reference_trajectories(self._data.train, self._data.support)
+            self._display.phase(f"seeding replay with {count(len(seeds), 'reference')}")
+            with left_to(fleet, fleet.rewards[0]):
+                controller.seed_replay(seeds)
+        self._checkpoint(controller)
+        return measured
+
+    def _go_on(self, fleet: Fleet, controller: Controller, resumption: Resumption) -> None:
+        """Everything as the checkpoint has it, with its weights published."""
+        training = resumption.hand_over()
+        session, learner = training["session"], training["learner"]
+        self._display.phase(f"going on after update {training['controller']['step']}")
+        version = learner["policy"]["version"] - 1
+        if self._config.max_policy_lag:
+            # Replay has seen versions of updates that are lost; theirs are not given out again.
+            newest = fleet.ask(
+                fleet.replay, "tell its newest version", lambda a: a.newest_version.remote()
+            )
+            version = max(version, newest + 1)
+        controller.restore(training["controller"])
+        fleet.restore_learner(learner, version)
+        controller.publish_now()
+        if self._labels is not None:
+            self._labels.restore(training["labels"])
+        self._evaluated_step = session["evaluated_step"]
+        self._wall.add(session["wall_seconds"])
+        self._training_wall.add(session["training_seconds"])
+        self._ended_by = session["ended_by"]
+        self._bad.total = session["bad_batches"]
+        if self._ended_by != "steps":
+            controller.end_here()
+
+    def _state(self) -> dict[str, Any]:
+        """What is known here and nowhere else."""
+        return {
+            "evaluated_step": self._evaluated_step,
+            "ended_by": self._ended_by,
+            "bad_batches": self._bad.total,
+            "wall_seconds": self._wall.seconds,
+            "training_seconds": self._training_wall.seconds,
+        }
+
+    def _restarted(self, restart: Restart) -> None:
+        self._recorder.restart(self._step, restart)
+
+    @property
+    def _step(self) -> int:
+        """Updates that are done."""
+        return 0 if self._controller is None else self._controller.step
+
+    def _final_evaluation(
+        self, evaluator: Evaluator, controller: Controller, phase: str
+    ) -> Evaluation:
+        result = evaluator.final(controller.adapter)
+        self._record(phase, controller, result)
+        return result
+
+    def _record(self, phase: str, controller: Controller, result: Evaluation) -> None:
+        self._recorder.evaluation(phase, controller.step, result)
+        self._check.look_at(result.mismatch)
+        self._recorder.evaluation_samples(phase, controller.step, result)
+
+    def _learned(self, controller: Controller) -> bool:
+        """Whether the policy, or what scores it, may be another than at the beginning."""
+        warm = bool(self._warm_start_references)
+        return bool(controller.step) or warm or self._labels is not None
+
+    def _measure_baselines(self, fleet: Fleet) -> dict[str, Baseline]:
+        found: dict[str, Baseline] = {}
+        for decoder in self._data.decoders:
+            self._display.phase(f"decoding the frozen model for comparison: {decoder.name}")
+            one = measure_decoder(
+                self._config, self._task, self._data, fleet, self._bad, self._decode, decoder
+            )
+            self._recorder.baseline(decoder.name, one)
+            found[decoder.name] = one
+        if self._labels is not None and self._data.labels is not None:
+            for classifier in self._data.labels.classifiers:
+                self._display.phase(f"labelling without z for comparison: {classifier.name}")
+                one = self._labels.measure(classifier)
+                self._recorder.baseline(classifier.name, one)
+                found[classifier.name] = one
+        return found
+
+    def _train(self, evaluator: Evaluator, controller: Controller) -> None:
+        def observe(report: StepReport) -> None:
+            self._after_update(evaluator, controller, report)
+
+        self._training = True
+        self._training_wall.start()
+        try:
+            if self._labels is None:
+                controller.train(observe)
+            else:
+                self._train_in_rounds(self._labels, controller, observe)
+            controller.stop_if_asked()
+            if self._profiler is not None:
+                self._profiler.end()
+        finally:
+            self._training = False
+            self._training_wall.stop()
+
+    def _train_in_rounds(
+        self, labels: LabelRounds, controller: Controller, observe: Callable[[StepReport], None]
+    ) -> None:
+        def after_m_step(done: int, metrics: dict[str, float]) -> None:
+            self._recorder.m_step(controller.step, done, metrics)
+            listed = ", ".join(f"{name} {number(v)}" for name, v in metrics.items())
+            self._display.message(f"M-step {done}: {listed}")
+            # Replay outlives the process, and what it takes next is scored by this label model.
+            self._checkpoint(controller, needed=True)
+
+        labels.train(controller, observe, after_m_step)
+
+    def _after_warm_update(self, step: int, metrics: dict[str, float]) -> None:
+        self._recorder.warm_update(step, metrics)
+        if step % self._config.runtime.log_every == 0:
+            steps, loss = self._config.warm_start.steps, number(metrics["loss"])
+            self._display.phase(f"warm start {step}/{steps} | loss {loss}")
+
+    def _after_update(
+        self, evaluator: Evaluator, controller: Controller, report: StepReport
+    ) -> None:
+        self._recorder.update(controller, report)
+        if report.step % self._config.runtime.log_every == 0:
+            self._recorder.fresh_samples(report)
+        every = self._config.eval.every
+        # Only where samplers can have the learner's weights, and not right before the last one.
+        published = controller.published_step == report.step < self._config.steps
+        if every and report.step - self._evaluated_step >= every and published:
+            self._evaluated_step = report.step
+            self._evaluate_during(evaluator, controller)
+        if report.step % self._config.checkpoint.every == 0:
+            self._checkpoint(controller)
+        self._balance.after_update()
+        over = self._profiler is not None and self._profiler.after_update()
+        # The last update is one whose weights samplers and evaluation can have.
+        if over and self._config.profile.then_stop and controller.published_step == report.step:
+            self._ended_by = "profile"
+            controller.end_here()
+
+    def _evaluate_during(self, evaluator: Evaluator, controller: Controller) -> None:
+        result = evaluator.during(controller.adapter, controller.step)
+        self._recorder.evaluation("during", controller.step, result)
+        self._check.look_at(result.mismatch)
+        self._display.evaluated(result.metrics)
+        metric, below = self._config.stop.metric, self._config.stop.below
+        # Some metrics need a known good z, and are not always there.
+        value = result.metrics.get(metric) if metric is not None else None
+        if metric is not None and below is not None and value is not None and value < below:
+            self._ended_by = metric
+            self._display.message(
+                f"{metric} is {value:.3g}, below {below:g}: enough after "
+                f"{count(controller.step, 'update')}"
+            )
+            controller.end_here()
+
+    def _checkpoint(self, controller: Controller, *, needed: bool = False) -> None:
+        self._checkpointer.write(controller, self._state(), needed=needed)
+        self._memory.ask()
+
+    def _decode(self, token_ids: Any) -> str:
+        text: str = self._tokenizer.decode(token_ids)
+        return text
+
+    def _examples(self, before: Evaluation, after: Evaluation) -> list[Example]:
+        pairs = zip(before.samples, after.samples, strict=True)
+        return [
+            Example(
+                *self._task.around(one.query),
+                truth=one.query.texts.get("reference", ""),
+                before=one.texts,
+                after=other.texts,
+            )
+            for one, other in list(pairs)[: self._config.eval.shown]
+        ]

@@ -1,0 +1,287 @@
+"""Tool-augmented arithmetic: sample the chain of calculation between a question and its answer.
+
+Target: p(z | question, answer) in proportion to p(z answer | demonstrations, question) under the
+frozen LM, less task.wrong_answer_penalty nats where z does not end at the answer. z is a chain of
+equations whose values a calculator writes; only prefixes that end an equation may stop. Source:
+Hu et al. 2024, section 4.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gfn_ray.config import ArithmeticJob
+from gfn_ray.data.arithmetic import Problem, Splits, parse
+from gfn_ray.data.arithmetic_files import load_splits
+from gfn_ray.errors import UserError
+from gfn_ray.evaluation.plots.accuracy_plot import LengthAccuracy, draw_accuracy
+from gfn_ray.evaluation.proportion import wilson_interval
+from gfn_ray.evaluation.result import Baseline, Evaluation, QueryTexts
+from gfn_ray.models.spelling import cut_ids, text_ids
+from gfn_ray.rewards.likelihood import LikelihoodReward
+from gfn_ray.rewards.reward import Reward
+from gfn_ray.rewards.verifier import VerifierReward
+from gfn_ray.sampling.calculator import Calculator
+from gfn_ray.support import Support
+from gfn_ray.support.characters import lift
+from gfn_ray.tasks.arithmetic.answers import AnswerCheck, answer_of, majority_share
+from gfn_ray.tasks.arithmetic.grammar import ArithmeticGrammar
+from gfn_ray.tasks.base import BaseTask
+from gfn_ray.tasks.room import Room
+from gfn_ray.tasks.task import (
+    DIAGNOSTICS,
+    Conclusion,
+    MetricInfo,
+    TaskData,
+)
+from gfn_ray.tasks.vocabulary import Vocabulary
+from gfn_ray.trajectory import BoolArray, Query
+
+
+class ArithmeticTask(BaseTask[ArithmeticJob]):
+    """One query a problem; z is " 6 - 0 = 6, 6 - 4 = 2" and its like.
+
+    The answer that a z gives is the value of its last equation; that of a query is the one that
+    most of its samples give. R has y = ". The answer is 2." right after z; the terminator of z
+    is the policy's own and no part of R.
+    """
+
+    name = "arithmetic"
+    job = ArithmeticJob
+    fields = ("question",)
+
+    def load(self, tokenizer: Any, vocab_size: int) -> TaskData:
+        config, task = self._config, self._config.task
+        splits = self._splits
+        held_out = getattr(splits, task.eval_split)
+        problems = [*splits.demonstrations, *splits.train, *chain(*held_out.values())]
+        for problem in problems:
+            if beyond := self._beyond(problem):
+                raise UserError(
+                    f"problem {problem.expression!r} {beyond}; raise that, or leave the problem out"
+                )
+        room = Room.of_prompts("problem", config.sampler, config.data.too_long)
+        train = room.fitting(
+            self._query(problem, tokenizer, known=known)
+            for part, known in ((splits.demonstrations, True), (splits.train, False))
+            for problem in part
+        )
+        fitting = room.fitting(
+            (self._query(p, tokenizer, known=True) for p in _in_turn(held_out)),
+            config.eval.queries,
+        )
+        with room.blamed():
+            self._check_enough(train, fitting)
+        evaluated = sorted(fitting, key=lambda query: int(query.texts["operands"]))
+        support = self.support(tokenizer, vocab_size)
+        for query in (*train, *evaluated):
+            if not all(support.contains(z) for z in query.references):
+                raise UserError(
+                    f"the rationale of {query.query_id!r} is not in the language of z as the "
+                    "tokenizer of model.name spells it, within task.max_equations "
+                    f"{task.max_equations} and task.max_digits {task.max_digits}"
+                )
+        return TaskData(
+            train,
+            evaluated,
+            support,
+            self._reward(tokenizer),
+            tool=self.tool,
+            notes=(*splits.notes, *room.notes),
+        )
+
+    def support(self, tokenizer: Any, vocab_size: int) -> Support:
+        """z may end by a full stop, which is how a rationale goes on, or by the end of the line."""
+        task, vocabulary = self._config.task, Vocabulary(tokenizer, vocab_size)
+        stops = np.union1d(vocabulary.full_stops(), vocabulary.line_stops())
+        grammar = ArithmeticGrammar(task.max_equations, task.max_digits, task.calculator)
+        try:
+            return lift(grammar, vocabulary.texts, stops)
+        except ValueError as error:
+            raise UserError(
+                f"the tokenizer of model.name {self._config.model.name!r} cannot serve "
+                f"arithmetic: {error}; choose another model"
+            ) from None
+
+    @property
+    def tool(self) -> Calculator | None:
+        return Calculator() if self._config.task.calculator else None
+
+    def query(self, fields: Mapping[str, str], tokenizer: Any) -> Query:
+        """A question such as "3 + 4 - 2", which may have more operands than those of training."""
+        try:
+            problem = parse(fields["question"])
+        except ValueError as error:
+            raise UserError(f"question: {error}; it takes one such as '3 + 4 - 2'") from None
+        if beyond := self._beyond(problem):
+            raise UserError(
+                f"question: {problem.expression!r} {beyond}, which the policy was trained with"
+            )
+        return self._query(problem, tokenizer, known=False, scored=False)
+
+    def metrics_of(self, one: QueryTexts) -> dict[str, float]:
+        solution = one.query.texts["solution"]
+        answers = [answer_of(text) for text in one.texts]
+        right = majority_share(answers, solution)
+        chain = one.query.texts["reference"]
+        return {
+            "accuracy": right,
+            f"accuracy_{one.query.texts['operands']}": right,
+            "sample_accuracy": float(np.mean([answer == solution for answer in answers])),
+            # Alone, without its prompt, some tokenizers decode z without its first space.
+            "exact_chains": float(np.mean([t.strip() == chain.strip() for t in one.texts])),
+            "distinct_fraction": len(set(one.texts)) / len(one.texts),
+            "calls_mean": float(np.mean([_calls(t.tool_mask) for t in one.trajectories])),
+            "length_mean": float(np.mean([len(t) for t in one.trajectories])),
+        }
+
+    def around(self, query: Query) -> tuple[str, str]:
+        return query.texts["question"], query.texts["answer"]
+
+    def answer(self, query: Query, text: str) -> str | None:
+        """The integer that a z arrives at; None where it ends in no equation."""
+        return answer_of(text)
+
+    def conclude(
+        self,
+        before: Evaluation,
+        after: Evaluation,
+        directory: Path,
+        baselines: Mapping[str, Baseline],
+    ) -> Conclusion:
+        rows = [self._by_length(result) for result in (before, after)]
+        findings = [
+            f"{row.operands} operands, right by majority of {self._config.eval.samples}: "
+            f"{_share(first)} -> {_share(row)} of {row.problems}"
+            for first, row in zip(*rows, strict=True)
+        ]
+        trained = self._config.task.train_operands
+        files = draw_accuracy(
+            directory / "accuracy",
+            rows[0],
+            rows[1],
+            "Arithmetic: problems answered right, by number of operands",
+            f"Majority of {self._config.eval.samples} samples on held-out problems, with 95 % "
+            f"Wilson intervals. Trained on {' and '.join(map(str, trained))} operands only.",
+        )
+        return Conclusion(findings, files)
+
+    @property
+    def metrics(self) -> dict[str, MetricInfo]:
+        by_length = {
+            f"accuracy_{count}": MetricInfo("higher", f"the same, {count} operands")
+            for count in sorted(self._config.task.eval_operands)
+        }
+        return {
+            "accuracy": MetricInfo("higher", "problems that most samples answer right"),
+            **by_length,
+            "sample_accuracy": MetricInfo("higher", "samples that end at the right value"),
+            "exact_chains": MetricInfo("higher", "samples that are the plain chain of sums"),
+            **DIAGNOSTICS,
+            "log_reward_mean": MetricInfo("higher", "log p(z answer | question), less the penalty"),
+            "log_pf_reference": MetricInfo("higher", "log q of the plain chain of sums"),
+            "distinct_fraction": MetricInfo("none", "different texts among a query's samples"),
+            "calls_mean": MetricInfo("none", "answers of the calculator in z"),
+            "length_mean": MetricInfo("none", "tokens of z, the calculator's included"),
+        }
+
+    def _reward(self, tokenizer: Any) -> Reward:
+        reward = LikelihoodReward(self._config.reward.tokens_per_forward)
+        penalty = self._config.task.wrong_answer_penalty
+        return VerifierReward(reward, AnswerCheck(penalty), tokenizer) if penalty else reward
+
+    @cached_property
+    def _splits(self) -> Splits:
+        return load_splits(self._config.data, self._config.task)
+
+    def _check_enough(self, train: Sequence[Query], held_out: Sequence[Query]) -> None:
+        asked = self._config.eval.queries
+        if len(held_out) < asked:
+            raise UserError(
+                f"eval.queries ({asked}) asks for more held-out problems than the {len(held_out)} "
+                f"there are, where task.held_out is {self._config.task.held_out}; lower the first, "
+                "raise the second, or give more by --data.test-path"
+            )
+        if not train:
+            raise UserError("there is no problem to train on; give more, or shorter ones")
+
+    def _beyond(self, problem: Problem) -> str | None:
+        """What of the plain chain of sums goes beyond the language of z, if anything does."""
+        task = self._config.task
+        if len(problem.signs) > task.max_equations:
+            return (
+                f"takes {len(problem.signs)} steps, beyond task.max_equations {task.max_equations}"
+            )
+        largest = max((*problem.operands, *problem.partial_sums[:-1]), key=abs)
+        if len(str(abs(largest))) > task.max_digits:
+            return f"writes {largest}, beyond task.max_digits {task.max_digits}"
+        return None
+
+    def _query(
+        self, problem: Problem, tokenizer: Any, *, known: bool, scored: bool = True
+    ) -> Query:
+        """scored: else the context is the prompt, and no demonstrations are read for the reward."""
+        task = self._config.task
+        prompt = self._shown(problem, task.shots)
+        context = self._shown(problem, task.reward_shots) if scored else prompt
+        no_cut = "a rationale cannot be cut from its question"
+        z = cut_ids(tokenizer, prompt, problem.rationale, no_cut)
+        answer = cut_ids(tokenizer, context + problem.rationale, problem.answer, no_cut)
+        return Query(
+            query_id=problem.expression,
+            prompt_ids=text_ids(tokenizer, prompt),
+            context_ids=text_ids(tokenizer, context),
+            answer_ids=answer,
+            references=(z,) if known else (),
+            texts={
+                "question": problem.question,
+                "answer": problem.answer,
+                "solution": str(problem.solution),
+                "reference": problem.rationale,
+                "operands": str(len(problem.operands)),
+            },
+        )
+
+    def _shown(self, problem: Problem, shots: int) -> str:
+        """The question after some demonstrations, never its own."""
+        demonstrations = self._splits.demonstrations if shots else []
+        others = [one for one in demonstrations if one != problem][:shots]
+        solved = [f"{one.question}{one.rationale}{one.answer}\n\n" for one in others]
+        return "".join([*solved, problem.question])
+
+    def _by_length(self, result: Evaluation) -> list[LengthAccuracy]:
+        right: dict[int, list[float]] = {}
+        for one in result.samples:
+            operands, accuracy = int(one.query.texts["operands"]), self.metrics_of(one)["accuracy"]
+            right.setdefault(operands, []).append(accuracy)
+        return [
+            LengthAccuracy(count, len(each), sum(each) / len(each), *_interval(each))
+            for count, each in sorted(right.items())
+        ]
+
+
+def _in_turn(held_out: Mapping[int, Sequence[Problem]]) -> Iterator[Problem]:
+    """One problem of each number of operands, then the next of each, as far as there are any: the
+    first so many are spread over the numbers as evenly as can be."""
+    parts = [held_out[count] for count in sorted(held_out)]
+    rounds = zip_longest(*parts)
+    return (problem for each in rounds for problem in each if problem is not None)
+
+
+def _calls(tool_mask: BoolArray) -> int:
+    """Runs of a tool's tokens."""
+    return int(np.sum(tool_mask[1:] & ~tool_mask[:-1])) + int(tool_mask[:1].sum())
+
+
+def _interval(right: Sequence[float]) -> tuple[float, float]:
+    return wilson_interval(sum(right), len(right))
+
+
+def _share(row: LengthAccuracy) -> str:
+    return f"{row.share:.0%} [{row.low:.0%}, {row.high:.0%}]"

@@ -1,0 +1,1 @@
+"""The missing sentence of a story."""

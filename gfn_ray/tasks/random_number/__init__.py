@@ -1,0 +1,1 @@
+"""Integers from a known distribution."""
