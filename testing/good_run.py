@@ -70,7 +70,7 @@ def write_run(model: Path, home: Path) -> RunDir:
         training = {
             "learner": {"policy": trainer.state()},
             "controller": {"step": step},
-            "labels": None,
+            "schedule": None,
             "session": {"ended_by": "steps"},
             "files": run.file_sizes(),
         }

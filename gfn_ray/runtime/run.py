@@ -182,7 +182,7 @@ def _finished(config: JobConfig, directory: RunDir, resumption: Resumption | Non
     if resumption is None:
         return "which finished and has no checkpoint any more; start a new run"
     done = resumption.training["controller"]["step"]
-    rounds = resumption.training["labels"] is not None
+    rounds = resumption.training["schedule"] is not None
     if rounds or done >= config.steps:
         more = "its rounds are done" if rounds else "give --steps more than that to train on"
         return f"which finished after {count(done, 'update')}; {more}"

@@ -75,7 +75,7 @@ def test_a_run_goes_on_after_its_last_m_step_and_not_before_it(finished, tmp_pat
     run_dir = Path(shutil.copytree(finished[0] / "run", tmp_path / "run"))
     checkpoints = run_dir / "checkpoints"
     after_round = {path: unpack((path / "training").read_bytes()) for path in checkpoints.iterdir()}
-    done = {path.name: training["labels"]["done"] for path, training in after_round.items()}
+    done = {path.name: training["schedule"]["done"] for path, training in after_round.items()}
     assert done == {"step-000002": 1, "step-000005": 2}
     for path, training in after_round.items():
         known = (run_dir / "metrics.jsonl").read_bytes()[: training["files"]["metrics.jsonl"]]

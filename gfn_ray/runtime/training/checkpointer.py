@@ -17,13 +17,13 @@ from gfn_ray.runs.display import Display
 from gfn_ray.runs.run_dir import RunDir, prune, publish_directory
 from gfn_ray.runtime.actors.fleet import Fleet
 from gfn_ray.runtime.training.controller import Controller
-from gfn_ray.runtime.training.em import LabelRounds
+from gfn_ray.runtime.training.schedule import Schedule
 from gfn_ray.serving.description import write_description
 from gfn_ray.serving.labels import TunedLabels, write_labels
 
 
 class Checkpointer:
-    """One run's checkpoints. labels: of a run that has rounds of EM."""
+    """One run's checkpoints."""
 
     def __init__(
         self,
@@ -31,14 +31,14 @@ class Checkpointer:
         task_name: str,
         directory: RunDir,
         fleet: Fleet,
-        labels: LabelRounds | None,
+        schedule: Schedule,
         display: Display,
     ) -> None:
         self._config = config
         self._task_name = task_name
         self._directory = directory
         self._fleet = fleet
-        self._labels = labels
+        self._schedule = schedule
         self._display = display
         self._newest = -1
 
@@ -54,7 +54,7 @@ class Checkpointer:
         training = {
             "learner": self._fleet.save_learner(),
             "controller": controller.state(),
-            "labels": None if self._labels is None else self._labels.state(),
+            "schedule": self._schedule.state(),
             "session": session,
             "files": self._directory.file_sizes(),
         }
@@ -79,7 +79,7 @@ class Checkpointer:
 
     def write_last(self, controller: Controller, session: dict[str, Any]) -> None:
         """The same after the last update, unless that is what was written before."""
-        if self._newest != controller.step or self._labels is not None:
+        if self._newest != controller.step or self._schedule.tunes_reward:
             self.write(controller, session)
 
     def publish(self, adapter: Adapter, target: Path, tuned: TunedLabels | None) -> None:

@@ -8,7 +8,7 @@ a few hundred trajectories again would cost more than new ones, which are nearer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from gfn_ray.runtime.actors.calls import PendingCalls
 from gfn_ray.runtime.actors.fleet import Fleet
 from gfn_ray.runtime.actors.members import Issue
 from gfn_ray.runtime.training.controller import Controller, StepReport
+from gfn_ray.runtime.training.schedule import AfterRound, Rival
 from gfn_ray.seeds import Seed, Stream, seed_of
 from gfn_ray.serving.labels import TunedLabels
 from gfn_ray.tasks.labels import Classifier, LabelPlan
@@ -36,8 +37,10 @@ Wire = dict[str, Any]
 Examples = list[tuple[IntArray, int]]
 
 
-class LabelRounds:
-    """What a run with labels does beside training and evaluation."""
+class EM:
+    """The `Schedule` of a run with labels."""
+
+    tunes_reward = True
 
     def __init__(
         self, config: JobConfig, task: Task, plan: LabelPlan, queries: Sequence[Any], fleet: Fleet
@@ -50,7 +53,12 @@ class LabelRounds:
         self._done = 0
         self._model: Wire | None = None
 
-    def measure(self, classifier: Classifier) -> Baseline:
+    def rivals(self) -> Iterator[Rival]:
+        """The classifiers without z."""
+        for classifier in self._plan.classifiers:
+            yield Rival(classifier.name, partial(self._measure, classifier))
+
+    def _measure(self, classifier: Classifier) -> Baseline:
         """A classifier on the held-out queries; one with examples is tuned as long as EM tunes."""
         em = self._plan.em
         self._fit(classifier.examples, classifier.answers, em.rounds * em.m_steps, done=0)
@@ -67,10 +75,9 @@ class LabelRounds:
         self,
         controller: Controller,
         observe: Callable[[StepReport], None],
-        after_m_step: Callable[[int, dict[str, float]], None],
+        after_round: AfterRound,
     ) -> None:
-        """All rounds. after_m_step gets the round, from 1, and metrics of its M-step, while nothing
-        is under way and replay is empty."""
+        """All rounds, of an E-step and an M-step each."""
         em, steps = self._plan.em, self._config.steps
         for done in range(self._done + 1, em.rounds + 1):
             controller.train(observe, until=steps * done // em.rounds)
@@ -79,12 +86,12 @@ class LabelRounds:
             self._share()
             controller.empty_replay()
             self._done = done
-            after_m_step(done, {**metrics, "named_label_fraction": outside})
+            after_round(done, {**metrics, "named_label_fraction": outside})
 
-    def tuned(self, measured: Evaluation) -> TunedLabels:
-        """The label model as it is. measured: by it."""
+    def tuned(self, after: Evaluation) -> TunedLabels:
+        """The label model as it is."""
         wire = self._call("label_adapter", "hand over the label adapter")
-        log_probs = {one.query.query_id: one.label_log_probs for one in measured.samples}
+        log_probs = {one.query.query_id: one.label_log_probs for one in after.samples}
         offset = self._task.label_offset(log_probs)
         return TunedLabels(Adapter.from_wire(wire), self._task.label_names, offset)
 

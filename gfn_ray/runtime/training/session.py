@@ -6,7 +6,6 @@ checkpoints, adapter and summary.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from gfn_ray.config import JobConfig
@@ -28,9 +27,10 @@ from gfn_ray.runtime.profiling.profile import Profiler
 from gfn_ray.runtime.resources.balance import ThreadBalance, left_to
 from gfn_ray.runtime.training.checkpointer import Checkpointer
 from gfn_ray.runtime.training.controller import Controller, StepReport
-from gfn_ray.runtime.training.em import LabelRounds
+from gfn_ray.runtime.training.em import EM
 from gfn_ray.runtime.training.engine_check import EngineCheck
 from gfn_ray.runtime.training.recorder import Recorder
+from gfn_ray.runtime.training.schedule import Plain, Schedule
 from gfn_ray.runtime.training.warm_start import warm_start, warm_start_references
 from gfn_ray.tasks.references import reference_trajectories
 from gfn_ray.tasks.task import Task, TaskData
@@ -71,7 +71,6 @@ class Session:
         )
         self._controller: Controller | None = None
         self._profiler: Profiler | None = None
-        self._labels: LabelRounds | None = None
         self._evaluated_step = 0
         self._ended_by = "steps"
         self._training = False
@@ -101,11 +100,9 @@ class Session:
             )
         self._balance = ThreadBalance(fleet, self._display.message)
         self._memory = PeakMemory(fleet.members)
-        plan = self._data.labels
-        if plan is not None:
-            self._labels = LabelRounds(config, self._task, plan, self._data.train, fleet)
+        self._schedule = self._make_schedule(fleet)
         self._checkpointer = Checkpointer(
-            config, self._task.name, self._directory, fleet, self._labels, self._display
+            config, self._task.name, self._directory, fleet, self._schedule, self._display
         )
         try:
             return self._phases(fleet, controller, resumption)
@@ -115,6 +112,12 @@ class Session:
                 if self._profiler is not None:
                     self._profiler.end()
             raise
+
+    def _make_schedule(self, fleet: Fleet) -> Schedule:
+        plan = self._data.labels
+        if plan is None:
+            return Plain()
+        return EM(self._config, self._task, plan, self._data.train, fleet)
 
     def interrupt(self, *_: Any) -> None:
         """What a signal asks for: between updates, an end without loss; else, and the second
@@ -157,7 +160,7 @@ class Session:
 
         before, baselines = measured.before, measured.baselines
         adapter = self._checkpointer.newest_adapter(controller)
-        tuned = None if self._labels is None else self._labels.tuned(after)
+        tuned = self._schedule.tuned(after)
         self._checkpointer.publish(adapter, self._directory.adapter_dir, tuned)
         conclusion = self._task.conclude(before, after, self._directory.path, baselines)
         summary = {
@@ -255,8 +258,7 @@ class Session:
         controller.restore(training["controller"])
         fleet.restore_learner(learner, version)
         controller.publish_now()
-        if self._labels is not None:
-            self._labels.restore(training["labels"])
+        self._schedule.restore(training["schedule"])
         self._evaluated_step = session["evaluated_step"]
         self._wall.add(session["wall_seconds"])
         self._training_wall.add(session["training_seconds"])
@@ -298,7 +300,7 @@ class Session:
     def _learned(self, controller: Controller) -> bool:
         """Whether the policy, or what scores it, may be another than at the beginning."""
         warm = bool(self._warm_start_references)
-        return bool(controller.step) or warm or self._labels is not None
+        return bool(controller.step) or warm or self._schedule.tunes_reward
 
     def _measure_baselines(self, fleet: Fleet) -> dict[str, Baseline]:
         found: dict[str, Baseline] = {}
@@ -309,43 +311,34 @@ class Session:
             )
             self._recorder.baseline(decoder.name, one)
             found[decoder.name] = one
-        if self._labels is not None and self._data.labels is not None:
-            for classifier in self._data.labels.classifiers:
-                self._display.phase(f"labelling without z for comparison: {classifier.name}")
-                one = self._labels.measure(classifier)
-                self._recorder.baseline(classifier.name, one)
-                found[classifier.name] = one
+        for rival in self._schedule.rivals():
+            self._display.phase(f"measuring for comparison: {rival.name}")
+            one = rival.measure()
+            self._recorder.baseline(rival.name, one)
+            found[rival.name] = one
         return found
 
     def _train(self, evaluator: Evaluator, controller: Controller) -> None:
         def observe(report: StepReport) -> None:
             self._after_update(evaluator, controller, report)
 
-        self._training = True
-        self._training_wall.start()
-        try:
-            if self._labels is None:
-                controller.train(observe)
-            else:
-                self._train_in_rounds(self._labels, controller, observe)
-            controller.stop_if_asked()
-            if self._profiler is not None:
-                self._profiler.end()
-        finally:
-            self._training = False
-            self._training_wall.stop()
-
-    def _train_in_rounds(
-        self, labels: LabelRounds, controller: Controller, observe: Callable[[StepReport], None]
-    ) -> None:
-        def after_m_step(done: int, metrics: dict[str, float]) -> None:
+        def after_round(done: int, metrics: dict[str, float]) -> None:
             self._recorder.m_step(controller.step, done, metrics)
             listed = ", ".join(f"{name} {number(v)}" for name, v in metrics.items())
             self._display.message(f"M-step {done}: {listed}")
             # Replay outlives the process, and what it takes next is scored by this label model.
             self._checkpoint(controller, needed=True)
 
-        labels.train(controller, observe, after_m_step)
+        self._training = True
+        self._training_wall.start()
+        try:
+            self._schedule.train(controller, observe, after_round)
+            controller.stop_if_asked()
+            if self._profiler is not None:
+                self._profiler.end()
+        finally:
+            self._training = False
+            self._training_wall.stop()
 
     def _after_warm_update(self, step: int, metrics: dict[str, float]) -> None:
         self._recorder.warm_update(step, metrics)
