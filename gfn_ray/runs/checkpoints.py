@@ -45,7 +45,7 @@ from gfn_ray.storage.durable import COMPLETE, damage
 from gfn_ray.storage.packed import Record, pack, unpack
 from gfn_ray.trajectory import Query
 
-FORMAT = 2
+FORMAT = 3
 
 TRAINING_FILE = "training"
 REPLAY_FILE = "replay"
