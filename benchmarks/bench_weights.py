@@ -22,7 +22,7 @@ import ray
 
 from bench_infill import Bench
 from gfn_ray.policy.adapter import Adapter
-from gfn_ray.runtime import cluster
+from gfn_ray.runtime.resources import cluster
 from measure import Figure, seconds, side_by_side
 from weight_actors import Learner, Reader, Shape
 

@@ -49,7 +49,7 @@ class SamplerConfig(Section):
     backend: Literal["vllm", "transformers"] = Field(
         "vllm",
         description="What samples: vLLM, or transformers' own forward pass, for models that "
-        "vLLM has no adapter for.",
+        "vLLM has no adapter for; its cache is as large as a batch needs.",
     )
     trajectories_per_query: int = Field(
         8, ge=2, description="Trajectories K sampled for a query in one group."

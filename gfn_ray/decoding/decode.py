@@ -26,8 +26,8 @@ def decode(
 ) -> list[Trajectory]:
     """`count` z for each query, one by a greedy decoder; a query's follow one another.
 
-    The LM reads what the policy reads. Only whole z are marked terminable: a comparison
-    scores no prefixes. seed: entropy of the random draws.
+    The LM reads what the policy reads. Supports whose tools write tokens are not served. Only whole
+    z are marked terminable: a comparison scores no prefixes. seed: entropy of the random draws.
     """
     prompts = [query.prompt_ids for query in queries]
     if decoder.kind == "beam":

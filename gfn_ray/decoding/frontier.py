@@ -1,7 +1,8 @@
-"""Many unfinished z under the frozen LM, grown together one token at a time.
+"""Many unfinished z under a causal LM, grown together one token at a time.
 
 Owns the key-value cache, padding, and log-probabilities renormalised under the support, as the
-policy's are. Which z grow, and by which token, is the decoders' business.
+policy's are. Which z grow, and by which token, is its user's business: a decoder of the frozen LM,
+or the policy's sampler.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gfn_ray.errors import UserError
+from gfn_ray.models.attention import agree
 from gfn_ray.support import Support
 from gfn_ray.trajectory import IntArray
 
@@ -33,7 +36,7 @@ class Frontier:
         self._support = support
         self._device = next(model.parameters()).device
         self._illegal = torch.as_tensor(~support.masks, device=self._device)
-        self._stops = torch.as_tensor(support.stop_ids, device=self._device).long()
+        self.stops = torch.as_tensor(support.stop_ids, device=self._device).long()
         self.stop = int(support.stop_ids[0])
         self.tokens: list[list[int]] = [[] for _ in prompts]
 
@@ -75,7 +78,42 @@ class Frontier:
         logits = output.logits[:, -1].float()
         logits = logits.masked_fill(self._illegal[rows], float("-inf"))
         log_probs = torch.log_softmax(logits, dim=-1)
-        ends = torch.logsumexp(log_probs[:, self._stops], dim=-1)
-        log_probs[:, self._stops] = float("-inf")
+        ends = torch.logsumexp(log_probs[:, self.stops], dim=-1)
+        log_probs[:, self.stops] = float("-inf")
         log_probs[:, self.stop] = ends
         self.log_probs = log_probs
+
+
+@torch.no_grad()
+def check_cache(model: Any, support: Support) -> None:
+    """Raises UserError where the model does not read padded prompts and a cache as it reads whole
+    texts: recurrent ones keep another state, and some heed no padding. Tried out once, on two
+    prompts of different length and a token more."""
+    ids = np.flatnonzero(support.masks.any(axis=0)).astype(np.int32)
+    prompts = [np.resize(ids, length) for length in (3, 6)]
+    try:
+        frontier = Frontier(model, support, prompts)
+        found = [frontier.log_probs]
+        tokens = frontier.log_probs.index_fill(1, frontier.stops, float("-inf")).argmax(dim=1)
+        frontier.extend([0, 1], tokens.tolist())
+        found.append(frontier.log_probs)
+    except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
+        raise _no_cache(model, f"{type(error).__name__}: {error}") from error
+    for step, log_probs in enumerate(found):
+        for row, prompt in enumerate(prompts):
+            text = [*prompt.tolist(), *frontier.tokens[row][:step]]
+            whole = model(torch.as_tensor([text], device=log_probs.device), use_cache=False)
+            logits = whole.logits[0, -1].float()
+            legal = torch.isfinite(log_probs[row]).index_fill(0, frontier.stops, False)
+            kind = whole.logits.dtype
+            if legal.any() and not agree(log_probs[row][legal].to(kind), logits[legal].to(kind)):
+                raise _no_cache(model, "its log-probabilities are not those of whole texts")
+
+
+def _no_cache(model: Any, why: str) -> UserError:
+    base = getattr(model, "base_model", model)
+    name = type(getattr(base, "model", base)).__name__
+    return UserError(
+        f"{name} cannot be sampled from with a key-value cache of transformers ({why}); set "
+        "sampler.backend to vllm, or choose a model of another architecture"
+    )

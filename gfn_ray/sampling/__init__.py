@@ -1,1 +1,2 @@
-"""Trajectories from a vLLM engine: exploration, the support, and adapter swaps."""
+"""Trajectories of the policy, by vLLM or by transformers: exploration, the support, tools, and
+adapter swaps."""

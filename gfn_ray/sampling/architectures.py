@@ -46,8 +46,8 @@ def no_adapter(model: str) -> str:
     """The sentence for a model, which is told by its architecture or by what vLLM says of it."""
     return (
         f"vLLM, which samples, can put no LoRA adapter on the model of model.name ({model}); "
-        f"set sampler.backend to transformers, which samples from every model, or choose one of "
-        f"another architecture, such as {', '.join(WELL_KNOWN)}"
+        f"set sampler.backend to transformers, or choose one of another architecture, such as "
+        f"{', '.join(WELL_KNOWN)}"
     )
 
 

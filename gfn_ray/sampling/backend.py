@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +12,11 @@ from gfn_ray.sampling.exploration import ProposalPlan
 from gfn_ray.sampling.tools import ToolLoop
 from gfn_ray.support import Support
 from gfn_ray.trajectory import Query, Trajectory
+
+NOTHING_LEGAL = (
+    "the support leaves the next token of z to a tool that nothing has called: a task with such a "
+    "support needs a tool, and a token that ends with the whole of its trigger"
+)
 
 
 @dataclass(frozen=True)
@@ -64,12 +69,17 @@ def start_backend(
     config: JobConfig, model_path: str, support: Support, *, device: str, tool: ToolLoop | None
 ) -> SamplerBackend:
     """The one that sampler.backend names, on the model in a directory."""
+    backend: Callable[..., SamplerBackend]
     # Each brings in a library of its own.
     if config.sampler.backend == "transformers":
-        from gfn_ray.sampling.transformers_sampler import TransformersSampler as Backend
+        from gfn_ray.sampling.transformers_sampler import TransformersSampler
+
+        backend = TransformersSampler
     else:
-        from gfn_ray.sampling.engine import SamplingEngine as Backend  # type: ignore[assignment]
-    return Backend(
+        from gfn_ray.sampling.engine import SamplingEngine
+
+        backend = SamplingEngine
+    return backend(
         model_path,
         support,
         config.sampler,

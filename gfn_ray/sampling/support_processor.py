@@ -21,6 +21,7 @@ from vllm.v1.sample.logits_processor import (
 )
 
 from gfn_ray.errors import RunFailed
+from gfn_ray.sampling.backend import NOTHING_LEGAL
 from gfn_ray.support import Cursor, support_from_wire
 
 CONFIG_KEY = "gfn_ray_support"
@@ -90,11 +91,7 @@ class SupportProcessor(LogitsProcessor):
             row.catch_up()
             kind = self._over if row.over else row.cursor.row
             if kind in self._nothing_legal:
-                raise RunFailed(
-                    "the support leaves the next token of z to a tool that nothing has called: "
-                    "a task with such a support needs a tool, and a token that ends with the whole "
-                    "of its trigger"
-                )
+                raise RunFailed(NOTHING_LEGAL)
             kinds.append(kind)
             # Seeded by request and position: the same alone, batched or re-issued.
             position = row.before + len(row.output)

@@ -1,7 +1,8 @@
-"""Sampling by transformers' own forward pass with a key-value cache: every causal LM, no vLLM.
+"""Sampling by transformers' own forward pass with a key-value cache, without vLLM.
 
 For models that vLLM has no adapter for, for machines that it has no build for, and as the plain
-way that its engine is held to. A query's prompt is read once for all of its samples.
+way that its engine is held to. A prompt is read once for all of its samples in a batch. Tried on
+CPUs; written for them: a step waits for the device a few times.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import torch
 from torch import Tensor
 
 from gfn_ray.config import PolicyConfig, SamplerConfig
-from gfn_ray.decoding.frontier import Frontier
+from gfn_ray.decoding.frontier import Frontier, check_cache
+from gfn_ray.errors import RunFailed
 from gfn_ray.models.loading import load_causal_lm
 from gfn_ray.policy.adapter import Adapter, add_adapter, put_adapter
-from gfn_ray.sampling.backend import SampleRequest
+from gfn_ray.sampling.backend import NOTHING_LEGAL, SampleRequest
 from gfn_ray.sampling.draft import Draft
 from gfn_ray.sampling.exploration import ProposalPlan
 from gfn_ray.sampling.tools import ToolLoop
@@ -54,6 +56,7 @@ class TransformersSampler:
         dtype = sampler.dtype_on(device)
         base = load_causal_lm(model_path, dtype, device, trust_remote_code)
         self._model = add_adapter(base, policy, seed).eval()
+        check_cache(self._model, support)
         self.support = support
         self._max_batch = sampler.max_batch
         self._tool = tool
@@ -83,17 +86,14 @@ class TransformersSampler:
 
     def _write(self, drafts: list[Draft]) -> None:
         """Writes these z to their ends, side by side."""
-        queries = {draft.query.query_id: draft.query for draft in drafts}
-        prompts = {query_id: row for row, query_id in enumerate(queries)}
-        prompt_ids = [query.prompt_ids for query in queries.values()]
-        frontier = Frontier(self._model, self.support, prompt_ids)
+        prompts = {draft.query.prompt_ids.tobytes(): draft.query.prompt_ids for draft in drafts}
+        places = {key: row for row, key in enumerate(prompts)}
+        frontier = Frontier(self._model, self.support, list(prompts.values()))
         rows = [_Row(draft) for draft in drafts]
-        parents = [prompts[draft.query.query_id] for draft in drafts]
+        parents = [places[draft.query.prompt_ids.tobytes()] for draft in drafts]
         while rows:
-            tokens = [
-                self._next(row, frontier.log_probs[parent], frontier.stop)
-                for row, parent in zip(rows, parents, strict=True)
-            ]
+            log_probs = frontier.log_probs[parents]
+            tokens = self._next(rows, log_probs, frontier.stop)
             on = [i for i, row in enumerate(rows) if self._goes_on(row.draft)]
             if not on:
                 return
@@ -104,18 +104,29 @@ class TransformersSampler:
     def _goes_on(self, draft: Draft) -> bool:
         return not draft.stopped and len(draft.token_ids) < self.support.max_len
 
-    def _next(self, row: _Row, log_probs: Tensor, stop: int) -> int:
-        """Appends the next token of z, or stops it. log_probs [V]: of the policy's actions."""
+    def _next(self, rows: list[_Row], log_probs: Tensor, stop: int) -> list[int]:
+        """Appends the next token of each z, or stops it. log_probs [N, V]: of actions."""
+        asked = [i for i, row in enumerate(rows) if not row.by_tool]
+        plans = [(rows[i].draft.plan, len(rows[i].draft.token_ids)) for i in asked]
+        chosen, known = _choose(log_probs[asked], plans) if asked else ([], [])
+        policys = dict(zip(asked, zip(chosen, known, strict=True), strict=True))
+        tokens = []
+        for i, row in enumerate(rows):
+            if i in policys:
+                token, log_prob = policys[i]
+                self._acted(row, token, log_prob, stop)
+            else:
+                token = row.by_tool.popleft()
+                row.draft.append([token], by_tool=True)
+            tokens.append(token)
+        return tokens
+
+    def _acted(self, row: _Row, token: int, log_prob: float, stop: int) -> None:
+        """The policy chose this token, or to stop."""
         draft = row.draft
-        if row.by_tool:
-            token = row.by_tool.popleft()
-            draft.append([token], by_tool=True)
-            return token
-        token = _choose(log_probs, draft.plan, len(draft.token_ids))
-        log_prob = float(log_probs[token])
         if token == stop:
             draft.stopped, draft.log_stop = True, log_prob
-            return token
+            return
         draft.append([token], by_tool=False)
         draft.log_pf += log_prob
         if self._tool is not None and token in self._triggers:
@@ -124,17 +135,31 @@ class TransformersSampler:
             self.tool_calls += 1
             self.tool_errors += answer.failed
             row.by_tool.extend(answer.token_ids.tolist())
-        return token
 
 
-def _choose(log_probs: Tensor, plan: ProposalPlan, position: int) -> int:
-    """One action by the plan. Seeded by plan and position: the same alone or among others."""
-    rng = random.Random(f"{plan.seed}/{position}")
-    if plan.epsilon and rng.random() < plan.epsilon:
-        weights = torch.isfinite(log_probs).double()
-    else:
-        weights = torch.softmax(log_probs.double() / plan.temperature, dim=-1)
+def _choose(
+    log_probs: Tensor, plans: Sequence[tuple[ProposalPlan, int]]
+) -> tuple[list[int], list[float]]:
+    """An action of each row of log_probs [N, V] by its plan and position in z, and its log q.
+
+    Seeded by plan and position: the same alone or among others. Raises RunFailed where nothing is
+    legal, or the model gave no numbers.
+    """
+    if bool(torch.isnan(log_probs).any()):
+        raise RunFailed(f"the model's log-probabilities are nan, or {NOTHING_LEGAL}")
+    uniform, places = [], []
+    for plan, position in plans:
+        rng = random.Random(f"{plan.seed}/{position}")
+        uniform.append(bool(plan.epsilon) and rng.random() < plan.epsilon)
+        places.append(rng.random())
+    device = log_probs.device
+    temperatures = torch.tensor([plan.temperature for plan, _ in plans], device=device)
+    weights = torch.softmax(log_probs.double() / temperatures[:, None], dim=-1)
+    legal = torch.isfinite(log_probs)
+    weights = torch.where(torch.tensor(uniform, device=device)[:, None], legal.double(), weights)
     below = weights.cumsum(dim=-1)
-    drawn = int(torch.searchsorted(below, rng.random() * float(below[-1]), right=True))
-    # Rounding may take the draw to the very end, where nothing is legal.
-    return min(drawn, int(weights.nonzero()[-1]))
+    drawn = torch.tensor(places, device=device, dtype=torch.float64)[:, None] * below[:, -1:]
+    # Rounding may take the draw past the last that is legal.
+    last = (weights > 0).long().cumsum(dim=-1).argmax(dim=-1, keepdim=True)
+    tokens = torch.searchsorted(below, drawn, right=True).minimum(last)
+    return tokens[:, 0].tolist(), log_probs.gather(1, tokens)[:, 0].tolist()

@@ -46,8 +46,10 @@ def settings(
 
 
 class Simulation:
-    """Actors whose calls end when they are told to. publishing: an update whose weights are on
-    their way."""
+    """Actors whose calls end when they are told to, in any order, and some of them in vain.
+
+    update: the stage of the one under way, if any.
+    """
 
     def __init__(self, config: InfillJob) -> None:
         self.config = config
@@ -56,37 +58,48 @@ class Simulation:
         self.pacing.published(0)
         self.calls: list[int] = []  # versions of sampling calls under way
         self.update: str | None = None
+        self.publishes = False
         self.lags: list[int] = []
 
     def start(self) -> None:
         if self.pacing.may_update():
-            self.update = "publishes" if self.pacing.updating() else "stays"
-            self.pacing.drew(4)
+            self.publishes = self.pacing.updating()
+            self.update = "draws"
         while len(self.calls) < self.config.samplers and self.pacing.may_sample():
             self.calls.append(self.pacing.sampling())
 
-    def finish(self, which: int) -> None:
-        """One of what is under way ends."""
+    def finish(self, which: int, in_vain: bool) -> None:
+        """One of what is under way ends, or comes one stage further."""
         which %= len(self.calls) + (self.update is not None)
         if which < len(self.calls):
             version = self.calls.pop(which)
+            if in_vain:
+                self.pacing.gave_up(version)
+                return
             self.lags.append(self.pacing.version - version)
             self.pacing.stored(version, 4 * self.config.sampler.queries_per_call)
-            return
-        self.pacing.updated()
-        if self.update == "publishes":
-            self.pacing.published(self.pacing.version + 1)
-        self.pacing.finished()
-        self.update = None
+        elif self.update == "draws":
+            self.pacing.drew(4)
+            self.update = "learns"
+        elif in_vain:
+            self.pacing.cancelled()
+            self.update = None
+        else:
+            self.pacing.updated()
+            if self.publishes:
+                self.pacing.published(self.pacing.version + 1)
+            self.pacing.finished()
+            self.update = None
 
     def run(self, until: int | None, choices: st.DataObject) -> None:
         self.pacing.go_on(until)
         while not self.pacing.pauses:
             self.start()
             assert self.calls or self.update, "nothing is under way and nothing may start"
-            self.finish(choices.draw(st.integers(0, 7)))
+            in_vain = choices.draw(st.integers(0, 9)) == 9
+            self.finish(choices.draw(st.integers(0, 7)), in_vain)
         while self.calls:
-            self.finish(0)
+            self.finish(0, in_vain=False)
 
 
 @examples(200)

@@ -7,6 +7,7 @@ from transformers import AutoTokenizer
 
 from gfn_ray.config import InfillJob, LearnerConfig, PolicyConfig, SamplerConfig
 from gfn_ray.decoding.frontier import Frontier
+from gfn_ray.errors import RunFailed, UserError
 from gfn_ray.learners.trainer import PolicyTrainer
 from gfn_ray.policy.adapter import add_adapter
 from gfn_ray.policy.log_q import TrajectoryGroup
@@ -166,4 +167,29 @@ def test_a_first_token_follows_the_plans_distribution(tiny_dir, temperature, eps
 def test_nothing_is_sampled_before_an_adapter_is_loaded(tiny_dir, support, queries):
     made = start_backend(JOB, str(tiny_dir), support, device="cpu", tool=None)
     with pytest.raises(RuntimeError, match="before load"):
+        sample(made, queries, EXPLORING)
+
+
+def test_a_model_that_reads_no_cache_is_refused(tmp_path, support, tokenizer):
+    """Recurrent: what a padded prompt leaves in its state is not the prompt's alone."""
+    from transformers import RwkvConfig, RwkvForCausalLM
+
+    torch.manual_seed(0)
+    shape = dict(hidden_size=32, num_hidden_layers=2, attention_hidden_size=32)
+    RwkvForCausalLM(RwkvConfig(vocab_size=support.masks.shape[1], **shape)).save_pretrained(
+        tmp_path
+    )
+    tokenizer.save_pretrained(tmp_path)
+    policy = PolicyConfig(lora_rank=8, lora_targets=("key", "value"))
+    job = JOB.model_copy(update={"policy": policy})
+    with pytest.raises(UserError, match="cannot be sampled from with a key-value cache"):
+        start_backend(job, str(tmp_path), support, device="cpu", tool=None)
+
+
+def test_a_support_that_waits_for_a_tool_which_nothing_calls_says_so(
+    tiny_dir, support, queries, policy
+):
+    made = start_backend(JOB, str(tiny_dir), support, device="cpu", tool=None)
+    made.load(policy.publish())
+    with pytest.raises(RunFailed, match="leaves the next token of z to a tool"):
         sample(made, queries, EXPLORING)

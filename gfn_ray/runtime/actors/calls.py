@@ -1,12 +1,12 @@
-"""Remote calls under way: every one has an owner, a deadline and somebody who awaits it.
+"""Remote calls under way: every one has an owner, a deadline, and its time limit.
 
 Owns the only place where this process waits for actors, and the coroutines that wait here: one
 thread, one `ray.wait`. A call says how it is made, not only that it was: where its actor dies or
 passes the limit, it is made again on the successor, and whoever awaits it does not hear of it.
 
 Not asyncio: what a run does between updates, evaluations and checkpoints, waits for calls of its
-own while all that is under way rests; and the order in which coroutines go on is that in which
-calls were made, so that a synchronous run is the same bit for bit.
+own while all that is under way rests. Of calls that are done at the same time, those that were made
+first go on first.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ ChangesState = bool | Callable[[Any], bool]
 class Call:
     """A call under way. Awaited, it gives its value; where the call returns several, a tuple of the
     references of the others and the value of the last. Raises DataLost where what it was given is
-    gone from the object store. Awaited once at most.
+    gone from the object store. Awaited by one coroutine, and before it waits for anything else: a
+    loss that nobody awaits ends the run.
 
     reference: what `issue` returned; None while the member has no actor to be called. sent: what
     the log has of it, where there is one.
@@ -195,6 +196,7 @@ class PendingCalls:
             return
         except DataLost as loss:
             raise loss.ends_the_run() from loss
+        assert call.awaited_by is None, f"two coroutines await {call.what!r}"
         call.awaited_by = coroutine
 
     def _check_deadlines(self) -> None:

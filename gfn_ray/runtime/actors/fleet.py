@@ -118,7 +118,8 @@ class Fleet:
         others = [*fleet.rewards, fleet.replay, fleet.learner]
         # vLLM sizes its cache by what a GPU has free, so there the others load before it.
         together = [[*others, *fleet.samplers]]
-        waves = [others, fleet.samplers] if device == "cuda" else together
+        vllm = config.sampler.backend == "vllm"
+        waves = [others, fleet.samplers] if device == "cuda" and vllm else together
         for wave in waves:
             load(config.runtime, supervisor, wave)
         return fleet
@@ -139,7 +140,7 @@ class Fleet:
     def ask(
         self, member: Member, what: str, issue: Issue, *, changes_state: ChangesState = False
     ) -> Any:
-        """The value of one call, waited for; see PendingCalls.make."""
+        """What one call gives, waited for; see PendingCalls.make."""
         calls = self.calls()
         call = calls.make(member, what, issue, changes_state=changes_state)
         calls.run_all()

@@ -65,19 +65,24 @@ def _decoded_and_scored(
     waiting = iter(range(0, len(data.held_out), size))
 
     async def decode(member: Member) -> None:
-        """Batch after batch, of which an actor has one at a time: the call's limit is a batch's."""
-        for index in waiting:
-            ids = [query.query_id for query in data.held_out[index : index + size]]
-            seed = seed_of(Stream.DECODER, config.seed, index)
-            decoded, _ = await calls.make(
-                member,
-                f"decode held-out queries ({decoder.name})",
-                partial(_decode, wire, ids, config.eval.samples, seed),
-            )
-            scored, info = await calls.make(member, "score decoded texts", partial(_score, decoded))
-            wires = await calls.fetch(scored, "hand over decoded texts")
-            bad.check_measured(wires, info["faults"])
-            results.extend(wires)
+        """One batch. The next is decoded while this one is scored; an actor has one of each at a
+        time, for the call's limit is a batch's."""
+        index = next(waiting, None)
+        if index is None:
+            return
+        ids = [query.query_id for query in data.held_out[index : index + size]]
+        seed = seed_of(Stream.DECODER, config.seed, index)
+        decoded, _ = await calls.make(
+            member,
+            f"decode held-out queries ({decoder.name})",
+            partial(_decode, wire, ids, config.eval.samples, seed),
+        )
+        score = calls.make(member, "score decoded texts", partial(_score, decoded))
+        calls.start(decode(member))
+        scored, info = await score
+        wires = await calls.fetch(scored, "hand over decoded texts")
+        bad.check_measured(wires, info["faults"])
+        results.extend(wires)
 
     for member in fleet.rewards:
         calls.start(decode(member))

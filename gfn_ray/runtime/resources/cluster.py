@@ -119,7 +119,8 @@ def in_words(resources: Mapping[str, float]) -> str:
 
 def check_resources(config: JobConfig, device: str) -> None:
     """Refuses a run whose actors could never start, instead of waiting for them."""
-    if device == "cuda" and config.sampler.dtype == "float32":
+    vllm = config.sampler.backend == "vllm"
+    if device == "cuda" and vllm and config.sampler.dtype == "float32":
         raise UserError(
             "sampler.dtype is float32, which vLLM's LoRA kernels on CUDA do not take; use auto or "
             "bfloat16"

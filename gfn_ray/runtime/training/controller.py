@@ -8,7 +8,9 @@ once.
 | work      | may start when                                             | bounded by            |
 |-----------|------------------------------------------------------------|-----------------------|
 | _collect  | a sampler is idle, inserts do not pay for enough updates,  | a call a sampler      |
-|           | no version is due that would be too far ahead              |                       |
+|           | no version is due that would be too far ahead; or what a   |                       |
+|           | call gave was lost                                         |                       |
+| its score | its samples are there                                      | what is promised      |
 | _update   | the last one is over, inserts pay for it, what is on its   | one at a time         |
 |           | way would not fall too far behind what it publishes        |                       |
 | an actor  | it is called                                               | call_timeout_s a call |
