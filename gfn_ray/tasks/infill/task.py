@@ -26,9 +26,10 @@ from gfn_ray.rewards.adjusted import AdjustedReward, Term
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.reward import Reward
 from gfn_ray.rewards.verifier import Verifier
-from gfn_ray.support import BoundedSupport, Support
+from gfn_ray.support import Support
 from gfn_ray.tasks.base import BaseTask
 from gfn_ray.tasks.infill.target import CopyPenalty, LengthPrior
+from gfn_ray.tasks.line_support import line_support
 from gfn_ray.tasks.room import Room
 from gfn_ray.tasks.story_texts import BaseTexts, story_texts
 from gfn_ray.tasks.task import (
@@ -163,26 +164,10 @@ class InfillTask(BaseTask[InfillJob]):
 
     def support(self, tokenizer: Any, vocab_size: int) -> Support:
         task = self._config.task
-        vocabulary = Vocabulary(tokenizer, vocab_size)
-        stops = vocabulary.line_stops()
-        if not len(stops):
-            raise UserError(
-                f"the tokenizer of model.name {self._config.model.name!r} has neither a newline "
-                "nor an end-of-sequence token, so z could never stop; choose another model"
-            )
-        content = vocabulary.plain
-        ends = vocabulary.sentence_end if task.terminable == "sentence" else content
-        try:
-            return BoundedSupport(
-                content=content,
-                opening=content & vocabulary.word_start,
-                enders=content & ends,
-                stop_ids=stops,
-                min_len=task.min_len,
-                max_len=task.max_len,
-            )
-        except ValueError as error:
-            raise UserError(
-                f"no sentence can be written with the tokens of model.name and task.min_len "
-                f"{task.min_len}, task.max_len {task.max_len}: {error}"
-            ) from None
+        return line_support(
+            Vocabulary(tokenizer, vocab_size),
+            task.min_len,
+            task.max_len,
+            "sentence",
+            sentences=task.terminable == "sentence",
+        )

@@ -31,9 +31,10 @@ from gfn_ray.evaluation.plots.sample_curve import draw_sample_curve
 from gfn_ray.evaluation.result import Baseline, Evaluation, QuerySamples, QueryTexts
 from gfn_ray.models.spelling import continuation_ids, text_ids
 from gfn_ray.rewards.labelled import LabelledReward, shared_prefix
-from gfn_ray.support import BoundedSupport, Support
+from gfn_ray.support import Support
 from gfn_ray.tasks.base import BaseTask
 from gfn_ray.tasks.labels import Classifier, LabelPlan
+from gfn_ray.tasks.line_support import line_support
 from gfn_ray.tasks.room import Room
 from gfn_ray.tasks.subjectivity.named_label import NamesLabel
 from gfn_ray.tasks.task import (
@@ -107,27 +108,7 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
     def support(self, tokenizer: Any, vocab_size: int) -> Support:
         task = self._config.task
         vocabulary = Vocabulary(tokenizer, vocab_size)
-        stops = vocabulary.line_stops()
-        if not len(stops):
-            raise UserError(
-                f"the tokenizer of model.name {self._config.model.name!r} has neither a newline "
-                "nor an end-of-sequence token, so z could never stop; choose another model"
-            )
-        content = vocabulary.plain
-        try:
-            return BoundedSupport(
-                content=content,
-                opening=content & vocabulary.word_start,
-                enders=content & vocabulary.sentence_end,
-                stop_ids=stops,
-                min_len=task.min_len,
-                max_len=task.max_len,
-            )
-        except ValueError as error:
-            raise UserError(
-                f"no rationale can be written with the tokens of model.name and task.min_len "
-                f"{task.min_len}, task.max_len {task.max_len}: {error}"
-            ) from None
+        return line_support(vocabulary, task.min_len, task.max_len, "rationale")
 
     def query(self, fields: Mapping[str, str], tokenizer: Any) -> Query:
         sentence = Sentence(self.name, folded(fields["text"], "text"), 0)
