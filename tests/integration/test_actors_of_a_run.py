@@ -21,6 +21,7 @@ from gfn_ray.runtime.resources.balance import MEASURED_UPDATES, ThreadBalance, l
 from gfn_ray.runtime.training.checkpointer import Checkpointer
 from gfn_ray.runtime.training.controller import Controller
 from gfn_ray.runtime.training.engine_check import EngineCheck
+from gfn_ray.runtime.training.schedule import Plain
 from gfn_ray.tasks.random_number.task import RandomNumberTask
 from testing.job_runner import tiny_number_flags
 
@@ -71,7 +72,7 @@ def test_a_checkpoint_that_has_no_place_is_left_out_unless_it_is_needed(run):
     """After an M-step replay takes rewards that go with no older checkpoint."""
     shown = io.StringIO()
     display = make_display(1, 1, shown)
-    made = Checkpointer(run.config, "random_number", run.directory, run.fleet, None, display)
+    made = Checkpointer(run.config, "random_number", run.directory, run.fleet, Plain(), display)
     place = run.directory.checkpoint_dir(run.controller.step)
     blocked = place.with_name(f".{place.name}.tmp")  # where it would be filled
     blocked.touch()
