@@ -1,4 +1,4 @@
-"""The real vLLM engine and a tool in turn: its answers, their log q, and what is counted."""
+"""A policy and a tool in turn, by either sampler backend: answers, their log q, what is counted."""
 
 import os
 
@@ -12,6 +12,7 @@ from gfn_ray.errors import RunFailed
 from gfn_ray.learners.trainer import PolicyTrainer
 from gfn_ray.policy.adapter import add_adapter
 from gfn_ray.policy.log_q import TrajectoryGroup
+from gfn_ray.sampling.backend import SampleRequest, start_backend
 from gfn_ray.sampling.environment import thread_environment, vllm_environment
 from gfn_ray.sampling.exploration import ProposalPlan, on_policy_plan
 from gfn_ray.sampling.tools import ToolLoop
@@ -84,22 +85,21 @@ def policy(base, support, queries, language):
     return trainer
 
 
-@pytest.fixture(scope="module")
-def engine(tiny_dir, support, loop, policy):
+@pytest.fixture(scope="module", params=["vllm", "transformers"])
+def engine(request, tiny_dir, support, loop, policy):
     os.environ.update(vllm_environment("cpu") | thread_environment(1))
-    from gfn_ray.sampling.engine import SamplingEngine
-
-    engine = SamplingEngine(
-        str(tiny_dir), support, JOB.sampler, JOB.policy, device="cpu", seed=0, tool=loop
-    )
+    sampler = JOB.sampler.model_copy(update={"backend": request.param})
+    job = JOB.model_copy(update={"sampler": sampler})
+    engine = start_backend(job, str(tiny_dir), support, device="cpu", tool=loop)
     engine.load(policy.publish())
     yield engine
-    engine.close()  # later, its end would take the next engine's process-wide state with it
+    engine.close()  # later, vLLM's end would take the next engine's process-wide state with it
+
+
+VLLM_ALONE = pytest.mark.parametrize("engine", ["vllm"], indirect=True)
 
 
 def sample(engine, queries, plans):
-    from gfn_ray.sampling.backend import SampleRequest
-
     return engine.sample([SampleRequest(query, plans) for query in queries])
 
 
@@ -130,6 +130,7 @@ def test_samples_are_inside_the_support_with_their_tool_tokens_marked(samples, s
     assert [t.proposal for t in samples] == [plan.proposal for plan in EXPLORING] * 3
 
 
+@VLLM_ALONE
 def test_a_z_goes_on_as_soon_as_its_tool_has_answered(engine, queries, monkeypatch):
     """It does not wait for those that have not called theirs yet."""
     inner = engine._llm.llm_engine
@@ -156,6 +157,7 @@ def test_a_z_goes_on_as_soon_as_its_tool_has_answered(engine, queries, monkeypat
     assert min(second_asks) < max(first_turns)
 
 
+@VLLM_ALONE
 def test_nothing_is_left_in_the_engine_where_a_call_has_no_place(
     engine, queries, tokenizer, support, monkeypatch
 ):
@@ -224,7 +226,7 @@ def test_samples_follow_q_in_later_turns_too(engine, queries, policy, language, 
 
 
 def test_a_support_that_waits_for_a_tool_which_nothing_calls_says_so(engine, queries, monkeypatch):
-    """The engine's last test: vLLM keeps what an error left unfinished."""
+    """An engine's last test: vLLM keeps what an error left unfinished."""
     monkeypatch.setattr(engine, "_triggers", set())
     with pytest.raises(RunFailed, match="leaves the next token of z to a tool"):
         sample(engine, queries, EXPLORING)
