@@ -190,17 +190,12 @@ def test_a_call_whose_value_says_that_it_changed_nothing_is_not_repeated(cluster
 
 
 def test_calls_of_one_actor_keep_their_order_over_its_death(cluster):
-    crew, seen = Crew(), []
+    crew = Crew()
     crew.kill()
     calls = crew.calls()
-
-    async def add(amount):
-        seen.append(await crew.make(calls, "add", amount, changes_state=True))
-
-    for amount in (1, 10, 100):
-        calls.start(add(amount))
+    added = [crew.make(calls, "add", amount, changes_state=True) for amount in (1, 10, 100)]
     calls.run_all()
-    assert seen == [1, 11, 111]
+    assert [call.result() for call in added] == [1, 11, 111]
     assert len(crew.restarts) == 1, "three failed calls are one death"
 
 
