@@ -9,7 +9,7 @@ import sys
 import pytest
 import ray
 
-from gfn_ray.config import RuntimeConfig
+from gfn_ray.config import InfillJob, RuntimeConfig
 from gfn_ray.errors import RunFailed, UserError
 from gfn_ray.replay.journal.record_file import DamagedReplay
 from gfn_ray.runtime.actors.calls import PendingCalls
@@ -17,7 +17,7 @@ from gfn_ray.runtime.actors.failures import DataLost
 from gfn_ray.runtime.actors.fleet import load
 from gfn_ray.runtime.actors.members import Member
 from gfn_ray.runtime.actors.supervisor import Supervisor
-from gfn_ray.runtime.resources.cluster import connected
+from gfn_ray.runtime.resources.cluster import check_resources, connected
 from testing.victim import await_true
 
 pytestmark = pytest.mark.ray
@@ -229,6 +229,11 @@ def test_an_actor_without_address_space_is_replaced(cluster, tmp_path):
     crew = Crew()
     assert crew.ask("has_no_address_space", tmp_path / "failed") == 0
     assert len(crew.restarts) == 1
+
+
+def test_more_actors_than_the_cluster_has_room_for_are_refused_before_any_starts(cluster):
+    with pytest.raises(UserError, match=r"52 actors with models need 26 CPUs.*cpus_per_actor"):
+        check_resources(InfillJob(samplers=50), "cpu")
 
 
 def test_a_call_that_ray_will_not_even_take_ends_the_run_with_a_sentence(cluster):
