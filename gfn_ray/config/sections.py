@@ -211,12 +211,12 @@ class ObjectiveConfig(Section):
     def _consistent(self) -> ObjectiveConfig:
         if self.kind in ("vargrad", "ref_tb") and self.root_flow != "batch_mean":
             raise ValueError(
-                f"objective.root_flow {self.root_flow} is of no use to objective.kind "
+                f"objective.root_flow {self.root_flow} has no effect with objective.kind "
                 f"{self.kind}, which compares trajectories with one another; leave it at batch_mean"
             )
         if self.kind != "subtb" and self.subtb_lambda != 1.0:
             raise ValueError(
-                f"objective.subtb_lambda ({self.subtb_lambda:g}) is of no use to objective.kind "
+                f"objective.subtb_lambda ({self.subtb_lambda:g}) has no effect with objective.kind "
                 f"{self.kind}; leave it out, or use subtb"
             )
         return self

@@ -56,7 +56,7 @@ def _differences(adapter: Adapter, policy: PolicyConfig) -> Iterator[str]:
     found = adapter.config
     for name in _PLAIN:
         if found.get(name):
-            yield f"whose {name} is {found[name]!r}, which a policy has not; give a plain LoRA"
+            yield f"whose {name} is {found[name]!r}, and no policy here has one; give a plain LoRA"
     for setting, got, wanted in (
         ("lora_rank", found.get("r"), policy.lora_rank),
         ("lora_alpha", found.get("lora_alpha"), policy.lora_alpha),

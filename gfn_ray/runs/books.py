@@ -37,7 +37,7 @@ def open_books(config: ConfigT, name: str, display: Display) -> tuple[RunDir, Tr
 
 
 def reopen_books(config: JobConfig, directory: RunDir, display: Display) -> Tracker:
-    """The MLflow run of a directory that is gone on with; the new settings are written to it.
+    """The MLflow run of a directory that is resumed; the new settings are written to it.
 
     Raises UserError where the tracking store does not have that run, RunFailed where the disk
     takes no more.
@@ -76,7 +76,7 @@ def _tracker(config: ConfigT, directory: RunDir, run_id: str | None) -> Tracker:
 
 
 def check_login(config: JobConfig, directory: RunDir) -> None:
-    """Raises UserError where a run that is gone on with has an address that opens nothing."""
+    """Raises UserError where a resumed run has an address that opens nothing."""
     uri = config.tracking.uri
     if is_redacted(uri):
         raise UserError(

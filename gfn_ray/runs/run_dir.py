@@ -98,9 +98,9 @@ class RunDir:
         for part in (run.config_file, run.checkpoints_dir):
             if not exists(part, "--resume"):
                 raise UserError(
-                    f"--resume got {run.path}, which has no {part.name}, so that no run can be "
-                    "gone on with; it takes the directory of a run, as the run's first and last "
-                    "lines name it"
+                    f"--resume got {run.path}, which has no {part.name}, so there is no run to "
+                    "resume; it takes the directory of a run, as the run's first and last lines "
+                    "name it"
                 )
         try:
             list(run.checkpoints_dir.iterdir())

@@ -52,7 +52,7 @@ def open_run(
     artifact_root: Path | None,
     run_id: str | None,
 ) -> tuple[MlflowClient, str, str | None]:
-    """A client, the id of a new run or of the one that is gone on with, and that one's status.
+    """A client, the id of a new run or of the one that is resumed, and that one's status.
 
     The arguments are those of Tracker.start. Raises UserError where the store does not take a
     run and its parameters.
