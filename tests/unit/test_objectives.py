@@ -167,5 +167,5 @@ def test_a_trajectory_without_a_node_is_refused():
 
 @pytest.mark.parametrize("kind", ["vargrad", "ref_tb"])
 def test_a_root_flow_that_would_be_ignored_is_refused(kind):
-    with pytest.raises(ValidationError, match="of no use"):
+    with pytest.raises(ValidationError, match="has no effect"):
         ObjectiveConfig(kind=kind, root_flow="learned")
