@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from gfn_ray.cli import main, parse
-from gfn_ray.config import LearnerConfig, RandomNumberJob, SamplerConfig
+from gfn_ray.config import LearnerConfig, SamplerConfig
 from gfn_ray.errors import RunFailed
 from gfn_ray.replay import ReplayBuffer
+from gfn_ray.tasks.random_number.config import RandomNumberJob
 
 
 class Job(RandomNumberJob):
