@@ -239,7 +239,9 @@ class LearnerConfig(Section):
     )
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
-    dtype: DType = Field("float32", description="Precision of the base weights; LoRA is float32.")
+    dtype: DType = Field(
+        "float32", description="Precision of the base weights; LoRA's own are kept in float32."
+    )
     threads: Threads = Field(
         "auto", description="CPU threads of the learner; auto: as in the sampler."
     )

@@ -23,7 +23,6 @@ from gfn_ray.errors import out_of_memory
 from gfn_ray.models.attention import agree
 from gfn_ray.packing.by_path import logits_by_path
 from gfn_ray.packing.forest import ROOT, Spans, TokenForest
-from gfn_ray.packing.half import half_precision
 from gfn_ray.packing.head import Reads, read_hidden, read_logits
 
 log = logging.getLogger(__name__)
@@ -104,8 +103,7 @@ def forest_log_probs(
         kinds=_index([legal.row_of_node[int(n)] for n in rows], device) if legal else None,
         legal=legal.masks if legal else None,
     )
-    with half_precision(model):
-        picked, stopping = _read(model, forest, rows, reads, device)
+    picked, stopping = _read(model, forest, rows, reads, device)
     empty = picked.new_zeros(len(forest))
     log_prob = empty.index_put((_index(wanted, device),), picked)
     log_stop = empty.index_put((_index(stops, device),), stopping)
@@ -136,8 +134,7 @@ def read_by(model: Any, ways: Ways, *, in_blocks: bool) -> None:
 def ways_of(model: Any) -> Ways:
     """Tried out once, on a small forest, against one forward a path."""
     if model not in _WAYS:
-        with half_precision(model):
-            _WAYS[model] = _try_out(model, in_blocks=False)
+        _WAYS[model] = _try_out(model, in_blocks=False)
     return _WAYS[model]
 
 
@@ -159,9 +156,7 @@ def _try_blocks(model: Any) -> bool:
         attend_in_blocks(model)
     except ValueError:
         return False
-    with half_precision(model):
-        found = _try_out(model, in_blocks=True)
-    if found.forests:
+    if _try_out(model, in_blocks=True).forests:
         return True
     model.set_attn_implementation(usual)
     return False

@@ -54,18 +54,19 @@ def add_adapter(
     """
     from peft import LoraConfig, get_peft_model
 
+    from gfn_ray.policy.lora_linear import LoraLinear
+
     targets = layer_names(model, config.lora_targets)
-    torch.manual_seed(number(seed_of(stream, seed)))
-    return get_peft_model(
-        model,
-        LoraConfig(
-            r=config.lora_rank,
-            lora_alpha=config.lora_alpha,
-            lora_dropout=0.0,
-            target_modules=list(targets),
-            task_type="CAUSAL_LM",
-        ),
+    lora = LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=0.0,
+        target_modules=list(targets),
+        task_type="CAUSAL_LM",
     )
+    lora._register_custom_module({torch.nn.Linear: LoraLinear})
+    torch.manual_seed(number(seed_of(stream, seed)))
+    return get_peft_model(model, lora)
 
 
 def read_adapter(peft_model: Any, version: int) -> Adapter:

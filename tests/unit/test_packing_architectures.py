@@ -16,60 +16,17 @@ from gfn_ray.packing.head import read_hidden
 from gfn_ray.policy.adapter import add_adapter, read_adapter
 from gfn_ray.runtime.actors.learner_actor import LearnerActor
 from gfn_ray.tasks.infill.config import InfillJob
+from testing.families import (
+    BY_PATH,
+    GEMMA,
+    GPT_NEO,
+    LLAMA,
+    OF_THEIR_OWN,
+    PACKED,
+    VOCABULARY,
+    random_model,
+)
 from testing.makers import make_support
-
-VOCABULARY = 97
-GPT = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
-GPT_NEO = {
-    "hidden_size": 32,
-    "num_layers": 2,
-    "num_hidden_layers": 2,
-    "num_heads": 4,
-    "attention_types": [[["global", "local"], 1]],
-    "max_position_embeddings": 64,
-}
-LLAMA = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-}
-PACKED = {
-    "llama": LLAMA,
-    "qwen2": LLAMA,
-    "qwen3": {**LLAMA, "head_dim": 8},
-    "mistral": {**LLAMA, "sliding_window": None},
-    "gpt2": GPT,
-    "gptj": {**GPT, "rotary_dim": 8},
-    "gpt_neox": {k: v for k, v in LLAMA.items() if k != "num_key_value_heads"},
-    "opt": {**LLAMA, "ffn_dim": 64, "word_embed_proj_dim": 32},
-}
-GEMMA = {**LLAMA, "head_dim": 8}
-# Models whose attention is not what torch's fused one computes.
-OF_THEIR_OWN = {
-    "gemma2": {**GEMMA, "num_hidden_layers": 1, "attn_logit_softcapping": 50.0},  # caps its scores
-    "vaultgemma": {**GEMMA, "attn_logit_softcapping": 50.0},
-    "gpt_oss": {**GEMMA, "num_local_experts": 2, "num_experts_per_tok": 1},  # attention sinks
-}
-BY_PATH = {
-    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
-    "mamba": {"hidden_size": 32, "num_hidden_layers": 2},
-}
-
-
-def random_model(kind, **settings):
-    config = AutoConfig.for_model(
-        kind, vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=0, pad_token_id=0, **settings
-    )
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(4.0)  # away from uniform: a wrong history has to show
-    return model
 
 
 def branches(seed=0):
