@@ -1,14 +1,15 @@
 """Log-probabilities from a model's last hidden states, a few rows of logits at a time.
 
 Logits are the largest thing a language model makes: 49,152 numbers a token even for a small one.
-Owns the way past keeping them, gradients included. What is read is log p(token), and log p(stop)
-summed over the tokens that spell it, both after removing what the support forbids.
+Owns the way past keeping them, gradients included, and past computing those that the support
+forbids everywhere. What is read is log p(token), and log p(stop) summed over the tokens that spell
+it, both after removing what the support forbids.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -61,8 +62,31 @@ def read_hidden(hidden: Tensor, head: Any, reads: Reads) -> tuple[Tensor, Tensor
     """
     picked: Tensor
     stop: Tensor
-    picked, stop = _ReadHidden.apply(hidden, head.weight, head.bias, reads)  # type: ignore[no-untyped-call]
+    weight, bias, reads = _legal_only(head.weight, head.bias, reads)
+    picked, stop = _ReadHidden.apply(hidden, weight, bias, reads)  # type: ignore[no-untyped-call]
     return picked, stop
+
+
+def _legal_only(
+    weight: Tensor, bias: Tensor | None, reads: Reads
+) -> tuple[Tensor, Tensor | None, Reads]:
+    """The rows of the head [U, H] that some row of the support allows or that are read, and what to
+    read of their logits; all rows where these are half of them or more."""
+    if reads.legal is None:
+        return weight, bias, reads
+    kept = reads.legal.any(dim=0)
+    kept[reads.picked_tokens] = kept[reads.stop_ids] = True
+    tokens = kept.nonzero()[:, 0]
+    if 2 * len(tokens) >= len(weight):
+        return weight, bias, reads
+    place = torch.cumsum(kept, dim=0) - 1
+    of_tokens = replace(
+        reads,
+        picked_tokens=place[reads.picked_tokens],
+        stop_ids=place[reads.stop_ids],
+        legal=reads.legal[:, tokens],
+    )
+    return weight[tokens], None if bias is None else bias[tokens], of_tokens
 
 
 class _ReadHidden(torch.autograd.Function):
