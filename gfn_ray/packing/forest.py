@@ -15,6 +15,13 @@ import numpy.typing as npt
 ROOT = -1
 
 
+def shared_length(one: npt.NDArray[np.int32], other: npt.NDArray[np.int32]) -> int:
+    """Tokens that two sequences begin with alike."""
+    length = min(len(one), len(other))
+    differ = np.flatnonzero(one[:length] != other[:length])
+    return int(differ[0]) if len(differ) else length
+
+
 @dataclass(frozen=True)
 class Spans:
     """Who sees whom: a node sees another, its ancestor or itself, where that one's span holds the
@@ -66,11 +73,13 @@ class TokenForest:
             parent = node
         return nodes
 
-    def add_tree(self, token_ids: Sequence[int] | npt.NDArray[np.int32]) -> int:
-        """Plant a sequence that shares nothing with other trees; returns its last node."""
-        first = self._append(int(token_ids[0]), ROOT)
-        rest = self.add_path(token_ids[1:], first)
-        return rest[-1] if rest else first
+    def add_prompt(self, token_ids: Sequence[int] | npt.NDArray[np.int32]) -> int:
+        """Plant a sequence that shares all but its last token with others, where they begin alike.
+
+        Returns its last node, a new one: what hangs below it belongs to this prompt alone.
+        """
+        shared = self.add_path(token_ids[:-1], ROOT)
+        return self._append(int(token_ids[-1]), shared[-1] if shared else ROOT)
 
     def _append(self, token: int, parent: int) -> int:
         self._tokens.append(token)

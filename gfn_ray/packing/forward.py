@@ -201,7 +201,7 @@ def _small_forest(vocab_size: int) -> TokenForest:
     are little but rounding."""
     tokens = np.random.default_rng(0).integers(vocab_size // 20, vocab_size, 10).tolist()
     forest = TokenForest()
-    stem = forest.add_tree(tokens[:6])
+    stem = forest.add_prompt(tokens[:6])
     for branch in ([6, 7, 8, 9], [6, 8, 7], [7, 6]):
         forest.add_path([tokens[place] for place in branch], stem)
     return forest

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gfn_ray.objectives.flows import path_log_pf
-from gfn_ray.packing.forest import TokenForest
+from gfn_ray.packing.forest import TokenForest, shared_length
 from gfn_ray.packing.forward import LegalTokens, forest_log_probs
 from gfn_ray.support import Support
 from gfn_ray.trajectory import IntArray, Trajectory
@@ -30,7 +30,7 @@ class TrajectoryGroup:
 
     @property
     def packed_tokens(self) -> int:
-        """Nodes the group needs at most, before its prefixes are shared."""
+        """Nodes that the group needs at most, before any prefixes are shared."""
         return len(self.prompt_ids) + sum(len(t) for t in self.trajectories)
 
 
@@ -73,15 +73,19 @@ class LogQ:
 
 
 def chunks(groups: Sequence[TrajectoryGroup], budget: int) -> Iterator[list[TrajectoryGroup]]:
-    """Whole groups, together within a token budget; a larger group goes alone."""
+    """Whole groups, together within a token budget; a larger group goes alone.
+
+    What a prompt shares with the one before it, such as demonstrations, is counted once.
+    """
     chunk: list[TrajectoryGroup] = []
     used = 0
     for group in groups:
-        if chunk and used + group.packed_tokens > budget:
+        shared = shared_length(chunk[-1].prompt_ids[:-1], group.prompt_ids[:-1]) if chunk else 0
+        if chunk and used + group.packed_tokens - shared > budget:
             yield chunk
-            chunk, used = [], 0
+            chunk, used, shared = [], 0, 0
         chunk.append(group)
-        used += group.packed_tokens
+        used += group.packed_tokens - shared
     if chunk:
         yield chunk
 
@@ -97,11 +101,11 @@ def log_q(model: Any, groups: Sequence[TrajectoryGroup], support: Support, masks
     roots: dict[bytes, int] = {}
     flat = [(group, t) for group in groups for t in group.trajectories]
     for group, trajectory in flat:
-        # A tree for each prompt: a node of one prompt may not double as a node of another's
+        # A last node for each prompt: a node of one prompt may not double as a node of another's
         # z, whose legal tokens are others.
         prompt = group.prompt_ids.tobytes()
         if prompt not in roots:
-            roots[prompt] = forest.add_tree(group.prompt_ids)
+            roots[prompt] = forest.add_prompt(group.prompt_ids)
         root = roots[prompt]
         path = [root, *forest.add_path(trajectory.token_ids, root)]
         rows.update(zip(path, support.mask_rows(trajectory.token_ids).tolist(), strict=True))

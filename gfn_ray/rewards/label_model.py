@@ -20,7 +20,7 @@ from torch.nn import functional
 from gfn_ray.config import PolicyConfig
 from gfn_ray.learners.optimizer_step import optimizer_step
 from gfn_ray.learners.training_state import State, read_training_state, write_training_state
-from gfn_ray.packing.forest import ROOT, TokenForest
+from gfn_ray.packing.forest import ROOT, TokenForest, shared_length
 from gfn_ray.packing.forward import forest_log_probs
 from gfn_ray.policy.adapter import Adapter, add_adapter, put_adapter, read_adapter
 from gfn_ray.seeds import Stream
@@ -155,7 +155,7 @@ def _chunks(
     used = 0
     for history in histories:
         cost = len(history) + after
-        saved = _common(chunk[-1], history) if chunk else 0
+        saved = shared_length(chunk[-1], history) if chunk else 0
         if chunk and used + cost - saved > budget:
             yield chunk
             chunk, used, saved = [], 0, 0
@@ -163,10 +163,3 @@ def _chunks(
         used += cost - saved
     if chunk:
         yield chunk
-
-
-def _common(one: IntArray, other: IntArray) -> int:
-    """Tokens that two sequences begin with alike."""
-    length = min(len(one), len(other))
-    differ = np.flatnonzero(one[:length] != other[:length])
-    return int(differ[0]) if len(differ) else length

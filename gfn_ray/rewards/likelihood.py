@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from gfn_ray.errors import UserError
-from gfn_ray.packing.forest import ROOT, TokenForest
+from gfn_ray.packing.forest import ROOT, TokenForest, shared_length
 from gfn_ray.packing.forward import forest_log_probs
 from gfn_ray.rewards.reward import Pair
 from gfn_ray.trajectory import FloatArray, Trajectory
@@ -81,18 +81,26 @@ class LikelihoodReward:
 
 
 def _chunks(pairs: Sequence[Pair], budget: int) -> Iterator[list[Pair]]:
-    """Runs of pairs whose forest stays within a token budget; at least one pair each."""
+    """Runs of pairs whose forest stays within a token budget; at least one pair each.
+
+    A context is counted once, and so is what it shares with the one before, such as
+    demonstrations.
+    """
     chunk: list[Pair] = []
     contexts: set[str] = set()
     used = 0
     for query, trajectory in pairs:
         cost = len(trajectory) + int(trajectory.terminable.sum()) * len(query.answer_ids)
-        shared = 0 if query.query_id in contexts else len(query.context_ids)
-        if chunk and used + shared + cost > budget:
+        context = query.context_ids
+        if query.query_id in contexts:
+            more = 0
+        else:
+            more = len(context) - (shared_length(chunk[-1][0].context_ids, context) if chunk else 0)
+        if chunk and used + more + cost > budget:
             yield chunk
-            chunk, contexts, used, shared = [], set(), 0, len(query.context_ids)
+            chunk, contexts, used, more = [], set(), 0, len(context)
         chunk.append((query, trajectory))
         contexts.add(query.query_id)
-        used += shared + cost
+        used += more + cost
     if chunk:
         yield chunk

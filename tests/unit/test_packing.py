@@ -95,13 +95,16 @@ def test_forests_of_any_size_and_of_which_anything_or_nothing_is_read(model, pat
             assert float(log_prob[node]) == pytest.approx(expected, abs=1e-4)
 
 
-def test_a_planted_tree_shares_no_node_with_any_other():
+def test_prompts_share_how_they_begin_and_what_follows_each_is_its_own():
     forest = TokenForest()
-    first = forest.add_tree([10, 11])
-    second = forest.add_tree([10, 11, 12])
+    first = forest.add_prompt([10, 11])
+    second = forest.add_prompt([10, 11, 12])
+    again = forest.add_prompt([10, 11])
     inside = forest.add_path([12], first)[0]
-    assert len(forest) == 6
+    assert len({first, second, again, inside}) == 4
+    assert len(forest) == 6  # 10 of all three, and 11 of the second
     assert history(forest, second) == history(forest, inside) == [10, 11, 12]
+    assert history(forest, first) == history(forest, again) == [10, 11]
 
 
 def test_nodes_that_were_not_asked_for_read_zero(model):

@@ -32,7 +32,7 @@ def random_forest(rng, trees, branches, length):
     """Branches share beginnings with earlier ones of their tree, whichever came between."""
     forest = TokenForest()
     for _ in range(trees):
-        root = forest.add_tree(rng.integers(0, 3, rng.integers(1, length)))
+        root = forest.add_prompt(rng.integers(0, 3, rng.integers(1, length)))
         for _ in range(branches):
             forest.add_path(rng.integers(0, 3, rng.integers(1, length)), root)
     return forest
@@ -66,7 +66,7 @@ def test_trees_are_not_attended_to_from_one_another():
     forest = TokenForest()
     rng = np.random.default_rng(0)
     for _ in range(8):
-        forest.add_tree(rng.integers(0, 1000, SIZE))
+        forest.add_prompt(rng.integers(0, 1000, SIZE))
     blocks = block_mask(forest.spans(), torch.device("cpu"))
     assert blocks.kv_num_blocks.tolist() == [[[1] * 8]]  # one of eight, the diagonal
 

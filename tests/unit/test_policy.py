@@ -9,7 +9,13 @@ from gfn_ray.errors import UserError
 from gfn_ray.models.adapter_files import WEIGHTS_FILE
 from gfn_ray.policy.adapter import Adapter, add_adapter, put_adapter, read_adapter, write_adapter
 from gfn_ray.policy.log_q import TrajectoryGroup, chunks, log_q
-from testing.makers import make_support, make_trajectory, random_query, random_trajectories
+from testing.makers import (
+    make_support,
+    make_trajectory,
+    random_ids,
+    random_query,
+    random_trajectories,
+)
 from testing.policies import EMPTY, groups_of, job, load, lora_trainer, naive_log_probs
 
 
@@ -97,6 +103,58 @@ def test_a_prompt_that_continues_another_keeps_its_own_support(base, support):
     groups = [TrajectoryGroup(prompt, [z]), TrajectoryGroup(longer, [other])]
     together = log_q_of(base, groups, support).log_q
     assert np.allclose(together, naive_log_q(base, support, groups), atol=1e-4)
+
+
+@pytest.fixture
+def few_shot(support):
+    """Groups of three queries whose prompts begin with the same 40 tokens, 40 + 3 tokens long."""
+    rng = np.random.default_rng(5)
+    demonstrations = random_ids(rng, 40)
+    return [
+        TrajectoryGroup(
+            np.concatenate([demonstrations, random_ids(rng, 3)]),
+            random_trajectories(rng, support, name, 4),
+        )
+        for name in "abc"
+    ]
+
+
+def test_demonstrations_are_computed_once_for_all_queries(base, support, few_shot):
+    log_q_of(base, few_shot, support)  # the first one finds out what the model can do
+    passed = []
+    hook = base.model.register_forward_pre_hook(
+        lambda _, args, kwargs: passed.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    found = log_q_of(base, few_shot, support).log_q
+    hook.remove()
+    assert sum(passed) <= 40 + sum(3 + sum(map(len, g.trajectories)) for g in few_shot)
+    assert np.allclose(found, naive_log_q(base, support, few_shot), atol=1e-4)
+
+
+def test_gradients_through_shared_demonstrations_are_those_of_each_query_alone(
+    tiny_dir, support, few_shot
+):
+    model = add_adapter(load(tiny_dir).double(), PolicyConfig(lora_rank=8), seed=0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    masks = torch.from_numpy(support.masks)
+
+    def gradient(groups):
+        values = log_q(model, groups, support, masks).log_q
+        return torch.cat([g.flatten() for g in torch.autograd.grad(values.square().sum(), trained)])
+
+    together, apart = gradient(few_shot), sum(gradient([group]) for group in few_shot)
+    assert together.dtype == torch.float64
+    assert float((together - apart).norm() / apart.norm()) < 1e-6  # norms are taken in float32
+
+
+def test_a_chunk_counts_shared_demonstrations_once(few_shot):
+    needed = sum(group.packed_tokens for group in few_shot) - 2 * 40
+    assert len(list(chunks(few_shot, needed))) == 1
+    assert [len(part) for part in chunks(few_shot, needed - 1)] == [2, 1]
 
 
 def test_stopping_is_certain_at_max_len(base, support):

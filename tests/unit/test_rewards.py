@@ -58,6 +58,29 @@ def test_rewards_equal_one_forward_a_prefix(model, budget):
             assert result.log_reward[t] == pytest.approx(expected, abs=1e-3)
 
 
+def test_demonstrations_are_computed_once_a_forward_and_leave_room_for_more_queries(model):
+    rng = np.random.default_rng(4)
+    support = make_support(vocab_size=model.config.vocab_size)
+    demonstrations = random_ids(rng, 50)
+    queries = [random_query(rng, name) for name in "abcd"]
+    queries = [
+        replace(q, context_ids=np.concatenate([demonstrations, q.context_ids])) for q in queries
+    ]
+    pairs = [(q, t) for q in queries for t in random_trajectories(rng, support, q.query_id, 2)]
+    own = 4 * 7 + sum(len(t) + int(t.terminable.sum()) * 4 for _, t in pairs)
+    loaded(model, 4096).score(pairs)  # the first one finds out what the model can do
+    passed = []
+    hook = model.model.register_forward_pre_hook(
+        lambda _, args, kwargs: passed.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    scored = loaded(model, 50 + own).score(pairs)
+    hook.remove()
+    assert len(passed) == 1 and passed[0] <= 50 + own
+    for (query, trajectory), result in zip(pairs, scored, strict=True):
+        expected = naive_reward(model, query, trajectory.token_ids)
+        assert result.final_log_reward == pytest.approx(expected, abs=1e-4)
+
+
 @examples(20)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=4))
 def test_rewards_of_any_size_are_those_of_each_alone_and_of_nothing_they_are_zero(model, sizes):
