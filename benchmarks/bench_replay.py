@@ -51,6 +51,8 @@ def trajectories(seed: int) -> Iterator[Trajectory]:
             temperature=1.0,
             epsilon=0.0,
             stopped=True,
+            sampler_log_pf=rng.normal(-2, 1, size).astype(np.float32),
+            sampler_log_stop=-1.0,
             log_reward=rng.normal(-50, 10, size + 1).astype(np.float32),
         )
         number += 1

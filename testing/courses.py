@@ -51,7 +51,7 @@ def random_trajectory(rng: np.random.Generator, version: int) -> Trajectory:
         temperature=float(rng.random()),
         epsilon=float(rng.random()),
         stopped=bool(rng.random() < 0.5),
-        sampler_log_pf=float("nan") if seed else float(rng.normal()),
+        sampler_log_pf=rng.normal(np.nan if seed else 0.0, 1.0, length).astype(np.float32),
         sampler_log_stop=float(rng.normal()),
     ).scored(np.where(terminable, rng.normal(size=length + 1) * 10, np.nan))
 

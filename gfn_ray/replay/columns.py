@@ -28,7 +28,7 @@ def to_columns(trajectories: Sequence[Trajectory]) -> Record:
         "stopped": np.array([one.stopped for one in trajectories], dtype=np.bool_),
         "temperature": np.array([one.temperature for one in trajectories], dtype=np.float64),
         "epsilon": np.array([one.epsilon for one in trajectories], dtype=np.float64),
-        "sampler_log_pf": np.array([one.sampler_log_pf for one in trajectories], dtype=np.float64),
+        "sampler_log_pf": _joined([one.sampler_log_pf for one in trajectories], np.float32),
         "sampler_log_stop": np.array(
             [one.sampler_log_stop for one in trajectories], dtype=np.float64
         ),
@@ -40,7 +40,10 @@ def from_columns(columns: Record) -> list[Trajectory]:
     lengths = columns["length"]
     fields = {
         **columns,
-        **{name: _split(columns[name], lengths) for name in ("token_ids", "tool_mask")},
+        **{
+            name: _split(columns[name], lengths)
+            for name in ("token_ids", "tool_mask", "sampler_log_pf")
+        },
         **{name: _split(columns[name], lengths + 1) for name in ("terminable", "log_reward")},
         **{
             name: columns[name].tolist()
@@ -49,7 +52,6 @@ def from_columns(columns: Record) -> list[Trajectory]:
                 "stopped",
                 "temperature",
                 "epsilon",
-                "sampler_log_pf",
                 "sampler_log_stop",
             )
         },
@@ -76,12 +78,13 @@ def from_bytes(data: bytes) -> list[Trajectory]:
 def _check_shapes(one: Trajectory) -> None:
     if one.log_reward is None:
         raise ValueError(f"trajectory of query {one.query_id!r} has not been scored yet")
-    shapes = (one.tool_mask.shape, one.terminable.shape, one.log_reward.shape)
-    prefixes = (len(one) + 1,)
-    if shapes != (one.token_ids.shape, prefixes, prefixes):
+    tokens, prefixes = one.token_ids.shape, (len(one) + 1,)
+    of_tokens = (one.tool_mask.shape, one.sampler_log_pf.shape)
+    of_prefixes = (one.terminable.shape, one.log_reward.shape)
+    if of_tokens != (tokens, tokens) or of_prefixes != (prefixes, prefixes):
         raise ValueError(
-            f"trajectory of query {one.query_id!r} has token_ids {one.token_ids.shape}, but "
-            f"tool_mask, terminable and log_reward {shapes}"
+            f"trajectory of query {one.query_id!r} has token_ids {tokens}, but tool_mask, "
+            f"sampler_log_pf, terminable and log_reward {of_tokens + of_prefixes}"
         )
 
 

@@ -254,7 +254,7 @@ def _owned(trajectory: Trajectory) -> Trajectory:
     would stay in memory for as long as one of its trajectories does."""
     views = {
         name: array.copy()
-        for name in ("token_ids", "tool_mask", "terminable", "log_reward")
+        for name in ("token_ids", "tool_mask", "terminable", "sampler_log_pf", "log_reward")
         if (array := getattr(trajectory, name)).base is not None
     }
     return replace(trajectory, **views) if views else trajectory

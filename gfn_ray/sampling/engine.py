@@ -177,15 +177,14 @@ class SamplingEngine:
         if draft.stopped:
             tokens.pop()
             draft.log_stop = log_probs.pop()
-        draft.append(tokens, by_tool=False)
-        draft.log_pf += sum(log_probs)
+        draft.append(tokens, log_probs)
         if self._tool is None or last not in self._triggers:
             return False
         z_ids = np.array(draft.token_ids, dtype=np.int32)
         answer = self._tool.answer_ids(draft.query.prompt_ids, z_ids)
         self.tool_calls += 1
         self.tool_errors += answer.failed
-        draft.append(answer.token_ids, by_tool=True)
+        draft.append_by_tool(answer.token_ids.tolist())
         return len(draft.token_ids) < self.support.max_len
 
 

@@ -21,6 +21,7 @@ from gfn_ray.sampling.draft import Draft
 from gfn_ray.sampling.environment import thread_environment, vllm_environment
 from gfn_ray.sampling.exploration import ProposalPlan, exploration_plans, on_policy_plan
 from testing.makers import make_support, random_query, random_trajectories
+from testing.policies import log_pf_differences
 
 pytestmark = pytest.mark.vllm
 
@@ -134,16 +135,18 @@ def policy_of(tiny_dir, support, adapter: Adapter) -> PolicyTrainer:
 
 
 def mismatch(trajectories, queries, policy: PolicyTrainer) -> float:
-    """Largest difference between the engine's log q and the learner's, in nats: of the content
-    tokens, and of the whole z with its stop, which two tokens spell here."""
+    """Largest difference between the engine's log q and the learner's, in nats: of each content
+    token, and of the whole z with its stop, which two tokens spell here."""
     worst = 0.0
     for query in queries:
         own = [t for t in trajectories if t.query_id == query.query_id]
-        scores = policy.score([TrajectoryGroup(query.prompt_ids, own)])
-        content = np.array([t.sampler_log_pf for t in own])
-        whole = content + [t.sampler_log_stop for t in own]
-        for engine, learner in ((content, scores.log_pf), (whole, scores.log_q)):
-            worst = max(worst, float(np.abs(engine - learner).max()))
+        group = TrajectoryGroup(query.prompt_ids, own)
+        whole = np.array([t.sampler_log_content + t.sampler_log_stop for t in own])
+        for differences in (
+            log_pf_differences(policy, group),
+            whole - policy.score([group]).log_q,
+        ):
+            worst = max(worst, float(np.abs(differences).max()))
     return worst
 
 

@@ -38,7 +38,8 @@ def trajectory(
         temperature=1.0,
         epsilon=0.0,
         stopped=True,
-        sampler_log_pf=-1.0,
+        sampler_log_pf=np.full(length, -1.0, dtype=np.float32),
+        sampler_log_stop=-1.0,
     )
     if reward is None:
         return unscored
@@ -298,7 +299,7 @@ def test_a_duplicate_is_the_better_z_sampled_as_the_newer_one_was(
         temperature=1.0,
         epsilon=0.0,
         stopped=True,
-        sampler_log_pf=-2.0,
+        sampler_log_pf=np.array([-2.0, 0.0], dtype=np.float32),
         sampler_log_stop=-0.5,
         log_reward=np.array([np.nan, -3.0, -1.0], dtype=np.float32),
     )
@@ -312,7 +313,7 @@ def test_a_duplicate_is_the_better_z_sampled_as_the_newer_one_was(
         temperature=1.5,
         epsilon=0.1,
         stopped=False,
-        sampler_log_pf=-4.0,
+        sampler_log_pf=np.array([-4.0, -1.0], dtype=np.float32),
         sampler_log_stop=-0.25,
         log_reward=np.array([np.nan, np.nan, -9.0], dtype=np.float32),
     )

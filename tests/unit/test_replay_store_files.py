@@ -78,6 +78,7 @@ def test_of_two_near_neighbours_a_restored_buffer_finds_the_one_that_would_have_
             token_ids=np.array(tokens, dtype=np.int32),
             tool_mask=np.zeros(3, dtype=np.bool_),
             terminable=np.ones(4, dtype=np.bool_),
+            sampler_log_pf=np.zeros(3, dtype=np.float32),
         ).scored([reward] * 4)
 
     buffer = ReplayBuffer(config, 0, group=GROUP)

@@ -152,6 +152,8 @@ def unscored(tokens: list[int], support: Support | None = None) -> Trajectory:
         temperature=1.0,
         epsilon=0.0,
         stopped=True,
+        sampler_log_pf=np.zeros(len(tokens), dtype=np.float32),
+        sampler_log_stop=0.0,
     )
 
 

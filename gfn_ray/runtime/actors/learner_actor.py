@@ -111,10 +111,9 @@ class LearnerActor(ModelActor):
         no such samples."""
         from gfn_ray.policy.adapter import Adapter
 
-        known = [t for t in trajectories_of(wires) if not np.isnan(t.sampler_log_pf)]
-        if not known:
+        some = [t for t in trajectories_of(wires) if t.proposal == "policy"][:COMPARED]
+        if not some:
             return {}
-        some = known[:COMPARED]
         groups = self._groups(some)
 
         def log_pf(weights: Adapter) -> Any:
@@ -124,7 +123,7 @@ class LearnerActor(ModelActor):
         old = {"the base model": log_pf(new.without_effect())}
         if before is not None:
             old[f"version {before['version']}"] = log_pf(Adapter.from_wire(before))
-        engine = np.array([t.sampler_log_pf for t in some])
+        engine = np.array([t.sampler_log_content for t in some])
         return {"engine": engine, "new": log_pf(new), "old": old}
 
     def _groups(self, trajectories: list[Trajectory]) -> list[Any]:

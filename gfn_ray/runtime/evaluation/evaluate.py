@@ -90,13 +90,13 @@ class Evaluator:
             trajectories = [Trajectory.from_wire(wire) for wire in wires]
             ratio = self._log_ratio(trajectories, scores)
             labels = scores["label_log_probs"]
-            engine.append(np.array([t.sampler_log_pf for t in trajectories]))
-            learner.append(scores["log_pf"])
             each = self._samples_of_a_query
             for i, query in enumerate(batch):
                 start = i * each
                 on_policy = slice(start, start + self._config.eval.samples)
                 tempered = slice(on_policy.stop, start + each)
+                engine += [t.sampler_log_content for t in trajectories[on_policy]]
+                learner += scores["log_pf"][on_policy].tolist()
                 texts = [self._decode(t.token_ids) for t in trajectories[on_policy]]
                 diagnostics = query_diagnostics(ratio[on_policy], ratio[tempered])
                 if query.query_id in more:
@@ -124,8 +124,7 @@ class Evaluator:
             **mean_metrics([one.metrics() for one in exact]),
         }
         ordered = {name: metrics[name] for name in self._task.metrics if name in metrics}
-        # The engine's log-probabilities of tempered samples are of another policy: NaN.
-        mismatch = mismatch_kl(np.concatenate(engine), np.concatenate(learner))
+        mismatch = mismatch_kl(np.array(engine), np.array(learner))
         return Evaluation(ordered, samples, exact, mismatch, per_query, weights)
 
     def _more_ratios(self, adapter: Any) -> dict[str, list[float]]:
