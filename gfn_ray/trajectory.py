@@ -1,7 +1,7 @@
 """The records that flow between actors: queries and trajectories.
 
-Owns what a latent text z is. Knows no torch, Ray or vLLM: arrays are numpy, and the
-wire form of every record is a dict of plain scalars and arrays.
+Owns what a latent text z is. Knows no torch, Ray or vLLM: arrays are numpy.
+`storage/trajectories.py` has the bytes in which trajectories cross processes.
 
 Conventions. z = z_1..z_T are the content tokens of a trajectory; the terminator is
 not stored. Prefix t is z_1..z_t, so per-prefix arrays have T+1 entries and entry 0
@@ -11,7 +11,7 @@ is the empty prefix.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -39,20 +39,6 @@ class Query:
     answer_ids: IntArray
     references: tuple[IntArray, ...] = ()
     texts: dict[str, str] = field(default_factory=dict)
-
-    def to_wire(self) -> dict[str, Any]:
-        return {
-            "query_id": self.query_id,
-            "prompt_ids": self.prompt_ids,
-            "context_ids": self.context_ids,
-            "answer_ids": self.answer_ids,
-            "references": self.references,
-            "texts": dict(self.texts),
-        }
-
-    @staticmethod
-    def from_wire(wire: dict[str, Any]) -> Query:
-        return Query(**wire)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,10 +147,3 @@ class Trajectory:
             sampler_log_pf=other.sampler_log_pf if same else unknown,
             sampler_log_stop=other.sampler_log_stop if same else float("nan"),
         )
-
-    def to_wire(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
-
-    @staticmethod
-    def from_wire(wire: dict[str, Any]) -> Trajectory:
-        return Trajectory(**wire)

@@ -7,9 +7,6 @@ from typing import Any
 
 import numpy.typing as npt
 
-REFUSED = "refused"
-"""Key of the reason in a refused update's wire form; no metric of an update has this name."""
-
 
 @dataclass(frozen=True)
 class Refused:
@@ -21,6 +18,3 @@ class Refused:
 
     reason: str
     known: dict[str, npt.NDArray[Any]]
-
-    def to_wire(self) -> dict[str, Any]:
-        return {REFUSED: self.reason, "known": self.known}

@@ -22,7 +22,7 @@ from gfn_ray.sampling.adapter_swap import EXTENSION, AdapterSwap
 from gfn_ray.sampling.architectures import no_adapter, says_no_adapter
 from gfn_ray.sampling.backend import SampleRequest
 from gfn_ray.sampling.draft import Draft
-from gfn_ray.sampling.support_processor import CONFIG_KEY, SupportProcessor
+from gfn_ray.sampling.support_processor import SupportConfig, SupportProcessor
 from gfn_ray.sampling.tools import ToolLoop
 from gfn_ray.support import Support
 from gfn_ray.trajectory import Trajectory
@@ -87,7 +87,7 @@ class SamplingEngine:
             lora_target_modules=list(policy.lora_targets),
             worker_extension_cls=EXTENSION,
             logits_processors=[SupportProcessor],
-            additional_config={CONFIG_KEY: support.to_wire()},
+            additional_config=SupportConfig(support),
             # Log-probs after the support's mask: at temperature 1 they are log q itself.
             logprobs_mode="processed_logprobs",
             disable_log_stats=True,

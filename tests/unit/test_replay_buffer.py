@@ -6,8 +6,7 @@ import math
 import os
 import subprocess
 import sys
-import weakref
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -449,21 +448,11 @@ def test_stats_tell_the_mean_length() -> None:
     assert replay.stats()["mean_length"] == 2.0
 
 
-def test_what_is_stored_keeps_no_larger_array_alive() -> None:
-    whole = np.zeros(1000, dtype=np.int32)
-    alive = weakref.ref(whole)
-    replay = buffer()
-    replay.add([replace(trajectory(tokens=[0, 0]), token_ids=whole[5:7])])
-    del whole
-    assert alive() is None
-    assert tokens_of(replay) == [(0, 0)]
-
-
 GROWTH = """
 import numpy as np
 from gfn_ray.config import ReplayConfig
 from gfn_ray.replay import ReplayBuffer
-from gfn_ray.replay.columns import from_columns, to_columns
+from gfn_ray.storage.trajectories import from_columns, to_columns
 from test_replay_buffer import trajectory
 
 def private():
