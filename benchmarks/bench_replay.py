@@ -21,10 +21,10 @@ import ray
 
 from gfn_ray.config import ReplayConfig
 from gfn_ray.replay.buffer import ReplayBuffer
-from gfn_ray.replay.columns import from_bytes
 from gfn_ray.replay.journal.store import ReplayStore
 from gfn_ray.runtime.actors.replay_actor import ReplayActor
 from gfn_ray.runtime.resources.cluster import connected
+from gfn_ray.storage.trajectories import pack_trajectories, unpack_trajectories
 from gfn_ray.tasks.infill.config import InfillJob
 from gfn_ray.trajectory import Trajectory
 from measure import Figure, side_by_side
@@ -52,6 +52,8 @@ def trajectories(seed: int) -> Iterator[Trajectory]:
             temperature=1.0,
             epsilon=0.0,
             stopped=True,
+            sampler_log_pf=rng.normal(-2, 1, size).astype(np.float32),
+            sampler_log_stop=-1.0,
             log_reward=rng.normal(-50, 10, size + 1).astype(np.float32),
         )
         number += 1
@@ -98,7 +100,7 @@ class PlainActor:
         fill(self._replay.add)
 
     def sample(self, count: int) -> list[dict[str, Any]]:
-        return [one.to_wire() for one in self._replay.sample(count)]
+        return [vars(one) for one in self._replay.sample(count)]
 
 
 def settings() -> ReplayConfig:
@@ -172,7 +174,7 @@ class ReplayBench:
             place = Path(directory) / "replay"
             group = job.learner.trajectories_per_query
             store = ReplayStore(place, job.replay, job.seed, group=group)
-            fill(store.add)
+            fill(lambda new: store.add(pack_trajectories(new)))
             store.close()
             ours = ray.remote(ReplayActor).remote(job, place)
             other = ray.remote(PlainActor).remote(job.replay.alpha)
@@ -183,10 +185,10 @@ class ReplayBench:
 
             def read_ours(answer: Any) -> list[Trajectory]:
                 batch, _ = ray.get(answer)
-                return from_bytes(batch)
+                return unpack_trajectories(batch)
 
             def read_other(answer: Any) -> list[Trajectory]:
-                return [Trajectory.from_wire(one) for one in ray.get(answer)]
+                return [Trajectory(**one) for one in ray.get(answer)]
 
             return side_by_side(
                 "replay, batches through Ray",

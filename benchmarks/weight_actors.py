@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -65,8 +64,8 @@ class Learner:
         self._tensors = {name: torch.from_numpy(a) for name, a in shape.tensors().items()}
         self._version = 0
 
-    def publish(self) -> dict[str, Any]:
-        return self._adapter().to_wire()
+    def publish(self) -> Adapter:
+        return self._adapter()
 
     def write(self, directory: str) -> None:
         write_adapter(self._adapter(), Path(directory))
@@ -81,8 +80,8 @@ class Reader:
     """A sampler without an engine: takes the newest adapter and has it as tensors of its own. Both
     ways return how many numbers it got."""
 
-    def receive(self, wire: dict[str, Any]) -> int:
-        tensors = Adapter.from_wire(wire).tensors
+    def receive(self, adapter: Adapter) -> int:
+        tensors = adapter.tensors
         return self._own({name: torch.from_numpy(a.copy()) for name, a in tensors.items()})
 
     def read(self, directory: str) -> int:

@@ -1,7 +1,7 @@
 """The records that flow between actors: queries and trajectories.
 
-Owns what a latent text z is. Knows no torch, Ray or vLLM: arrays are numpy, and the
-wire form of every record is a dict of plain scalars and arrays.
+Owns what a latent text z is. Knows no torch, Ray or vLLM: arrays are numpy.
+`storage/trajectories.py` has the bytes in which trajectories cross processes.
 
 Conventions. z = z_1..z_T are the content tokens of a trajectory; the terminator is
 not stored. Prefix t is z_1..z_t, so per-prefix arrays have T+1 entries and entry 0
@@ -11,7 +11,7 @@ is the empty prefix.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -40,20 +40,6 @@ class Query:
     references: tuple[IntArray, ...] = ()
     texts: dict[str, str] = field(default_factory=dict)
 
-    def to_wire(self) -> dict[str, Any]:
-        return {
-            "query_id": self.query_id,
-            "prompt_ids": self.prompt_ids,
-            "context_ids": self.context_ids,
-            "answer_ids": self.answer_ids,
-            "references": self.references,
-            "texts": dict(self.texts),
-        }
-
-    @staticmethod
-    def from_wire(wire: dict[str, Any]) -> Query:
-        return Query(**wire)
-
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
@@ -66,8 +52,9 @@ class Trajectory:
         None until a reward actor has scored the trajectory.
     policy_version: adapter version that proposed z (-1: not a policy sample).
     stopped: the policy chose the terminator, rather than meeting max_len.
-    sampler_log_pf: the sampler engine's own sum of log q over the content tokens, a
-        diagnostic for on-policy samples; NaN where unknown.
+    sampler_log_pf [T]: log q of each content token in nats, by the engine and the policy version
+        that sampled it; 0 where a tool wrote the token. NaN where unknown: all of it unless
+        `proposal` is "policy", for an engine reports other proposals' own probabilities.
     sampler_log_stop: likewise log q of stopping after them.
     """
 
@@ -80,12 +67,41 @@ class Trajectory:
     temperature: float
     epsilon: float
     stopped: bool
-    sampler_log_pf: float = float("nan")
-    sampler_log_stop: float = float("nan")
+    sampler_log_pf: FloatArray
+    sampler_log_stop: float
     log_reward: FloatArray | None = None
 
     def __len__(self) -> int:
         return len(self.token_ids)
+
+    @staticmethod
+    def demonstration(
+        query_id: str,
+        token_ids: IntArray,
+        tool_mask: BoolArray,
+        terminable: BoolArray,
+        *,
+        stopped: bool,
+    ) -> Trajectory:
+        """An unscored z that no policy sampled."""
+        return Trajectory(
+            query_id=query_id,
+            token_ids=token_ids,
+            tool_mask=tool_mask,
+            terminable=terminable,
+            policy_version=-1,
+            proposal="seed",
+            temperature=1.0,
+            epsilon=0.0,
+            stopped=stopped,
+            sampler_log_pf=np.full(len(token_ids), np.nan, dtype=np.float32),
+            sampler_log_stop=float("nan"),
+        )
+
+    @property
+    def sampler_log_content(self) -> float:
+        """The sum of sampler_log_pf, in nats: log q of z by the engine, without its stop."""
+        return float(self.sampler_log_pf.sum(dtype=np.float64))
 
     @property
     def final_log_reward(self) -> float:
@@ -115,25 +131,19 @@ class Trajectory:
                 "one entry per prefix, the empty one included"
             )
         rewards = np.where(self.terminable, rewards, np.float32(np.nan))
-        return Trajectory(**{**self.to_wire(), "log_reward": rewards})
+        return replace(self, log_reward=rewards)
 
     def sampled_as(self, other: Trajectory) -> Trajectory:
         """This z and its log R, with all that tells how the other one was sampled. The engine's
         numbers are about the other one's z: they come along where that is the same."""
         same = np.array_equal(self.token_ids, other.token_ids)
+        unknown = np.full(len(self), np.nan, dtype=np.float32)
         return replace(
             self,
             policy_version=other.policy_version,
             proposal=other.proposal,
             temperature=other.temperature,
             epsilon=other.epsilon,
-            sampler_log_pf=other.sampler_log_pf if same else float("nan"),
+            sampler_log_pf=other.sampler_log_pf if same else unknown,
             sampler_log_stop=other.sampler_log_stop if same else float("nan"),
         )
-
-    def to_wire(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
-
-    @staticmethod
-    def from_wire(wire: dict[str, Any]) -> Trajectory:
-        return Trajectory(**wire)

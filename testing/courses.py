@@ -11,6 +11,7 @@ from gfn_ray.config import ReplayConfig
 from gfn_ray.replay import ReplayBuffer
 from gfn_ray.replay.journal.store import ReplayStore
 from gfn_ray.storage.packed import pack
+from gfn_ray.storage.trajectories import pack_trajectories
 from gfn_ray.trajectory import Trajectory
 
 GROUP = 3
@@ -28,9 +29,9 @@ CONFIGS = (
 
 
 class Replay(Protocol):
-    """What a buffer and a store have in common."""
+    """What a buffer and a store have in common; trajectories come to a store in a block."""
 
-    def add(self, trajectories: list[Trajectory]) -> Any: ...
+    def add(self, trajectories: Any) -> Any: ...
     def sample(self, queries: int, per_query: int, current_version: int) -> Any: ...
     def update_priorities(self, slots: Any, generations: Any, losses: Any) -> int: ...
 
@@ -51,7 +52,7 @@ def random_trajectory(rng: np.random.Generator, version: int) -> Trajectory:
         temperature=float(rng.random()),
         epsilon=float(rng.random()),
         stopped=bool(rng.random() < 0.5),
-        sampler_log_pf=float("nan") if seed else float(rng.normal()),
+        sampler_log_pf=rng.normal(np.nan if seed else 0.0, 1.0, length).astype(np.float32),
         sampler_log_stop=float(rng.normal()),
     ).scored(np.where(terminable, rng.normal(size=length + 1) * 10, np.nan))
 
@@ -69,9 +70,9 @@ class Course:
         kind = self._rng.choice(["add", "sample", "update"], p=[0.5, 0.3, 0.2])
         if kind == "add":
             count = int(self._rng.integers(0, 5))
-            return "add", replay.add(
-                [random_trajectory(self._rng, self._version) for _ in range(count)]
-            )
+            made = [random_trajectory(self._rng, self._version) for _ in range(count)]
+            in_memory = isinstance(replay, ReplayBuffer)
+            return "add", replay.add(made if in_memory else pack_trajectories(made))
         if kind == "sample":
             # 150 versions at once move the centre of the masses.
             self._version += int(self._rng.choice([0, 1, 2, 150], p=[0.3, 0.3, 0.3, 0.1]))

@@ -19,6 +19,7 @@ from gfn_ray.runs.checkpoints import Measured, write_measured, write_training
 from gfn_ray.runs.run_dir import RunDir, publish_directory
 from gfn_ray.serving.description import write_description
 from gfn_ray.storage.durable import COMPLETE, checksums
+from gfn_ray.storage.trajectories import pack_trajectories
 from gfn_ray.tasks.random_number.config import RandomNumberJob
 from gfn_ray.tasks.random_number.task import RandomNumberTask
 from gfn_ray.tasks.task import TaskData
@@ -66,7 +67,7 @@ def write_run(model: Path, home: Path) -> RunDir:
     store = ReplayStore(run.replay_dir, config.replay, config.seed)
     _write_measured(run, data)
     for step in STEPS:
-        store.add(trajectories(data))
+        store.add(pack_trajectories(trajectories(data)))
         run.append_metrics({"step": step, "phase": "train", "train/loss": 1.0})
         training = {
             "learner": {"policy": trainer.state()},

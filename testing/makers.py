@@ -27,6 +27,13 @@ def make_support(min_len: int = 2, max_len: int = 6, vocab_size: int = VOCAB) ->
     )
 
 
+def same_support(one: Support, other: Support) -> bool:
+    names = type(one).__dataclass_fields__
+    return type(one) is type(other) and all(
+        np.array_equal(getattr(one, name), getattr(other, name)) for name in names
+    )
+
+
 def random_ids(rng: np.random.Generator, length: int, vocab_size: int = VOCAB) -> IntArray:
     return rng.integers(10, vocab_size, length).astype(np.int32)
 

@@ -51,14 +51,10 @@ def decode(
 def _trajectory(query_id: str, token_ids: IntArray, support: Support) -> Trajectory:
     terminable = np.zeros(len(token_ids) + 1, dtype=np.bool_)
     terminable[-1] = True
-    return Trajectory(
-        query_id=query_id,
-        token_ids=token_ids,
-        tool_mask=support.tool_mask(token_ids),
-        terminable=terminable,
-        policy_version=-1,
-        proposal="seed",
-        temperature=1.0,
-        epsilon=0.0,
+    return Trajectory.demonstration(
+        query_id,
+        token_ids,
+        support.tool_mask(token_ids),
+        terminable,
         stopped=len(token_ids) < support.max_len,
     )

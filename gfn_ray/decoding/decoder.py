@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,3 @@ class Decoder:
                 f"decoder {self.name!r} needs temperature > 0, 0 < top_p <= 1 and groups >= 1, got "
                 f"{self.temperature}, {self.top_p}, {self.groups}"
             )
-
-    def to_wire(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @staticmethod
-    def from_wire(wire: dict[str, Any]) -> Decoder:
-        return Decoder(**wire)

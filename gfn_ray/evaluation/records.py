@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from gfn_ray.evaluation.exact import ExactComparison
 from gfn_ray.evaluation.posterior import QueryDiagnostics
 from gfn_ray.evaluation.result import Baseline, Evaluation, QuerySamples, QueryTexts
 from gfn_ray.evaluation.weights import WeightDiagnostics
-from gfn_ray.trajectory import Query, Trajectory
+from gfn_ray.storage.packed import Record
+from gfn_ray.storage.trajectories import from_columns, to_columns
+from gfn_ray.trajectory import Query
 
-Record = dict[str, Any]
 Queries = Mapping[str, Query]
 
 
@@ -81,7 +81,7 @@ def _samples_from_record(record: Record, queries: Queries) -> QuerySamples:
 def _texts_to_record(one: QueryTexts) -> Record:
     return {
         "query_id": one.query.query_id,
-        "trajectories": _numbered([t.to_wire() for t in one.trajectories]),
+        "trajectories": to_columns(one.trajectories),
         "texts": one.texts,
     }
 
@@ -89,7 +89,7 @@ def _texts_to_record(one: QueryTexts) -> Record:
 def _texts(record: Record, queries: Queries) -> Record:
     return {
         "query": queries[record["query_id"]],
-        "trajectories": [Trajectory.from_wire(wire) for wire in _listed(record["trajectories"])],
+        "trajectories": from_columns(record["trajectories"]),
         "texts": record["texts"],
     }
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from gfn_ray.learners.training_state import State
-from gfn_ray.policy.adapter import Adapter
-from gfn_ray.policy.log_q import TrajectoryGroup
-
-SKIPPED = "skipped"
-"""Key of the reason in a skipped update's wire form; no metric of an update has this name."""
+if TYPE_CHECKING:  # the driver reads what an update gives back, and has no use for torch
+    from gfn_ray.learners.training_state import State
+    from gfn_ray.policy.adapter import Adapter
+    from gfn_ray.policy.log_q import TrajectoryGroup
 
 
 @dataclass(frozen=True)
@@ -37,9 +35,6 @@ class SkippedUpdate:
 
     reason: str
     known: dict[str, npt.NDArray[Any]]
-
-    def to_wire(self) -> dict[str, Any]:
-        return {SKIPPED: self.reason, "known": self.known}
 
 
 @dataclass(frozen=True)

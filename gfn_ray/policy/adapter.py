@@ -31,13 +31,6 @@ class Adapter:
     config: dict[str, Any]
     tensors: dict[str, npt.NDArray[np.float32]]
 
-    def to_wire(self) -> dict[str, Any]:
-        return {"version": self.version, "config": self.config, "tensors": self.tensors}
-
-    @staticmethod
-    def from_wire(wire: dict[str, Any]) -> Adapter:
-        return Adapter(**wire)
-
     def without_effect(self) -> Adapter:
         """One of the same shape that leaves the base model as it is."""
         nothing = {name: np.zeros_like(array) for name, array in self.tensors.items()}

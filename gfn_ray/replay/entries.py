@@ -13,15 +13,14 @@ of one query alone are compared (`log_weights`); between queries recency alone c
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 
 from gfn_ray.config import ReplayConfig
-from gfn_ray.replay.columns import from_columns, to_columns
 from gfn_ray.replay.footprint import bytes_of_entry
 from gfn_ray.replay.sum_tree import IndexArray, WeightArray
+from gfn_ray.storage.trajectories import from_columns, to_columns
 from gfn_ray.trajectory import BoolArray, Trajectory
 
 # Added to |loss|, so that a trajectory that fits perfectly today can come back later.
@@ -103,7 +102,7 @@ class EntryTable:
         seed = trajectory.policy_version < 0
         if self.query_row[slot] >= 0:
             self._uncount(slot)
-        self.trajectories[slot] = _owned(trajectory)
+        self.trajectories[slot] = trajectory
         self.query_row[slot] = row
         self.gate_version[slot] = _NEVER if seed else trajectory.policy_version
         self.recency_version[slot] = version
@@ -247,14 +246,3 @@ class EntryTable:
         """Take an entry that is about to go, or to be written over, out of the running counts."""
         self._held_by_times[int(self.times_sampled[slot])] -= 1
         self._tokens -= int(self.length[slot])
-
-
-def _owned(trajectory: Trajectory) -> Trajectory:
-    """With arrays of its own. What came from another process are views of the whole message, which
-    would stay in memory for as long as one of its trajectories does."""
-    views = {
-        name: array.copy()
-        for name in ("token_ids", "tool_mask", "terminable", "log_reward")
-        if (array := getattr(trajectory, name)).base is not None
-    }
-    return replace(trajectory, **views) if views else trajectory

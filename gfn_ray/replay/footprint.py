@@ -37,12 +37,14 @@ def _record(length: int) -> int:
         token_ids=np.zeros(length, dtype=np.int32),
         tool_mask=np.zeros(length, dtype=np.bool_),
         terminable=np.zeros(length + 1, dtype=np.bool_),
-        log_reward=np.zeros(length + 1, dtype=np.float32),
         policy_version=1000,
         proposal="policy",
         temperature=1.0,
         epsilon=0.0,
         stopped=True,
+        sampler_log_pf=np.zeros(length, dtype=np.float32),
+        sampler_log_stop=0.0,
+        log_reward=np.zeros(length + 1, dtype=np.float32),
     )
     names = list(one.__dataclass_fields__)
     own = [getattr(one, name) for name in names if name not in ("proposal", "stopped")]

@@ -35,8 +35,6 @@ _FINITE_REWARD = (
     "-inf, where it should be rare"
 )
 
-Wire = dict[str, Any]
-
 
 @dataclass(frozen=True)
 class BadBatch:
@@ -92,33 +90,33 @@ class BadBatches:
         if len(reasons) >= self._config.runtime.max_bad_batches:
             raise RunFailed(self._diagnosis(batch.kind, file))
 
-    def sift(self, wires: Sequence[Wire], faults: Mapping[int, str]) -> list[Wire]:
-        """Scored records of a sampling call without the groups that hold a fault.
+    def sift(self, scored: Sequence[Trajectory], faults: Mapping[int, str]) -> list[Trajectory]:
+        """The trajectories of a sampling call without the groups that hold a fault.
 
-        faults: by a record's place, what is wrong with it.
+        faults: by a trajectory's place, what is wrong with it.
         """
-        kept: list[Wire] = []
-        for _, members in groupby(enumerate(wires), key=lambda pair: pair[1]["query_id"]):
+        kept: list[Trajectory] = []
+        for _, members in groupby(enumerate(scored), key=lambda pair: pair[1].query_id):
             places, group = zip(*members, strict=True)
             reason = next((faults[place] for place in places if place in faults), None)
             if reason is None:
                 self.usable("group")
                 kept += group
             else:
-                self.dropped(BadBatch("group", reason, _trajectories(group)))
+                self.dropped(BadBatch("group", reason, group))
         return kept
 
-    def check_measured(self, wires: Sequence[Wire], faults: Mapping[int, str]) -> None:
+    def check_measured(self, scored: Sequence[Trajectory], faults: Mapping[int, str]) -> None:
         """Raises RunFailed where there is a fault: no mean may leave a sample out."""
         if not faults:
             return
         place, reason = next(iter(faults.items()))
-        ids = {wires[index]["query_id"] for index in faults}
-        own = [one for one in _trajectories(wires) if one.query_id in ids]
+        ids = {scored[index].query_id for index in faults}
+        own = [one for one in scored if one.query_id in ids]
         file = self._put_down(BadBatch("measurement", reason, own))
-        text = self._decode(wires[place]["token_ids"])
+        text = self._decode(scored[place].token_ids)
         raise RunFailed(
-            f"{reason} for the z {text!r} of the held-out query {wires[place]['query_id']!r}, and "
+            f"{reason} for the z {text!r} of the held-out query {scored[place].query_id!r}, and "
             f"no measurement may leave a z out (see {file}); {_FINITE_REWARD}"
         )
 
@@ -199,10 +197,6 @@ _PLURAL: dict[Kind, str] = {
     "warm-start update": "updates of the warm start",
     "group": "groups of samples",
 }
-
-
-def _trajectories(wires: Sequence[Wire]) -> list[Trajectory]:
-    return [Trajectory.from_wire(wire) for wire in wires]
 
 
 def _number(value: Any) -> float | str:

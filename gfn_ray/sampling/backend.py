@@ -54,9 +54,9 @@ class SamplerBackend(Protocol):
     def sample(self, requests: Sequence[SampleRequest]) -> list[Trajectory]:
         """All trajectories of all requests, unscored, in order.
 
-        z are inside the support, and `sampler_log_pf` is log q after its mask, at temperature 1. A
-        plan gives the same z alone as among others. Raises RunFailed where a tool's answer has no
-        place in z.
+        z are inside the support, and `sampler_log_pf` is log q of each token after its mask, at
+        temperature 1. A plan gives the same z alone as among others. Raises RunFailed where a
+        tool's answer has no place in z.
         """
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,23 +15,29 @@ from gfn_ray.trajectory import Query, Trajectory
 
 @dataclass
 class Draft:
-    """token_ids and tool_mask: z so far. log_pf: the engine's log q summed over the policy's
-    own tokens. log_stop: of stopping after them; 0 where nothing else is legal and the engine
-    is not asked. stopped: the policy chose the terminator. turn: of the policy, from 0."""
+    """token_ids, tool_mask and log_pf: z so far, who wrote each token, and the engine's log q of
+    it, 0 where a tool did. log_stop: of stopping after them; 0 where nothing else is legal and the
+    engine is not asked. stopped: the policy chose the terminator. turn: of the policy, from 0."""
 
     query: Query
     plan: ProposalPlan
     token_ids: list[int] = field(default_factory=list)
     tool_mask: list[bool] = field(default_factory=list)
-    log_pf: float = 0.0
+    log_pf: list[float] = field(default_factory=list)
     log_stop: float = 0.0
     stopped: bool = False
     turn: int = 0
 
-    def append(self, token_ids: Iterable[int], *, by_tool: bool) -> None:
-        tokens = [int(token) for token in token_ids]
-        self.token_ids += tokens
-        self.tool_mask += [by_tool] * len(tokens)
+    def append(self, token_ids: Sequence[int], log_pf: Sequence[float]) -> None:
+        """Tokens that the policy wrote, and the engine's log q of each."""
+        self.token_ids += token_ids
+        self.tool_mask += [False] * len(token_ids)
+        self.log_pf += log_pf
+
+    def append_by_tool(self, token_ids: Sequence[int]) -> None:
+        self.token_ids += token_ids
+        self.tool_mask += [True] * len(token_ids)
+        self.log_pf += [0.0] * len(token_ids)
 
     @property
     def seed(self) -> int:
@@ -47,6 +53,7 @@ class Draft:
         tokens = np.array(self.token_ids, dtype=np.int32)
         # Of other proposals the engine's numbers are not log q.
         on_policy = self.plan.proposal == "policy"
+        log_pf = np.array(self.log_pf, dtype=np.float32)
         return Trajectory(
             query_id=self.query.query_id,
             token_ids=tokens,
@@ -57,6 +64,6 @@ class Draft:
             temperature=self.plan.temperature,
             epsilon=self.plan.epsilon,
             stopped=self.stopped,
-            sampler_log_pf=self.log_pf if on_policy else float("nan"),
+            sampler_log_pf=log_pf if on_policy else np.full_like(log_pf, np.nan),
             sampler_log_stop=self.log_stop if on_policy else float("nan"),
         )

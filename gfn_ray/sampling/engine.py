@@ -22,7 +22,7 @@ from gfn_ray.sampling.adapter_swap import EXTENSION, AdapterSwap
 from gfn_ray.sampling.architectures import no_adapter, says_no_adapter
 from gfn_ray.sampling.backend import SampleRequest
 from gfn_ray.sampling.draft import Draft
-from gfn_ray.sampling.support_processor import CONFIG_KEY, SupportProcessor
+from gfn_ray.sampling.support_processor import SupportConfig, SupportProcessor
 from gfn_ray.sampling.tools import ToolLoop
 from gfn_ray.support import Support
 from gfn_ray.trajectory import Trajectory
@@ -87,7 +87,7 @@ class SamplingEngine:
             lora_target_modules=list(policy.lora_targets),
             worker_extension_cls=EXTENSION,
             logits_processors=[SupportProcessor],
-            additional_config={CONFIG_KEY: support.to_wire()},
+            additional_config=SupportConfig(support),
             # Log-probs after the support's mask: at temperature 1 they are log q itself.
             logprobs_mode="processed_logprobs",
             disable_log_stats=True,
@@ -177,15 +177,14 @@ class SamplingEngine:
         if draft.stopped:
             tokens.pop()
             draft.log_stop = log_probs.pop()
-        draft.append(tokens, by_tool=False)
-        draft.log_pf += sum(log_probs)
+        draft.append(tokens, log_probs)
         if self._tool is None or last not in self._triggers:
             return False
         z_ids = np.array(draft.token_ids, dtype=np.int32)
         answer = self._tool.answer_ids(draft.query.prompt_ids, z_ids)
         self.tool_calls += 1
         self.tool_errors += answer.failed
-        draft.append(answer.token_ids, by_tool=True)
+        draft.append_by_tool(answer.token_ids.tolist())
         return len(draft.token_ids) < self.support.max_len
 
 

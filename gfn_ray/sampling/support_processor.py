@@ -22,10 +22,18 @@ from vllm.v1.sample.logits_processor import (
 
 from gfn_ray.errors import RunFailed
 from gfn_ray.sampling.backend import NOTHING_LEGAL
-from gfn_ray.support import Cursor, support_from_wire
+from gfn_ray.support import Cursor, Support
 
-CONFIG_KEY = "gfn_ray_support"
-"""Entry of vLLM's additional_config that carries Support.to_wire()."""
+
+@dataclass(frozen=True)
+class SupportConfig:
+    """The support as vLLM's additional_config, which hands it to the processor."""
+
+    support: Support
+
+    def compute_hash(self) -> str:
+        """Of what vLLM's compiled code depends on: nothing here."""
+        return ""
 
 
 @dataclass
@@ -56,7 +64,7 @@ class SupportProcessor(LogitsProcessor):
     """Masks each row's logits to the tokens that are legal after its prefix."""
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
-        self._support = support_from_wire(vllm_config.additional_config[CONFIG_KEY])
+        self._support = vllm_config.additional_config.support
         # The row appended rules requests that are over: a scheduler that runs ahead asks for
         # one more token of them and throws it away, and where the tool is due none is legal.
         illegal = np.pad(~self._support.masks, ((0, 1), (0, 0)))

@@ -117,7 +117,7 @@ class TransformersSampler:
                 self._acted(row, token, log_prob, stop)
             else:
                 token = row.by_tool.popleft()
-                row.draft.append([token], by_tool=True)
+                row.draft.append_by_tool([token])
             tokens.append(token)
         return tokens
 
@@ -127,8 +127,7 @@ class TransformersSampler:
         if token == stop:
             draft.stopped, draft.log_stop = True, log_prob
             return
-        draft.append([token], by_tool=False)
-        draft.log_pf += log_prob
+        draft.append([token], [log_prob])
         if self._tool is not None and token in self._triggers:
             z_ids = np.array(draft.token_ids, dtype=np.int32)
             answer = self._tool.answer_ids(draft.query.prompt_ids, z_ids)

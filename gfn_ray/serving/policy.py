@@ -238,7 +238,7 @@ class ServedPolicy:
             Sample(
                 text=self._tokenizer.decode(t.token_ids),
                 token_ids=tuple(t.token_ids.tolist()),
-                log_q=t.sampler_log_pf + t.sampler_log_stop,
+                log_q=t.sampler_log_content + t.sampler_log_stop,
                 stopped=t.stopped,
             )
             for t in self._engine.sample([SampleRequest(query, plans)])

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from gfn_ray.support.packed_arrays import pack_mask, unpack_mask
 from gfn_ray.support.protocol import Answer
 from gfn_ray.trajectory import BoolArray, IntArray
-
-KIND = "bounded"
 
 
 class BoundedCursor:
@@ -146,26 +142,3 @@ class BoundedSupport:
         rows = self.mask_rows(tokens)
         legal = all(self.masks[row, token] for row, token in zip(rows[:-1], tokens, strict=True))
         return legal and self.may_stop(len(tokens), tokens[-1] if tokens else None)
-
-    def to_wire(self) -> dict[str, Any]:
-        """A JSON-ready form: packed bits as base64, a few kilobytes for 50,000 tokens."""
-        return {
-            "kind": KIND,
-            "vocab_size": self.vocab_size,
-            **{name: pack_mask(getattr(self, name)) for name in ("content", "opening", "enders")},
-            "stop_ids": [int(token) for token in self.stop_ids],
-            "min_len": self.min_len,
-            "max_len": self.max_len,
-        }
-
-    @staticmethod
-    def from_wire(wire: dict[str, Any]) -> BoundedSupport:
-        size = wire["vocab_size"]
-        return BoundedSupport(
-            content=unpack_mask(wire["content"], size),
-            opening=unpack_mask(wire["opening"], size),
-            enders=unpack_mask(wire["enders"], size),
-            stop_ids=np.array(wire["stop_ids"], dtype=np.int32),
-            min_len=wire["min_len"],
-            max_len=wire["max_len"],
-        )

@@ -9,15 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from gfn_ray.support.packed_arrays import pack_ints, pack_mask, unpack_ints, unpack_mask
 from gfn_ray.support.protocol import Answer
 from gfn_ray.trajectory import BoolArray, IntArray
 
-KIND = "grammar"
 NOWHERE = -1
 
 
@@ -169,32 +166,6 @@ class GrammarSupport:
         edges = np.diff(self.tool_mask(tokens).astype(np.int8), prepend=0, append=0)
         runs = zip(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1), strict=True)
         return all(np.array_equal(answer(tokens[:begin]), tokens[begin:end]) for begin, end in runs)
-
-    def to_wire(self) -> dict[str, Any]:
-        """A JSON-ready form: arrays as base64, a few kilobytes for 1,000 states."""
-        states, classes = self.transitions.shape
-        return {
-            "kind": KIND,
-            "vocab_size": self.vocab_size,
-            "states": states,
-            "classes": classes,
-            "token_class": pack_ints(self.token_class),
-            "transitions": pack_ints(self.transitions),
-            "by_tool": pack_mask(self.by_tool),
-            "may_stop": pack_mask(self.may_stop),
-            "stop_ids": [int(token) for token in self.stop_ids],
-        }
-
-    @staticmethod
-    def from_wire(wire: dict[str, Any]) -> GrammarSupport:
-        states, classes = wire["states"], wire["classes"]
-        return GrammarSupport(
-            token_class=unpack_ints(wire["token_class"]),
-            transitions=unpack_ints(wire["transitions"]).reshape(states, classes),
-            by_tool=unpack_mask(wire["by_tool"], states * classes).reshape(states, classes),
-            may_stop=unpack_mask(wire["may_stop"], states),
-            stop_ids=np.array(wire["stop_ids"], dtype=np.int32),
-        )
 
 
 def reachable_states(transitions: IntArray) -> BoolArray:

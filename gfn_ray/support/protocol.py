@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from gfn_ray.trajectory import BoolArray, IntArray
 
@@ -74,8 +74,4 @@ class Support(Protocol):
 
         answer: the tool's; without it, what stands where a tool writes is taken for its answer.
         """
-        ...
-
-    def to_wire(self) -> dict[str, Any]:
-        """A JSON-ready form, for `support_from_wire`."""
         ...

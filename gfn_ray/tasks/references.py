@@ -13,15 +13,11 @@ from gfn_ray.trajectory import IntArray, Query, Trajectory
 
 def known_trajectory(query_id: str, token_ids: IntArray, support: Support) -> Trajectory:
     """A given z as an unscored record; the support must contain it."""
-    return Trajectory(
-        query_id=query_id,
-        token_ids=token_ids,
-        tool_mask=support.tool_mask(token_ids),
-        terminable=support.terminable(token_ids),
-        policy_version=-1,
-        proposal="seed",
-        temperature=1.0,
-        epsilon=0.0,
+    return Trajectory.demonstration(
+        query_id,
+        token_ids,
+        support.tool_mask(token_ids),
+        support.terminable(token_ids),
         stopped=len(token_ids) < support.max_len,
     )
 

@@ -20,8 +20,10 @@ from gfn_ray.sampling.architectures import WELL_KNOWN, says_no_adapter, takes_ad
 from gfn_ray.sampling.draft import Draft
 from gfn_ray.sampling.environment import thread_environment, vllm_environment
 from gfn_ray.sampling.exploration import ProposalPlan, exploration_plans, on_policy_plan
+from gfn_ray.storage.trajectories import pack_trajectories
 from gfn_ray.tasks.infill.config import InfillJob
 from testing.makers import make_support, random_query, random_trajectories
+from testing.policies import log_pf_differences
 
 pytestmark = pytest.mark.vllm
 
@@ -113,7 +115,7 @@ def learner(tiny_dir, support, queries) -> LearnerActor:
     """The learner's actor in this process, at weights of its own."""
     model = JOB.model.model_copy(update={"name": str(tiny_dir)})
     job = JOB.model_copy(update={"model": model})
-    actor = LearnerActor(job, "cpu", support.to_wire(), [query.to_wire() for query in queries])
+    actor = LearnerActor(job, "cpu", support, queries)
     actor.load()
     return actor
 
@@ -135,16 +137,18 @@ def policy_of(tiny_dir, support, adapter: Adapter) -> PolicyTrainer:
 
 
 def mismatch(trajectories, queries, policy: PolicyTrainer) -> float:
-    """Largest difference between the engine's log q and the learner's, in nats: of the content
-    tokens, and of the whole z with its stop, which two tokens spell here."""
+    """Largest difference between the engine's log q and the learner's, in nats: of each content
+    token, and of the whole z with its stop, which two tokens spell here."""
     worst = 0.0
     for query in queries:
         own = [t for t in trajectories if t.query_id == query.query_id]
-        scores = policy.score([TrajectoryGroup(query.prompt_ids, own)])
-        content = np.array([t.sampler_log_pf for t in own])
-        whole = content + [t.sampler_log_stop for t in own]
-        for engine, learner in ((content, scores.log_pf), (whole, scores.log_q)):
-            worst = max(worst, float(np.abs(engine - learner).max()))
+        group = TrajectoryGroup(query.prompt_ids, own)
+        whole = np.array([t.sampler_log_content + t.sampler_log_stop for t in own])
+        for differences in (
+            log_pf_differences(policy, group),
+            whole - policy.score([group]).log_q,
+        ):
+            worst = max(worst, float(np.abs(differences).max()))
     return worst
 
 
@@ -239,8 +243,8 @@ def judged(learner, samples, versions) -> tuple[list[float], list[str]]:
     of these versions."""
     kls, said = [], []
     check = EngineCheck(JOB, "cpu", kls.append, said.append)
-    *before, new = (version.to_wire() for version in versions)
-    found = learner.compare([t.to_wire() for t in samples], new, *before[-1:])
+    *before, new = versions
+    found = learner.compare(pack_trajectories(samples), new, *before[-1:])
     check.judge(versions[-1].version, found)
     return kls, said
 
@@ -289,8 +293,8 @@ def test_the_learner_has_its_own_weights_again_after_a_comparison(
     before, _ = learner.publish()
     judged(learner, samples, versions[:2])
     after, _ = learner.publish()
-    for name, array in before["tensors"].items():
-        assert np.array_equal(array, after["tensors"][name])
+    for name, array in before.tensors.items():
+        assert np.array_equal(array, after.tensors[name])
 
 
 def test_rows_without_an_adapter_in_a_mixed_batch_read_the_base_model(
@@ -345,11 +349,11 @@ def test_at_epsilon_one_to_stop_is_one_action_whatever_tokens_spell_it(engine, s
     from vllm import SamplingParams
     from vllm.v1.sample.logits_processor import BatchUpdate
 
-    from gfn_ray.sampling.support_processor import CONFIG_KEY, SupportProcessor
+    from gfn_ray.sampling.support_processor import SupportConfig, SupportProcessor
 
     z = [int(np.flatnonzero(support.opening)[0]), int(np.flatnonzero(support.enders)[0])]
     assert support.terminable(np.array(z))[-1] and len(support.stop_ids) == 2
-    vllm_config = SimpleNamespace(additional_config={CONFIG_KEY: support.to_wire()})
+    vllm_config = SimpleNamespace(additional_config=SupportConfig(support))
     processor = SupportProcessor(vllm_config, torch.device("cpu"), False)
     params = SamplingParams(extra_args={"epsilon": 1.0, "epsilon_seed": 0, "z": z})
     added = [(0, params, None, [])]

@@ -20,6 +20,7 @@ from gfn_ray.tasks.infill.config import InfillJob
 from gfn_ray.tasks.references import known_trajectory
 from testing.grammars import Adder, sum_support, whole_language
 from testing.makers import random_query
+from testing.policies import log_pf_differences
 
 pytestmark = pytest.mark.vllm
 
@@ -185,13 +186,23 @@ def test_a_call_that_fails_writes_the_error_text_and_is_counted(
     assert engine.tool_errors == sum(answer == "?" for _, _, answer in sums)
 
 
-def test_the_engines_log_q_is_the_learners_without_the_tools_tokens(engine, queries, policy):
+def test_the_engines_log_q_is_the_learners_token_by_token_and_0_where_the_tool_wrote(
+    engine, queries, policy
+):
     plans = on_policy_plan(12, np.random.default_rng(2))
     for query in queries:
         own = sample(engine, [query], plans)
-        scores = policy.score([TrajectoryGroup(query.prompt_ids, own)])
-        difference = scores.log_pf - [t.sampler_log_pf for t in own]
-        assert float(np.abs(difference).max()) < TOLERANCE
+        differences = log_pf_differences(policy, TrajectoryGroup(query.prompt_ids, own))
+        assert float(np.abs(differences).max()) < TOLERANCE
+        assert any(t.tool_mask.any() for t in own)
+        assert all((t.sampler_log_pf[t.tool_mask] == 0).all() for t in own)
+
+
+def test_the_engines_log_q_of_another_proposal_is_unknown(samples):
+    assert {t.proposal for t in samples} == {"policy", "tempered", "epsilon"}
+    for t in samples:
+        assert t.sampler_log_pf.shape == t.token_ids.shape
+        assert np.isnan([*t.sampler_log_pf, t.sampler_log_stop]).all() == (t.proposal != "policy")
 
 
 def test_the_adapter_shows_in_log_q(engine, queries, tiny_dir, support):
@@ -199,8 +210,8 @@ def test_the_adapter_shows_in_log_q(engine, queries, tiny_dir, support):
     fresh = AutoModelForCausalLM.from_pretrained(tiny_dir, dtype=torch.float32).eval()
     untrained = PolicyTrainer(add_adapter(fresh, JOB.policy, JOB.seed), JOB, support)
     own = sample(engine, queries[:1], on_policy_plan(6, np.random.default_rng(2)))
-    scores = untrained.score([TrajectoryGroup(queries[0].prompt_ids, own)])
-    assert float(np.abs(scores.log_pf - [t.sampler_log_pf for t in own]).max()) > 100 * TOLERANCE
+    group = TrajectoryGroup(queries[0].prompt_ids, own)
+    assert float(np.abs(log_pf_differences(untrained, group)).max()) > 100 * TOLERANCE
 
 
 def test_the_same_plans_give_the_same_z_alone_and_batched(samples, engine, queries):

@@ -43,10 +43,10 @@ def scored(query_id, last=-3.0, count=2, seed=0):
 
 
 def call(*groups):
-    """Records of a sampling call and their faults, as a reward actor hands them over."""
+    """Trajectories of a sampling call and their faults, as a reward actor finds them."""
     flat = [t for group in groups for t in group]
     faults = {i: t.reward_fault for i, t in enumerate(flat)}
-    return [t.to_wire() for t in flat], {i: f for i, f in faults.items() if f is not None}
+    return flat, {i: f for i, f in faults.items() if f is not None}
 
 
 def update(reason="the loss is nan"):
@@ -56,9 +56,9 @@ def update(reason="the loss is nan"):
 
 
 def test_a_group_with_a_fault_is_dropped_whole_and_its_neighbours_are_kept(bad, reports):
-    wires, faults = call(scored("a"), scored("b", np.nan), scored("c"), scored("d", -np.inf))
-    kept = bad.sift(wires, faults)
-    assert [wire["query_id"] for wire in kept] == ["a", "a", "c", "c"]
+    found, faults = call(scored("a"), scored("b", np.nan), scored("c"), scored("d", -np.inf))
+    kept = bad.sift(found, faults)
+    assert [t.query_id for t in kept] == ["a", "a", "c", "c"]
     assert [(r.number, r.step, r.kind, r.reason) for r in reports] == [
         (1, 7, "group", "log R is nan"),
         (2, 7, "group", "log R is -inf"),
@@ -81,11 +81,11 @@ def test_a_file_has_every_z_with_its_text_and_numbers_and_names_what_is_not_fini
 
 @pytest.mark.parametrize("last", [np.nan, np.inf, -np.inf])
 def test_too_many_groups_in_a_row_end_the_run_and_ask_for_a_floor(bad, reports, last):
-    wires, faults = call(*(scored(f"q{i}", last) for i in range(LIMIT)))
+    found, faults = call(*(scored(f"q{i}", last) for i in range(LIMIT)))
     with pytest.raises(
         RunFailed, match=rf"3 groups .* log R is {last} \(3 x\).*finite log R.*floor"
     ):
-        bad.sift(wires, faults)
+        bad.sift(found, faults)
     assert len(reports) == LIMIT
 
 
@@ -125,9 +125,9 @@ def test_the_diagnosis_names_what_was_found_where_it_is_and_what_to_try(
 def test_a_measurement_ends_at_its_first_fault_with_the_text(bad, reports):
     bad.check_measured(*call(scored("a"), scored("b")))
     assert not reports
-    wires, faults = call(scored("a"), scored("b", np.nan))
+    found, faults = call(scored("a"), scored("b", np.nan))
     with pytest.raises(RunFailed, match=r"log R is nan for the z '\d tokens' .* query 'b'.*floor"):
-        bad.check_measured(wires, faults)
+        bad.check_measured(found, faults)
     record = json.loads(reports[0].file.read_text())
     assert {row["query_id"] for row in record["trajectories"]} == {"b"}
 

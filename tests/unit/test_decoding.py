@@ -197,9 +197,7 @@ def test_the_same_seed_gives_the_same_samples(base, small):
     assert runs[0] == runs[1] != runs[2]
 
 
-def test_a_decoder_survives_the_wire_and_refuses_settings_without_meaning():
-    decoder = Decoder("diverse beam", "beam", groups=4, diversity_penalty=0.5)
-    assert Decoder.from_wire(decoder.to_wire()) == decoder
+def test_a_decoder_refuses_settings_without_meaning():
     for bad in ({"temperature": 0.0}, {"top_p": 0.0}, {"groups": 0}):
         with pytest.raises(ValueError, match="needs temperature"):
             Decoder("x", "sample", **bad)

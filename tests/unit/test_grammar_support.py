@@ -1,6 +1,5 @@
 """The support of a language: its automaton over tokens, and where a tool has its place."""
 
-import json
 from itertools import pairwise
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gfn_ray.support import GrammarSupport, lift, support_from_wire
+from gfn_ray.support import GrammarSupport, lift
 from gfn_ray.tasks.references import known_trajectory
 from testing.grammars import SumGrammar
 
@@ -134,18 +133,6 @@ def test_rows_are_few_and_different():
 def test_the_longest_z_is_counted_in_tokens():
     assert SUPPORT.max_len == len("5+5=10;5+5=10")
     assert SUPPORT.contains(spell(*"5+5=10;5+5=10"))
-
-
-@given(walks())
-def test_the_wire_form_is_json_and_says_the_same(z):
-    again = support_from_wire(json.loads(json.dumps(SUPPORT.to_wire())))
-    assert isinstance(again, GrammarSupport)
-    for name, value in vars(automaton([[-1, 1], [-1, -1]], [0, 1])).items():
-        if isinstance(value, np.ndarray):
-            assert np.array_equal(getattr(again, name), getattr(SUPPORT, name)), name
-    assert again.max_len == SUPPORT.max_len and again.vocab_size == len(TEXTS)
-    assert np.array_equal(again.masks, SUPPORT.masks)
-    assert again.mask_rows(z).tolist() == SUPPORT.mask_rows(z).tolist()
 
 
 @pytest.mark.parametrize("joined", ["=1", "1;"])

@@ -95,6 +95,8 @@ def scored(query: int, tokens: np.ndarray) -> Trajectory:
         temperature=1.0,
         epsilon=0.0,
         stopped=True,
+        sampler_log_pf=np.zeros(len(tokens), dtype=np.float32),
+        sampler_log_stop=0.0,
         log_reward=np.zeros(len(tokens) + 1, dtype=np.float32),
     )
 

@@ -15,6 +15,7 @@ from gfn_ray.replay import ReplayBuffer
 from gfn_ray.replay.journal.answers import KEPT
 from gfn_ray.replay.journal.record_file import framed, preamble, read_records
 from gfn_ray.storage.packed import pack, unpack
+from gfn_ray.storage.trajectories import pack_trajectories
 from testing.courses import (
     CONFIGS,
     NEVER_ROLLS,
@@ -30,6 +31,10 @@ from testing.courses import (
 from testing.examples import examples
 
 limits = st.sampled_from([ROLLS_OFTEN, NEVER_ROLLS])
+
+
+def block(rng: np.random.Generator) -> bytes:
+    return pack_trajectories([random_trajectory(rng, 0) for _ in range(8)])
 
 
 class Unheard:
@@ -79,7 +84,7 @@ def test_several_calls_that_were_not_heard_are_each_answered_as_at_first(
     limit: int, tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(0)
-    groups = [[random_trajectory(rng, 0) for _ in range(8)] for _ in range(2)]
+    groups = [block(rng) for _ in range(2)]
 
     def ask() -> list[Any]:
         store = opened(tmp_path, CONFIGS[0], limit=limit)
@@ -100,7 +105,7 @@ def test_several_calls_that_were_not_heard_are_each_answered_as_at_first(
 def test_a_call_under_another_id_or_none_is_another_call(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     store = opened(tmp_path, CONFIGS[0])
-    store.add([random_trajectory(rng, 0) for _ in range(8)], "a")
+    store.add(block(rng), "a")
     for call_id in ("b", "b", "c", None, None):
         assert store.sample(1, 2, 0, call_id) is not None
     assert store.buffer.stats()["sampled"] == 8
@@ -110,7 +115,7 @@ def test_answers_are_forgotten_in_the_end_so_that_the_snapshot_is_bounded(tmp_pa
     store = opened(tmp_path, CONFIGS[0], limit=NEVER_ROLLS)
     sizes = []
     for call in range(3 * KEPT["add"]):
-        store.add([], f"{call:04}")
+        store.add(pack_trajectories([]), f"{call:04}")
         if (call + 1) % KEPT["add"] == 0:
             sizes.append(len(store.snapshot()))
     assert sizes[0] == sizes[1] == sizes[2]

@@ -31,7 +31,8 @@ def trajectory(query: str, token: int, reward: float = 0.0, version: int = 0) ->
         temperature=1.0,
         epsilon=0.0,
         stopped=True,
-        sampler_log_pf=-1.0,
+        sampler_log_pf=np.array([-1.0], dtype=np.float32),
+        sampler_log_stop=-1.0,
         log_reward=np.array([np.nan, reward], dtype=np.float32),
     )
 

@@ -23,6 +23,7 @@ from gfn_ray.replay import ReplayBuffer
 from gfn_ray.replay.journal.record_file import framed, preamble, read_records
 from gfn_ray.replay.journal.store import empty_store, start_from
 from gfn_ray.storage.packed import pack, unpack
+from gfn_ray.storage.trajectories import pack_trajectories
 from gfn_ray.trajectory import Trajectory
 from testing.courses import (
     CONFIGS,
@@ -47,7 +48,7 @@ def test_every_field_of_a_trajectory_comes_back_bit_for_bit(limit: int, tmp_path
     config = ReplayConfig(capacity=500, per_query=500)
     sent = {one.query_id + str(one.token_ids): one for one in _scored(300)}
     store = opened(tmp_path / "replay", config, limit=limit)
-    store.add(list(sent.values()))
+    store.add(pack_trajectories(list(sent.values())))
     store.close()
     back = restored(tmp_path / "replay", config, 0)
     assert len(back) == len(sent)
@@ -78,6 +79,7 @@ def test_of_two_near_neighbours_a_restored_buffer_finds_the_one_that_would_have_
             token_ids=np.array(tokens, dtype=np.int32),
             tool_mask=np.zeros(3, dtype=np.bool_),
             terminable=np.ones(4, dtype=np.bool_),
+            sampler_log_pf=np.zeros(3, dtype=np.float32),
         ).scored([reward] * 4)
 
     buffer = ReplayBuffer(config, 0, group=GROUP)
@@ -176,7 +178,7 @@ def test_a_refused_call_leaves_no_trace(tmp_path: Path) -> None:
     (good,) = _scored(1)
     bad = good.scored(np.where(good.terminable, -np.inf, np.nan))
     calls: list[Callable[[], Any]] = [
-        lambda: store.add([good, bad]),
+        lambda: store.add(pack_trajectories([good, bad])),
         lambda: store.sample(0, 1, 0),
         lambda: store.update_priorities([0], [0], [np.nan]),
     ]

@@ -22,6 +22,7 @@ from gfn_ray.policy.adapter import load_adapter
 from gfn_ray.replay.journal.store import ReplayStore
 from gfn_ray.runs.bad_batches import BadBatch, BadBatches
 from gfn_ray.serving.command import _print
+from gfn_ray.storage.trajectories import pack_trajectories
 from gfn_ray.tasks.infill.config import InfillJob
 from gfn_ray.tracking.names import key
 from gfn_ray.wording import one_line
@@ -299,7 +300,7 @@ def test_a_querys_id_names_no_file(tmp_path, query_id):
     group = random_trajectories(np.random.default_rng(0), make_support(), query_id, 2)
     scored = [t.scored(np.where(t.terminable, -3.0, np.nan)) for t in group]
     store = ReplayStore(home / "replay", ReplayConfig(), 0)
-    store.add(scored)
+    store.add(pack_trajectories(scored))
     config = InfillJob(runtime=RuntimeConfig(max_bad_batches=5))
     bad = BadBatches(config, home / "bad", lambda ids: "text", lambda: 1, lambda report: None)
     bad.dropped(BadBatch("group", "log R is nan", scored))

@@ -18,10 +18,11 @@ from gfn_ray.rewards.table import TableReward
 from gfn_ray.sampling.draft import Draft
 from gfn_ray.sampling.exploration import ProposalPlan
 from gfn_ray.sampling.tools import ToolError, ToolLoop
+from gfn_ray.storage.trajectories import pack_trajectories, unpack_trajectories
 from gfn_ray.support import GrammarSupport
 from gfn_ray.tasks.references import check_references, known_trajectory
 from gfn_ray.tasks.task import TaskData
-from gfn_ray.trajectory import Query, Trajectory
+from gfn_ray.trajectory import Query
 from testing.grammars import Adder, sum_support, whole_language
 from testing.makers import make_support, random_query
 
@@ -229,7 +230,7 @@ def test_logits_of_tokens_that_only_the_tool_writes_change_nothing(
 def test_replay_and_the_wire_keep_which_tokens_a_tool_wrote(language):
     buffer = ReplayBuffer(ReplayConfig(capacity=64), 0, group=4)
     stored = [replace(t, policy_version=0).scored(np.zeros(len(t) + 1)) for t in language[:16]]
-    buffer.add([Trajectory.from_wire(t.to_wire()) for t in stored])
+    buffer.add(unpack_trajectories(pack_trajectories(stored)))
     masks = {t.token_ids.tobytes(): t.tool_mask.tolist() for t in stored}
     batch = buffer.sample(1, 8, 0)
     assert all(t.tool_mask.tolist() == masks[t.token_ids.tobytes()] for t in batch.trajectories)

@@ -1,14 +1,16 @@
 """The support: which tokens are legal where, and that no legal z is a dead end."""
 
-import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gfn_ray.support import BoundedSupport, Support, support_from_wire
-from gfn_ray.trajectory import Query, Trajectory
+from gfn_ray.storage.trajectories import pack_trajectories, unpack_trajectories
+from gfn_ray.support import BoundedSupport, Support
+from gfn_ray.trajectory import Trajectory
+from testing.courses import random_trajectory
 
 VOCAB = 12
 IDS = np.arange(VOCAB)
@@ -102,20 +104,6 @@ def test_a_min_len_of_zero_changes_what_the_empty_prefix_may_do_and_nothing_else
     assert not zero.contains([0]) and zero.contains([6])
 
 
-def test_the_wire_form_is_json_and_restores_the_same_legality():
-    support = make_support()
-    restored = support_from_wire(json.loads(json.dumps(support.to_wire())))
-    assert np.array_equal(restored.masks, support.masks)
-    assert (restored.min_len, restored.max_len) == (2, 4)
-
-
-def test_an_empty_z_survives_the_wire():
-    restored = support_from_wire(json.loads(json.dumps(make_support(min_len=0).to_wire())))
-    assert restored.contains([]) and restored.min_len == 0
-    z = Trajectory.from_wire(unscored([], make_support(min_len=0)).scored([-1.5]).to_wire())
-    assert len(z) == 0 and z.terminable.tolist() == [True] and z.final_log_reward == -1.5
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -134,11 +122,43 @@ def test_a_support_without_a_way_out_is_refused(changes, message):
         BoundedSupport(**{**fields, **changes})
 
 
-def test_records_survive_the_wire():
-    query = Query("q", IDS[:3], IDS[:2], IDS[2:4], IDS[:0], {"ending": "He left."})
-    assert Query.from_wire(query.to_wire()).texts == {"ending": "He left."}
-    z = unscored([0, 6])
-    assert np.array_equal(Trajectory.from_wire(z.to_wire()).token_ids, [0, 6])
+@given(st.integers(0, 2**16), st.integers(0, 5), st.booleans())
+def test_a_block_gives_back_every_field_of_its_trajectories_scored_or_not(seed, count, scored):
+    rng = np.random.default_rng(seed)
+    given = [random_trajectory(rng, 3) for _ in range(count)]
+    if not scored:
+        given = [replace(one, log_reward=None) for one in given]
+    again = unpack_trajectories(pack_trajectories(given))
+    for one, other in zip(given, again, strict=True):
+        for name, value in vars(one).items():
+            np.testing.assert_equal(getattr(other, name), value, name)
+            assert type(getattr(other, name)) is type(value), name
+
+
+def test_an_empty_z_survives_the_block():
+    (z,) = unpack_trajectories(
+        pack_trajectories([unscored([], make_support(min_len=0)).scored([-1.5])])
+    )
+    assert len(z) == 0 and z.terminable.tolist() == [True] and z.final_log_reward == -1.5
+
+
+def test_what_is_unpacked_keeps_no_larger_array_alive():
+    for one in unpack_trajectories(pack_trajectories([unscored([0, 6]), unscored([6, 7])])):
+        assert all(a.base is None for a in vars(one).values() if isinstance(a, np.ndarray))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"log_reward": np.zeros(3, np.float32)}, "1 of 2 trajectories have not been scored"),
+        ({"tool_mask": np.zeros(3, np.bool_)}, r"tool_mask is bool \(3,\).*expected bool \(2,\)"),
+        ({"terminable": np.zeros(2, np.bool_)}, r"terminable is .*expected bool \(3,\)"),
+        ({"sampler_log_pf": np.zeros(2)}, r"float64 \(2,\).*expected float32 \(2,\)"),
+    ],
+)
+def test_a_block_refuses_what_it_would_not_give_back(changes, message):
+    with pytest.raises(ValueError, match=message):
+        pack_trajectories([unscored([0, 6]), replace(unscored([0, 6]), **changes)])
 
 
 def unscored(tokens: list[int], support: Support | None = None) -> Trajectory:
@@ -152,6 +172,8 @@ def unscored(tokens: list[int], support: Support | None = None) -> Trajectory:
         temperature=1.0,
         epsilon=0.0,
         stopped=True,
+        sampler_log_pf=np.zeros(len(tokens), dtype=np.float32),
+        sampler_log_stop=0.0,
     )
 
 

@@ -38,7 +38,7 @@ def test_a_first_token_follows_the_plans_distribution(tiny_dir, temperature, eps
     legal = torch.isfinite(log_p)
     p = (legal / legal.sum() if epsilon else torch.softmax(log_p / temperature, 0)).numpy()
     for half in (p >= np.median(p[p > 0]), np.arange(len(p)) % 2 == 0):
-        exact = p[half].sum()
+        exact = min(1.0, p[half].sum())  # rounding may take it past 1
         share = half[drawn].mean()
         assert abs(share - exact) < 4 * np.sqrt(exact * (1 - exact) / len(drawn)) + 1e-12
 

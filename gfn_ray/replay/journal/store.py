@@ -44,7 +44,6 @@ from filelock import FileLock, Timeout
 from gfn_ray.config import ReplayConfig
 from gfn_ray.errors import UserError
 from gfn_ray.replay.buffer import ReplayBuffer
-from gfn_ray.replay.columns import from_columns, to_columns
 from gfn_ray.replay.journal.answers import Answers
 from gfn_ray.replay.journal.record_file import (
     FORMAT,
@@ -59,7 +58,7 @@ from gfn_ray.replay.outcomes import AddReport, ReplayBatch
 from gfn_ray.replay.pairs import PairFiles
 from gfn_ray.storage.durable import atomic_file
 from gfn_ray.storage.packed import Record, pack, unpack
-from gfn_ray.trajectory import Trajectory
+from gfn_ray.storage.trajectories import unpack_trajectories
 
 # Bytes that a log may grow to; reading 16 MiB back takes a few seconds.
 LOG_LIMIT = 16 * 2**20
@@ -130,9 +129,10 @@ class ReplayStore:
         """For reading. A change that passes the store by is not on record."""
         return self._buffer
 
-    def add(self, trajectories: list[Trajectory], call_id: str | None = None) -> AddReport:
-        record = {"call": "add", "id": call_id, "trajectories": to_columns(trajectories)}
-        return self._on_record(record, lambda: self._buffer.add(trajectories))
+    def add(self, block: bytes, call_id: str | None = None) -> AddReport:
+        """block: scored trajectories, which go on record as they come."""
+        record = {"call": "add", "id": call_id, "block": np.frombuffer(block, dtype=np.uint8)}
+        return self._on_record(record, lambda: self._buffer.add(unpack_trajectories(block)))
 
     def sample(
         self, queries: int, per_query: int, current_version: int, call_id: str | None = None
@@ -260,7 +260,7 @@ class ReplayStore:
         call, buffer = record["call"], self._buffer
         result: Any = None
         if call == "add":
-            result = buffer.add(from_columns(record["trajectories"]))
+            result = buffer.add(unpack_trajectories(record["block"].tobytes()))
         elif call == "sample":
             result = buffer.sample(*record["arguments"])
         elif call == "update_priorities":

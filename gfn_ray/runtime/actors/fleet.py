@@ -67,8 +67,8 @@ class Fleet:
         """
         # Ray leaves GPUs visible to actors that reserved none, and vLLM would take one.
         hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
-        support = _put(data.support.to_wire())
-        queries = _put([query.to_wire() for query in (*data.train, *data.held_out)])
+        support = _put(data.support)
+        queries = _put([*data.train, *data.held_out])
         log = CallLog() if config.profile.seconds else None
         threads = _plan(config)
         placement, places = Placement(config, device), count()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gfn_ray.rewards.labelled import LabelledReward
 from gfn_ray.runtime.actors.reward_actor import RewardActor
-from gfn_ray.trajectory import IntArray, Trajectory
+from gfn_ray.storage.packed import Record
+from gfn_ray.storage.trajectories import pack_trajectories
+from gfn_ray.trajectory import IntArray
 
-Wire = dict[str, Any]
+if TYPE_CHECKING:
+    from gfn_ray.policy.adapter import Adapter
 
 
 class LabelRewardActor(RewardActor):
@@ -17,14 +20,12 @@ class LabelRewardActor(RewardActor):
 
     _reward: LabelledReward
 
-    def score(self, wires: list[Wire]) -> tuple[list[Wire], Wire]:
+    def score(self, block: bytes) -> tuple[bytes, Record]:
         """As any reward actor; info has label_log_probs [N, L] of each whole z too."""
         started = time.perf_counter()
-        trajectories = [Trajectory.from_wire(wire) for wire in wires]
-        pairs = [(self._queries[t.query_id], t) for t in trajectories]
-        scored, label_log_probs = self._reward.score_and_predict(pairs)
+        scored, label_log_probs = self._reward.score_and_predict(self._pairs(block))
         info = {**self._info(scored, started), "label_log_probs": label_log_probs}
-        return [t.to_wire() for t in scored], info
+        return pack_trajectories(scored), info
 
     def label_log_probs(self, histories: list[IntArray], answers: list[IntArray]) -> Any:
         """log p(label | history) [N, L]."""
@@ -40,14 +41,14 @@ class LabelRewardActor(RewardActor):
         """Back to the label adapter of the start."""
         self._reward.labels.reset()
 
-    def label_adapter(self) -> Wire:
+    def label_adapter(self) -> Adapter:
         """A copy of the label adapter."""
-        return self._reward.labels.read().to_wire()
+        return self._reward.labels.read()
 
-    def label_state(self) -> Wire:
+    def label_state(self) -> Record:
         """Label adapter and optimizer."""
         return self._reward.labels.state()
 
-    def load_labels(self, state: Wire) -> None:
+    def load_labels(self, state: Record) -> None:
         """Takes over what label_state() gave, of another actor or another time."""
         self._reward.labels.restore(state)

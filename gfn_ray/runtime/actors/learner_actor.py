@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gfn_ray.config import JobConfig
-from gfn_ray.replay.columns import from_bytes
-from gfn_ray.runtime.actors.model_actor import (
-    ModelActor,
-    Wire,
-    load_model,
-    queries_by_id,
-    trajectories_of,
-)
-from gfn_ray.support import support_from_wire
-from gfn_ray.trajectory import Trajectory
+from gfn_ray.learners.learner import SkippedUpdate
+from gfn_ray.runtime.actors.model_actor import ModelActor, load_model
+from gfn_ray.storage.packed import Record
+from gfn_ray.storage.trajectories import unpack_trajectories
+from gfn_ray.support import Support
+from gfn_ray.trajectory import Query, Trajectory
 
 if TYPE_CHECKING:
     from gfn_ray.learners.learner import Learner
+    from gfn_ray.policy.adapter import Adapter
 
 # On-policy samples of a call by which the learner tells what weights the engine has: the error
 # of what it finds falls by their square root, and their cost rises with them.
@@ -29,11 +27,13 @@ COMPARED = 16
 class LearnerActor(ModelActor):
     """The policy being trained, and its optimizer."""
 
-    def __init__(self, config: JobConfig, device: str, support: Wire, queries: list[Wire]) -> None:
+    def __init__(
+        self, config: JobConfig, device: str, support: Support, queries: list[Query]
+    ) -> None:
         self._config = config
         self._device = device
-        self._support = support_from_wire(support)
-        self._queries = queries_by_id(queries)
+        self._support = support
+        self._queries = {query.query_id: query for query in queries}
 
     def load(self) -> str | None:
         """What a person should know of the model, if anything."""
@@ -61,84 +61,72 @@ class LearnerActor(ModelActor):
             "trajectories cannot share what they have in common: updates and rewards are slower"
         )
 
-    def start_from(self, adapter: Wire) -> None:
+    def start_from(self, adapter: Adapter) -> None:
         """Take over the weights of an adapter of the policy's shape."""
-        from gfn_ray.policy.adapter import Adapter
+        self._learner.load(adapter)
 
-        self._learner.load(Adapter.from_wire(adapter))
-
-    def publish(self) -> tuple[Wire, Wire]:
+    def publish(self) -> tuple[Adapter, Record]:
         """The current weights as the next version."""
         adapter = self._learner.publish()
-        return adapter.to_wire(), {"version": adapter.version}
+        return adapter, {"version": adapter.version}
 
-    def step(self, batch: bytes) -> tuple[Any, Wire]:
+    def step(self, block: bytes) -> tuple[Any, Record | SkippedUpdate]:
         """One update on a batch of replay's. Returns the loss of each trajectory [B] and the
         update's metrics, or nothing and why there was none."""
-        from gfn_ray.learners.learner import SkippedUpdate
-
-        update = self._learner.step(self._groups(from_bytes(batch)))
+        update = self._learner.step(self._groups(block))
         if isinstance(update, SkippedUpdate):
-            return None, update.to_wire()
+            return None, update
         return update.losses, update.metrics
 
-    def fit(self, wires: list[Wire]) -> Wire:
+    def fit(self, block: bytes) -> Record | SkippedUpdate:
         """One likelihood update on unscored trajectories; returns its metrics, or why there was
         none."""
-        from gfn_ray.learners.learner import SkippedUpdate
+        return self._likelihood.step(self._groups(block))
 
-        update = self._likelihood.step(self._groups(trajectories_of(wires)))
-        return update.to_wire() if isinstance(update, SkippedUpdate) else update
-
-    def state(self) -> Wire:
+    def state(self) -> Record:
         """All that later updates depend on."""
         state = {"policy": self._learner.state()}
         if not self._learner.step_count:  # the warm start's optimizer is of no use after it
             state["likelihood"] = self._likelihood.state()
         return state
 
-    def restore(self, state: Wire, version: int | None = None) -> None:
+    def restore(self, state: Record, version: int | None = None) -> None:
         """Become the learner that state() described. version: of the next publication, where
         it is to be another one than that learner's."""
         self._learner.restore(state["policy"], version)
         if "likelihood" in state:
             self._likelihood.restore(state["likelihood"])
 
-    def score(self, wires: list[Wire]) -> Wire:
+    def score(self, block: bytes) -> Record:
         """log q of whole trajectories, of their content tokens only, and log p_ref or 0 [B]."""
-        return vars(self._learner.score(self._groups(trajectories_of(wires))))
+        return vars(self._learner.score(self._groups(block)))
 
-    def compare(self, wires: list[Wire], adapter: Wire, before: Wire | None = None) -> Wire:
+    def compare(self, block: bytes, adapter: Adapter, before: Adapter | None = None) -> Record:
         """log q of content tokens [N] of some samples of q among these: by the engine that made
         them, and here under their own adapter, none, and one from before. Empty where there are
         no such samples."""
-        from gfn_ray.policy.adapter import Adapter
-
-        known = [t for t in trajectories_of(wires) if not np.isnan(t.sampler_log_pf)]
-        if not known:
+        some = [t for t in unpack_trajectories(block) if t.proposal == "policy"][:COMPARED]
+        if not some:
             return {}
-        some = known[:COMPARED]
-        groups = self._groups(some)
+        groups = self._by_query(some)
 
         def log_pf(weights: Adapter) -> Any:
             return self._learner.score_under(weights, groups).log_pf
 
-        new = Adapter.from_wire(adapter)
-        old = {"the base model": log_pf(new.without_effect())}
+        old = {"the base model": log_pf(adapter.without_effect())}
         if before is not None:
-            old[f"version {before['version']}"] = log_pf(Adapter.from_wire(before))
-        engine = np.array([t.sampler_log_pf for t in some])
-        return {"engine": engine, "new": log_pf(new), "old": old}
+            old[f"version {before.version}"] = log_pf(before)
+        engine = np.array([t.sampler_log_content for t in some])
+        return {"engine": engine, "new": log_pf(adapter), "old": old}
 
-    def _groups(self, trajectories: list[Trajectory]) -> list[Any]:
+    def _groups(self, block: bytes) -> list[Any]:
+        return self._by_query(unpack_trajectories(block))
+
+    def _by_query(self, trajectories: list[Trajectory]) -> list[Any]:
+        """Those of one query that stand together, with its prompt."""
         from gfn_ray.policy.log_q import TrajectoryGroup
 
-        groups: list[TrajectoryGroup] = []
-        previous = None
-        for trajectory in trajectories:
-            if trajectory.query_id != previous:
-                prompt = self._queries[trajectory.query_id].prompt_ids
-                groups.append(TrajectoryGroup(prompt, []))
-                previous = trajectory.query_id
-            groups[-1].trajectories.append(trajectory)
-        return groups
+        return [
+            TrajectoryGroup(self._queries[query_id].prompt_ids, list(group))
+            for query_id, group in groupby(trajectories, key=lambda t: t.query_id)
+        ]

@@ -1,10 +1,10 @@
 """What all actors with a model have in common.
 
-Actors are thin shells around engine, reward, buffer and trainer: each turns wire records into
-objects, calls plain code, and turns the result back. Calls that move bulky records return them
-apart from a small `info` dict, so that the controller can pass the records on by reference and
-read only the numbers. Models are loaded by `load`, not by constructors: what a method raises
-reaches the controller with its own type.
+Actors are thin shells around engine, reward, buffer and trainer: each unpacks a block of
+trajectories, calls plain code, and packs the result. A block is returned apart from a small `info`
+dict, so that the controller can pass it on by reference and read only the numbers. Models are
+loaded by `load`, not by constructors: what a method raises reaches the controller with its own
+type.
 """
 
 from __future__ import annotations
@@ -16,9 +16,6 @@ from typing import Any
 import ray
 
 from gfn_ray.config import JobConfig
-from gfn_ray.trajectory import Query, Trajectory
-
-Wire = dict[str, Any]
 
 
 def load_model(config: JobConfig, dtype: str, device: str) -> Any:
@@ -26,14 +23,6 @@ def load_model(config: JobConfig, dtype: str, device: str) -> Any:
 
     path = resolve_model(config.model)
     return load_causal_lm(path, dtype, device, config.model.trust_remote_code)
-
-
-def queries_by_id(wires: list[Wire]) -> dict[str, Query]:
-    return {wire["query_id"]: Query.from_wire(wire) for wire in wires}
-
-
-def trajectories_of(wires: list[Wire]) -> list[Trajectory]:
-    return [Trajectory.from_wire(wire) for wire in wires]
 
 
 class ModelActor:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from gfn_ray.config import JobConfig
-from gfn_ray.replay.columns import to_bytes
-from gfn_ray.runtime.actors.model_actor import Wire, trajectories_of
+from gfn_ray.storage.packed import Record
+from gfn_ray.storage.trajectories import pack_trajectories, unpack_trajectories
 
 # Of a call's trajectories, as many come back to the controller, for display and samples.jsonl.
 FRESH_SHOWN = 4
@@ -37,20 +37,20 @@ class ReplayActor:
         """Forgets every trajectory."""
         self._store.clear(call_id)
 
-    def add(self, wires: list[Wire], call_id: str | None = None) -> Wire:
-        """Takes up scored trajectories. shown: a few of them, for people."""
-        offered = trajectories_of(wires)
-        self._store.add(offered, call_id)
+    def add(self, block: bytes, call_id: str | None = None) -> Record:
+        """Stores scored trajectories. shown: a block of a few of them, for people."""
+        self._store.add(block, call_id)
+        offered = unpack_trajectories(block)
         return {
             "offered": len(offered),
             "size": len(self._store.buffer),
             "log_reward_mean": float(np.mean([t.final_log_reward for t in offered])),
-            "shown": wires[:FRESH_SHOWN],
+            "shown": pack_trajectories(offered[:FRESH_SHOWN]),
         }
 
     def sample(
         self, queries: int, per_query: int, version: int, call_id: str | None = None
-    ) -> tuple[bytes, Wire]:
+    ) -> tuple[bytes, Record]:
         """A batch, for LearnerActor.step, and where it came from; trajectories = 0 where nothing
         is eligible."""
         batch = self._store.sample(queries, per_query, version, call_id)
@@ -62,7 +62,7 @@ class ReplayActor:
             "generations": batch.generations,
             "stats": self._store.buffer.stats(),
         }
-        return to_bytes(batch.trajectories), info
+        return pack_trajectories(batch.trajectories), info
 
     def newest_version(self) -> int:
         return self._store.buffer.newest_version

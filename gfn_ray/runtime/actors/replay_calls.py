@@ -25,9 +25,9 @@ class ReplayCalls:
         call_id = self._new_id()
         return lambda actor: actor.clear.remote(call_id)
 
-    def add(self, wires: Any) -> Issue:
+    def add(self, block: Any) -> Issue:
         call_id = self._new_id()
-        return lambda actor: actor.add.remote(wires, call_id)
+        return lambda actor: actor.add.remote(block, call_id)
 
     def sample(self, queries: int, per_query: int, version: int) -> Issue:
         call_id = self._new_id()

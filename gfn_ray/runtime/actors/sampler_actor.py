@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from gfn_ray.config import JobConfig
-from gfn_ray.runtime.actors.model_actor import ModelActor, Wire, queries_by_id
+from gfn_ray.runtime.actors.model_actor import ModelActor
 from gfn_ray.sampling.tools import Tool, ToolLoop
 from gfn_ray.seeds import Seed, generator
-from gfn_ray.support import support_from_wire
+from gfn_ray.storage.packed import Record
+from gfn_ray.storage.trajectories import pack_trajectories
+from gfn_ray.support import Support
+from gfn_ray.trajectory import Query
+
+if TYPE_CHECKING:
+    from gfn_ray.policy.adapter import Adapter
 
 
 class SamplerActor(ModelActor):
@@ -18,14 +25,14 @@ class SamplerActor(ModelActor):
         self,
         config: JobConfig,
         device: str,
-        support: Wire,
-        queries: list[Wire],
+        support: Support,
+        queries: list[Query],
         tool: Tool | None,
     ) -> None:
         self._config = config
         self._device = device
-        self._support = support_from_wire(support)
-        self._queries = queries_by_id(queries)
+        self._support = support
+        self._queries = {query.query_id: query for query in queries}
         self._tool = tool
 
     def load(self) -> None:
@@ -43,19 +50,18 @@ class SamplerActor(ModelActor):
 
     def sample(
         self,
-        adapter: Wire,
+        adapter: Adapter,
         query_ids: list[str],
         seed: Seed,
         evaluating: bool,
         on_policy: int = 0,
-    ) -> tuple[list[Wire], Wire]:
-        """Trajectories of each query under `adapter`, unscored: one group each.
+    ) -> tuple[bytes, Record]:
+        """A block of trajectories of each query under `adapter`, unscored: one group each.
 
         seed: entropy of every random choice of this call. evaluating: samples of q, and
         tempered ones, as `eval` says; otherwise an exploring group, as `sampler` says.
         on_policy: not 0 for that many samples of q instead.
         """
-        from gfn_ray.policy.adapter import Adapter
         from gfn_ray.sampling.backend import SampleRequest
         from gfn_ray.sampling.exploration import (
             evaluation_plan,
@@ -64,7 +70,7 @@ class SamplerActor(ModelActor):
         )
 
         started = time.perf_counter()
-        self._engine.load(Adapter.from_wire(adapter))
+        self._engine.load(adapter)
         rng = generator(seed)
         if on_policy:
             plans = [on_policy_plan(on_policy, rng) for _ in query_ids]
@@ -80,4 +86,4 @@ class SamplerActor(ModelActor):
             "tool_calls": self._engine.tool_calls,
             "tool_errors": self._engine.tool_errors,
         }
-        return [t.to_wire() for t in trajectories], info
+        return pack_trajectories(trajectories), info

@@ -20,10 +20,9 @@ from gfn_ray.runs.bad_batches import BadBatches
 from gfn_ray.runtime.actors.fleet import Fleet
 from gfn_ray.runtime.actors.members import Member
 from gfn_ray.seeds import Seed, Stream, seed_of
+from gfn_ray.storage.trajectories import unpack_trajectories
 from gfn_ray.tasks.task import Task, TaskData
 from gfn_ray.trajectory import Trajectory
-
-Wire = dict[str, Any]
 
 
 def measure_decoder(
@@ -37,8 +36,7 @@ def measure_decoder(
 ) -> Baseline:
     """eval.samples z of each held-out query by one decoder, and the task's metrics of them."""
     by_query: dict[str, list[Trajectory]] = defaultdict(list)
-    for wire in _decoded_and_scored(config, data, fleet, bad, decoder):
-        trajectory = Trajectory.from_wire(wire)
+    for trajectory in _decoded_and_scored(config, data, fleet, bad, decoder):
         by_query[trajectory.query_id].append(trajectory)
     texts = [
         QueryTexts(query, found, [to_text(t.token_ids) for t in found])
@@ -56,11 +54,10 @@ def measure_decoder(
 
 def _decoded_and_scored(
     config: JobConfig, data: TaskData, fleet: Fleet, bad: BadBatches, decoder: Decoder
-) -> list[Wire]:
-    """Scored records of all held-out queries, in any order."""
+) -> list[Trajectory]:
+    """Those of all held-out queries, in any order."""
     calls = fleet.calls()
-    results: list[Wire] = []
-    wire = decoder.to_wire()
+    results: list[Trajectory] = []
     size = config.sampler.queries_per_call
     waiting = iter(range(0, len(data.held_out), size))
 
@@ -75,14 +72,14 @@ def _decoded_and_scored(
         decoded, _ = await calls.make(
             member,
             f"decode held-out queries ({decoder.name})",
-            partial(_decode, wire, ids, config.eval.samples, seed),
+            partial(_decode, decoder, ids, config.eval.samples, seed),
         )
         score = calls.make(member, "score decoded texts", partial(_score, decoded))
         calls.start(decode(member))
         scored, info = await score
-        wires = await calls.fetch(scored, "hand over decoded texts")
-        bad.check_measured(wires, info["faults"])
-        results.extend(wires)
+        found = unpack_trajectories(await calls.fetch(scored, "hand over decoded texts"))
+        bad.check_measured(found, info["faults"])
+        results.extend(found)
 
     for member in fleet.rewards:
         calls.start(decode(member))
@@ -90,9 +87,9 @@ def _decoded_and_scored(
     return results
 
 
-def _decode(decoder: Wire, ids: list[str], samples: int, seed: Seed, actor: Any) -> Any:
+def _decode(decoder: Decoder, ids: list[str], samples: int, seed: Seed, actor: Any) -> Any:
     return actor.decode.options(num_returns=2).remote(decoder, ids, samples, seed)
 
 
-def _score(records: Any, actor: Any) -> Any:
-    return actor.score.options(num_returns=2).remote(records)
+def _score(block: Any, actor: Any) -> Any:
+    return actor.score.options(num_returns=2).remote(block)

@@ -30,14 +30,14 @@ from gfn_ray.runs.bad_batches import BadBatches
 from gfn_ray.runtime.actors.fleet import Fleet
 from gfn_ray.runtime.evaluation.turns import Turns
 from gfn_ray.seeds import Seed, Stream, seed_of
+from gfn_ray.storage.packed import Record
+from gfn_ray.storage.trajectories import pack_trajectories, unpack_trajectories
 from gfn_ray.tasks.references import known_trajectory, reference_trajectories
 from gfn_ray.tasks.task import Task, TaskData
 from gfn_ray.trajectory import Query, Trajectory
 
 REFERENCE_METRICS = {"log_pf_reference", "log_pf_reference_per_token"}
 """These cost a forward of their own; a task lists one of them or goes without."""
-
-Wire = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -86,17 +86,16 @@ class Evaluator:
         counted: list[QuerySamples] = []
         weights: dict[str, WeightDiagnostics] = {}
         for index, batch in enumerate(batches):
-            wires, scores = results[index]
-            trajectories = [Trajectory.from_wire(wire) for wire in wires]
+            trajectories, scores = results[index]
             ratio = self._log_ratio(trajectories, scores)
             labels = scores["label_log_probs"]
-            engine.append(np.array([t.sampler_log_pf for t in trajectories]))
-            learner.append(scores["log_pf"])
             each = self._samples_of_a_query
             for i, query in enumerate(batch):
                 start = i * each
                 on_policy = slice(start, start + self._config.eval.samples)
                 tempered = slice(on_policy.stop, start + each)
+                engine += [t.sampler_log_content for t in trajectories[on_policy]]
+                learner += scores["log_pf"][on_policy].tolist()
                 texts = [self._decode(t.token_ids) for t in trajectories[on_policy]]
                 diagnostics = query_diagnostics(ratio[on_policy], ratio[tempered])
                 if query.query_id in more:
@@ -124,8 +123,7 @@ class Evaluator:
             **mean_metrics([one.metrics() for one in exact]),
         }
         ordered = {name: metrics[name] for name in self._task.metrics if name in metrics}
-        # The engine's log-probabilities of tempered samples are of another policy: NaN.
-        mismatch = mismatch_kl(np.concatenate(engine), np.concatenate(learner))
+        mismatch = mismatch_kl(np.array(engine), np.array(learner))
         return Evaluation(ordered, samples, exact, mismatch, per_query, weights)
 
     def _more_ratios(self, adapter: Any) -> dict[str, list[float]]:
@@ -143,8 +141,7 @@ class Evaluator:
         results = self._sample_and_score(adapter, draws, seed)
         ratios: dict[str, list[float]] = {query.query_id: [] for query in judged}
         for index in range(len(draws)):
-            wires, scores = results[index]
-            trajectories = [Trajectory.from_wire(wire) for wire in wires]
+            trajectories, scores = results[index]
             for one, ratio in zip(trajectories, self._log_ratio(trajectories, scores), strict=True):
                 ratios[one.query_id].append(ratio)
         return ratios
@@ -158,7 +155,7 @@ class Evaluator:
     def _samples_of_a_query(self) -> int:
         return self._config.eval.samples + self._config.eval.tempered_samples
 
-    def _log_ratio(self, trajectories: list[Trajectory], scores: Wire) -> Array:
+    def _log_ratio(self, trajectories: list[Trajectory], scores: Record) -> Array:
         """log R/T - log q of whole trajectories [S]; R includes what the objective adds."""
         log_reward = np.array([t.final_log_reward for t in trajectories])
         tempered = log_reward / self._config.reward.temperature_end
@@ -167,10 +164,10 @@ class Evaluator:
 
     def _sample_and_score(
         self, adapter: Any, draws: list[Draw], seed: Seed
-    ) -> dict[int, tuple[list[Wire], Wire]]:
-        """Scored records and the learner's view of each draw, by its index."""
+    ) -> dict[int, tuple[list[Trajectory], Record]]:
+        """Scored trajectories and the learner's view of each draw, by its index."""
         fleet, calls = self._fleet, self._fleet.calls()
-        results: dict[int, tuple[list[Wire], Wire]] = {}
+        results: dict[int, tuple[list[Trajectory], Record]] = {}
         samplers, rewards = len(fleet.samplers), len(fleet.rewards)
         # Enough for each actor, the learner included, to have one.
         turns = Turns(len(draws), samplers, most=samplers + rewards + 1)
@@ -180,18 +177,19 @@ class Evaluator:
             # Seeded by the draw alone, whichever sampler takes it.
             sample = partial(_sample, adapter, draws[index], [*seed, index])
             what = "sample held-out queries"
-            records, _ = await calls.make(fleet.samplers[sampler], what, sample)
+            block, _ = await calls.make(fleet.samplers[sampler], what, sample)
             turns.sampled(sampler)
             start_what_may_start()
             scored, info = await calls.make(
-                fleet.rewards[index % rewards], "score samples", partial(_score, records)
+                fleet.rewards[index % rewards], "score samples", partial(_score, block)
             )
             scores = await calls.make(
                 fleet.learner, "score samples", lambda actor: actor.score.remote(scored)
             )
-            wires = await calls.fetch(scored, "hand over samples")
-            self._bad.check_measured(wires, info["faults"])
-            results[index] = wires, {**scores, "label_log_probs": info.get("label_log_probs")}
+            trajectories = unpack_trajectories(await calls.fetch(scored, "hand over samples"))
+            self._bad.check_measured(trajectories, info["faults"])
+            labels = info.get("label_log_probs")
+            results[index] = trajectories, {**scores, "label_log_probs": labels}
             turns.measured(index)
             start_what_may_start()
 
@@ -243,19 +241,19 @@ class Evaluator:
         log_target = one.log_reward / self._config.reward.temperature_end + scores["log_reference"]
         return ExactComparison.unnormalised(log_target, scores["log_q"], one.target)
 
-    def _score(self, trajectories: list[Trajectory], what: str) -> Wire:
+    def _score(self, trajectories: list[Trajectory], what: str) -> Record:
         """The learner's view of whole trajectories, at most a batch of samples at a call: a call
         has a time limit."""
         size = self._config.sampler.queries_per_call * self._samples_of_a_query
-        parts: list[Wire] = []
+        parts: list[Record] = []
         for start in range(0, len(trajectories), size):
-            wires = [t.to_wire() for t in trajectories[start : start + size]]
-            parts.append(self._ask_to_score(wires, what))
+            block = pack_trajectories(trajectories[start : start + size])
+            parts.append(self._ask_to_score(block, what))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _ask_to_score(self, wires: list[Wire], what: str) -> Wire:
-        scores: Wire = self._fleet.ask(
-            self._fleet.learner, f"score {what}", lambda actor: actor.score.remote(wires)
+    def _ask_to_score(self, block: bytes, what: str) -> Record:
+        scores: Record = self._fleet.ask(
+            self._fleet.learner, f"score {what}", lambda actor: actor.score.remote(block)
         )
         return scores
 
@@ -266,5 +264,5 @@ def _sample(adapter: Any, draw: Draw, seed: Seed, actor: Any) -> Any:
     return sample.remote(adapter, ids, seed, True, draw.on_policy)
 
 
-def _score(records: Any, actor: Any) -> Any:
-    return actor.score.options(num_returns=2).remote(records)
+def _score(block: Any, actor: Any) -> Any:
+    return actor.score.options(num_returns=2).remote(block)

@@ -101,8 +101,8 @@ class Checkpointer:
 
     def _read(self, reference: Any) -> Adapter | None:
         """The adapter of a reference; None where it is lost."""
-        wire = self._fleet.read(reference, "hand over the adapter")
-        return None if wire is None else Adapter.from_wire(wire)
+        adapter: Adapter | None = self._fleet.read(reference, "hand over the adapter")
+        return adapter
 
     def _left_out(self, step: int, cause: str, needed: bool) -> None:
         failed = f"the checkpoint of update {step} could not be written ({cause})"

@@ -24,10 +24,10 @@ from gfn_ray.runtime.training.engine_check import EngineCheck
 from gfn_ray.runtime.training.pacing import Pacing
 from gfn_ray.runtime.training.publisher import Publisher
 from gfn_ray.seeds import Seed, Stream, generator, seed_of
+from gfn_ray.storage.packed import Record
+from gfn_ray.storage.trajectories import pack_trajectories, unpack_trajectories
 from gfn_ray.tasks.task import TaskData
 from gfn_ray.trajectory import Trajectory
-
-Wire = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Collector:
         self._to_sample_again.clear()
         self._pacing.start_anew()
 
-    def state(self) -> Wire:
+    def state(self) -> Record:
         """What a checkpoint keeps."""
         return {
             "trajectories": self.trajectories,
@@ -113,7 +113,7 @@ class Collector:
             "replay_size": self.stored,
         }
 
-    def restore(self, state: Wire) -> None:
+    def restore(self, state: Record) -> None:
         self.trajectories = state["trajectories"]
         self._sampling_calls = state["sampling_calls"]
         while self._queries_drawn < state["queries_drawn"]:
@@ -131,7 +131,7 @@ class Collector:
     async def _collect(self, sampler: int, call: _SamplingCall) -> None:
         """One sampling call. What is lost on its way is sampled again."""
         try:
-            records, info = await self._calls.make(
+            block, info = await self._calls.make(
                 self._fleet.samplers[sampler],
                 "sample a group",
                 lambda actor: actor.sample.options(num_returns=2).remote(
@@ -148,7 +148,7 @@ class Collector:
         self._tool_calls += info["tool_calls"]
         self._tool_errors += info["tool_errors"]
         try:
-            stored = await self._score_and_store(records)
+            stored = await self._score_and_store(block)
         except DataLost:
             self._to_sample_again.append(call)
             return
@@ -158,20 +158,20 @@ class Collector:
         scored, report = stored
         self._pacing.stored(call.version, report["offered"])
         self.trajectories += report["offered"]
-        self.newest = [Trajectory.from_wire(wire) for wire in report["shown"]]
+        self.newest = unpack_trajectories(report["shown"])
         self.log_reward = report["log_reward_mean"]
         await self._check.arrived(call.version, call.adapter, scored, self._fleet, self._calls)
 
-    async def _score_and_store(self, records: Any) -> tuple[Any, Wire] | None:
-        """The reference of what replay was given, and its report; None where nothing is left once
-        bad groups are dropped. Raises DataLost."""
+    async def _score_and_store(self, block: Any) -> tuple[Any, Record] | None:
+        """The reference of the scored block, as replay got it, and replay's report; None where
+        nothing is left once bad groups are dropped. Raises DataLost."""
         reward = int(np.argmin(self._reward_load))
         self._reward_load[reward] += 1
         try:
             scored, info = await self._calls.make(
                 self._fleet.rewards[reward],
                 "score a group",
-                lambda actor: actor.score.options(num_returns=2).remote(records),
+                lambda actor: actor.score.options(num_returns=2).remote(block),
             )
         finally:
             self._reward_load[reward] -= 1
@@ -179,11 +179,11 @@ class Collector:
         if not info["faults"]:
             self._bad.usable("group")
         else:
-            found = await self._calls.fetch(scored, "hand over a bad group")
+            found = unpack_trajectories(await self._calls.fetch(scored, "hand over a bad group"))
             usable = self._bad.sift(found, info["faults"])
             if not usable:
                 return None
-            scored = self._fleet.put(usable)
+            scored = self._fleet.put(pack_trajectories(usable))
         add = self._replay.add(scored)
         report = await self._calls.make(self._fleet.replay, "store a group", add)
         self.stored = report["size"]
@@ -191,7 +191,7 @@ class Collector:
 
     async def _store_seeds(self, seeds: list[Trajectory]) -> None:
         try:
-            stored = await self._score_and_store([t.to_wire() for t in seeds])
+            stored = await self._score_and_store(pack_trajectories(seeds))
         except DataLost as loss:
             raise RunFailed(
                 "seeds of replay were lost from Ray's object store; start again"

@@ -24,8 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gfn_ray.config import JobConfig
-from gfn_ray.learners.learner import SKIPPED
-from gfn_ray.replay.columns import from_bytes
+from gfn_ray.learners.learner import SkippedUpdate
 from gfn_ray.runs.bad_batches import BadBatch, BadBatches
 from gfn_ray.runs.stopwatch import StageMeter
 from gfn_ray.runtime.actors.failures import DataLost
@@ -35,10 +34,10 @@ from gfn_ray.runtime.training.collector import Collector
 from gfn_ray.runtime.training.engine_check import EngineCheck
 from gfn_ray.runtime.training.pacing import Pacing
 from gfn_ray.runtime.training.publisher import Publisher
+from gfn_ray.storage.packed import Record
+from gfn_ray.storage.trajectories import unpack_trajectories
 from gfn_ray.tasks.task import TaskData
 from gfn_ray.trajectory import Trajectory
-
-Wire = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -140,12 +139,12 @@ class Controller:
         asked, self._stop_asked = self._stop_asked, True
         return not asked
 
-    def state(self) -> Wire:
+    def state(self) -> Record:
         """All that later updates depend on, while nothing is under way; else what will be lost
         with the process is left out."""
         return {**self._pacing.state(), **self._collector.state()}
 
-    def restore(self, state: Wire) -> None:
+    def restore(self, state: Record) -> None:
         """Become the controller that state() described; weights are published next."""
         self._pacing.restore(state)
         self._collector.restore(state)
@@ -176,7 +175,7 @@ class Controller:
         draw = self._replay.sample(
             learner.queries_per_step, learner.trajectories_per_query, self.version
         )
-        batch, drawn = await self._calls.make(self._fleet.replay, "give a batch", draw)
+        block, drawn = await self._calls.make(self._fleet.replay, "give a batch", draw)
         if drawn["trajectories"] == 0:
             self._pacing.found_nothing(self._collector.stored)
             return
@@ -186,14 +185,14 @@ class Controller:
             losses, metrics = await self._calls.make(
                 self._fleet.learner,
                 "apply an update",
-                lambda actor: actor.step.options(num_returns=2).remote(batch),
-                changes_state=lambda metrics: SKIPPED not in metrics,
+                lambda actor: actor.step.options(num_returns=2).remote(block),
+                changes_state=lambda metrics: not isinstance(metrics, SkippedUpdate),
             )
         except DataLost:
             self._pacing.cancelled()
             return
-        if SKIPPED in metrics:
-            await self._drop(batch, metrics)
+        if isinstance(metrics, SkippedUpdate):
+            await self._drop(block, metrics)
             self._pacing.cancelled()
             return
         self._bad.usable("update")
@@ -212,23 +211,23 @@ class Controller:
         self._observe(report)
         self._calls.allow(time.monotonic() - started)
 
-    async def _drop(self, batch: Any, answer: Wire) -> None:
+    async def _drop(self, block: Any, skipped: SkippedUpdate) -> None:
         """The learner would not apply this batch, and is as it was before."""
         try:
-            found = from_bytes(await self._calls.fetch(batch, "hand over a bad batch"))
-            known = answer["known"]
+            found = unpack_trajectories(await self._calls.fetch(block, "hand over a bad batch"))
+            known = skipped.known
         except DataLost:
             found, known = [], {}
-        self._bad.dropped(BadBatch("update", answer[SKIPPED], found, known))
+        self._bad.dropped(BadBatch("update", skipped.reason, found, known))
 
-    async def _update_priorities(self, drawn: Wire, losses: Any) -> None:
+    async def _update_priorities(self, drawn: Record, losses: Any) -> None:
         told = self._replay.update_priorities(drawn["slots"], drawn["generations"], losses)
         try:
             await self._calls.make(self._fleet.replay, "update priorities", told)
         except DataLost:  # the losses; replay keeps the priorities that it has
             return
 
-    def _described(self, metrics: Wire) -> dict[str, float]:
+    def _described(self, metrics: Record) -> dict[str, float]:
         return {
             **metrics,
             **self._collector.described(),

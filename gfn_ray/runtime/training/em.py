@@ -17,7 +17,6 @@ import numpy as np
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.result import Baseline, Evaluation
-from gfn_ray.policy.adapter import Adapter
 from gfn_ray.rewards.label_model import Array
 from gfn_ray.runs.batches import shuffled_batches
 from gfn_ray.runtime.actors.calls import PendingCalls
@@ -27,13 +26,14 @@ from gfn_ray.runtime.training.controller import Controller, StepReport
 from gfn_ray.runtime.training.schedule import AfterRound, Rival
 from gfn_ray.seeds import Seed, Stream, seed_of
 from gfn_ray.serving.labels import TunedLabels
+from gfn_ray.storage.packed import Record
+from gfn_ray.storage.trajectories import unpack_trajectories
 from gfn_ray.tasks.labels import Classifier, LabelPlan
 from gfn_ray.tasks.task import Task
 from gfn_ray.trajectory import IntArray, Trajectory
 
 HISTORIES_PER_CALL = 32
 
-Wire = dict[str, Any]
 Examples = list[tuple[IntArray, int]]
 
 
@@ -51,7 +51,7 @@ class EM:
         self._queries = {query.query_id: query for query in queries}
         self._fleet = fleet
         self._done = 0
-        self._model: Wire | None = None
+        self._model: Record | None = None
 
     def rivals(self) -> Iterator[Rival]:
         """The classifiers without z."""
@@ -90,22 +90,22 @@ class EM:
 
     def tuned(self, after: Evaluation) -> TunedLabels:
         """The label model as it is."""
-        wire = self._call("label_adapter", "hand over the label adapter")
+        adapter = self._call("label_adapter", "hand over the label adapter")
         log_probs = {one.query.query_id: one.label_log_probs for one in after.samples}
         offset = self._task.label_offset(log_probs)
-        return TunedLabels(Adapter.from_wire(wire), self._task.label_names, offset)
+        return TunedLabels(adapter, self._task.label_names, offset)
 
-    def state(self) -> Wire:
+    def state(self) -> Record:
         """Rounds that are done, and the label model where there has been one."""
         return {"done": self._done, "model": self._model}
 
-    def restore(self, state: Wire) -> None:
+    def restore(self, state: Record) -> None:
         """Go on after the rounds that state() described."""
         self._done = state["done"]
         if state["model"] is not None:
             self._take_over(state["model"])
 
-    def _take_over(self, state: Wire) -> None:
+    def _take_over(self, state: Record) -> None:
         """Gives every reward actor, and its successors, this label model."""
         self._model = state
         for member in self._fleet.rewards:
@@ -118,14 +118,13 @@ class EM:
         """(x z, label) for samples of q inside the target, and the share of the others."""
         ids = list(self._plan.truth)
         size = self._config.sampler.queries_per_call
-        calls, wires = self._fleet.calls(), list[Wire]()
+        calls, found = self._fleet.calls(), list[Trajectory]()
         for start in range(0, len(ids), size):
             seed = seed_of(Stream.M_STEP_CALL, self._config.seed, done, start)
             batch = ids[start : start + size]
             sample = partial(_sample, adapter, batch, seed, self._plan.em.samples)
-            calls.start(self._hand_over(calls, sample, wires))
+            calls.start(self._hand_over(calls, sample, found))
             calls.run_all()
-        found = [Trajectory.from_wire(wire) for wire in wires]
         inside = [t for t in found if not self._task.is_outside(t.token_ids)]
         if not inside:
             raise UserError(
@@ -142,11 +141,11 @@ class EM:
         ]
         return examples, 1 - len(inside) / len(found)
 
-    async def _hand_over(self, calls: PendingCalls, sample: Issue, wires: list[Wire]) -> None:
+    async def _hand_over(self, calls: PendingCalls, sample: Issue, found: list[Trajectory]) -> None:
         """Adds what a sampling call gives."""
         sampler = self._fleet.samplers[0]
-        records, _ = await calls.make(sampler, "sample for the M-step", sample)
-        wires.extend(await calls.fetch(records, "hand over samples"))
+        block, _ = await calls.make(sampler, "sample for the M-step", sample)
+        found += unpack_trajectories(await calls.fetch(block, "hand over samples"))
 
     def _fit(
         self, examples: Examples, answers: list[IntArray], steps: int, done: int

@@ -20,6 +20,7 @@ from gfn_ray.evaluation.mismatch import mismatch_kl, share_of_change
 from gfn_ray.runtime.actors.calls import PendingCalls
 from gfn_ray.runtime.actors.failures import DataLost
 from gfn_ray.runtime.actors.fleet import Fleet
+from gfn_ray.storage.packed import Record
 
 # Versions that must have told, and most that are looked at: each costs about an update.
 VERSIONS_TOLD = 2
@@ -36,8 +37,6 @@ KL_ALARM = {"float32": 1e-4, "bfloat16": 0.2}
 LEAST_CHANGE = {"float32": 1e-3, "bfloat16": 1.0}
 
 _REMEDY = "try fewer --policy.lora-targets, and please report this with the name of the model"
-
-Wire = dict[str, Any]
 
 
 class EngineCheck:
@@ -77,7 +76,7 @@ class EngineCheck:
             return
         self.judge(version, found)
 
-    def judge(self, version: int, found: Wire) -> None:
+    def judge(self, version: int, found: Record) -> None:
         """found: of LearnerActor.compare. Raises RunFailed where the engine has older weights."""
         self._to_look_at -= 1
         if found:
@@ -103,7 +102,7 @@ class EngineCheck:
         # Below 0 where several versions were under way when enough had told.
         return self._to_tell <= 0 or self._to_look_at <= 0
 
-    def _tells(self, version: int, found: Wire) -> bool:
+    def _tells(self, version: int, found: Record) -> bool:
         engine, new = found["engine"], found["new"]
         told = False
         for name, old in found["old"].items():

@@ -210,11 +210,11 @@ class Session:
         which = "untrained policy"
         if config.init_adapter is not None:
             which = f"policy of {config.init_adapter}"
-            wire = fleet.put(load_adapter(config.init_adapter).to_wire())
+            adapter = fleet.put(load_adapter(config.init_adapter))
             fleet.ask(
                 fleet.learner,
                 "start from an adapter",
-                lambda actor: actor.start_from.remote(wire),
+                lambda actor: actor.start_from.remote(adapter),
                 changes_state=True,
             )
         controller.publish_now()

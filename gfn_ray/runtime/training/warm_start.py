@@ -11,11 +11,12 @@ from typing import Any
 
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import UserError
-from gfn_ray.learners.learner import SKIPPED
+from gfn_ray.learners.learner import SkippedUpdate
 from gfn_ray.runs.bad_batches import BadBatch, BadBatches
 from gfn_ray.runs.batches import shuffled_batches
 from gfn_ray.runtime.actors.fleet import Fleet
 from gfn_ray.seeds import Stream, seed_of
+from gfn_ray.storage.trajectories import pack_trajectories
 from gfn_ray.tasks.references import reference_trajectories
 from gfn_ray.tasks.task import TaskData
 from gfn_ray.trajectory import Trajectory
@@ -49,15 +50,15 @@ def warm_start(
     while step < config.warm_start.steps:
         # Each query's z side by side, so that the learner packs them behind one prompt.
         batch = sorted(next(batches), key=lambda t: t.query_id)
-        wires = [t.to_wire() for t in batch]
+        block = pack_trajectories(batch)
         metrics = fleet.ask(
             fleet.learner,
             "apply a likelihood update",
-            partial(_fit, wires),
-            changes_state=lambda metrics: SKIPPED not in metrics,
+            partial(_fit, block),
+            changes_state=lambda metrics: not isinstance(metrics, SkippedUpdate),
         )
-        if SKIPPED in metrics:
-            bad.dropped(BadBatch("warm-start update", metrics[SKIPPED], batch, metrics["known"]))
+        if isinstance(metrics, SkippedUpdate):
+            bad.dropped(BadBatch("warm-start update", metrics.reason, batch, metrics.known))
             continue
         bad.usable("warm-start update")
         step += 1
@@ -67,5 +68,5 @@ def warm_start(
             fleet.save_learner()
 
 
-def _fit(wires: list[dict[str, Any]], learner: Any) -> Any:
-    return learner.fit.remote(wires)
+def _fit(block: bytes, learner: Any) -> Any:
+    return learner.fit.remote(block)
