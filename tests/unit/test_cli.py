@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from pydantic import BaseModel, Field
 
 from gfn_ray import __version__
 from gfn_ray.cli import dump_toml, main, parse
+from gfn_ray.config import DBConfig, ObjectiveConfig, SubTBConfig, TBConfig
 from gfn_ray.errors import RunFailed, UserError
 from gfn_ray.settings import settings_of
 from gfn_ray.tasks.infill.config import InfillJob
@@ -111,6 +114,24 @@ def test_environment_variables_change_nothing(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("STEPS", "3")
     monkeypatch.setenv("GFN_RAY_STEPS", "3")
     assert resolved() == InfillJob()
+
+
+def test_each_kind_of_a_section_has_its_own_defaults() -> None:
+    class Job(BaseModel):
+        objective: ObjectiveConfig = Field(
+            default_factory=lambda: TBConfig(root_flow="learned", log_z_lr=0.5)
+        )
+
+    def objective(*argv: str) -> Any:
+        return parse(Job, argv).objective
+
+    assert objective() == TBConfig(root_flow="learned", log_z_lr=0.5)
+    assert objective("--objective.log-z-lr", "0.1").root_flow == "learned"
+    assert objective("--objective.kind", "tb", "--objective.float64").root_flow == "learned"
+    assert objective("--objective.kind", "db") == DBConfig()
+    assert objective("--objective.subtb-lambda", "2", "--objective.kind", "subtb") == SubTBConfig(
+        subtb_lambda=2
+    )
 
 
 # What is refused
@@ -280,6 +301,15 @@ def test_the_written_config_reads_back_equal(tmp_path: Path) -> None:
     assert resolved("--config", str(file)) == config
 
 
+@pytest.mark.parametrize("kind", ["subtb", "db", "tb", "vargrad", "ref_tb"])
+def test_the_written_config_has_the_settings_of_its_kind_alone(kind: str, tmp_path: Path) -> None:
+    config = resolved("--objective.kind", kind, "--objective.float64")
+    file = tmp_path / "config.toml"
+    file.write_text(dump_toml(config))
+    assert tomllib.loads(file.read_text())["objective"] == config.objective.model_dump()
+    assert resolved("--config", str(file)) == config
+
+
 def test_values_that_are_none_by_default_are_left_out() -> None:
     written = dump_toml(InfillJob())
     assert "run_dir" not in written
@@ -310,6 +340,26 @@ def test_help_shows_every_setting_with_description_and_default(
     assert "learner: The updates." in shown
     assert "AdamW's learning rate after warm-up. [a number, above 0; default 0.0005]" in shown
     assert "--policy.lora-rank 1|8|16|32|64|128|256|320|512" in shown
+
+
+def test_help_shows_the_settings_of_each_kind_under_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(InfillJob, ["--help"], "infill.py")
+    blocks = capsys.readouterr().out.split("\n\n")
+    flags = {
+        block.split(":")[0]: set(re.findall("--objective[^ \n]+", block))
+        for block in blocks
+        if block.startswith("objective.kind")
+    }
+    common = {"--objective.float64"}
+    rooted = common | {"--objective.root-flow", "--objective.log-z-lr"}
+    assert flags == {
+        "objective.kind subtb": rooted | {"--objective.subtb-lambda"},
+        "objective.kind db": rooted,
+        "objective.kind tb": rooted,
+        "objective.kind vargrad": common,
+        "objective.kind ref_tb": common,
+    }
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
