@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 import textwrap
+from itertools import groupby
 
 from pydantic import BaseModel
 
-from gfn_ray.settings import NONE, REQUIRED, Setting, groups_of
+from gfn_ray.settings import NONE, REQUIRED, Setting, listed
 
 _WIDEST_HELP = 100  # columns; wider paragraphs are hard to read
 _METAVARS = {
@@ -45,12 +46,11 @@ def help_page(job: type[BaseModel], prog: str) -> str:
         + paragraph("TOML file of settings; a section is a table there, as in [learner].", " " * 6)
         + "\n  --help, -h\n  --version",
     ]
-    for group in groups_of(job):
-        blocks.append(paragraph(group.heading))
-        for setting in group.settings:
-            about = (
-                f"{setting.schema.get('description', '')} [{setting.takes}; {_default(setting)}]"
-            )
+    for heading, settings in groupby(listed(job), lambda setting: setting.heading):
+        blocks.append(paragraph(heading))
+        for setting in settings:
+            about = setting.schema.get("description", "")
+            about += f" [{setting.takes}; {_default(setting)}]"
             blocks[-1] += f"\n  {setting.flag}{_metavar(setting)}\n" + paragraph(about, " " * 6)
     return "\n\n".join(blocks)
 

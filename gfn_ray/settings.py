@@ -1,4 +1,4 @@
-"""A config class seen as named settings, in groups.
+"""A config class seen as a list of named settings.
 
 Owns what each setting takes, in words, and which value a flag's text stands for, both read off the
 JSON schema that pydantic makes of the class. Judging values is left to pydantic.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
 
@@ -38,8 +39,8 @@ _BOUNDS = {
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting: its dotted name, the JSON schema of its values, what it takes, in words, and its
-    default as JSON.
+    """One setting: its dotted name, the JSON schema of its values, what it takes, in words, its
+    default as JSON, and the heading that it has in help.
 
     kinds: those of its section that have it, where the section has kinds. switch: the setting that
     says which kind it is.
@@ -49,6 +50,7 @@ class Setting:
     schema: Tree
     takes: str
     default: Any
+    heading: str = ""
     switch: str = ""
     kinds: tuple[str, ...] = ()
 
@@ -84,26 +86,18 @@ class Setting:
         return not self.kinds or get(values, self.switch) in self.kinds
 
 
-@dataclass(frozen=True)
-class Group:
-    """The settings of a section, or of one kind of it."""
-
-    heading: str
-    settings: list[Setting]
-
-
 def settings_of(job: type[BaseModel]) -> dict[str, Setting]:
     """Every setting of a job by dotted name, section after section."""
     found: dict[str, Setting] = {}
-    for setting in (setting for group in groups_of(job) for setting in group.settings):
+    for setting in listed(job):
         known = found.get(setting.name, replace(setting, kinds=()))
         found[setting.name] = replace(known, kinds=known.kinds + setting.kinds)
     return found
 
 
-def groups_of(job: type[BaseModel]) -> list[Group]:
-    """The same as `--help` shows them: a setting of several kinds is listed under each."""
-    return list(_section(job, "", "run: The whole run.", defaults_of(job)))
+def listed(job: type[BaseModel]) -> Iterator[Setting]:
+    """The same as `--help` shows them: what several kinds of a section have is there for each."""
+    return _section(job, "", "run: The whole run.", defaults_of(job))
 
 
 def defaults_of(job: type[BaseModel]) -> Tree:
@@ -146,10 +140,9 @@ def _section(
     defaults: Tree,
     switch: str = "",
     kinds: tuple[str, ...] = (),
-) -> Iterator[Group]:
+) -> Iterator[Setting]:
     schemas = model.model_json_schema()["properties"]
-    own: list[Setting] = []
-    below: list[Group] = []
+    below: list[Iterator[Setting]] = []
     for key, field in model.model_fields.items():
         path, schema = f"{name}.{key}" if name else key, schemas[key]
         default = defaults.get(key, schema.get("default", REQUIRED))
@@ -157,24 +150,20 @@ def _section(
         members = get_args(field.annotation) or [field.annotation]
         models = [one for one in members if isinstance(one, type) and issubclass(one, BaseModel)]
         if len(models) > 1:
-            below += _kinds(models, path, about, str(field.discriminator), default)
+            below.append(_kinds(models, path, about, str(field.discriminator), default))
         elif models:
-            below += _section(models[0], path, about, default)
+            below.append(_section(models[0], path, about, default))
         elif path != switch:
-            own.append(Setting(path, schema, _takes(schema), default, switch, kinds))
-    yield Group(heading, own)
-    yield from below
+            yield Setting(path, schema, _takes(schema), default, heading, switch, kinds)
+    yield from chain.from_iterable(below)
 
 
 def _kinds(
     models: list[type[BaseModel]], name: str, heading: str, tag: str, defaults: Tree
-) -> Iterator[Group]:
+) -> Iterator[Setting]:
     switch, kinds = f"{name}.{tag}", {model.model_fields[tag].default: model for model in models}
-    schema = {
-        "enum": list(kinds),
-        "description": "Which of the following; each has the settings under it.",
-    }
-    yield Group(heading, [Setting(switch, schema, _takes(schema), defaults[tag])])
+    schema = {"enum": list(kinds), "description": "Which of those below, each with its settings."}
+    yield Setting(switch, schema, _takes(schema), defaults[tag], heading)
     for kind, model in kinds.items():
         own = defaults if kind == defaults[tag] else {}
         yield from _section(model, name, f"{switch} {kind}: {model.__doc__}", own, switch, (kind,))

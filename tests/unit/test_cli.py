@@ -372,7 +372,7 @@ def test_help_loads_nothing_heavy() -> None:
     program = (
         "import sys\n"
         "from gfn_ray.cli import parse\n"
-        "from gfn_ray.config import InfillJob\n"
+        "from gfn_ray.tasks.infill.config import InfillJob\n"
         "try:\n"
         "    parse(InfillJob, ['--help'], 'infill.py')\n"
         "finally:\n"
