@@ -168,8 +168,12 @@ def _resolved(
 
 
 def _check(setting: Setting, origin: str, value: Any) -> None:
-    """Refuses what is of the right type, and more than a machine can hold or find."""
+    """Refuses a kind that there is not, and what is more than a machine can hold or find."""
+    if value not in setting.schema.get("enum", [value]):
+        raise _refusal(setting, origin, value)
     for part in value if isinstance(value, list) else [value]:
+        if isinstance(part, list | dict):  # perhaps deeper than JSON goes
+            raise _refusal(setting, origin, value)
         if isinstance(part, int) and abs(part) >= 2**63:  # arrays have 64 bits a number
             raise _refusal(setting, origin, value, ", which is too large")
         if setting.is_path and isinstance(part, str):
@@ -193,11 +197,10 @@ def _explained(
 
 def _is_at(name: str, place: tuple[int | str, ...]) -> bool:
     """Whether pydantic's place of an error is that setting's. Its section's kind and the type of
-    its value stand there as well: objective.subtb_lambda at ("objective", "subtb",
-    "subtb_lambda"). A section alone is of no known kind; its first setting says which."""
+    its value stand there, too: objective.subtb_lambda at ("objective", "subtb", "subtb_lambda")."""
     section, *rest = name.split(".")
     parts = iter(place[1:])
-    return section == place[0] and (len(place) == 1 or all(part in parts for part in rest))
+    return section == place[0] and all(part in parts for part in rest)
 
 
 def _refusal(setting: Setting, origin: str, value: Any, because: str = "") -> UserError:

@@ -75,6 +75,11 @@ FILES = {
         (*FILE, "--objective.kind", "vargrad"),
         ["objective.root_flow in run.toml belongs to objective.kind subtb|db|tb", "has vargrad"],
     ),
+    "lists within lists": (
+        f"[policy]\nlora_targets = {'[' * 300}{']' * 300}",
+        FILE,
+        ["policy.lora_targets in run.toml got [[[", "it takes text, or several"],
+    ),
     "kind of another type": ("[objective]\nkind = 3", FILE, ["objective.kind in run.toml got 3"]),
     "setting of another job": ("task.high = 9", FILE, ["setting task.high in run.toml"]),
     "endless name": (f"{'x' * 9999} = 1", FILE, ["xxx... in run.toml", "--help lists"]),
@@ -223,7 +228,7 @@ FLAGS = {
     ),
     "no such kind": (
         InfillJob,
-        ["--objective.kind", "ppo"],
+        ["--objective.kind", "ppo", "--objective.root-flow", "learned"],
         ["--objective.kind got 'ppo'; it takes one of subtb, db, tb, vargrad, ref_tb"],
     ),
     "empty range": (RandomNumberJob, ["--task.low", "100"], ["task.low (100) must be below"]),
