@@ -21,7 +21,6 @@ from enumerable import Toy, ToyRun
 from gfn_ray.config import (
     JobConfig,
     LearnerConfig,
-    ObjectiveConfig,
     PolicyConfig,
     ReplayConfig,
     RewardConfig,
@@ -68,7 +67,7 @@ def job(name: str, seed: int, updates: int, *, group: int = GROUP) -> JobConfig:
             max_times_sampled=None,
             alpha=1.0 if temperature < 1 else 0.25,
         ),
-        objective=ObjectiveConfig(**objective),
+        objective={"kind": "subtb", **objective},
         learner=LearnerConfig(
             queries_per_step=1,
             trajectories_per_query=group,

@@ -12,10 +12,10 @@ import sys
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, to_json
 
 from gfn_ray import __version__
 from gfn_ray.data.files import read_document
@@ -32,13 +32,14 @@ from gfn_ray.help_page import help_page
 from gfn_ray.places import is_file, output_root
 from gfn_ray.settings import (
     NONE,
+    REQUIRED,
     Setting,
     Tree,
+    defaults_of,
     get,
     path_from,
     put,
     settings_of,
-    to_toml,
 )
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
@@ -47,6 +48,7 @@ Settings = dict[str, Setting]
 _LARGEST_CONFIG = 2**18  # bytes; all the settings of a job are some 4,000
 _STORED_SETTINGS = "config.toml"
 _RESUMED_WITH = ("resume", "steps", "tracking.uri", "checkpoint", "profile", "runtime")
+_CONFIG = Setting("config", {"type": "string", "format": "path"}, "a path", REQUIRED)
 
 
 def parse(
@@ -87,11 +89,12 @@ def dump_toml(config: BaseModel) -> str:
     import tomli_w
 
     tree: Tree = {}
-    values = config.model_dump()
+    values = config.model_dump(mode="json")
     for setting in settings_of(type(config)).values():
-        value = get(values, setting.name)
-        if value is not None or setting.default is not None:
-            put(tree, setting.name, to_toml(value))
+        if setting.is_in(values):
+            value = get(values, setting.name)
+            if value is not None or setting.default is not None:
+                put(tree, setting.name, NONE if value is None else value)
     return tomli_w.dumps(tree)
 
 
@@ -100,7 +103,8 @@ def read_stored(job: type[ConfigT], tree: Tree, file: Path) -> ConfigT:
 
     Raises UserError on an unknown setting or a value that it does not take.
     """
-    return _resolved(settings_of(job), job, {}, tree, file)
+    settings = settings_of(job)
+    return _resolved(job, settings, _flatten(tree, settings, file), {}, file)
 
 
 def _fail(error: Exception, code: int) -> int:
@@ -116,88 +120,100 @@ def _fail(error: Exception, code: int) -> int:
 def _resolve(job: type[ConfigT], arguments: list[str]) -> ConfigT:
     settings = settings_of(job)
     flags, file = _read_flags(arguments, settings)
-    if "resume" in flags and flags["resume"] != NONE:
+    stored: Tree = {}
+    if flags.get("resume", NONE) != NONE:
         file = _resumed(flags, file, settings["resume"])
         flags["resume"] = str(file.parent)
-        stored = _read_toml(file, "--resume")
+        tree = _read_toml(file, "--resume")
         try:
-            _flatten(stored, settings, file)
+            stored = _flatten(tree, settings, file)
         except UserError as error:
             raise UserError(f"--resume got a run of another job or version: {error}") from None
-        return _resolved(settings, job, flags, stored, file)
-    stored = {} if file is None else _read_toml(file, "--config")
-    if "resume" in settings and stored.get("resume", NONE) != NONE:
-        raise UserError(
-            f"resume in {file} would go on with a run under other settings; leave it out, and give "
-            "--resume as a flag without --config"
-        )
-    return _resolved(settings, job, flags, stored, file)
+    elif file is not None:
+        stored = _flatten(_read_toml(file, "--config"), settings, file)
+        if stored.get("resume") is not None:
+            raise UserError(
+                f"resume in {file} would resume a run with other settings; leave it out, and "
+                "give --resume as a flag without --config"
+            )
+    return _resolved(job, settings, stored, flags, file)
 
 
 def _resolved(
-    settings: Settings,
-    job: type[ConfigT],
-    flags: dict[str, str],
-    stored: Tree,
-    file: Path | None,
+    job: type[ConfigT], settings: Settings, stored: Tree, flags: dict[str, str], file: Path | None
 ) -> ConfigT:
-    tree: Tree = {}
-    for setting in settings.values():
-        if not setting.required:
-            put(tree, setting.name, setting.default)
-    origins: dict[str, str] = {}
-    if file is not None:
-        for name, value in _flatten(stored, settings, file).items():
-            origins[name] = f"{name} in {file}"
-            put(tree, name, _accept(settings[name].from_toml, settings[name], value, origins[name]))
-    for name, text in flags.items():
-        origins[name] = settings[name].flag
-        put(tree, name, _accept(settings[name].from_text, settings[name], text, origins[name]))
+    """The config of what a file and flags set; flags win."""
+    origins = {name: f"{name} in {file}" for name in stored}
+    origins |= {name: settings[name].flag for name in flags}
+    values = stored | {name: settings[name].from_text(text) for name, text in flags.items()}
+    switches = {setting.switch for setting in settings.values()}
+    tree = defaults_of(job)
+    for name in sorted(values, key=lambda name: name not in switches):
+        setting, value = settings[name], values[name]
+        _check(setting, origins[name], value)
+        if not setting.is_in(tree):
+            switch = settings[setting.switch].flag if name in flags else setting.switch
+            raise UserError(
+                f"{origins[name]} belongs to {switch} {'|'.join(setting.kinds)}; this run has "
+                f"{get(tree, setting.switch)}"
+            )
+        if name in switches and value != get(tree, name):  # a kind has defaults of its own
+            put(tree, name.rpartition(".")[0], {})
+        put(tree, name, value)
     try:
-        return job.model_validate(tree)
+        return job.model_validate_json(to_json(tree), strict=True)
     except ValidationError as refused:
         # One line, so one error: the first.
-        _explain(refused.errors()[0], settings, origins)
+        raise _explained(refused.errors()[0], settings, origins, tree) from None
 
 
-def _accept(read: Callable[[Any], Any], setting: Setting, value: Any, origin: str) -> Any:
-    try:
-        return read(value)
-    except OverflowError:
-        raise UserError(
-            f"{origin} got {shown(value)}, which is too large; it takes {setting.takes}"
-        ) from None
-    except ValueError:
-        raise UserError(f"{origin} got {shown(value)}; it takes {setting.takes}") from None
+def _check(setting: Setting, origin: str, value: Any) -> None:
+    """Refuses a kind that there is not, and what is more than a machine can hold or find."""
+    if value not in setting.schema.get("enum", [value]):
+        raise _refusal(setting, origin, value)
+    for part in value if isinstance(value, list) else [value]:
+        if isinstance(part, list | dict):  # perhaps deeper than JSON goes
+            raise _refusal(setting, origin, value)
+        if isinstance(part, int) and abs(part) >= 2**63:  # arrays have 64 bits a number
+            raise _refusal(setting, origin, value, ", which is too large")
+        if setting.is_path and isinstance(part, str):
+            try:
+                path_from(part)
+            except ValueError:
+                raise _refusal(setting, origin, value) from None
 
 
-def _explain(error: ErrorDetails, settings: Settings, origins: dict[str, str]) -> NoReturn:
+def _explained(
+    error: ErrorDetails, settings: Settings, origins: dict[str, str], tree: Tree
+) -> UserError:
     """Pydantic's complaint in our words; the messages of our own validators stand as they are."""
     if error["type"] in ("value_error", "assertion_error"):
-        raise UserError(str(error["ctx"]["error"])) from None
-    where = ".".join(map(str, error["loc"])) + "."
-    setting = next(
-        (known for name, known in settings.items() if where.startswith(name + ".")), None
-    )
-    if setting is None:
-        raise UserError(f"{where[:-1]}: {error['msg']}") from None
-    if error["type"] == "missing":
-        raise UserError(f"{setting.flag} is missing; it takes {setting.takes}") from None
-    origin = origins.get(setting.name, setting.name)
-    raise UserError(f"{origin} got {shown(error['input'])}; it takes {setting.takes}") from None
+        return UserError(str(error["ctx"]["error"]))
+    setting = next(one for name, one in settings.items() if _is_at(name, error["loc"]))
+    if setting.name not in origins:
+        return UserError(f"{setting.flag} is missing; it takes {setting.takes}")
+    return _refusal(setting, origins[setting.name], get(tree, setting.name))
+
+
+def _is_at(name: str, place: tuple[int | str, ...]) -> bool:
+    """Whether pydantic's place of an error is that setting's. Its section's kind and the type of
+    its value stand there, too: objective.subtb_lambda at ("objective", "subtb", "subtb_lambda")."""
+    section, *rest = name.split(".")
+    parts = iter(place[1:])
+    return section == place[0] and all(part in parts for part in rest)
+
+
+def _refusal(setting: Setting, origin: str, value: Any, because: str = "") -> UserError:
+    return UserError(f"{origin} got {shown(value)}{because}; it takes {setting.takes}")
 
 
 def _read_flags(arguments: list[str], settings: Settings) -> tuple[dict[str, str], Path | None]:
     """Flag texts by setting name, and the file that --config names."""
-    flags: dict[str, str] = {}
-    file: Path | None = None
     for word in arguments:
-        try:
-            word.encode()
-        except UnicodeEncodeError:  # the run's config.toml could not hold it
-            raise UserError(
-                f"argument {shown(word)} is not UTF-8; write it so, or rename the file"
-            ) from None
+        if word != word.encode(errors="replace").decode():  # config.toml could not hold it
+            raise UserError(f"argument {shown(word)} is not UTF-8; write it so, or rename the file")
+    known = {**settings, "config": _CONFIG}
+    flags: dict[str, str] = {}
     left = arguments[::-1]
     while left:
         word = left.pop()
@@ -205,34 +221,28 @@ def _read_flags(arguments: list[str], settings: Settings) -> tuple[dict[str, str
             raise UserError(f"unexpected argument {shown(word)}; settings are written --name value")
         key, equals, text = word[2:].partition("=")
         name = key.replace("-", "_")
-        setting = settings.get(name)
-        if setting is None and name != "config":
-            if not (switch := _negated(name, settings)):
-                raise UserError(
-                    _unknown(cut(f"--{key}"), cut(name), settings, lambda known: known.flag)
-                )
+        negated = known.get(name.removeprefix("no_"))
+        if name not in known and negated is not None and negated.is_bool:
             if equals:
-                raise UserError(f"--{key} takes no value; write {switch.flag}={cut(text)} instead")
-            flags[switch.name] = "false"
+                raise UserError(f"--{key} takes no value; write {negated.flag}={cut(text)} instead")
+            flags[negated.name] = "false"
             continue
-        if not equals:
-            takes = setting.takes if setting else "a path"
-            if setting and setting.kind is bool and left[-1:] not in (["true"], ["false"], [NONE]):
-                text = "true"
-            elif not left or left[-1].startswith("--"):
-                raise UserError(f"--{key} got no value; it takes {takes}")
-            else:
-                text = left.pop()
-        if setting is not None:
-            flags[name] = text
-        elif file is not None:
-            raise UserError(f"--config got two files, {file} and {text}; it takes one")
-        else:
-            try:
-                file = path_from(text)
-            except ValueError:
-                raise UserError(f"--config got {shown(text)}; it takes a path") from None
-    return flags, file
+        if name not in known:
+            raise UserError(_unknown(cut(f"--{key}"), cut(name), known, lambda one: one.flag))
+        if not equals and known[name].is_bool and left[-1:] not in (["true"], ["false"], [NONE]):
+            text = "true"
+        elif not equals:
+            if not left or left[-1].startswith("--"):
+                raise UserError(f"--{key} got no value; it takes {known[name].takes}")
+            text = left.pop()
+        if name == "config" and name in flags:
+            raise UserError(f"--config got two files, {flags[name]} and {text}; it takes one")
+        flags[name] = text
+    if "config" not in flags:
+        return flags, None
+    file = flags.pop("config")
+    _check(_CONFIG, "--config", file)
+    return flags, Path(file)
 
 
 def _resumed(flags: dict[str, str], file: Path | None, setting: Setting) -> Path:
@@ -247,9 +257,9 @@ def _resumed(flags: dict[str, str], file: Path | None, setting: Setting) -> Path
                 f"--resume takes the run's own settings; leave --{name.replace('_', '-')} out, or "
                 "start a new run"
             )
-    given: Path = _accept(setting.from_text, setting, flags["resume"], setting.flag)
-    directory = output_root() / given.expanduser()
-    if not is_file(directory / _STORED_SETTINGS, setting.flag):
+    _check(setting, "--resume", flags["resume"])
+    directory = output_root() / Path(flags["resume"]).expanduser()
+    if not is_file(directory / _STORED_SETTINGS, "--resume"):
         raise UserError(
             f"--resume got {directory}, which has no {_STORED_SETTINGS}; it takes the directory of "
             "a run, as the run's first and last lines name it"
@@ -257,29 +267,13 @@ def _resumed(flags: dict[str, str], file: Path | None, setting: Setting) -> Path
     return Path(os.path.realpath(directory)) / _STORED_SETTINGS
 
 
-def _negated(name: str, settings: Settings) -> Setting | None:
-    """The switch that --no-NAME turns off."""
-    setting = settings.get(name.removeprefix("no_")) if name.startswith("no_") else None
-    return setting if setting is not None and setting.kind is bool else None
-
-
 def _read_toml(file: Path, flag: str) -> Tree:
     text = read_document(file, flag, _LARGEST_CONFIG)
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # the latter: brackets without end
         raise UserError(
-            f"{flag} got {file}, which is not TOML: {error}; mend it, or give another"
-        ) from None
-    except RecursionError:
-        raise UserError(
-            f"{flag} got {file}, whose brackets are nested too deep; no setting takes more than "
-            "one list"
-        ) from None
-    except ValueError:  # of int(), which reads no more digits than that
-        raise UserError(
-            f"{flag} got {file}, where a number has more than {sys.get_int_max_str_digits():,} "
-            "digits; write a smaller one"
+            f"{flag} got {file}, which is not TOML: {error}; fix it, or give another"
         ) from None
 
 
@@ -290,7 +284,7 @@ def _flatten(tree: Tree, settings: Settings, file: Path, prefix: str = "") -> Tr
         name = prefix + key
         inside = any(known.startswith(name + ".") for known in settings)
         if name in settings:
-            flat[name] = value
+            flat[name] = None if settings[name].optional and value == NONE else value
         elif inside and isinstance(value, dict):
             flat.update(_flatten(value, settings, file, name + "."))
         elif inside:

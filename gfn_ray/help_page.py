@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import shutil
 import textwrap
+from itertools import groupby
 
 from pydantic import BaseModel
 
-from gfn_ray.settings import is_section, settings_of
+from gfn_ray.settings import NONE, REQUIRED, Setting, listed
 
 _WIDEST_HELP = 100  # columns; wider paragraphs are hard to read
+_METAVARS = {
+    "boolean": "",
+    "integer": " N",
+    "number": " NUMBER",
+    "path": " PATH",
+    "string": " TEXT",
+    "array": " A,B,...",
+}
 
 
 def help_page(job: type[BaseModel], prog: str) -> str:
@@ -37,24 +46,29 @@ def help_page(job: type[BaseModel], prog: str) -> str:
         + paragraph("TOML file of settings; a section is a table there, as in [learner].", " " * 6)
         + "\n  --help, -h\n  --version",
     ]
-    section = None
-    for setting in settings_of(job).values():
-        path = setting.name.split(".")[:-1]
-        if path != section:
-            section = path
-            blocks.append(paragraph(_heading(job, path)))
-        about = f"{setting.field.description or ''} [{setting.takes}; {setting.shown_default}]"
-        blocks[-1] += f"\n  {setting.flag}{setting.metavar}\n" + paragraph(about, " " * 6)
+    for heading, settings in groupby(listed(job), lambda setting: setting.heading):
+        blocks.append(paragraph(heading))
+        for setting in settings:
+            about = setting.schema.get("description", "")
+            about += f" [{setting.takes}; {_default(setting)}]"
+            blocks[-1] += f"\n  {setting.flag}{_metavar(setting)}\n" + paragraph(about, " " * 6)
     return "\n\n".join(blocks)
 
 
-def _heading(model: type[BaseModel], path: list[str]) -> str:
-    if not path:
-        return "run: The whole run."
-    about: str | None = None
-    for name in path:
-        field = model.model_fields[name]
-        about = field.description
-        if is_section(field.annotation):
-            model = field.annotation
-    return f"{'.'.join(path)}: {about or ''}".rstrip()
+def _metavar(setting: Setting) -> str:
+    """What stands for the value after the flag; a switch has none."""
+    if choices := setting.main.get("enum"):
+        return " " + "|".join(map(str, choices))
+    kind = setting.main.get("format") or setting.main["type"]
+    return _METAVARS[kind]
+
+
+def _default(setting: Setting) -> str:
+    default = setting.default
+    if default is REQUIRED:
+        return "required"
+    if isinstance(default, list):
+        default = ",".join(map(str, default))
+    if isinstance(default, str):
+        return f"default {default if default.split() == [default] else repr(default)}"
+    return f"default {NONE if default is None else str(default).lower()}"

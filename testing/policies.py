@@ -13,7 +13,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM
 
-from gfn_ray.config import LearnerConfig, ObjectiveConfig, PolicyConfig, RewardConfig
+from gfn_ray.config import LearnerConfig, PolicyConfig, RewardConfig
 from gfn_ray.learners.trainer import PolicyTrainer
 from gfn_ray.objectives import FlowBatch
 from gfn_ray.policy.adapter import add_adapter, read_adapter, write_adapter
@@ -36,7 +36,7 @@ def job(
 ) -> InfillJob:
     return InfillJob(
         policy=PolicyConfig(lora_rank=8),
-        objective=ObjectiveConfig(**(objective or {})),
+        objective={"kind": "subtb", **(objective or {})},
         learner=LearnerConfig(**{"lr": 1e-2, "warmup_steps": 0, **learner}),
         reward=RewardConfig(temperature_start=temperature, temperature_end=temperature),
     )

@@ -9,6 +9,17 @@ from gfn_ray.config.compare import CompareJob
 from gfn_ray.config.data import DataConfig, FileConfig, TooLong
 from gfn_ray.config.em import EMConfig
 from gfn_ray.config.job import JobConfig
+from gfn_ray.config.objectives import (
+    BaseObjectiveConfig,
+    DBConfig,
+    ObjectiveConfig,
+    RefTBConfig,
+    RootedConfig,
+    RootFlow,
+    SubTBConfig,
+    TBConfig,
+    VarGradConfig,
+)
 from gfn_ray.config.sections import (
     CheckpointConfig,
     DType,
@@ -16,12 +27,10 @@ from gfn_ray.config.sections import (
     EvalConfig,
     LearnerConfig,
     ModelConfig,
-    ObjectiveConfig,
     PolicyConfig,
     ProfileConfig,
     ReplayConfig,
     RewardConfig,
-    RootFlow,
     RuntimeConfig,
     SamplerConfig,
     Section,
@@ -32,8 +41,10 @@ from gfn_ray.config.sections import (
 from gfn_ray.config.tune_base import TextTuningConfig, TuneBaseJob
 
 __all__ = [
+    "BaseObjectiveConfig",
     "CheckpointConfig",
     "CompareJob",
+    "DBConfig",
     "DType",
     "DataConfig",
     "EMConfig",
@@ -46,16 +57,21 @@ __all__ = [
     "ObjectiveConfig",
     "PolicyConfig",
     "ProfileConfig",
+    "RefTBConfig",
     "ReplayConfig",
     "RewardConfig",
     "RootFlow",
+    "RootedConfig",
     "RuntimeConfig",
     "SamplerConfig",
     "Section",
     "StopConfig",
+    "SubTBConfig",
+    "TBConfig",
     "TextTuningConfig",
     "TooLong",
     "TrackingConfig",
     "TuneBaseJob",
+    "VarGradConfig",
     "WarmStartConfig",
 ]

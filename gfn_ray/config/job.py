@@ -7,12 +7,12 @@ from pathlib import Path
 from pydantic import Field, field_validator, model_validator
 
 from gfn_ray.config.checks import real_directory
+from gfn_ray.config.objectives import ObjectiveConfig, SubTBConfig
 from gfn_ray.config.sections import (
     CheckpointConfig,
     EvalConfig,
     LearnerConfig,
     ModelConfig,
-    ObjectiveConfig,
     PolicyConfig,
     ProfileConfig,
     ReplayConfig,
@@ -62,7 +62,7 @@ class JobConfig(Section):
     warm_start: WarmStartConfig = Field(
         default_factory=WarmStartConfig, description="Likelihood first."
     )
-    objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig, description="The loss.")
+    objective: ObjectiveConfig = Field(default_factory=SubTBConfig, description="The loss.")
     learner: LearnerConfig = Field(default_factory=LearnerConfig, description="The updates.")
     eval: EvalConfig = Field(default_factory=EvalConfig, description="How good the policy is.")
     stop: StopConfig = Field(default_factory=StopConfig, description="When enough is enough.")

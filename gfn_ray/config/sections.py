@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 DType = Literal["float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda"]
-RootFlow = Literal["batch_mean", "learned", "terminable"]
 # A Pareto k of fewer importance weights is the fit's own prior rather than theirs: of 48 the alarm
 # would be false in every tenth run whose weights are harmless (see evaluation/weights.py).
 FEWEST_FOR_A_TAIL = 64
@@ -188,38 +187,6 @@ class ReplayConfig(Section):
     seed_references: bool = Field(
         False, description="Put the known good z of each training query into replay at the start."
     )
-
-
-class ObjectiveConfig(Section):
-    kind: Literal["subtb", "db", "tb", "vargrad", "ref_tb"] = Field(
-        "subtb",
-        description="Loss: sub-trajectory, detailed or trajectory balance; the variance of "
-        "log R/T - log q within a query; or that variance with log R/T = log p_ref + r/T.",
-    )
-    root_flow: RootFlow = Field(
-        "batch_mean",
-        description="log Z of a query, for subtb, db and tb: the mean of the batch, a learned "
-        "head on the prompt, or the flow of the empty z, where that may stop.",
-    )
-    subtb_lambda: float = Field(
-        1.0, gt=0, description="Weight of a sub-trajectory falls by this factor per node it skips."
-    )
-    log_z_lr: float = Field(1e-2, gt=0, description="Learning rate of the learned log Z.")
-    float64: bool = Field(False, description="Compute the loss in float64, not float32.")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> ObjectiveConfig:
-        if self.kind in ("vargrad", "ref_tb") and self.root_flow != "batch_mean":
-            raise ValueError(
-                f"objective.root_flow {self.root_flow} has no effect with objective.kind "
-                f"{self.kind}, which compares trajectories with one another; leave it at batch_mean"
-            )
-        if self.kind != "subtb" and self.subtb_lambda != 1.0:
-            raise ValueError(
-                f"objective.subtb_lambda ({self.subtb_lambda:g}) has no effect with objective.kind "
-                f"{self.kind}; leave it out, or use subtb"
-            )
-        return self
 
 
 class LearnerConfig(Section):

@@ -47,12 +47,12 @@ class PolicyTrainer:
                 f"objective.kind {config.objective.kind} compares the policy with the model below "
                 "its adapter, and this model has no adapter"
             )
-        self._log_z = LogZHead(model) if self._objective.needs_log_z else None
+        rate = self._objective.log_z_lr
+        self._log_z = None if rate is None else LogZHead(model)
         self._optimizer = torch.optim.AdamW(
             self._parameters, lr=config.learner.lr, weight_decay=config.learner.weight_decay
         )
         if self._log_z is not None:
-            rate = config.objective.log_z_lr
             self._optimizer.add_param_group(
                 {"params": self._log_z.parameters, "lr": rate, "weight_decay": 0.0}
             )

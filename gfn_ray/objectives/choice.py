@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
+from pkgutil import resolve_name
 
-from gfn_ray.config import ObjectiveConfig
+from gfn_ray.config import BaseObjectiveConfig
 from gfn_ray.objectives.flows import FlowBatch, Objective, ObjectiveLoss
-from gfn_ray.objectives.pairs import detailed_balance, subtb, trajectory_balance
-from gfn_ray.objectives.variance import reference_tb, vargrad
 
 
-def choose(config: ObjectiveConfig) -> Objective:
-    """The loss that `objective` names, in float64 where that is set."""
-    root = config.root_flow
-    learned = root == "learned"
-    objectives = {
-        "subtb": Objective(
-            partial(subtb, root_flow=root, subtb_lambda=config.subtb_lambda), needs_log_z=learned
-        ),
-        "db": Objective(partial(detailed_balance, root_flow=root), needs_log_z=learned),
-        "tb": Objective(partial(trajectory_balance, root_flow=root), needs_log_z=learned),
-        "vargrad": Objective(vargrad),
-        "ref_tb": Objective(reference_tb, needs_reference=True),
-    }
-    objective = objectives[config.kind]
+def choose(config: BaseObjectiveConfig) -> Objective:
+    """The objective that these settings are of, in float64 where that is set."""
+    objective: Objective = resolve_name(config.maker)(config)
 
     def in_float64(batch: FlowBatch) -> ObjectiveLoss:
         return objective.loss(batch.double())

@@ -98,15 +98,17 @@ Loss = Callable[[FlowBatch], ObjectiveLoss]
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss, and what it reads besides what every batch has.
+    """A loss, and what it needs besides what every batch has.
 
-    needs_reference: log_reference, log p_ref of each prefix by the untrained policy. needs_log_z:
-    log_z, which a head on the prompt learns.
+    needs_reference: log_reference, log p_ref of each prefix by the untrained policy.
+    needs_empty_z: a support in which the empty z may stop.
+    log_z_lr: log_z, which a head on the prompt learns at this rate; None: no such head.
     """
 
     loss: Loss
     needs_reference: bool = False
-    needs_log_z: bool = False
+    needs_empty_z: bool = False
+    log_z_lr: float | None = None
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,41 @@ trajectories of the batch, and differ in which pairs count. `flows` says what u 
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from gfn_ray.config import RootFlow
-from gfn_ray.objectives.flows import FlowBatch, Nodes, ObjectiveLoss, nodes_with_root
+from gfn_ray.config import DBConfig, RootedConfig, RootFlow, SubTBConfig, TBConfig
+from gfn_ray.objectives.flows import (
+    FlowBatch,
+    Loss,
+    Nodes,
+    Objective,
+    ObjectiveLoss,
+    nodes_with_root,
+)
+
+
+def make_subtb(settings: SubTBConfig) -> Objective:
+    root, decay = settings.root_flow, settings.subtb_lambda
+    return _rooted(partial(subtb, root_flow=root, subtb_lambda=decay), settings)
+
+
+def make_db(settings: DBConfig) -> Objective:
+    return _rooted(partial(detailed_balance, root_flow=settings.root_flow), settings)
+
+
+def make_tb(settings: TBConfig) -> Objective:
+    return _rooted(partial(trajectory_balance, root_flow=settings.root_flow), settings)
+
+
+def _rooted(loss: Loss, settings: RootedConfig) -> Objective:
+    return Objective(
+        loss,
+        needs_empty_z=settings.root_flow == "terminable",
+        log_z_lr=settings.log_z_lr if settings.root_flow == "learned" else None,
+    )
 
 
 def subtb(

@@ -6,7 +6,16 @@ from dataclasses import replace
 
 import torch
 
-from gfn_ray.objectives.flows import FlowBatch, ObjectiveLoss, group_mean, same_group
+from gfn_ray.config import RefTBConfig, VarGradConfig
+from gfn_ray.objectives.flows import FlowBatch, Objective, ObjectiveLoss, group_mean, same_group
+
+
+def make_vargrad(_: VarGradConfig) -> Objective:
+    return Objective(vargrad)
+
+
+def make_reference_tb(_: RefTBConfig) -> Objective:
+    return Objective(reference_tb, needs_reference=True)
 
 
 def vargrad(batch: FlowBatch) -> ObjectiveLoss:

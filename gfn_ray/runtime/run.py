@@ -22,6 +22,7 @@ from gfn_ray.models.loading import (
 )
 from gfn_ray.models.lora_targets import with_layer_names
 from gfn_ray.models.merged import merged_model_dir
+from gfn_ray.objectives import choose
 from gfn_ray.policy.initial import check_initial
 from gfn_ray.runs.books import check_login, open_books, reopen_books
 from gfn_ray.runs.checkpoints import Resumption, find_resumption, put_back
@@ -203,10 +204,10 @@ def _check(config: JobConfig, task: Task, data: TaskData) -> None:
             "log_z_gap, ess_fraction and log_ratio_var are on the way, too"
         )
     warm_start_references(config, data)
-    if config.objective.root_flow == "terminable" and not data.support.may_be_empty:
+    if choose(config.objective).needs_empty_z and not data.support.may_be_empty:
         raise UserError(
-            f"objective.root_flow terminable needs an empty z that may stop, and z of {task.name} "
-            "is never empty; use batch_mean or learned"
+            f"the objective needs an empty z that may stop, and z of {task.name} is never empty; "
+            "set objective.root_flow to batch_mean or learned"
         )
 
 

@@ -46,8 +46,8 @@ FILES = {
     ),
     "section twice": ("[learner]\n[learner]\n", FILE, ["not TOML", "twice", "line 2"]),
     "JSON": ('{"steps": 1}', FILE, ["--config got run.toml", "not TOML", "line 1"]),
-    "too deep": (f"a = {'[' * 9999}", FILE, ["run.toml", "nested too deep", "one list"]),
-    "too many digits": (f"steps = {DIGITS}", FILE, ["run.toml", "more than 4,300 digits"]),
+    "too deep": (f"a = {'[' * 9999}", FILE, ["run.toml", "not TOML", "recursion depth"]),
+    "too many digits": (f"steps = {DIGITS}", FILE, ["run.toml", "not TOML", "4300 digits"]),
     "too many hex digits": (f"steps = 0x{DIGITS}", FILE, ["steps in run.toml", "too large"]),
     "too large for a seed": (f"seed = {2**63}", FILE, ["seed in run.toml got 92", "too large"]),
     "too large for a float": (
@@ -65,6 +65,22 @@ FILES = {
         ["policy.lora_rank in run.toml got '8'", "one of 1, 8, 16"],
     ),
     "path with a NUL": (r'run_dir = "a\u0000b"', FILE, ["run_dir in run.toml", "a path, or none"]),
+    "setting of another kind": (
+        "[objective]\nkind = 'db'\nsubtb_lambda = 0.9",
+        FILE,
+        ["objective.subtb_lambda in run.toml belongs to objective.kind subtb; this run has db"],
+    ),
+    "setting of a kind that a flag replaced": (
+        "[objective]\nroot_flow = 'learned'",
+        (*FILE, "--objective.kind", "vargrad"),
+        ["objective.root_flow in run.toml belongs to objective.kind subtb|db|tb", "has vargrad"],
+    ),
+    "lists within lists": (
+        f"[policy]\nlora_targets = {'[' * 300}{']' * 300}",
+        FILE,
+        ["policy.lora_targets in run.toml got [[[", "it takes text, or several"],
+    ),
+    "kind of another type": ("[objective]\nkind = 3", FILE, ["objective.kind in run.toml got 3"]),
     "setting of another job": ("task.high = 9", FILE, ["setting task.high in run.toml"]),
     "endless name": (f"{'x' * 9999} = 1", FILE, ["xxx... in run.toml", "--help lists"]),
     "name that steers a terminal": (r'"\u001b[31m" = 1', FILE, [r"setting \x1b[31m in run.toml"]),
@@ -90,7 +106,7 @@ FLAGS = {
     "of another job": (InfillJob, ["--task.labels", "2"], ["unknown setting --task.labels"]),
     "endless value": (InfillJob, ["--steps", DIGITS], ["--steps got '999", "a whole number"]),
     "endless word": (InfillJob, ["x" * 9999], ["unexpected argument 'xxx", "--name value"]),
-    "beyond 64 bits": (InfillJob, ["--seed", "9" * 20], ["--seed got '99999", "too large"]),
+    "beyond 64 bits": (InfillJob, ["--seed", "9" * 20], ["--seed got 99999", "too large"]),
     "seed beyond the engine's": (
         InfillJob,
         ["--seed", str(2**32)],
@@ -112,7 +128,7 @@ FLAGS = {
     "unknown of several": (
         ContinuationJob,
         ["--task.baselines", "greedy,best"],
-        ["--task.baselines got 'greedy,best'", "some of tempered, nucleus"],
+        ["--task.baselines got ['greedy', 'best']", "some of tempered, nucleus"],
     ),
     "template that looks inside": (
         InfillJob,
@@ -193,12 +209,27 @@ FLAGS = {
     "flow that the loss has not": (
         InfillJob,
         ["--objective.kind", "vargrad", "--objective.root-flow", "learned"],
-        ["objective.root_flow learned", "leave it at batch_mean"],
+        ["--objective.root-flow belongs to --objective.kind subtb|db|tb; this run has vargrad"],
     ),
     "factor that the loss has not": (
         InfillJob,
         ["--objective.kind", "tb", "--objective.subtb-lambda", "0.9"],
-        ["objective.subtb_lambda (0.9)", "leave it out"],
+        ["--objective.subtb-lambda belongs to --objective.kind subtb; this run has tb"],
+    ),
+    "factor that the job's own loss has not": (
+        ArithmeticJob,
+        ["--objective.subtb-lambda", "0.9"],
+        ["--objective.subtb-lambda belongs to --objective.kind subtb; this run has tb"],
+    ),
+    "rate of a log Z that is not learned": (
+        InfillJob,
+        ["--objective.log-z-lr", "0.1"],
+        ["objective.log_z_lr (0.1) belongs to objective.root_flow learned", "has batch_mean"],
+    ),
+    "no such kind": (
+        InfillJob,
+        ["--objective.kind", "ppo", "--objective.root-flow", "learned"],
+        ["--objective.kind got 'ppo'; it takes one of subtb, db, tb, vargrad, ref_tb"],
     ),
     "empty range": (RandomNumberJob, ["--task.low", "100"], ["task.low (100) must be below"]),
     "endless range": (RandomNumberJob, ["--task.high", "9" * 18], ["narrow the range"]),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from pydantic import BaseModel, Field
 
 from gfn_ray import __version__
 from gfn_ray.cli import dump_toml, main, parse
+from gfn_ray.config import DBConfig, ObjectiveConfig, SubTBConfig, TBConfig
 from gfn_ray.errors import RunFailed, UserError
 from gfn_ray.settings import settings_of
 from gfn_ray.tasks.infill.config import InfillJob
@@ -113,6 +116,24 @@ def test_environment_variables_change_nothing(monkeypatch: pytest.MonkeyPatch) -
     assert resolved() == InfillJob()
 
 
+def test_each_kind_of_a_section_has_its_own_defaults() -> None:
+    class Job(BaseModel):
+        objective: ObjectiveConfig = Field(
+            default_factory=lambda: TBConfig(root_flow="learned", log_z_lr=0.5)
+        )
+
+    def objective(*argv: str) -> Any:
+        return parse(Job, argv).objective
+
+    assert objective() == TBConfig(root_flow="learned", log_z_lr=0.5)
+    assert objective("--objective.log-z-lr", "0.1").root_flow == "learned"
+    assert objective("--objective.kind", "tb", "--objective.float64").root_flow == "learned"
+    assert objective("--objective.kind", "db") == DBConfig()
+    assert objective("--objective.subtb-lambda", "2", "--objective.kind", "subtb") == SubTBConfig(
+        subtb_lambda=2
+    )
+
+
 # What is refused
 
 
@@ -121,8 +142,8 @@ def test_environment_variables_change_nothing(monkeypatch: pytest.MonkeyPatch) -
     [
         (["--learner.lr", "abc"], "--learner.lr got 'abc'; it takes a number, above 0"),
         (["--learner.lr", "-1"], "--learner.lr got -1.0; it takes a number, above 0"),
-        (["--learner.lr", "nan"], "--learner.lr got 'nan'; it takes a number, above 0"),
-        (["--learner.lr", "inf"], "--learner.lr got 'inf'; it takes a number, above 0"),
+        (["--learner.lr", "nan"], "--learner.lr got nan; it takes a number, above 0"),
+        (["--learner.lr", "inf"], "--learner.lr got inf; it takes a number, above 0"),
         (["--learner.lr", ""], "--learner.lr got ''; it takes a number, above 0"),
         (["--learner.lr"], "--learner.lr got no value; it takes a number, above 0"),
         (["--learner.lr", "--steps", "3"], "--learner.lr got no value; it takes a number, above 0"),
@@ -187,7 +208,7 @@ def test_a_bad_command_line_gets_one_line(
             "learner.lr in run.toml got 'abc'; it takes a number, above 0",
         ),
         ("[learner]\nlr = '1e-4'", "learner.lr in run.toml got '1e-4'; it takes a number, above 0"),
-        ("[learner]\nlr = -1", "learner.lr in run.toml got -1.0; it takes a number, above 0"),
+        ("[learner]\nlr = -1", "learner.lr in run.toml got -1; it takes a number, above 0"),
         ("[learner]\nlr = nan", "learner.lr in run.toml got nan; it takes a number, above 0"),
         ("steps = true", "steps in run.toml got True; it takes a whole number, at least 0"),
         ("steps = 3.0", "steps in run.toml got 3.0; it takes a whole number, at least 0"),
@@ -261,7 +282,7 @@ def test_a_type_that_no_flag_can_spell_is_a_bug_in_the_config() -> None:
     class Job(BaseModel):
         table: dict[str, int] = {}
 
-    with pytest.raises(TypeError, match="table is a dict"):
+    with pytest.raises(TypeError, match="'Table'"):
         settings_of(Job)
 
 
@@ -277,6 +298,15 @@ def test_the_written_config_reads_back_equal(tmp_path: Path) -> None:
     assert config.replay.max_times_sampled is None
     file = tmp_path / "config.toml"
     file.write_text(dump_toml(config))
+    assert resolved("--config", str(file)) == config
+
+
+@pytest.mark.parametrize("kind", ["subtb", "db", "tb", "vargrad", "ref_tb"])
+def test_the_written_config_has_the_settings_of_its_kind_alone(kind: str, tmp_path: Path) -> None:
+    config = resolved("--objective.kind", kind, "--objective.float64")
+    file = tmp_path / "config.toml"
+    file.write_text(dump_toml(config))
+    assert tomllib.loads(file.read_text())["objective"] == config.objective.model_dump()
     assert resolved("--config", str(file)) == config
 
 
@@ -306,10 +336,30 @@ def test_help_shows_every_setting_with_description_and_default(
     assert ended.value.code == 0
     for setting in settings_of(InfillJob).values():
         assert f"{setting.flag} " in shown
-        assert " ".join((setting.field.description or "?").split()) in shown
+        assert " ".join((setting.schema.get("description") or "?").split()) in shown
     assert "learner: The updates." in shown
     assert "AdamW's learning rate after warm-up. [a number, above 0; default 0.0005]" in shown
     assert "--policy.lora-rank 1|8|16|32|64|128|256|320|512" in shown
+
+
+def test_help_shows_the_settings_of_each_kind_under_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(InfillJob, ["--help"], "infill.py")
+    blocks = capsys.readouterr().out.split("\n\n")
+    flags = {
+        block.split(":")[0]: set(re.findall("--objective[^ \n]+", block))
+        for block in blocks
+        if block.startswith("objective.kind")
+    }
+    common = {"--objective.float64"}
+    rooted = common | {"--objective.root-flow", "--objective.log-z-lr"}
+    assert flags == {
+        "objective.kind subtb": rooted | {"--objective.subtb-lambda"},
+        "objective.kind db": rooted,
+        "objective.kind tb": rooted,
+        "objective.kind vargrad": common,
+        "objective.kind ref_tb": common,
+    }
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -322,7 +372,7 @@ def test_help_loads_nothing_heavy() -> None:
     program = (
         "import sys\n"
         "from gfn_ray.cli import parse\n"
-        "from gfn_ray.config import InfillJob\n"
+        "from gfn_ray.tasks.infill.config import InfillJob\n"
         "try:\n"
         "    parse(InfillJob, ['--help'], 'infill.py')\n"
         "finally:\n"

@@ -8,9 +8,30 @@ from hypothesis import strategies as st
 from numpy.random import default_rng
 from pydantic import ValidationError
 
-from gfn_ray.config import JobConfig, PolicyConfig, RewardConfig, SamplerConfig
+from gfn_ray.config import (
+    CompareJob,
+    PolicyConfig,
+    RewardConfig,
+    SamplerConfig,
+    TuneBaseJob,
+)
 from gfn_ray.sampling.exploration import exploration_plans, on_policy_plan
+from gfn_ray.settings import settings_of
+from gfn_ray.tasks.arithmetic.config import ArithmeticJob
+from gfn_ray.tasks.continuation.config import ContinuationJob
 from gfn_ray.tasks.infill.config import InfillJob
+from gfn_ray.tasks.random_number.config import RandomNumberJob
+from gfn_ray.tasks.subjectivity.config import SubjectivityJob
+
+JOBS = [
+    ArithmeticJob,
+    CompareJob,
+    ContinuationJob,
+    InfillJob,
+    RandomNumberJob,
+    SubjectivityJob,
+    TuneBaseJob,
+]
 
 
 @pytest.mark.parametrize(
@@ -57,16 +78,10 @@ def test_a_base_adapter_is_the_directory_itself_whatever_becomes_of_the_link(tmp
     assert config.base_adapter == tmp_path.resolve() / "first" / "adapter"
 
 
-def test_every_setting_is_documented():
-    def undocumented(model, prefix=""):
-        for name, field in model.model_fields.items():
-            if hasattr(field.annotation, "model_fields"):
-                yield from undocumented(field.annotation, f"{prefix}{name}.")
-            elif not field.description:
-                yield prefix + name
-
-    assert list(undocumented(InfillJob)) == []
-    assert issubclass(InfillJob, JobConfig)
+@pytest.mark.parametrize("job", JOBS)
+def test_every_setting_is_documented(job):
+    settings = settings_of(job)
+    assert [name for name, one in settings.items() if not one.schema.get("description")] == []
 
 
 def test_a_group_is_proposed_in_the_configured_shares():

@@ -8,14 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gfn_ray.config import ObjectiveConfig
+from gfn_ray.config import JobConfig
 from gfn_ray.objectives import FlowBatch, choose
 from testing.examples import examples
 from testing.flow_oracles import each_objective, random_batch, reference_loss, solved_batch
 
 
+def objective(**case):
+    return choose(JobConfig(objective={"kind": "subtb", **case}).objective)
+
+
 def loss_of(case, batch):
-    return choose(ObjectiveConfig(**case)).loss(batch)
+    return objective(**case).loss(batch)
 
 
 def rows_of(batch, rows):
@@ -112,8 +116,8 @@ def test_float64_is_a_setting():
     single = FlowBatch(
         **{k: v.float() if v.is_floating_point() else v for k, v in vars(batch).items()}
     )
-    assert choose(ObjectiveConfig()).loss(single).loss.dtype == torch.float32
-    assert choose(ObjectiveConfig(float64=True)).loss(single).loss.dtype == torch.float64
+    assert objective().loss(single).loss.dtype == torch.float32
+    assert objective(float64=True).loss(single).loss.dtype == torch.float64
 
 
 def test_detailed_balance_is_the_limit_of_subtb_at_lambda_zero():
@@ -167,5 +171,20 @@ def test_a_trajectory_without_a_node_is_refused():
 
 @pytest.mark.parametrize("kind", ["vargrad", "ref_tb"])
 def test_a_root_flow_that_would_be_ignored_is_refused(kind):
-    with pytest.raises(ValidationError, match="has no effect"):
-        ObjectiveConfig(kind=kind, root_flow="learned")
+    with pytest.raises(ValidationError, match="root_flow"):
+        objective(kind=kind, root_flow="learned")
+
+
+@pytest.mark.parametrize("kind", ["subtb", "db", "tb", "vargrad", "ref_tb"])
+def test_an_objective_says_what_it_needs_beyond_every_batch(kind):
+    made = objective(kind=kind)
+    assert made.needs_reference == (kind == "ref_tb")
+    assert not made.needs_empty_z and made.log_z_lr is None
+
+
+@pytest.mark.parametrize("kind", ["subtb", "db", "tb"])
+def test_a_root_says_what_it_needs(kind):
+    learned = objective(kind=kind, root_flow="learned", log_z_lr=0.3)
+    assert (learned.log_z_lr, learned.needs_empty_z) == (0.3, False)
+    own = objective(kind=kind, root_flow="terminable")
+    assert (own.log_z_lr, own.needs_empty_z) == (None, True)

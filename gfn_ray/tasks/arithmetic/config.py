@@ -9,10 +9,10 @@ from pydantic import Field, model_validator
 
 from gfn_ray.config.data import FileConfig
 from gfn_ray.config.job import JobConfig
+from gfn_ray.config.objectives import ObjectiveConfig, TBConfig
 from gfn_ray.config.sections import (
     EvalConfig,
     LearnerConfig,
-    ObjectiveConfig,
     ReplayConfig,
     SamplerConfig,
     Section,
@@ -152,9 +152,7 @@ class ArithmeticJob(JobConfig):
         description="The replay buffer.",
     )
     # From the same start subtb gains nothing here: docs/arithmetic.md has both, measured.
-    objective: ObjectiveConfig = Field(
-        default_factory=lambda: ObjectiveConfig(kind="tb"), description="The loss."
-    )
+    objective: ObjectiveConfig = Field(default_factory=TBConfig, description="The loss.")
     learner: LearnerConfig = Field(
         default_factory=lambda: LearnerConfig(
             queries_per_step=8, trajectories_per_query=2, lr=1e-4
