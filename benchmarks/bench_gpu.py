@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from gfn_ray.config import InfillJob
-from gfn_ray.config.infill import InfillConfig
 from gfn_ray.config.sections import LearnerConfig, PolicyConfig, RewardConfig
 from gfn_ray.learners.trainer import PolicyTrainer
 from gfn_ray.packing.forward import Ways, attends_in_blocks, read_by
@@ -24,6 +22,7 @@ from gfn_ray.policy.adapter import add_adapter
 from gfn_ray.policy.log_q import TrajectoryGroup
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.support import BoundedSupport
+from gfn_ray.tasks.infill.config import InfillConfig, InfillJob
 from gfn_ray.tasks.references import known_trajectory
 from gfn_ray.trajectory import Query, Trajectory
 from measure import Figure, seconds, side_by_side

@@ -17,8 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from gfn_ray.config import InfillJob
-from gfn_ray.config.infill import InfillConfig
 from gfn_ray.config.sections import LearnerConfig, RewardConfig, SamplerConfig
 from gfn_ray.learners.trainer import PolicyTrainer
 from gfn_ray.models.loading import load_causal_lm, load_tokenizer, resolve_model, vocab_size
@@ -27,6 +25,7 @@ from gfn_ray.policy.log_q import TrajectoryGroup
 from gfn_ray.rewards.reward import Reward
 from gfn_ray.sampling.environment import vllm_environment
 from gfn_ray.support import Support
+from gfn_ray.tasks.infill.config import InfillConfig, InfillJob
 from gfn_ray.tasks.infill.task import InfillTask
 from gfn_ray.tasks.task import TaskData
 from gfn_ray.trajectory import Query, Trajectory

@@ -26,7 +26,6 @@ from typing import Any
 
 import torch
 
-from gfn_ray.config import RandomNumberJob
 from gfn_ray.evaluation.exact import ExactComparison
 from gfn_ray.learners.trainer import PolicyTrainer
 from gfn_ray.models.loading import load_causal_lm, load_tokenizer, resolve_model, vocab_size
@@ -34,6 +33,7 @@ from gfn_ray.policy.adapter import add_adapter
 from gfn_ray.policy.log_q import TrajectoryGroup
 from gfn_ray.rewards.table import TableReward
 from gfn_ray.support import Support
+from gfn_ray.tasks.random_number.config import RandomNumberJob
 from gfn_ray.tasks.random_number.task import RandomNumberTask
 from gfn_ray.tasks.references import known_trajectory
 from gfn_ray.tasks.task import TaskData

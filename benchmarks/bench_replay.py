@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 import ray
 
-from gfn_ray.config import InfillJob, ReplayConfig
+from gfn_ray.config import ReplayConfig
 from gfn_ray.replay.buffer import ReplayBuffer
 from gfn_ray.replay.columns import from_bytes
 from gfn_ray.replay.journal.store import ReplayStore
 from gfn_ray.runtime.actors.replay_actor import ReplayActor
 from gfn_ray.runtime.resources.cluster import connected
+from gfn_ray.tasks.infill.config import InfillJob
 from gfn_ray.trajectory import Trajectory
 from measure import Figure, side_by_side
 

@@ -3,7 +3,7 @@
 import sys
 
 from gfn_ray.cli import main, parse
-from gfn_ray.config import ArithmeticJob
+from gfn_ray.tasks.arithmetic.config import ArithmeticJob
 
 
 def arithmetic() -> int:

@@ -3,7 +3,7 @@
 import sys
 
 from gfn_ray.cli import main, parse
-from gfn_ray.config import ContinuationJob
+from gfn_ray.tasks.continuation.config import ContinuationJob
 
 
 def continuation() -> int:

@@ -3,7 +3,7 @@
 import sys
 
 from gfn_ray.cli import main, parse
-from gfn_ray.config import InfillJob
+from gfn_ray.tasks.infill.config import InfillJob
 
 
 def infill() -> int:

@@ -3,7 +3,7 @@
 import sys
 
 from gfn_ray.cli import main, parse
-from gfn_ray.config import RandomNumberJob
+from gfn_ray.tasks.random_number.config import RandomNumberJob
 
 
 def random_number() -> int:

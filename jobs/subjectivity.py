@@ -3,7 +3,7 @@
 import sys
 
 from gfn_ray.cli import main, parse
-from gfn_ray.config import SubjectivityJob
+from gfn_ray.tasks.subjectivity.config import SubjectivityJob
 
 
 def subjectivity() -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gfn_ray.cli import dump_toml
-from gfn_ray.config import PolicyConfig, RandomNumberJob
+from gfn_ray.config import PolicyConfig
 from gfn_ray.evaluation.posterior import QueryDiagnostics
 from gfn_ray.evaluation.result import Baseline, Evaluation, QuerySamples
 from gfn_ray.learners.trainer import PolicyTrainer
@@ -19,6 +19,7 @@ from gfn_ray.runs.checkpoints import Measured, write_measured, write_training
 from gfn_ray.runs.run_dir import RunDir, publish_directory
 from gfn_ray.serving.description import write_description
 from gfn_ray.storage.durable import COMPLETE, checksums
+from gfn_ray.tasks.random_number.config import RandomNumberJob
 from gfn_ray.tasks.random_number.task import RandomNumberTask
 from gfn_ray.tasks.task import TaskData
 from gfn_ray.trajectory import Trajectory

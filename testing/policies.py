@@ -12,12 +12,13 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM
 
-from gfn_ray.config import InfillJob, LearnerConfig, ObjectiveConfig, PolicyConfig, RewardConfig
+from gfn_ray.config import LearnerConfig, ObjectiveConfig, PolicyConfig, RewardConfig
 from gfn_ray.learners.trainer import PolicyTrainer
 from gfn_ray.objectives import FlowBatch
 from gfn_ray.policy.adapter import add_adapter, read_adapter, write_adapter
 from gfn_ray.policy.log_q import TrajectoryGroup
 from gfn_ray.support import Support
+from gfn_ray.tasks.infill.config import InfillJob
 from gfn_ray.trajectory import IntArray, Trajectory
 from testing.makers import make_trajectory, random_query, random_z
 

@@ -21,11 +21,11 @@ from urllib.request import urlopen
 import psutil
 
 from gfn_ray.cli import parse
-from gfn_ray.config import RandomNumberJob
 from gfn_ray.replay.journal.store import ReplayStore
 from gfn_ray.runs.checkpoints import TRAINING_FILE
 from gfn_ray.runs.run_dir import newest_complete
 from gfn_ray.storage.packed import unpack
+from gfn_ray.tasks.random_number.config import RandomNumberJob
 from testing.job_runner import JOBS
 from testing.processes import actor_processes, command
 from testing.sockets import free_ports

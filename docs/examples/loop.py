@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from gfn_ray.cli import main, parse
-from gfn_ray.config import LearnerConfig, RandomNumberJob, SamplerConfig
+from gfn_ray.config import LearnerConfig, SamplerConfig
 from gfn_ray.errors import RunFailed
 from gfn_ray.replay import ReplayBuffer
+from gfn_ray.tasks.random_number.config import RandomNumberJob
 
 
 class Job(RandomNumberJob):
@@ -36,7 +37,7 @@ class Job(RandomNumberJob):
 
 def train(config: Job) -> float:
     """The total variation between policy and target at the end."""
-    from gfn_ray.learners.refused import Refused
+    from gfn_ray.learners.learner import SkippedUpdate
     from gfn_ray.learners.trainer import PolicyTrainer
     from gfn_ray.models import loading
     from gfn_ray.policy.adapter import add_adapter
@@ -87,7 +88,7 @@ def train(config: Job) -> float:
             continue
         # One step on the subtrajectory balance of the batch (gfn_ray/objectives).
         update = learner.step([TrajectoryGroup(prompt, batch.trajectories)])
-        if isinstance(update, Refused):
+        if isinstance(update, SkippedUpdate):
             raise RunFailed(f"update {step}: {update.reason}; lower --learner.lr")
         if step % 10 == 0:
             loss = update.metrics["loss"]

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from gfn_ray.learners.learner import SkippedUpdate
 from gfn_ray.learners.optimizer_step import optimizer_step
-from gfn_ray.learners.refused import Refused
 from gfn_ray.learners.training_state import State, read_training_state, write_training_state
 from gfn_ray.policy.log_q import TrajectoryGroup, chunks, log_q
 from gfn_ray.support import Support
@@ -38,7 +38,7 @@ class LikelihoodTrainer:
         self._max_grad_norm = max_grad_norm
         self._budget = tokens_per_forward
 
-    def step(self, groups: Sequence[TrajectoryGroup]) -> dict[str, float] | Refused:
+    def step(self, groups: Sequence[TrajectoryGroup]) -> dict[str, float] | SkippedUpdate:
         """One update, or none where its loss or gradient is not finite. Its loss is the mean of
         -log q over the policy's tokens, stops included."""
         self._optimizer.zero_grad(set_to_none=True)
@@ -55,7 +55,7 @@ class LikelihoodTrainer:
                 self._optimizer, self._parameters, self._max_grad_norm, {"the loss": total}
             )
         except FloatingPointError as error:
-            return Refused(str(error), {"log_q": torch.cat(parts).double().cpu().numpy()})
+            return SkippedUpdate(str(error), {"log_q": torch.cat(parts).double().cpu().numpy()})
         return {"loss": total, "grad_norm": norm, "tokens": float(tokens)}
 
     def state(self) -> State:

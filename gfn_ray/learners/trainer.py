@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from gfn_ray.config import JobConfig
+from gfn_ray.learners.learner import PolicyScores, SkippedUpdate, Update
 from gfn_ray.learners.log_z import LogZHead
 from gfn_ray.learners.optimizer_step import optimizer_step
-from gfn_ray.learners.refused import Refused
 from gfn_ray.learners.training_state import State, read_training_state, write_training_state
 from gfn_ray.objectives import FlowBatch, choose
 from gfn_ray.policy.adapter import Adapter, put_adapter, read_adapter
@@ -28,28 +28,8 @@ from gfn_ray.support import Support
 from gfn_ray.trajectory import Trajectory
 
 
-@dataclass(frozen=True)
-class Update:
-    """What one update did. losses [B]: mean squared residual of each trajectory, in the
-    order of the batch; replay may turn them into priorities."""
-
-    metrics: dict[str, float]
-    losses: npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class PolicyScores:
-    """log q of trajectories without gradient. log_q [B]: whole z, stop included.
-    log_pf [B]: its content tokens only, as the sampling engine reports them.
-    log_reference [B]: what the objective adds to log R/T, log p_ref(z) or 0."""
-
-    log_q: npt.NDArray[np.float64]
-    log_pf: npt.NDArray[np.float64]
-    log_reference: npt.NDArray[np.float64]
-
-
 class PolicyTrainer:
-    """A policy trained by the configured objective on whatever trajectories it is given.
+    """The `Learner` of one process: the configured objective on whatever trajectories it is given.
 
     model: a causal LM whose trainable parameters are the policy's, as `add_adapter` leaves it.
     """
@@ -80,7 +60,11 @@ class PolicyTrainer:
         self.step_count = 0
         self.version = 0
 
-    def step(self, groups: Sequence[TrajectoryGroup]) -> Update | Refused:
+    def load(self, adapter: Adapter) -> None:
+        """Takes over the weights of an adapter of the policy's shape."""
+        put_adapter(self.model, adapter)
+
+    def step(self, groups: Sequence[TrajectoryGroup]) -> Update | SkippedUpdate:
         """One update on scored trajectories, or none where its loss or gradient is not finite."""
         started = time.perf_counter()
         temperature = self._config.reward.temperature(self.step_count, self._config.steps)
@@ -120,7 +104,7 @@ class PolicyTrainer:
         except FloatingPointError as error:
             if self._log_z is not None and starts_log_z:
                 self._log_z.forget_start()
-            return Refused(str(error), {"log_q": _float64(log_qs), "loss": _float64(losses)})
+            return SkippedUpdate(str(error), {"log_q": _float64(log_qs), "loss": _float64(losses)})
         self._schedule.step()
         self.step_count += 1
 

@@ -28,7 +28,7 @@ from gfn_ray.policy.adapter import add_adapter, read_adapter, write_adapter
 from gfn_ray.runs.batches import shuffled_batches
 from gfn_ray.runs.display import Display
 from gfn_ray.seeds import Stream, seed_of
-from gfn_ray.tasks.story_texts import BaseTexts
+from gfn_ray.tasks.infill.story_texts import BaseTexts
 from gfn_ray.trajectory import IntArray
 from gfn_ray.wording import count, number
 

@@ -30,7 +30,7 @@ from gfn_ray.runs.display import Display, make_display
 from gfn_ray.runs.endings import writing
 from gfn_ray.runs.run_dir import RunDir, publish_directory
 from gfn_ray.seeds import Stream
-from gfn_ray.tasks.story_texts import story_texts
+from gfn_ray.tasks.infill.story_texts import story_texts
 from gfn_ray.tasks.task import MetricInfo
 from gfn_ray.tracking import RunStatus, Tracker
 from gfn_ray.trajectory import IntArray

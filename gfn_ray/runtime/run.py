@@ -32,8 +32,8 @@ from gfn_ray.runtime.resources.cluster import check_resources, choose_device, co
 from gfn_ray.runtime.training.session import Session
 from gfn_ray.runtime.training.warm_start import warm_start_references
 from gfn_ray.sampling.architectures import check_architectures
+from gfn_ray.tasks.infill.story_texts import TunesBase
 from gfn_ray.tasks.references import check_references
-from gfn_ray.tasks.story_texts import TunesBase
 from gfn_ray.tasks.task import Task, TaskData, check_data, check_positions
 from gfn_ray.tasks.vocabulary import check_support
 from gfn_ray.tracking import RunStatus, TrackingState

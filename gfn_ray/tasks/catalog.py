@@ -1,50 +1,20 @@
 """The built-in tasks by name, for adapters that name the task they were trained on.
 
-Owns the list. A stored name is only ever looked up here: no file can have code imported by
-naming it. A task's module is imported when it is asked for.
+A stored name is only ever looked up here: no file can have code imported by naming it. A task's
+module is imported when it is asked for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
-
-def _arithmetic() -> type[Any]:
-    from gfn_ray.tasks.arithmetic.task import ArithmeticTask
-
-    return ArithmeticTask
-
-
-def _continuation() -> type[Any]:
-    from gfn_ray.tasks.continuation.task import ContinuationTask
-
-    return ContinuationTask
-
-
-def _infill() -> type[Any]:
-    from gfn_ray.tasks.infill.task import InfillTask
-
-    return InfillTask
-
-
-def _random_number() -> type[Any]:
-    from gfn_ray.tasks.random_number.task import RandomNumberTask
-
-    return RandomNumberTask
-
-
-def _subjectivity() -> type[Any]:
-    from gfn_ray.tasks.subjectivity.task import SubjectivityTask
-
-    return SubjectivityTask
-
-
 BUILT_IN: dict[str, Callable[[], type[Any]]] = {
-    "arithmetic": _arithmetic,
-    "continuation": _continuation,
-    "infill": _infill,
-    "random_number": _random_number,
-    "subjectivity": _subjectivity,
+    "arithmetic": lambda: import_module("gfn_ray.tasks.arithmetic.task").ArithmeticTask,
+    "continuation": lambda: import_module("gfn_ray.tasks.continuation.task").ContinuationTask,
+    "infill": lambda: import_module("gfn_ray.tasks.infill.task").InfillTask,
+    "random_number": lambda: import_module("gfn_ray.tasks.random_number.task").RandomNumberTask,
+    "subjectivity": lambda: import_module("gfn_ray.tasks.subjectivity.task").SubjectivityTask,
 }
 """Task name to a function that imports its class; a class names its settings as `job`."""

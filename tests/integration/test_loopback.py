@@ -12,10 +12,11 @@ import pytest
 import ray
 from transformers import AutoConfig
 
-from gfn_ray.config import InfillJob, ModelConfig, PolicyConfig, SamplerConfig
+from gfn_ray.config import ModelConfig, PolicyConfig, SamplerConfig
 from gfn_ray.runtime.actors.sampler_actor import SamplerActor
 from gfn_ray.runtime.resources.cluster import connected
 from gfn_ray.sampling.environment import thread_environment, vllm_environment
+from gfn_ray.tasks.infill.config import InfillJob
 from testing.makers import make_support
 from testing.sockets import listening
 

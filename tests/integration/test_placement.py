@@ -5,9 +5,10 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util import placement_group_table
 
-from gfn_ray.config import InfillJob, RuntimeConfig
+from gfn_ray.config import RuntimeConfig
 from gfn_ray.errors import RunFailed
 from gfn_ray.runtime.resources.placement import Placement, bundles
+from gfn_ray.tasks.infill.config import InfillJob
 
 pytestmark = pytest.mark.ray
 

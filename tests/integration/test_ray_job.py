@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from gfn_ray.cli import parse
-from gfn_ray.config import InfillJob
+from gfn_ray.tasks.infill.config import InfillJob
 from testing.job_runner import LIMIT, ROOT, run, summary, tiny_infill_flags
 from testing.policies import assert_merged
 

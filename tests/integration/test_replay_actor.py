@@ -7,12 +7,12 @@ import pytest
 import ray
 from ray.exceptions import RayActorError
 
-from gfn_ray.config import InfillJob
 from gfn_ray.replay import ReplayBuffer
 from gfn_ray.replay.columns import from_bytes
 from gfn_ray.runtime.actors.replay_actor import ReplayActor
 from gfn_ray.runtime.actors.replay_calls import ReplayCalls
 from gfn_ray.runtime.resources.cluster import connected
+from gfn_ray.tasks.infill.config import InfillJob
 from testing.courses import random_trajectory
 from testing.processes import actor_processes
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from gfn_ray.config import InfillJob, LearnerConfig, PolicyConfig, SamplerConfig
+from gfn_ray.config import LearnerConfig, PolicyConfig, SamplerConfig
 from gfn_ray.errors import RunFailed, UserError
 from gfn_ray.learners.trainer import PolicyTrainer
 from gfn_ray.policy.adapter import Adapter, add_adapter
@@ -20,6 +20,7 @@ from gfn_ray.sampling.architectures import WELL_KNOWN, says_no_adapter, takes_ad
 from gfn_ray.sampling.draft import Draft
 from gfn_ray.sampling.environment import thread_environment, vllm_environment
 from gfn_ray.sampling.exploration import ProposalPlan, exploration_plans, on_policy_plan
+from gfn_ray.tasks.infill.config import InfillJob
 from testing.makers import make_support, random_query, random_trajectories
 
 pytestmark = pytest.mark.vllm

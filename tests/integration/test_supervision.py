@@ -9,7 +9,7 @@ import sys
 import pytest
 import ray
 
-from gfn_ray.config import InfillJob, RuntimeConfig
+from gfn_ray.config import RuntimeConfig
 from gfn_ray.errors import RunFailed, UserError
 from gfn_ray.replay.journal.record_file import DamagedReplay
 from gfn_ray.runtime.actors.calls import PendingCalls
@@ -18,6 +18,7 @@ from gfn_ray.runtime.actors.fleet import load
 from gfn_ray.runtime.actors.members import Member
 from gfn_ray.runtime.actors.supervisor import Supervisor
 from gfn_ray.runtime.resources.cluster import check_resources, connected
+from gfn_ray.tasks.infill.config import InfillJob
 from testing.victim import await_true
 
 pytestmark = pytest.mark.ray

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gfn_ray.config import InfillJob, LearnerConfig, PolicyConfig, SamplerConfig
+from gfn_ray.config import LearnerConfig, PolicyConfig, SamplerConfig
 from gfn_ray.errors import RunFailed
 from gfn_ray.learners.trainer import PolicyTrainer
 from gfn_ray.policy.adapter import add_adapter
@@ -16,6 +16,7 @@ from gfn_ray.sampling.backend import SampleRequest, start_backend
 from gfn_ray.sampling.environment import thread_environment, vllm_environment
 from gfn_ray.sampling.exploration import ProposalPlan, on_policy_plan
 from gfn_ray.sampling.tools import ToolLoop
+from gfn_ray.tasks.infill.config import InfillJob
 from gfn_ray.tasks.references import known_trajectory
 from testing.grammars import Adder, sum_support, whole_language
 from testing.makers import random_query

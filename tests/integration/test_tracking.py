@@ -24,8 +24,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gfn_ray
-from gfn_ray.config import InfillJob
 from gfn_ray.errors import UserError
+from gfn_ray.tasks.infill.config import InfillJob
 from gfn_ray.tracking import Tracker, is_redacted, redact_uri
 from gfn_ray.tracking.address import redact_text
 from gfn_ray.tracking.courier import Courier

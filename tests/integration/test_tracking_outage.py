@@ -18,12 +18,13 @@ import pytest
 from mlflow import MlflowClient
 
 from gfn_ray.cli import parse
-from gfn_ray.config import InfillJob, RandomNumberJob
 from gfn_ray.config.sections import TrackingConfig
 from gfn_ray.runs.books import open_books, reopen_books
 from gfn_ray.runs.display import make_display
 from gfn_ray.runs.run_dir import RunDir
 from gfn_ray.runtime.run import run as run_job
+from gfn_ray.tasks.infill.config import InfillJob
+from gfn_ray.tasks.random_number.config import RandomNumberJob
 from gfn_ray.tasks.random_number.task import RandomNumberTask
 from gfn_ray.tracking import Tracker
 from gfn_ray.tracking.spool import Spool

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gfn_ray.config import ArithmeticConfig, ArithmeticDataConfig
-from gfn_ray.data.arithmetic import Problem, Splits, generate, parse
-from gfn_ray.data.arithmetic_files import load_splits, read_problems
 from gfn_ray.data.columns import Columns
 from gfn_ray.errors import UserError
+from gfn_ray.tasks.arithmetic.config import ArithmeticConfig, ArithmeticDataConfig
+from gfn_ray.tasks.arithmetic.data import Problem, Splits, generate, parse
+from gfn_ray.tasks.arithmetic.files import load_splits, read_problems
 from testing.examples import examples
 
 SIGNS = {"+": operator.add, "-": operator.sub}

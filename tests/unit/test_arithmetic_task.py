@@ -9,14 +9,14 @@ from test_arithmetic_data import problems
 from transformers import AutoTokenizer
 
 from gfn_ray.cli import parse as parse_job
-from gfn_ray.config import ArithmeticConfig, ArithmeticJob
-from gfn_ray.data.arithmetic import Problem, generate
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.result import Evaluation, QueryTexts
 from gfn_ray.models.spelling import continuation_ids, text_ids
 from gfn_ray.sampling.calculator import Calculator
 from gfn_ray.sampling.tools import ToolLoop
 from gfn_ray.tasks.arithmetic.answers import AnswerCheck
+from gfn_ray.tasks.arithmetic.config import ArithmeticConfig, ArithmeticJob
+from gfn_ray.tasks.arithmetic.data import Problem, generate
 from gfn_ray.tasks.arithmetic.grammar import ArithmeticGrammar
 from gfn_ray.tasks.arithmetic.task import ArithmeticTask
 from gfn_ray.tasks.references import check_references, known_trajectory

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from gfn_ray.config import InfillJob, LearnerConfig, RuntimeConfig
+from gfn_ray.config import LearnerConfig, RuntimeConfig
 from gfn_ray.errors import RunFailed
 from gfn_ray.runs.bad_batches import FILES_KEPT, BadBatch, BadBatches
+from gfn_ray.tasks.infill.config import InfillJob
 from testing.makers import make_support, random_trajectories
 
 LIMIT = 3

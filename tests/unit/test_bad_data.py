@@ -16,12 +16,15 @@ import pytest
 from transformers import AutoTokenizer
 
 from gfn_ray.cli import parse
-from gfn_ray.config import ArithmeticJob, ContinuationJob, InfillJob, SubjectivityJob
-from gfn_ray.data.arithmetic import parse as problem_of
 from gfn_ray.data.stories import CLOZE_COLUMNS, ROC_COLUMNS
+from gfn_ray.tasks.arithmetic.config import ArithmeticJob
+from gfn_ray.tasks.arithmetic.data import parse as problem_of
 from gfn_ray.tasks.arithmetic.task import ArithmeticTask
+from gfn_ray.tasks.continuation.config import ContinuationJob
 from gfn_ray.tasks.continuation.task import ContinuationTask
+from gfn_ray.tasks.infill.config import InfillJob
 from gfn_ray.tasks.infill.task import InfillTask
+from gfn_ray.tasks.subjectivity.config import SubjectivityJob
 from gfn_ray.tasks.subjectivity.task import SubjectivityTask
 from testing.refusals import put, refusal, sparse, unprivileged
 

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 import gfn_ray
 from gfn_ray.cli import parse
-from gfn_ray.config import CompareJob, RandomNumberJob
+from gfn_ray.config import CompareJob
 from gfn_ray.models.adapter_files import WEIGHTS_FILE
 from gfn_ray.models.merged import merged_model_dir
 from gfn_ray.replay.journal.record_file import preamble
@@ -26,6 +26,7 @@ from gfn_ray.runtime.run import take_up
 from gfn_ray.serving.description import FILE
 from gfn_ray.storage.durable import COMPLETE, damage
 from gfn_ray.storage.packed import pack, unpack
+from gfn_ray.tasks.random_number.config import RandomNumberJob
 from gfn_ray.tasks.random_number.task import RandomNumberTask
 from gfn_ray.tasks.task import TaskData
 from gfn_ray.tracking.spool import Spool

@@ -13,15 +13,13 @@ from pathlib import Path
 import pytest
 
 from gfn_ray.cli import dump_toml, parse
-from gfn_ray.config import (
-    ArithmeticJob,
-    CompareJob,
-    ContinuationJob,
-    InfillJob,
-    RandomNumberJob,
-    SubjectivityJob,
-)
+from gfn_ray.config import CompareJob
 from gfn_ray.runs.run_dir import RunDir
+from gfn_ray.tasks.arithmetic.config import ArithmeticJob
+from gfn_ray.tasks.continuation.config import ContinuationJob
+from gfn_ray.tasks.infill.config import InfillJob
+from gfn_ray.tasks.random_number.config import RandomNumberJob
+from gfn_ray.tasks.subjectivity.config import SubjectivityJob
 from testing.job_runner import JOBS
 from testing.refusals import check, contents, put, refusal, sparse, unprivileged
 

@@ -4,12 +4,12 @@ import io
 
 import pytest
 
-from gfn_ray.config import InfillJob
 from gfn_ray.errors import RunFailed
 from gfn_ray.models.adapter_files import check_adapter
 from gfn_ray.runs.base_tuning import tuned_base
 from gfn_ray.runs.display import make_display
-from gfn_ray.tasks.story_texts import BaseTexts, story_texts
+from gfn_ray.tasks.infill.config import InfillJob
+from gfn_ray.tasks.infill.story_texts import BaseTexts, story_texts
 
 
 @pytest.fixture

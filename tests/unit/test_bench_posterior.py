@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from bench_posterior import followed, listed, pace, reached
-from gfn_ray.config import LearnerConfig, RandomNumberJob
+from gfn_ray.config import LearnerConfig
 from gfn_ray.rewards.table import TableReward, table_key
+from gfn_ray.tasks.random_number.config import RandomNumberJob
 from testing.makers import random_query
 from testing.policies import load, lora_trainer
 from textbook import roll_out

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from numpy.random import default_rng
 from pydantic import ValidationError
 
-from gfn_ray.config import InfillJob, JobConfig, PolicyConfig, RewardConfig, SamplerConfig
+from gfn_ray.config import JobConfig, PolicyConfig, RewardConfig, SamplerConfig
 from gfn_ray.sampling.exploration import exploration_plans, on_policy_plan
+from gfn_ray.tasks.infill.config import InfillJob
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,10 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from gfn_ray.config import (
-    ContinuationConfig,
-    ContinuationJob,
-    EncoderConfig,
-    EvalConfig,
-    PromptDataConfig,
-    RewardConfig,
-)
+from gfn_ray.config import EncoderConfig, EvalConfig, RewardConfig
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.result import Baseline, Evaluation, QueryTexts, mean_metrics
+from gfn_ray.tasks.continuation.config import ContinuationConfig, ContinuationJob, PromptDataConfig
 from gfn_ray.tasks.continuation.task import ContinuationTask
 from gfn_ray.tasks.references import reference_trajectories
 from gfn_ray.tasks.sentence_support import NOT_LAST, OUTSIDE, sentence_support

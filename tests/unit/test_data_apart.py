@@ -7,18 +7,15 @@ import json
 
 import pytest
 
-from gfn_ray.config import (
-    ArithmeticConfig,
-    ArithmeticDataConfig,
-    DataConfig,
-    PromptDataConfig,
-    SubjectivityDataConfig,
-)
+from gfn_ray.config import DataConfig
 from gfn_ray.data import arithmetic_files, stories
-from gfn_ray.data.arithmetic import parse
-from gfn_ray.data.prompts import load_prompts
-from gfn_ray.data.subjectivity import load_sentences
 from gfn_ray.errors import UserError
+from gfn_ray.tasks.arithmetic.config import ArithmeticConfig, ArithmeticDataConfig
+from gfn_ray.tasks.arithmetic.data import parse
+from gfn_ray.tasks.continuation.config import PromptDataConfig
+from gfn_ray.tasks.continuation.data import load_prompts
+from gfn_ray.tasks.subjectivity.config import SubjectivityDataConfig
+from gfn_ray.tasks.subjectivity.data import load_sentences
 
 NONE_LEFT = r"the other data have all of them too; give another test by --data\.test-path"
 

@@ -16,27 +16,23 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gfn_ray.cli import dump_toml, parse
-from gfn_ray.config import (
-    ArithmeticJob,
-    ContinuationJob,
-    DataConfig,
-    InfillJob,
-    PromptDataConfig,
-    RandomNumberJob,
-    SubjectivityDataConfig,
-    SubjectivityJob,
-)
-from gfn_ray.data.arithmetic import Problem
-from gfn_ray.data.arithmetic import parse as problem_of
-from gfn_ray.data.arithmetic_files import read_problems
+from gfn_ray.config import DataConfig
 from gfn_ray.data.columns import Columns
-from gfn_ray.data.prompts import load_prompts
 from gfn_ray.data.stories import CLOZE_COLUMNS, LAYOUTS, ROC_COLUMNS, load_stories
 from gfn_ray.data.strict_json import parse_json
-from gfn_ray.data.subjectivity import load_sentences
 from gfn_ray.errors import UserError
 from gfn_ray.serving.command import Words, read_words
 from gfn_ray.settings import put, settings_of
+from gfn_ray.tasks.arithmetic.config import ArithmeticJob
+from gfn_ray.tasks.arithmetic.data import Problem
+from gfn_ray.tasks.arithmetic.data import parse as problem_of
+from gfn_ray.tasks.arithmetic.files import read_problems
+from gfn_ray.tasks.continuation.config import ContinuationJob, PromptDataConfig
+from gfn_ray.tasks.continuation.data import load_prompts
+from gfn_ray.tasks.infill.config import InfillJob
+from gfn_ray.tasks.random_number.config import RandomNumberJob
+from gfn_ray.tasks.subjectivity.config import SubjectivityDataConfig, SubjectivityJob
+from gfn_ray.tasks.subjectivity.data import load_sentences
 from testing.examples import examples
 
 JOBS = (InfillJob, ContinuationJob, RandomNumberJob, ArithmeticJob, SubjectivityJob)

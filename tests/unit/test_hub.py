@@ -7,11 +7,13 @@ import json
 
 import pytest
 
-from gfn_ray.config import DataConfig, PromptDataConfig, SubjectivityDataConfig
-from gfn_ray.data.prompts import load_prompts
+from gfn_ray.config import DataConfig
 from gfn_ray.data.stories import ROC_COLUMNS, load_splits
-from gfn_ray.data.subjectivity import load_sentences
 from gfn_ray.errors import UserError
+from gfn_ray.tasks.continuation.config import PromptDataConfig
+from gfn_ray.tasks.continuation.data import load_prompts
+from gfn_ray.tasks.subjectivity.config import SubjectivityDataConfig
+from gfn_ray.tasks.subjectivity.data import load_sentences
 
 pytest.importorskip("datasets")
 

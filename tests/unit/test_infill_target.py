@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from gfn_ray.config import InfillConfig, InfillJob
 from gfn_ray.models.spelling import continuation_ids
 from gfn_ray.rewards.adjusted import AdjustedReward
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.verifier import Verifier
+from gfn_ray.tasks.infill.config import InfillConfig, InfillJob
 from gfn_ray.tasks.infill.target import CopyPenalty, LengthPrior
 from gfn_ray.tasks.infill.task import InfillTask
 from gfn_ray.tasks.references import known_trajectory

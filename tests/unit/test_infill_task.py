@@ -6,13 +6,14 @@ from pydantic import ValidationError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from gfn_ray.config import DataConfig, EvalConfig, InfillConfig, InfillJob, SamplerConfig
+from gfn_ray.config import DataConfig, EvalConfig, SamplerConfig
 from gfn_ray.config.sections import EncoderConfig
 from gfn_ray.data.stories import load_stories, split
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.posterior import query_diagnostics
 from gfn_ray.evaluation.result import QuerySamples
 from gfn_ray.models.spelling import continuation_ids
+from gfn_ray.tasks.infill.config import InfillConfig, InfillJob
 from gfn_ray.tasks.infill.task import InfillTask
 from gfn_ray.tasks.references import known_trajectory
 from gfn_ray.tasks.task import Task

@@ -10,7 +10,6 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
-from gfn_ray.config import InfillJob
 from gfn_ray.errors import RunFailed, UserError
 from gfn_ray.models.loading import load_tokenizer
 from gfn_ray.runs.books import open_books, reopen_books
@@ -19,6 +18,7 @@ from gfn_ray.runs.display import make_display
 from gfn_ray.runs.run_dir import RunDir
 from gfn_ray.runtime.run import _record
 from gfn_ray.runtime.training.session import Session
+from gfn_ray.tasks.infill.config import InfillJob
 from gfn_ray.tasks.random_number.task import RandomNumberTask
 from testing.full_disk import no_room_beyond
 from testing.good_run import data_of, settings

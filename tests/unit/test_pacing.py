@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gfn_ray.config import CheckpointConfig, InfillJob, LearnerConfig, ReplayConfig, SamplerConfig
+from gfn_ray.config import CheckpointConfig, LearnerConfig, ReplayConfig, SamplerConfig
 from gfn_ray.errors import RunFailed
 from gfn_ray.runtime.training.pacing import EMPTY_DRAWS_LIMIT, Pacing
+from gfn_ray.tasks.infill.config import InfillJob
 from testing.examples import examples
 
 COURSES = dict(

@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from gfn_ray.config import InfillJob, ModelConfig, PolicyConfig
+from gfn_ray.config import ModelConfig, PolicyConfig
 from gfn_ray.models.loading import load_causal_lm
 from gfn_ray.models.lora_targets import ALL_LINEAR
 from gfn_ray.packing.forest import ROOT, TokenForest
@@ -15,6 +15,7 @@ from gfn_ray.packing.forward import forest_log_probs, reads_forests
 from gfn_ray.packing.head import read_hidden
 from gfn_ray.policy.adapter import add_adapter, read_adapter
 from gfn_ray.runtime.actors.learner_actor import LearnerActor
+from gfn_ray.tasks.infill.config import InfillJob
 from testing.makers import make_support
 
 VOCABULARY = 97

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.attention.flex_attention import create_mask
 
-from gfn_ray.config import InfillJob, PolicyConfig
+from gfn_ray.config import PolicyConfig
 from gfn_ray.learners.trainer import PolicyTrainer
 from gfn_ray.packing.blocks import SIZE, block_mask
 from gfn_ray.packing.forest import TokenForest
@@ -21,6 +21,7 @@ from gfn_ray.packing.forward import (
 from gfn_ray.policy.adapter import add_adapter
 from gfn_ray.policy.log_q import log_q
 from gfn_ray.rewards.likelihood import LikelihoodReward
+from gfn_ray.tasks.infill.config import InfillJob
 from testing.makers import make_support, random_query, random_trajectories
 from testing.policies import groups_of, job, load
 

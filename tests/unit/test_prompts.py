@@ -2,12 +2,13 @@
 
 import pytest
 
-from gfn_ray.config import DataConfig, PromptDataConfig
+from gfn_ray.config import DataConfig
 from gfn_ray.data.columns import Columns
 from gfn_ray.data.hub import load_tables
-from gfn_ray.data.prompts import _of_tables, load_prompts
 from gfn_ray.data.stories import load_stories, split
 from gfn_ray.errors import UserError
+from gfn_ray.tasks.continuation.config import PromptDataConfig
+from gfn_ray.tasks.continuation.data import _of_tables, load_prompts
 
 
 class Table:

@@ -6,10 +6,10 @@ from scipy.stats import norm
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from gfn_ray.config import RandomNumberConfig, RandomNumberJob
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.exact import ExactComparison
 from gfn_ray.evaluation.result import Evaluation
+from gfn_ray.tasks.random_number.config import RandomNumberConfig, RandomNumberJob
 from gfn_ray.tasks.random_number.task import RandomNumberTask
 from gfn_ray.tasks.references import known_trajectory
 

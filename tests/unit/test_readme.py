@@ -6,13 +6,11 @@ from pathlib import Path
 import pytest
 
 from gfn_ray.cli import parse
-from gfn_ray.config import (
-    ArithmeticJob,
-    ContinuationJob,
-    InfillJob,
-    RandomNumberJob,
-    SubjectivityJob,
-)
+from gfn_ray.tasks.arithmetic.config import ArithmeticJob
+from gfn_ray.tasks.continuation.config import ContinuationJob
+from gfn_ray.tasks.infill.config import InfillJob
+from gfn_ray.tasks.random_number.config import RandomNumberJob
+from gfn_ray.tasks.subjectivity.config import SubjectivityJob
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()

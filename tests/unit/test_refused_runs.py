@@ -8,11 +8,13 @@ import pytest
 import ray
 
 from gfn_ray.cli import main, parse
-from gfn_ray.config import InfillJob, RandomNumberJob, SubjectivityJob
 from gfn_ray.config.job import JobConfig
 from gfn_ray.runtime.run import run
+from gfn_ray.tasks.infill.config import InfillJob
 from gfn_ray.tasks.infill.task import InfillTask
+from gfn_ray.tasks.random_number.config import RandomNumberJob
 from gfn_ray.tasks.random_number.task import RandomNumberTask
+from gfn_ray.tasks.subjectivity.config import SubjectivityJob
 from gfn_ray.tasks.subjectivity.task import SubjectivityTask
 from gfn_ray.tasks.task import Task
 from testing.job_runner import tiny_flags, tiny_number_flags

@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import load_file
 from transformers import dynamic_module_utils
 
-from gfn_ray.config import InfillJob, ModelConfig, ReplayConfig, RuntimeConfig
+from gfn_ray.config import ModelConfig, ReplayConfig, RuntimeConfig
 from gfn_ray.errors import UserError
 from gfn_ray.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE
 from gfn_ray.models.loading import load_causal_lm, load_tokenizer, resolve_model, vocab_size
@@ -22,6 +22,7 @@ from gfn_ray.policy.adapter import load_adapter
 from gfn_ray.replay.journal.store import ReplayStore
 from gfn_ray.runs.bad_batches import BadBatch, BadBatches
 from gfn_ray.serving.command import _print
+from gfn_ray.tasks.infill.config import InfillJob
 from gfn_ray.tracking.names import key
 from gfn_ray.wording import one_line
 from testing.makers import make_support, random_trajectories

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 import gfn_ray
 from gfn_ray.cli import dump_toml
-from gfn_ray.config import InfillJob, ModelConfig
+from gfn_ray.config import ModelConfig
 from gfn_ray.errors import UserError
 from gfn_ray.policy.adapter import Adapter, load_adapter, write_adapter
 from gfn_ray.serving.description import FILE, read_description, write_description
@@ -19,6 +19,7 @@ from gfn_ray.serving.labels import TunedLabels, read_labels, write_labels
 from gfn_ray.serving.policy import Prediction, Sample
 from gfn_ray.storage.durable import COMPLETE
 from gfn_ray.tasks.catalog import BUILT_IN
+from gfn_ray.tasks.infill.config import InfillJob
 from gfn_ray.tasks.infill.task import InfillTask
 from testing.policies import write_random_adapter
 

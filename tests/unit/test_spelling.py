@@ -15,7 +15,7 @@ from gfn_ray.models.spelling import continuation_ids, cut_ids, text_ids
 from gfn_ray.sampling.calculator import Calculator
 from gfn_ray.sampling.tools import ToolLoop
 from gfn_ray.tasks.catalog import BUILT_IN
-from gfn_ray.tasks.story_texts import story_texts
+from gfn_ray.tasks.infill.story_texts import story_texts
 from gfn_ray.tasks.task import TaskData
 
 BOS, EOS = "<|bos|>", "<|eos|>"

@@ -5,10 +5,16 @@ from collections import Counter
 
 import pytest
 
-from gfn_ray.config import SubjectivityDataConfig
 from gfn_ray.data.columns import Columns
-from gfn_ray.data.subjectivity import LABELS, Sentence, _of_tables, draw_labels, load_sentences
 from gfn_ray.errors import UserError
+from gfn_ray.tasks.subjectivity.config import SubjectivityDataConfig
+from gfn_ray.tasks.subjectivity.data import (
+    LABELS,
+    Sentence,
+    _of_tables,
+    draw_labels,
+    load_sentences,
+)
 
 ROW = {"text": "A man rows home.", "label": 0, "label_text": "objective"}
 

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from gfn_ray.config import EvalConfig, SubjectivityConfig, SubjectivityJob
+from gfn_ray.config import EvalConfig
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.result import Baseline, Evaluation, QuerySamples
+from gfn_ray.tasks.subjectivity.config import SubjectivityConfig, SubjectivityJob
 from gfn_ray.tasks.subjectivity.named_label import NamesLabel, plain_letters
 from gfn_ray.tasks.subjectivity.task import SubjectivityTask
 from gfn_ray.tasks.task import check_data, check_positions

@@ -7,8 +7,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gfn_ray.cli import dump_toml, parse
-from gfn_ray.config import InfillJob
 from gfn_ray.runtime.resources.threads import FEWEST_CORES, ThreadPlan, divide
+from gfn_ray.tasks.infill.config import InfillJob
 
 SAMPLERS = ("sampler 0",)
 NAMES = (*SAMPLERS, "reward actor 0", "the learner")

@@ -13,13 +13,16 @@ import pytest
 from transformers import AutoTokenizer
 
 from gfn_ray.cli import parse
-from gfn_ray.config import ArithmeticJob, ContinuationJob, InfillJob, SubjectivityJob
 from gfn_ray.data.stories import ROC_COLUMNS, load_stories
 from gfn_ray.errors import UserError
+from gfn_ray.tasks.arithmetic.config import ArithmeticJob
 from gfn_ray.tasks.arithmetic.task import ArithmeticTask
+from gfn_ray.tasks.continuation.config import ContinuationJob
 from gfn_ray.tasks.continuation.task import ContinuationTask
+from gfn_ray.tasks.infill.config import InfillJob
 from gfn_ray.tasks.infill.task import InfillTask
 from gfn_ray.tasks.room import Room
+from gfn_ray.tasks.subjectivity.config import SubjectivityJob
 from gfn_ray.tasks.subjectivity.task import SubjectivityTask
 
 LONG = "very " * 600

@@ -6,13 +6,14 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from gfn_ray.config import InfillJob, PolicyConfig, SamplerConfig
+from gfn_ray.config import PolicyConfig, SamplerConfig
 from gfn_ray.decoding.frontier import Frontier
 from gfn_ray.errors import UserError
 from gfn_ray.learners.trainer import PolicyTrainer
 from gfn_ray.policy.adapter import add_adapter
 from gfn_ray.sampling.backend import SampleRequest, start_backend
 from gfn_ray.sampling.exploration import ProposalPlan
+from gfn_ray.tasks.infill.config import InfillJob
 from testing.makers import make_support, random_query
 from testing.policies import load
 

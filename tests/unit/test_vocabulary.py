@@ -7,9 +7,10 @@ import pytest
 from tokenizers import Tokenizer, models
 from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerFast
 
-from gfn_ray.config import EvalConfig, RandomNumberConfig, RandomNumberJob
+from gfn_ray.config import EvalConfig
 from gfn_ray.errors import UserError
 from gfn_ray.tasks.catalog import BUILT_IN
+from gfn_ray.tasks.random_number.config import RandomNumberConfig, RandomNumberJob
 from gfn_ray.tasks.random_number.task import RandomNumberTask
 from gfn_ray.tasks.vocabulary import Vocabulary, check_support, writable
 

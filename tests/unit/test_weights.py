@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from gfn_ray.config import EvalConfig, RandomNumberJob
+from gfn_ray.config import EvalConfig
 from gfn_ray.config.sections import FEWEST_FOR_A_TAIL
 from gfn_ray.evaluation.exact import ExactComparison
 from gfn_ray.evaluation.posterior import query_diagnostics
@@ -19,6 +19,7 @@ from gfn_ray.evaluation.weights import (
     weight_diagnostics,
     weight_metrics,
 )
+from gfn_ray.tasks.random_number.config import RandomNumberJob
 from testing.examples import examples
 
 DRAWS = 200_000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from gfn_ray.runtime.actors.model_actor import (
 )
 from gfn_ray.support import support_from_wire
 from gfn_ray.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from gfn_ray.learners.learner import Learner
 
 # On-policy samples of a call by which the learner tells what weights the engine has: the error
 # of what it finds falls by their square root, and their cost rises with them.
@@ -43,7 +46,7 @@ class LearnerActor(ModelActor):
         config, learner = self._config, self._config.learner
         base = load_model(config, learner.dtype, self._device)
         model = add_adapter(base, config.policy, config.seed)
-        self._trainer = PolicyTrainer(model, config, self._support)
+        self._learner: Learner = PolicyTrainer(model, config, self._support)
         self._likelihood = LikelihoodTrainer(
             model,
             self._support,
@@ -60,50 +63,50 @@ class LearnerActor(ModelActor):
 
     def start_from(self, adapter: Wire) -> None:
         """Take over the weights of an adapter of the policy's shape."""
-        from gfn_ray.policy.adapter import Adapter, put_adapter
+        from gfn_ray.policy.adapter import Adapter
 
-        put_adapter(self._trainer.model, Adapter.from_wire(adapter))
+        self._learner.load(Adapter.from_wire(adapter))
 
     def publish(self) -> tuple[Wire, Wire]:
         """The current weights as the next version."""
-        adapter = self._trainer.publish()
+        adapter = self._learner.publish()
         return adapter.to_wire(), {"version": adapter.version}
 
     def step(self, batch: bytes) -> tuple[Any, Wire]:
         """One update on a batch of replay's. Returns the loss of each trajectory [B] and the
         update's metrics, or nothing and why there was none."""
-        from gfn_ray.learners.refused import Refused
+        from gfn_ray.learners.learner import SkippedUpdate
 
-        update = self._trainer.step(self._groups(from_bytes(batch)))
-        if isinstance(update, Refused):
+        update = self._learner.step(self._groups(from_bytes(batch)))
+        if isinstance(update, SkippedUpdate):
             return None, update.to_wire()
         return update.losses, update.metrics
 
     def fit(self, wires: list[Wire]) -> Wire:
         """One likelihood update on unscored trajectories; returns its metrics, or why there was
         none."""
-        from gfn_ray.learners.refused import Refused
+        from gfn_ray.learners.learner import SkippedUpdate
 
         update = self._likelihood.step(self._groups(trajectories_of(wires)))
-        return update.to_wire() if isinstance(update, Refused) else update
+        return update.to_wire() if isinstance(update, SkippedUpdate) else update
 
     def state(self) -> Wire:
         """All that later updates depend on."""
-        state = {"policy": self._trainer.state()}
-        if not self._trainer.step_count:  # the warm start's optimizer is of no use after it
+        state = {"policy": self._learner.state()}
+        if not self._learner.step_count:  # the warm start's optimizer is of no use after it
             state["likelihood"] = self._likelihood.state()
         return state
 
     def restore(self, state: Wire, version: int | None = None) -> None:
         """Become the learner that state() described. version: of the next publication, where
         it is to be another one than that learner's."""
-        self._trainer.restore(state["policy"], version)
+        self._learner.restore(state["policy"], version)
         if "likelihood" in state:
             self._likelihood.restore(state["likelihood"])
 
     def score(self, wires: list[Wire]) -> Wire:
         """log q of whole trajectories, of their content tokens only, and log p_ref or 0 [B]."""
-        return vars(self._trainer.score(self._groups(trajectories_of(wires))))
+        return vars(self._learner.score(self._groups(trajectories_of(wires))))
 
     def compare(self, wires: list[Wire], adapter: Wire, before: Wire | None = None) -> Wire:
         """log q of content tokens [N] of some samples of q among these: by the engine that made
@@ -118,7 +121,7 @@ class LearnerActor(ModelActor):
         groups = self._groups(some)
 
         def log_pf(weights: Adapter) -> Any:
-            return self._trainer.score_under(weights, groups).log_pf
+            return self._learner.score_under(weights, groups).log_pf
 
         new = Adapter.from_wire(adapter)
         old = {"the base model": log_pf(new.without_effect())}

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gfn_ray.config import JobConfig
-from gfn_ray.learners.refused import REFUSED
+from gfn_ray.learners.learner import SKIPPED
 from gfn_ray.replay.columns import from_bytes
 from gfn_ray.runs.bad_batches import BadBatch, BadBatches
 from gfn_ray.runs.stopwatch import StageMeter
@@ -187,12 +187,12 @@ class Controller:
                 self._fleet.learner,
                 "apply an update",
                 lambda actor: actor.step.options(num_returns=2).remote(batch),
-                changes_state=lambda metrics: REFUSED not in metrics,
+                changes_state=lambda metrics: SKIPPED not in metrics,
             )
         except DataLost:
             self._pacing.cancelled()
             return
-        if REFUSED in metrics:
+        if SKIPPED in metrics:
             await self._drop(batch, metrics)
             self._pacing.cancelled()
             return
@@ -219,7 +219,7 @@ class Controller:
             known = answer["known"]
         except DataLost:
             found, known = [], {}
-        self._bad.dropped(BadBatch("update", answer[REFUSED], found, known))
+        self._bad.dropped(BadBatch("update", answer[SKIPPED], found, known))
 
     async def _update_priorities(self, drawn: Wire, losses: Any) -> None:
         told = self._replay.update_priorities(drawn["slots"], drawn["generations"], losses)

@@ -11,7 +11,7 @@ from typing import Any
 
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import UserError
-from gfn_ray.learners.refused import REFUSED
+from gfn_ray.learners.learner import SKIPPED
 from gfn_ray.runs.bad_batches import BadBatch, BadBatches
 from gfn_ray.runs.batches import shuffled_batches
 from gfn_ray.runtime.actors.fleet import Fleet
@@ -54,10 +54,10 @@ def warm_start(
             fleet.learner,
             "apply a likelihood update",
             partial(_fit, wires),
-            changes_state=lambda metrics: REFUSED not in metrics,
+            changes_state=lambda metrics: SKIPPED not in metrics,
         )
-        if REFUSED in metrics:
-            bad.dropped(BadBatch("warm-start update", metrics[REFUSED], batch, metrics["known"]))
+        if SKIPPED in metrics:
+            bad.dropped(BadBatch("warm-start update", metrics[SKIPPED], batch, metrics["known"]))
             continue
         bad.usable("warm-start update")
         step += 1

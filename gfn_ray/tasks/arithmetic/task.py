@@ -16,9 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from gfn_ray.config import ArithmeticJob
-from gfn_ray.data.arithmetic import Problem, Splits, parse
-from gfn_ray.data.arithmetic_files import load_splits
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.plots.accuracy_plot import LengthAccuracy, draw_accuracy
 from gfn_ray.evaluation.proportion import wilson_interval
@@ -31,6 +28,9 @@ from gfn_ray.sampling.calculator import Calculator
 from gfn_ray.support import Support
 from gfn_ray.support.characters import lift
 from gfn_ray.tasks.arithmetic.answers import AnswerCheck, answer_of, majority_share
+from gfn_ray.tasks.arithmetic.config import ArithmeticJob
+from gfn_ray.tasks.arithmetic.data import Problem, Splits, parse
+from gfn_ray.tasks.arithmetic.files import load_splits
 from gfn_ray.tasks.arithmetic.grammar import ArithmeticGrammar
 from gfn_ray.tasks.base import BaseTask
 from gfn_ray.tasks.room import Room

@@ -14,9 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gfn_ray.config import ContinuationJob
 from gfn_ray.data.files import folded
-from gfn_ray.data.prompts import Prompt, load_prompts
 from gfn_ray.decoding.decoder import Decoder
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.plots.plane import Mark, draw_plane
@@ -27,6 +25,8 @@ from gfn_ray.models.spelling import cut_ids, text_ids
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.support import Support
 from gfn_ray.tasks.base import BaseTask
+from gfn_ray.tasks.continuation.config import ContinuationJob
+from gfn_ray.tasks.continuation.data import Prompt, load_prompts
 from gfn_ray.tasks.room import Room
 from gfn_ray.tasks.sentence_support import sentence_support
 from gfn_ray.tasks.task import (

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from gfn_ray.config import InfillJob
 from gfn_ray.data.files import folded
 from gfn_ray.data.stories import Story, load_splits
 from gfn_ray.errors import UserError
@@ -28,10 +27,11 @@ from gfn_ray.rewards.reward import Reward
 from gfn_ray.rewards.verifier import Verifier
 from gfn_ray.support import Support
 from gfn_ray.tasks.base import BaseTask
+from gfn_ray.tasks.infill.config import InfillJob
+from gfn_ray.tasks.infill.story_texts import BaseTexts, story_texts
 from gfn_ray.tasks.infill.target import CopyPenalty, LengthPrior
 from gfn_ray.tasks.line_support import line_support
 from gfn_ray.tasks.room import Room
-from gfn_ray.tasks.story_texts import BaseTexts, story_texts
 from gfn_ray.tasks.task import (
     DIAGNOSTICS,
     MetricInfo,

@@ -14,8 +14,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from gfn_ray.config import TargetKind
 from gfn_ray.errors import UserError
+from gfn_ray.tasks.random_number.config import TargetKind
 
 Array = npt.NDArray[np.float64]
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from gfn_ray.config import RandomNumberJob
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.exact import ExactComparison
 from gfn_ray.evaluation.plots.histogram import draw_histogram
@@ -25,6 +24,7 @@ from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.table import TableReward, table_key
 from gfn_ray.support import BoundedSupport, Support
 from gfn_ray.tasks.base import BaseTask
+from gfn_ray.tasks.random_number.config import RandomNumberJob
 from gfn_ray.tasks.random_number.targets import log_target
 from gfn_ray.tasks.task import (
     DIAGNOSTICS,

@@ -15,9 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gfn_ray.config import SubjectivityJob
 from gfn_ray.data.files import folded
-from gfn_ray.data.subjectivity import LABELS, Sentence, draw_labels, load_sentences
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.labels import (
     Array,
@@ -36,6 +34,8 @@ from gfn_ray.tasks.base import BaseTask
 from gfn_ray.tasks.labels import Classifier, LabelPlan
 from gfn_ray.tasks.line_support import line_support
 from gfn_ray.tasks.room import Room
+from gfn_ray.tasks.subjectivity.config import SubjectivityJob
+from gfn_ray.tasks.subjectivity.data import LABELS, Sentence, draw_labels, load_sentences
 from gfn_ray.tasks.subjectivity.named_label import NamesLabel
 from gfn_ray.tasks.task import (
     DIAGNOSTICS,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from gfn_ray.config import DataConfig, PromptDataConfig
+from gfn_ray.config import DataConfig
 from gfn_ray.data.apart import kept_apart, same_text
 from gfn_ray.data.columns import Columns, refuse_missing
 from gfn_ray.data.files import folded, text_lines
@@ -19,6 +19,7 @@ from gfn_ray.data.hub import Table, load_tables, load_test_table
 from gfn_ray.data.placement import place
 from gfn_ray.data.stories import load_stories, split
 from gfn_ray.errors import UserError
+from gfn_ray.tasks.continuation.config import PromptDataConfig
 
 TRAIN_SHARE = 0.8
 COLUMN = "text"

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from gfn_ray.learners.learner import SkippedUpdate
 from gfn_ray.learners.likelihood import LikelihoodTrainer
-from gfn_ray.learners.refused import Refused
 from gfn_ray.policy.log_q import TrajectoryGroup
 from gfn_ray.storage.packed import pack
 from testing.flow_oracles import each_objective
@@ -39,10 +39,10 @@ def test_a_log_r_that_makes_the_loss_not_finite_changes_nothing(base, case, valu
     support = support_for(case, base)
     groups = groups_of(support)
     trainer = lora_trainer(base, job(case), support)
-    assert not isinstance(trainer.step(groups), Refused)
+    assert not isinstance(trainer.step(groups), SkippedUpdate)
     before = everything(trainer)
-    refused = trainer.step(with_last_reward(groups, value))
-    assert isinstance(refused, Refused) and refused.reason.startswith("the loss is ")
+    skipped = trainer.step(with_last_reward(groups, value))
+    assert isinstance(skipped, SkippedUpdate) and skipped.reason.startswith("the loss is ")
     assert everything(trainer) == before
 
 
@@ -53,7 +53,7 @@ def test_after_a_refused_first_update_the_next_is_what_it_would_have_been(tiny_d
     groups = groups_of(support)
     clean, disturbed = (lora_trainer(load(tiny_dir), job(case), support) for _ in range(2))
     untouched = everything(disturbed)
-    assert isinstance(disturbed.step(with_last_reward(groups, np.nan)), Refused)
+    assert isinstance(disturbed.step(with_last_reward(groups, np.nan)), SkippedUpdate)
     assert everything(disturbed) == untouched
     for trainer in (clean, disturbed):
         trainer.step(groups)
@@ -69,14 +69,14 @@ def test_a_nan_in_a_weight_is_refused_with_what_each_z_has_to_do_with_it(base, s
     with torch.no_grad():
         weight[0, 0] = torch.nan
     before = everything(trainer)
-    refused = trainer.step(groups)
-    assert refused.reason == "the loss is nan"
+    skipped = trainer.step(groups)
+    assert skipped.reason == "the loss is nan"
     count = sum(len(g.trajectories) for g in groups)
-    assert {name: values.shape for name, values in refused.known.items()} == {
+    assert {name: values.shape for name, values in skipped.known.items()} == {
         "log_q": (count,),
         "loss": (count,),
     }
-    assert np.isnan(refused.known["log_q"]).all()
+    assert np.isnan(skipped.known["log_q"]).all()
     assert everything(trainer) == before
 
 
@@ -84,17 +84,17 @@ def test_a_finite_loss_with_an_infinite_gradient_is_refused(base, support):
     trainer = lora_trainer(base, job({"kind": "vargrad"}), support)
     groups = groups_of(support)
     before = everything(trainer)
-    refused = trainer.step(with_last_reward(groups, 8e18))
-    assert refused.reason == "the gradient's norm is inf"
-    assert np.isfinite(refused.known["loss"]).all()
+    skipped = trainer.step(with_last_reward(groups, 8e18))
+    assert skipped.reason == "the gradient's norm is inf"
+    assert np.isfinite(skipped.known["loss"]).all()
     assert everything(trainer) == before
 
 
 def test_where_log_q_is_finite_and_the_loss_is_not_log_r_is_at_fault(base, support):
     trainer = lora_trainer(base, job({"kind": "vargrad"}), support)
-    refused = trainer.step(with_last_reward(groups_of(support), np.nan))
-    assert np.isfinite(refused.known["log_q"]).all()
-    assert np.isnan(refused.known["loss"]).any()
+    skipped = trainer.step(with_last_reward(groups_of(support), np.nan))
+    assert np.isfinite(skipped.known["log_q"]).all()
+    assert np.isnan(skipped.known["loss"]).any()
 
 
 def test_a_likelihood_update_with_a_nan_weight_changes_nothing(tiny_dir, support):
@@ -106,7 +106,7 @@ def test_a_likelihood_update_with_a_nan_weight_changes_nothing(tiny_dir, support
     with torch.no_grad():
         weight[0, 0] = torch.inf
     before = pack(tuner.state())
-    refused = tuner.step(groups)
-    assert isinstance(refused, Refused) and refused.reason == "the loss is nan"
+    skipped = tuner.step(groups)
+    assert isinstance(skipped, SkippedUpdate) and skipped.reason == "the loss is nan"
     assert pack(tuner.state()) == before
-    assert "loss" not in refused.to_wire(), "nothing that could be taken for a metric"
+    assert "loss" not in skipped.to_wire(), "nothing that could be taken for a metric"

@@ -3,7 +3,7 @@
 Owns the texts of a problem and the splits. Which part a generated question belongs to follows from
 the question alone, so that no size, seed or number of operands carries a test question into
 generated training, neither within a run nor from one run to another. Does not own files; see
-arithmetic_files.py.
+files.py.
 """
 
 from __future__ import annotations

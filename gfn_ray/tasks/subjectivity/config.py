@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from gfn_ray.config.checks import check_end, check_lengths, check_template
 from gfn_ray.config.data import DataConfig
+from gfn_ray.config.em import EMConfig
 from gfn_ray.config.job import JobConfig
 from gfn_ray.config.sections import (
     EvalConfig,
@@ -26,21 +27,6 @@ class SubjectivityDataConfig(DataConfig):
     hub: str | None = Field(
         None, description="Hugging Face dataset id with the columns text and label, instead."
     )
-
-
-class EMConfig(Section):
-    rounds: int = Field(
-        2,
-        ge=1,
-        description="Rounds of EM; each trains the policy for its share of --steps, then "
-        "tunes p(y | x, z).",
-    )
-    m_steps: int = Field(20, ge=1, description="Updates of p(y | x, z) in one M-step.")
-    m_lr: float = Field(5e-4, gt=0, description="AdamW's learning rate in them, constant.")
-    samples: int = Field(
-        4, ge=1, description="Rationales of each labelled sentence that an M-step learns from."
-    )
-    batch: int = Field(8, ge=1, description="Of these, as many in one update.")
 
 
 class SubjectivityConfig(Section):
