@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from gfn_ray.cli import dump_toml
 from gfn_ray.config import JobConfig, TuneBaseJob
 from gfn_ray.errors import UserError
@@ -18,20 +15,18 @@ from gfn_ray.tracking import Tracker, is_redacted, redact_uri
 def open_books(config: ConfigT, name: str, display: Display) -> tuple[RunDir, Tracker]:
     """A new run directory with the settings in it, and an MLflow run of the same name.
 
-    name: of the task. Whoever opens them ends the tracker. Raises UserError where one of the
-    two cannot be opened, RunFailed where the disk takes no more.
+    name: of the task. Whoever opens them has the tracker follow, and ends it. Raises UserError
+    where one of the two cannot be opened, RunFailed where the disk takes no more.
     """
     directory = RunDir.create(config, name)
     try:
         with writing():
             directory.write_config(dump_toml(redacted(config)))
             display.phase("opening MLflow")
-            tracker = _tracker(config, directory, None)
+            tracker = _tracker(config, directory)
     except BaseException:
         directory.take_back()
         raise
-    with _ended_on_failure(tracker), writing():
-        directory.write_tracking(tracker.run_id)
     directory.link_latest(name)
     return directory, tracker
 
@@ -43,34 +38,24 @@ def reopen_books(config: JobConfig, directory: RunDir, display: Display) -> Trac
     takes no more.
     """
     display.phase("opening MLflow")
-    with writing():
-        tracker = _tracker(config, directory, directory.read_tracking())
-    with _ended_on_failure(tracker), writing():
-        directory.write_config(dump_toml(redacted(config.model_copy(update={"resume": None}))))
-        directory.write_tracking(tracker.run_id)
+    tracker = _tracker(config, directory)
+    try:
+        with writing():
+            directory.write_config(dump_toml(redacted(config.model_copy(update={"resume": None}))))
+    except BaseException:
+        tracker.end("FAILED")  # MLflow shall not take a dead run for a running one
+        raise
     return tracker
 
 
-@contextmanager
-def _ended_on_failure(tracker: Tracker) -> Iterator[None]:
-    """Until somebody else has the tracker: MLflow shall not take a dead run for a running one."""
-    try:
-        yield
-    except BaseException:
-        tracker.end("FAILED")
-        raise
-
-
-def _tracker(config: ConfigT, directory: RunDir, run_id: str | None) -> Tracker:
-    """run_id: of the MLflow run to go on with; None: a new one."""
-    return Tracker.start(
+def _tracker(config: ConfigT, directory: RunDir) -> Tracker:
+    return Tracker(
         resolve_tracking_uri(config.tracking.uri),
         config.tracking.experiment,
         directory.path.name,
         config.model_dump(mode="json"),
-        directory.untracked_file,
+        directory.path,
         artifact_root=output_root() / "mlruns",
-        run_id=run_id,
         delivery=delivery(config, directory),
     )
 

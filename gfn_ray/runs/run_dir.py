@@ -25,8 +25,9 @@ from gfn_ray.errors import UserError
 from gfn_ray.places import exists, output_root
 from gfn_ray.storage.durable import COMPLETE, atomic_file, checksums, fsync
 from gfn_ray.storage.json_lines import line, plain
-from gfn_ray.tracking import files_beside, redact_uri
+from gfn_ray.tracking import redact_uri
 from gfn_ray.tracking.address import SQLITE_FILE
+from gfn_ray.tracking.state import TRACKING_FILE
 
 ConfigT = TypeVar("ConfigT", JobConfig, TuneBaseJob)
 
@@ -215,35 +216,8 @@ class RunDir:
         return self.path / "start"
 
     @property
-    def untracked_file(self) -> Path:
-        """Where what MLflow has not taken yet waits: numbers; files and tables are beside it."""
-        return self.path / "untracked"
-
-    @property
-    def has_untracked(self) -> bool:
-        return self.untracked_file.exists() or files_beside(self.untracked_file).exists()
-
-    @property
     def tracking_file(self) -> Path:
-        return self.path / "tracking.json"
-
-    def write_tracking(self, run_id: str) -> None:
-        """run_id: MLflow's."""
-        _write_atomically(self.tracking_file, json.dumps({"run_id": run_id}) + "\n")
-
-    def read_tracking(self) -> str | None:
-        """MLflow's run id; None where the run ended before it had one."""
-        try:
-            found = json.loads(self.tracking_file.read_text(encoding="utf-8"))["run_id"]
-            if not isinstance(found, str):
-                raise TypeError("its run_id is no text")
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-            raise UserError(
-                f"{self.tracking_file} is damaged ({error}); remove it to go on in a new MLflow run"
-            ) from None
-        return found
+        return self.path / TRACKING_FILE
 
     def file_sizes(self) -> dict[str, int]:
         """Bytes of every file that only grows with the updates, by name."""
@@ -286,8 +260,9 @@ class RunDir:
                 "with --run-dir"
             ) from None
 
-    def append_metrics(self, metrics: Mapping[str, Any]) -> None:
-        _append(self.metrics_file, [metrics])
+    def append_metrics(self, step: int, phase: str, metrics: Mapping[str, Any]) -> None:
+        """A line of numbers, with the time (Unix seconds) at which they are written."""
+        _append(self.metrics_file, [{"time": _now(), "step": step, "phase": phase, **metrics}])
 
     def append_diagnostics(self, rows: Iterable[Mapping[str, Any]]) -> None:
         _append(self.diagnostics_file, rows)
@@ -295,8 +270,8 @@ class RunDir:
     def append_queries(self, rows: Iterable[Mapping[str, Any]]) -> None:
         _append(self.queries_file, rows)
 
-    def append_restarts(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        _append(self.restarts_file, rows)
+    def append_restart(self, row: Mapping[str, Any]) -> None:
+        _append(self.restarts_file, [{"time": _now(), **row}])
 
     def append_samples(self, samples: Iterable[Mapping[str, Any]]) -> None:
         _append(self.samples_file, samples)
@@ -440,6 +415,10 @@ def _remove(directory: Path) -> None:
     if directory.exists():
         (directory / COMPLETE).unlink(missing_ok=True)
         shutil.rmtree(directory)
+
+
+def _now() -> float:
+    return round(time.time(), 3)
 
 
 def _append(file: Path, records: Iterable[Mapping[str, Any]]) -> None:

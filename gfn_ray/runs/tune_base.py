@@ -90,13 +90,13 @@ def _tuned(
 ) -> FinalReport:
     """Measures, tunes, measures again, and writes down what came of it."""
     started = time.monotonic()
+    tracker.follow()
 
     def measured(phase: str, step: int) -> dict[str, float]:
         display.phase(f"perplexity of {count(len(held_out), 'validation story')} {phase} tuning")
         found = {"perplexity": perplexity(model, held_out, config.batch)}
         named = {f"eval/{name}": value for name, value in found.items()}
-        directory.append_metrics({"step": step, "phase": phase, **named})
-        tracker.metrics(named, step)
+        directory.append_metrics(step, phase, named)
         return found
 
     with finite("before tuning", "the model of --model.name is at fault; give another"):
@@ -104,8 +104,7 @@ def _tuned(
     tuning_started = time.monotonic()
     for step, found in updates(config, model, train, "--lr"):
         metrics = {f"train/{name}": value for name, value in found.items()}
-        directory.append_metrics({"step": step, "phase": "train", **metrics})
-        tracker.metrics(metrics, step)
+        directory.append_metrics(step, "train", metrics)
         if step % config.log_every == 0:
             loss = number(metrics["train/loss"])
             display.phase(f"update {step}/{config.steps} | loss {loss} nats a token")
@@ -130,8 +129,6 @@ def _tuned(
         "after": after,
     }
     directory.write_summary(summary)
-    tracker.artifact(directory.adapter_dir, "adapter")
-    tracker.artifact(directory.summary_file)
     paths = ReportPaths(directory.path, directory.adapter_dir, tracker.uri)
     use = "infilling starts from the tuned model by --task.base-adapter and the adapter below"
     return final_report(summary, METRICS, [], paths, [use])

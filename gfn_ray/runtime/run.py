@@ -37,7 +37,7 @@ from gfn_ray.tasks.infill.story_texts import TunesBase
 from gfn_ray.tasks.references import check_references
 from gfn_ray.tasks.task import Task, TaskData, check_data, check_positions
 from gfn_ray.tasks.vocabulary import check_support
-from gfn_ray.tracking import RunStatus
+from gfn_ray.tracking import RunStatus, TrackingState
 from gfn_ray.wording import count
 
 
@@ -114,7 +114,8 @@ def take_up(
     resumption = find_resumption(directory, task.name, config, data.held_out)
     finished = _finished(config, directory, resumption)
     if finished is not None:
-        left = directory.has_untracked
+        tracked = TrackingState.read(directory.path)
+        left = tracked is not None and not tracked.complete
         if left and reopen_books(config, directory, display).end("FINISHED"):
             return None
         raise UserError(f"--resume got {directory.path}, {finished}")
@@ -162,7 +163,7 @@ def _record(
         with with_way_on(session.left_behind, take_back):
             if going_on is not None:
                 put_back(directory, resumption)
-            tracker.artifact(directory.config_file)
+            tracker.follow()
             display.phase("starting actors and loading models")
             report = session.work(device, resumption)
         status = "FINISHED"

@@ -1,17 +1,21 @@
 """MLflow: one run's parameters, metrics, sample tables and artifacts.
 
-Owns all talk with MLflow, from threads of its own, so that a training step never waits for a
-database and no failure of one ends a run:
+MLflow follows what a run writes to its directory. Threads of this package read it and keep account
+in tracking.json of what MLflow has, so a training step never waits for a store, no failure of one
+ends a run, and whatever it missed is delivered later:
 
-    Tracker ──entries──▶ Spool, a file in the run directory ──Courier──▶ MLflow
-
-twice: for numbers, and for files and tables.
+| in the run's directory | in MLflow |
+|---|---|
+| a line of metrics.jsonl or restarts.jsonl | its numbers, under their names, at its step and time |
+| a line of samples.jsonl, diagnostics.jsonl or restarts.jsonl | a row of a table |
+| adapter/, summary.json, plots | artifacts of the same names |
 
 Knows nothing of what the numbers mean. MLflow is imported when a run starts, not before: the
 import alone takes seconds.
 """
 
 from gfn_ray.tracking.address import is_redacted, redact_uri
-from gfn_ray.tracking.tracker import RunStatus, Tracker, files_beside
+from gfn_ray.tracking.state import TrackingState
+from gfn_ray.tracking.tracker import RunStatus, Tracker
 
-__all__ = ["RunStatus", "Tracker", "files_beside", "is_redacted", "redact_uri"]
+__all__ = ["RunStatus", "Tracker", "TrackingState", "is_redacted", "redact_uri"]

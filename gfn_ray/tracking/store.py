@@ -6,8 +6,9 @@ import logging
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,13 +29,16 @@ if TYPE_CHECKING:
 _PARAMS_PER_BATCH = 100  # MLflow's MAX_PARAMS_TAGS_PER_BATCH
 
 # Read when MLflow is imported. Nothing of a run leaves the machine unasked, nor draws over the
-# display; and the courier has a back-off of its own, beside which four minutes are too long.
+# display.
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "1",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
-_FEW_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+
+# Unless a person sets them. Followers have a back-off of their own, beside which MLflow's four
+# minutes are too long, as are two for a server that takes a call and is silent.
+_QUICK_TO_GIVE_UP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
 
 # MLflow's page calls this kind "Machine learning"; where it has to guess, it may show runs as
 # evaluations of a GenAI application. That of 3.17 goes by its address alone.
@@ -44,31 +48,39 @@ _KIND, _TRAINING = "mlflow.experimentKind", "custom_model_development"
 _LOUD = ("mlflow", "urllib3")
 
 
+@dataclass(frozen=True)
+class MlflowRun:
+    """former: the status of a run that is resumed, before that; None for a new one."""
+
+    client: MlflowClient
+    run_id: str
+    uri: str
+    former: str | None = None
+
+
 def open_run(
     uri: str,
     experiment: str,
     run_name: str,
     params: Mapping[str, Any],
-    artifact_root: Path | None,
+    artifact_root: Path,
     run_id: str | None,
-) -> tuple[MlflowClient, str, str | None]:
-    """A client, the id of a new run or of the one that is resumed, and that one's status.
+) -> MlflowRun:
+    """A new run, or the one of this id again. The other arguments are those of Tracker.start.
 
-    The arguments are those of Tracker.start. Raises UserError where the store does not take a
-    run and its parameters.
+    Raises UserError where the store does not take a run and its parameters.
     """
     try:
-        with quick_to_give_up():
-            client = _open(uri)
-            experiment_id = _experiment(client, uri, experiment, artifact_root)
-            if run_id is not None:
-                return client, run_id, _reopen(client, uri, run_id)
-            from mlflow.tracking.context.registry import resolve_tags
+        client = _open(uri)
+        experiment_id = _experiment(client, uri, experiment, artifact_root)
+        if run_id is not None:
+            return _reopened(MlflowRun(client, run_id, uri))
+        from mlflow.tracking.context.registry import resolve_tags
 
-            run = client.create_run(experiment_id, tags=resolve_tags(), run_name=run_name)
-            run_id = str(run.info.run_id)
-            _fill(client, run_id, params)
-            return client, run_id, None
+        made = client.create_run(experiment_id, tags=resolve_tags(), run_name=run_name)
+        run = MlflowRun(client, str(made.info.run_id), uri)
+        _fill(run, params)
+        return run
     except UserError:
         raise
     except Exception as error:
@@ -79,23 +91,9 @@ def open_run(
         ) from error
 
 
-@contextmanager
-def quick_to_give_up() -> Iterator[None]:
-    """Seconds for a server that takes a call and is silent; a variable that is set is respected."""
-    name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = "15"
-    try:
-        yield
-    finally:
-        del os.environ[name]
-
-
 def _open(uri: str) -> MlflowClient:
     os.environ.update(_ENVIRONMENT)
-    for name, value in _FEW_RETRIES.items():
+    for name, value in _QUICK_TO_GIVE_UP.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
@@ -116,17 +114,15 @@ def _try_sqlite(file: Path) -> None:
         connection.rollback()
 
 
-def _artifact_location(uri: str, experiment: str, root: Path | None) -> str | None:
+def _artifact_location(uri: str, experiment: str, root: Path) -> str | None:
     # Left to itself MLflow takes ./mlruns, which for a submitted job is a directory that Ray
     # deletes.
-    if uri.startswith(SQLITE_FILE) and root is None:
-        root = sqlite_path(uri).parent / "mlruns"
-    if root is None or not uri.startswith(SQL_SCHEMES):
+    if not uri.startswith(SQL_SCHEMES):
         return None
     return (root.absolute() / key(experiment).replace(" ", "_")).as_uri()
 
 
-def _experiment(client: MlflowClient, uri: str, name: str, artifact_root: Path | None) -> str:
+def _experiment(client: MlflowClient, uri: str, name: str, artifact_root: Path) -> str:
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
@@ -150,7 +146,7 @@ def _experiment(client: MlflowClient, uri: str, name: str, artifact_root: Path |
     return str(found.experiment_id)
 
 
-def _fill(client: MlflowClient, run_id: str, params: Mapping[str, Any]) -> None:
+def _fill(run: MlflowRun, params: Mapping[str, Any]) -> None:
     """Writes what stands from the start: a run's parameters are for good."""
     from mlflow.entities import Param
     from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
@@ -161,39 +157,38 @@ def _fill(client: MlflowClient, run_id: str, params: Mapping[str, Any]) -> None:
     ]
     try:
         for batch in batches(entries, _PARAMS_PER_BATCH):
-            client.log_batch(run_id, params=batch)
+            run.client.log_batch(run.run_id, params=batch)
     except Exception:
-        erase(client, run_id)
+        erase(run)
         raise
 
 
-def erase(client: MlflowClient, run_id: str) -> None:
+def erase(run: MlflowRun) -> None:
     """Removes a run with its files; a server, which lets nobody do that, lists it as deleted."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
     from mlflow.utils.file_utils import local_file_uri_to_path
 
-    location = client.get_run(run_id).info.artifact_uri
-    client.delete_run(run_id)
-    store = client._tracking_client.store
+    location = run.client.get_run(run.run_id).info.artifact_uri
+    run.client.delete_run(run.run_id)
+    store = run.client._tracking_client.store
     if hasattr(store, "_hard_delete_run"):  # what `mlflow gc` calls
         get_artifact_repository(location).delete_artifacts()
-        store._hard_delete_run(run_id)
+        store._hard_delete_run(run.run_id)
         if location.startswith("file:"):  # .../RUN/artifacts, of which only RUN is left
             shutil.rmtree(Path(local_file_uri_to_path(location)).parent, ignore_errors=True)
 
 
-def _reopen(client: MlflowClient, uri: str, run_id: str) -> str:
-    """Says what its status was."""
+def _reopened(run: MlflowRun) -> MlflowRun:
     from mlflow.exceptions import MlflowException
 
     try:
-        status = client.get_run(run_id).info.status
-        client.update_run(run_id, status="RUNNING")
-        return str(status)
+        former = str(run.client.get_run(run.run_id).info.status)
+        run.client.update_run(run.run_id, status="RUNNING")
+        return replace(run, former=former)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         raise UserError(
-            f"--tracking.uri got {redact_uri(uri)}, which has no run {run_id}; name the store that "
-            "the run was begun in"
+            f"--tracking.uri got {redact_uri(run.uri)}, which has no run {run.run_id}; name the "
+            "store that the run was begun in"
         ) from None

@@ -1,6 +1,6 @@
-"""Everything a run writes down while it goes on: to its directory, to MLflow, to the display.
+"""Everything a run writes down on its way: to its directory, which MLflow follows, and the display.
 
-Owns which file and which metric a number goes to. Decides nothing.
+Owns which file a number goes to, and its name there and in MLflow. Decides nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from gfn_ray.runs.run_dir import RunDir
 from gfn_ray.runtime.actors.supervisor import Restart
 from gfn_ray.runtime.training.controller import Controller, StepReport
 from gfn_ray.tasks.task import Task
-from gfn_ray.tracking import Tracker
 from gfn_ray.trajectory import Query, Trajectory
 
 WEIGHT_COLUMNS = [field.name for field in fields(WeightDiagnostics)]
@@ -33,22 +32,18 @@ class Recorder:
         decode: Callable[[Any], str],
         directory: RunDir,
         display: Display,
-        tracker: Tracker,
     ) -> None:
         self._task = task
         self._queries = {query.query_id: query for query in queries}
         self._decode = decode
         self._directory = directory
         self._display = display
-        self._tracker = tracker
 
     def evaluation(self, phase: str, step: int, result: Evaluation) -> None:
         """One evaluation's metrics, and what is known of each query alone."""
-        metrics = {f"eval/{name}": value for name, value in result.metrics.items()}
-        metrics["policy/mismatch_kl"] = result.mismatch
-        self._directory.append_metrics({"step": step, "phase": phase, **metrics})
-        self._tracker.metrics(metrics, step)
-        rows = [
+        metrics = {**_named("eval", result.metrics), "policy/mismatch_kl": result.mismatch}
+        self._directory.append_metrics(step, phase, metrics)
+        self._directory.append_diagnostics(
             {
                 "step": step,
                 "phase": phase,
@@ -60,9 +55,7 @@ class Recorder:
             for one in result.samples
             for weights in [result.weights.get(one.query.query_id)]
             if one.query.query_id in result.per_query
-        ]
-        self._directory.append_diagnostics(rows)
-        self._tracker.table(f"diagnostics/{phase}-{step:06d}", rows)
+        )
         self._directory.append_queries(
             {"step": step, "phase": phase, "query_id": query_id, **values}
             for query_id, values in result.per_query.items()
@@ -70,70 +63,66 @@ class Recorder:
 
     def evaluation_samples(self, phase: str, step: int, result: Evaluation) -> None:
         """Every on-policy sample of an evaluation."""
-        rows = [
-            {"phase": phase, **self._row(one.query, trajectory, text), "log_q": float(log_q)}
+        self._directory.append_samples(
+            {
+                "phase": phase,
+                "step": step,
+                **self._row(one.query, trajectory, text),
+                "log_q": float(log_q),
+            }
             for one in result.samples
             for trajectory, text, log_q in zip(one.trajectories, one.texts, one.log_q, strict=True)
-        ]
-        self._directory.append_samples(rows)
-        self._tracker.table(f"samples/{phase}-{step:06d}", rows)
+        )
 
     def warm_update(self, step: int, metrics: dict[str, float]) -> None:
         """One likelihood update's numbers, counted apart from the objective's."""
-        named = {f"warm_start/{name}": value for name, value in metrics.items()}
-        self._directory.append_metrics({"step": step, "phase": "warm start", **named})
-        self._tracker.metrics(named, step)
+        self._directory.append_metrics(step, "warm start", _named("warm_start", metrics))
 
     def m_step(self, step: int, number: int, metrics: dict[str, float]) -> None:
         """What an M-step did, after so many updates of the policy."""
-        named = {"round": number, **{f"m_step/{name}": v for name, v in metrics.items()}}
-        self._directory.append_metrics({"step": step, "phase": "m-step", **named})
-        self._tracker.metrics(named, step)
+        self._directory.append_metrics(
+            step, "m-step", {"round": number, **_named("m_step", metrics)}
+        )
 
     def baseline(self, name: str, result: Baseline) -> None:
         """One decoder's metrics and texts; its phase is called baseline/NAME."""
         phase = f"baseline/{name}"
-        metrics = {f"{phase}/{metric}": value for metric, value in result.metrics.items()}
-        self._directory.append_metrics({"step": 0, "phase": phase, **metrics})
-        self._tracker.metrics(metrics, 0)
-        rows = [
-            {"phase": phase, **self._row(one.query, trajectory, text)}
+        self._directory.append_metrics(0, phase, _named(phase, result.metrics))
+        self._directory.append_samples(
+            {"phase": phase, "step": 0, **self._row(one.query, trajectory, text)}
             for one in result.texts
             for trajectory, text in zip(one.trajectories, one.texts, strict=True)
-        ]
-        self._directory.append_samples(rows)
+        )
 
     def update(self, controller: Controller, report: StepReport) -> None:
         """One update's numbers."""
-        metrics = {f"train/{name}": value for name, value in report.metrics.items()}
-        self._directory.append_metrics({"step": report.step, "phase": "train", **metrics})
-        self._tracker.metrics(metrics, report.step)
+        self._directory.append_metrics(report.step, "train", _named("train", report.metrics))
         self._display.update(_progress(controller, report))
 
     def restart(self, step: int, restart: Restart) -> None:
         """An actor that died and is back."""
-        row = {"step": step, **asdict(restart)}
-        self._directory.append_restarts([row])
-        self._tracker.table("restarts", [row])
-        self._tracker.metrics(
-            {"runtime/restarts": restart.number, "runtime/recovery_seconds": restart.seconds}, step
+        self._directory.append_restart(
+            {
+                "step": step,
+                "actor": restart.actor,
+                "cause": restart.cause,
+                "runtime/restarts": restart.number,
+                "runtime/recovery_seconds": restart.seconds,
+            }
         )
 
     def mismatch(self, step: int, kl: float) -> None:
         """How far the sampling engine is from the learner, by samples of training."""
-        self._tracker.metrics({"policy/mismatch_kl": kl}, step)
+        self._directory.append_metrics(step, "engine check", {"policy/mismatch_kl": kl})
 
     def memory(self, step: int, peaks: Mapping[str, float]) -> None:
         """The most memory that each process has had; summary.json has it, too."""
-        named = {f"memory/peak_mib_{name}": value for name, value in peaks.items()}
-        self._tracker.metrics(named, step)
+        self._directory.append_metrics(step, "memory", _named("memory/peak_mib", peaks, "_"))
 
     def bad_batch(self, report: BadBatchReport) -> None:
         """A batch that was dropped for a number that is not finite."""
-        counted = {"runtime/bad_batches": report.number}
-        row = {"step": report.step, "phase": "bad batch", **counted, "reason": report.reason}
-        self._directory.append_metrics(row)
-        self._tracker.metrics(counted, report.step)
+        numbers = {"runtime/bad_batches": report.number, "reason": report.reason}
+        self._directory.append_metrics(report.step, "bad batch", numbers)
         self._display.message(
             f"{report.reason}: the {report.kind} was dropped, see "
             f"{report.file.relative_to(self._directory.path)}"
@@ -161,6 +150,10 @@ class Recorder:
             "tokens": len(trajectory),
             "stopped": trajectory.stopped,
         }
+
+
+def _named(prefix: str, metrics: Mapping[str, float], between: str = "/") -> dict[str, float]:
+    return {f"{prefix}{between}{name}": value for name, value in metrics.items()}
 
 
 def _progress(controller: Controller, report: StepReport) -> Progress:

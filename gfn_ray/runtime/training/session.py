@@ -60,7 +60,7 @@ class Session:
         self._tracker = tracker
         self._warm_start_references = warm_start_references(config, data)
         queries = [*data.train, *data.held_out]
-        self._recorder = Recorder(task, queries, self._decode, directory, display, tracker)
+        self._recorder = Recorder(task, queries, self._decode, directory, display)
         self._supervisor = Supervisor(config.runtime, display.message, self._restarted)
         self._bad = BadBatches(
             config,
@@ -190,11 +190,6 @@ class Session:
             "data_notes": list(self._data.notes),
         }
         self._directory.write_summary(summary)
-        self._tracker.artifact(self._directory.adapter_dir, "adapter")
-        profile = self._directory.profile_file
-        traced = [profile] if profile.exists() else []
-        for file in (self._directory.summary_file, *traced, *conclusion.files):
-            self._tracker.artifact(file)
         paths = ReportPaths(self._directory.path, self._directory.adapter_dir, self._tracker.uri)
         return final_report(
             summary,

@@ -1,0 +1,182 @@
+"""What MLflow gets of a run's directory: metrics and a status, tables and artifacts.
+
+Owns what a line is to MLflow, and when the account in tracking.json is brought up to date. All that
+is in the directory arrives, and only what was under way when a store or a process failed may arrive
+twice: numbers, which MLflow keeps once for each step and time, or a table's rows.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain, groupby, islice
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from gfn_ray.tracking.address import reason
+from gfn_ray.tracking.names import batches, key
+from gfn_ray.tracking.state import TRACKING_FILE, TrackingState
+from gfn_ray.tracking.store import MlflowRun
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+
+NUMBERS = ("metrics.jsonl", "restarts.jsonl")
+TABLES = ("samples.jsonl", "diagnostics.jsonl", "restarts.jsonl")
+
+_LINES_AT_ONCE = 1000
+_METRICS_PER_BATCH = 1000  # MLflow's MAX_METRICS_PER_BATCH
+
+_NOT_MEASURED = ("step", "time")
+
+_DELETED = "must be in the 'active' state"
+"""MLflow's words, under the code of a wrong value, for a run or an experiment that was deleted, and
+that can be restored."""
+
+_log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Row = Mapping[str, Any]
+
+
+class Deliveries:
+    """One run's: generators that deliver what MLflow does not have, and yield before each part."""
+
+    def __init__(self, run: MlflowRun, directory: Path, state: TrackingState) -> None:
+        self._run = run
+        self._directory = directory
+        self._state = state
+        self.status: str | None = None
+        """With which the run has ended."""
+
+    def numbers(self) -> Iterator[None]:
+        """The numbers of lines, then the status of a run that has ended."""
+        client, run_id = self._run.client, self._run.run_id
+        for name in NUMBERS:
+            for _, found in self._unread(name, self._state.numbers, _metrics):
+                yield
+                for batch in batches(list(chain.from_iterable(found)), _METRICS_PER_BATCH):
+                    self._send(f"a number of {name}", batch, partial(client.log_batch, run_id))
+        if self.status is not None:
+            yield
+            client.set_terminated(run_id, self.status)
+            self.status = None
+
+    def files(self) -> Iterator[None]:
+        """Lines as rows of tables, then artifacts."""
+        for name in TABLES:
+            for table, rows in self._unread(name, self._state.tables, partial(_table_row, name)):
+                yield
+                if table is not None:
+                    self._send(f"a row of {table}", rows, partial(self._log_table, table))
+        for path in sorted(filter(_is_artifact, self._directory.iterdir())):
+            version = path.stat().st_mtime_ns
+            if self._state.artifacts.get(path.name) != version:
+                yield
+                self._send(f"the file {path}", [path], self._log_artifact)
+                with self._state.changing(self._directory):
+                    self._state.artifacts[path.name] = version
+
+    def _unread(
+        self, name: str, delivered: dict[str, int], read: Callable[[Row], tuple[str | None, Item]]
+    ) -> Iterator[tuple[str | None, list[Item]]]:
+        """Lines that MLflow does not have, as `read` understands them: the table that they belong
+        to, and items of the same table. Once the next are asked for, MLflow has these."""
+        while lines := _whole_lines(self._directory / name, delivered.get(name, 0)):
+            for table, group in groupby(map(partial(self._read, name, read), lines), itemgetter(0)):
+                _, items, sizes = zip(*group, strict=True)
+                yield table, [item for item in items if item is not None]
+                with self._state.changing(self._directory):
+                    delivered[name] = delivered.get(name, 0) + sum(sizes)
+
+    def _read(
+        self, name: str, read: Callable[[Row], tuple[str | None, Item]], line: bytes
+    ) -> tuple[str | None, Item | None, int]:
+        try:
+            return *read(json.loads(line)), len(line)
+        except Exception as error:
+            # Nothing but the line can be at fault: a process died in the middle of it, or a disk.
+            self._refused(f"a line of {self._directory / name}", error)
+            return None, None, len(line)
+
+    def _send(
+        self, what: str, items: Sequence[Item], send: Callable[[Sequence[Item]], None]
+    ) -> None:
+        """Sends items together, or one by one where the store refuses that: one is at fault."""
+        try:
+            send(items)
+        except Exception as error:
+            if not _is_refusal(error):
+                raise
+            if len(items) == 1:
+                self._refused(what, error)
+                return
+            for item in items:
+                self._send(what, [item], send)
+
+    def _refused(self, what: str, error: Exception) -> None:
+        _log.warning("MLflow does not take %s: %s", what, reason(error, self._run.uri))
+
+    def _log_table(self, table: str, rows: Sequence[Row]) -> None:
+        columns = {column: [row.get(column) for row in rows] for column in rows[0]}
+        self._run.client.log_table(self._run.run_id, columns, f"{table}.json")
+
+    def _log_artifact(self, paths: Sequence[Path]) -> None:
+        (path,) = paths
+        if path.is_dir():
+            self._run.client.log_artifacts(self._run.run_id, str(path), path.name)
+        else:
+            self._run.client.log_artifact(self._run.run_id, str(path))
+
+
+def _whole_lines(file: Path, start: int) -> list[bytes]:
+    """Some of those from that byte on; one that is being written has no end yet."""
+    try:
+        with file.open("rb") as lines:
+            lines.seek(start)
+            return [line for line in islice(lines, _LINES_AT_ONCE) if line.endswith(b"\n")]
+    except FileNotFoundError:
+        return []
+
+
+def _metrics(row: Row) -> tuple[None, list[Metric]]:
+    """Every finite number of a line under its name, at the line's step and time."""
+    from mlflow.entities import Metric
+
+    milliseconds = int(row["time"] * 1000)
+    return None, [
+        Metric(key(name), float(value), milliseconds, row["step"])
+        for name, value in row.items()
+        if name not in _NOT_MEASURED and type(value) in (int, float) and math.isfinite(value)
+    ]
+
+
+def _table_row(name: str, row: Row) -> tuple[str | None, Row]:
+    """An evaluation's lines have a table of their own, and samples of training none."""
+    table, phase = name.removesuffix(".jsonl"), row.get("phase")
+    if phase == "train":
+        return None, row
+    return table if phase is None else key(f"{table}/{phase}-{row['step']:06d}"), row
+
+
+def _is_artifact(path: Path) -> bool:
+    """Whether it is a result of the run, and not what --resume needs."""
+    if path.is_dir():
+        return path.name == "adapter"
+    return path.suffix != ".jsonl" and path.name[0] != "." and path.name != TRACKING_FILE
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether what was sent is at fault, and not the store."""
+    from mlflow.exceptions import MlflowException
+
+    # Not BAD_REQUEST: that is MLflow's name for a proxy's 400, or a database that is damaged.
+    return (
+        isinstance(error, MlflowException)
+        and error.error_code == "INVALID_PARAMETER_VALUE"
+        and _DELETED not in str(error)
+    )
