@@ -9,7 +9,7 @@ import numpy as np
 
 from gfn_ray.config import ReplayConfig
 from gfn_ray.replay import ReplayBuffer
-from gfn_ray.replay.journal.store import ReplayStore
+from gfn_ray.replay.journal.store import LOG, ReplayStore
 from gfn_ray.storage.packed import pack
 from gfn_ray.storage.trajectories import pack_trajectories
 from gfn_ray.trajectory import Trajectory
@@ -126,11 +126,12 @@ def opened(directory: Path, config: ReplayConfig, seed: int = 0, limit: int = 30
 def crashed_after(
     directory: Path, config: ReplayConfig, seed: int, steps: int, limit: int
 ) -> list[int]:
-    """A store left behind after so many calls; the size of its newest log after each of them."""
-    store, course, sizes = opened(directory, config, seed, limit), Course(seed), []
+    """A store left behind after so many calls; the size of its log at first and after each."""
+    store, course = opened(directory, config, seed, limit), Course(seed)
+    sizes = [log_in(directory).stat().st_size]
     for _ in range(steps):
         course.step(store)
-        sizes.append(newest(directory, "log").stat().st_size)
+        sizes.append(log_in(directory).stat().st_size)
     store.close()  # writes nothing: only another process could open it otherwise
     return sizes
 
@@ -141,5 +142,5 @@ def restored(directory: Path, config: ReplayConfig, seed: int) -> ReplayBuffer:
     return store.buffer
 
 
-def newest(directory: Path, kind: str) -> Path:
-    return max(directory.glob(f"{kind}-*"))
+def log_in(directory: Path) -> Path:
+    return directory / LOG

@@ -11,7 +11,7 @@ import ray
 
 from gfn_ray.config import RuntimeConfig
 from gfn_ray.errors import RunFailed, UserError
-from gfn_ray.replay.journal.record_file import DamagedReplay
+from gfn_ray.replay.journal.write_ahead_log import DamagedReplay
 from gfn_ray.runtime.actors.calls import PendingCalls
 from gfn_ray.runtime.actors.failures import DataLost
 from gfn_ray.runtime.actors.fleet import load
@@ -265,7 +265,7 @@ def test_what_keeps_a_successor_from_loading_is_given_time_to_pass(cluster, tmp_
 
 
 def test_a_damaged_replay_store_is_not_loaded_again(cluster, tmp_path):
-    crew = Crew(SlowToReload, (tmp_path, [DamagedReplay("log-000000 is damaged at byte 7")]))
+    crew = Crew(SlowToReload, (tmp_path, [DamagedReplay("wal is damaged at byte 7")]))
     crew.kill()
     with pytest.raises(UserError, match="damaged at byte 7"):
         crew.ask("add", 1)

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from gfn_ray.tracking.spool import Spool
 
 import gfn_ray
 from gfn_ray.cli import parse
 from gfn_ray.config import CompareJob
 from gfn_ray.models.adapter_files import WEIGHTS_FILE
 from gfn_ray.models.merged import merged_model_dir
-from gfn_ray.replay.journal.record_file import preamble
 from gfn_ray.replay.journal.store import ReplayStore
+from gfn_ray.replay.journal.write_ahead_log import framed, read_log
 from gfn_ray.runs.checkpoints import find_resumption, put_back
 from gfn_ray.runs.compare_runs import compare_runs
 from gfn_ray.runs.display import make_display
@@ -29,7 +30,6 @@ from gfn_ray.storage.packed import pack, unpack
 from gfn_ray.tasks.random_number.config import RandomNumberJob
 from gfn_ray.tasks.random_number.task import RandomNumberTask
 from gfn_ray.tasks.task import TaskData
-from gfn_ray.tracking.spool import Spool
 from testing.good_run import STEPS, TASK, copy_run, data_of, mark_again, settings
 from testing.refusals import contents, refusal, unprivileged
 from testing.refused_places import (
@@ -334,29 +334,35 @@ def test_a_damaged_name_of_the_mlflow_run_is_refused(
 
 # --- Replay, and what waits for MLflow ---
 
+
+def flip_the_first_call(replay: Path) -> None:
+    log = replay / "wal"
+    begin = read_log(log).records[1][0]
+    flip(log, (begin + 50) / log.stat().st_size)
+
+
 STORES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "a log that is damaged in the middle": (
-        lambda replay: flip(replay / "log-000000", 0.3),
-        ("log-000000 is damaged at byte 16", "intact records follow", "move"),
+        flip_the_first_call,
+        ("wal is damaged at byte", "in record 1, and intact records follow", "move"),
     ),
     "a log of a newer format": (
-        lambda replay: fill(replay / "log-000000", preamble(version=9)),
-        ("log-000000 has format 9",),
+        lambda replay: fill(replay / "wal", framed(pack({"format": 9}))),
+        (
+            "wal: the record at byte 0",
+            "it has format 9",
+        ),
     ),
     "a log of no sense": (
-        lambda replay: fill(replay / "log-000000"),
-        ("log-000000 does not begin as a file of replay does",),
+        lambda replay: fill(replay / "wal"),
+        ("wal is damaged at byte 0, in record 0; restore the file",),
     ),
     "a snapshot with a flipped bit": (
-        lambda replay: flip(replay / "snapshot-000000"),
-        ("snapshot-000000 is damaged at byte 16",),
-    ),
-    "a snapshot that is missing": (
-        lambda replay: (replay / "snapshot-000000").unlink(),
-        ("snapshot-000000 is missing",),
+        lambda replay: flip(replay / "wal", 0.1),
+        ("wal is damaged at byte 0, in record 0, and intact records follow",),
     ),
     "a log that is a directory": (
-        lambda replay: ((replay / "log-000000").unlink(), (replay / "log-000000").mkdir()),
+        lambda replay: ((replay / "wal").unlink(), (replay / "wal").mkdir()),
         ("replay cannot be kept in", "Is a directory"),
     ),
     "a file in its place": (a_file, ("replay cannot be kept in",)),

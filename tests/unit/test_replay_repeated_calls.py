@@ -1,4 +1,4 @@
-"""A call that was on record, but whose answer was never heard, is made again: it happens once."""
+"""A call that was logged, but whose answer was never heard, is repeated: it happens once."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 
 from gfn_ray.config import ReplayConfig
 from gfn_ray.replay import ReplayBuffer
-from gfn_ray.replay.journal.answers import KEPT
-from gfn_ray.replay.journal.record_file import framed, preamble, read_records
-from gfn_ray.storage.packed import pack, unpack
+from gfn_ray.replay.journal.idempotency import KEPT
 from gfn_ray.storage.trajectories import pack_trajectories
 from testing.courses import (
     CONFIGS,
@@ -23,7 +21,6 @@ from testing.courses import (
     Course,
     assert_equal,
     buffer_after,
-    newest,
     opened,
     random_trajectory,
     restored,
@@ -38,7 +35,7 @@ def block(rng: np.random.Generator) -> bytes:
 
 
 class Unheard:
-    """A store whose process dies after each call is on record, and is asked again."""
+    """A store whose process dies after each call is logged, and is asked again."""
 
     def __init__(self, directory: Path, config: ReplayConfig, seed: int, limit: int) -> None:
         self._open = lambda: opened(directory, config, seed, limit)
@@ -102,12 +99,12 @@ def test_several_calls_that_were_not_heard_are_each_answered_as_at_first(
     assert len(restored(tmp_path, CONFIGS[0], 0)) > 0, "the repeated clear came before"
 
 
-def test_a_call_under_another_id_or_none_is_another_call(tmp_path: Path) -> None:
+def test_a_call_with_another_key_or_none_is_another_call(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     store = opened(tmp_path, CONFIGS[0])
     store.add(block(rng), "a")
-    for call_id in ("b", "b", "c", None, None):
-        assert store.sample(1, 2, 0, call_id) is not None
+    for key in ("b", "b", "c", None, None):
+        assert store.sample(1, 2, 0, key) is not None
     assert store.buffer.stats()["sampled"] == 8
 
 
@@ -119,19 +116,3 @@ def test_answers_are_forgotten_in_the_end_so_that_the_snapshot_is_bounded(tmp_pa
         if (call + 1) % KEPT["add"] == 0:
             sizes.append(len(store.snapshot()))
     assert sizes[0] == sizes[1] == sizes[2]
-
-
-def test_a_store_of_format_1_is_read_and_goes_on_in_the_present_one(tmp_path: Path) -> None:
-    store, course = opened(tmp_path, CONFIGS[0], limit=NEVER_ROLLS), Course(0)
-    for _ in range(9):
-        course.step(store)
-    store.close()
-    for kind, added in (("log", "id"), ("snapshot", "answers")):
-        file = newest(tmp_path, kind)
-        records = [unpack(payload) for _, payload in read_records(file).payloads]
-        for record in records:
-            del record[added]
-        file.write_bytes(preamble(version=1) + b"".join(framed(pack(one)) for one in records))
-    assert_equal(restored(tmp_path, CONFIGS[0], 0), buffer_after(CONFIGS[0], 0, 9))
-    assert {read_records(newest(tmp_path, kind)).version for kind in ("log", "snapshot")} == {2}
-    assert_equal(restored(tmp_path, CONFIGS[0], 0), buffer_after(CONFIGS[0], 0, 9))

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from gfn_ray.config import ReplayConfig
 from gfn_ray.errors import UserError
 from gfn_ray.replay import ReplayBuffer
-from gfn_ray.replay.journal.record_file import preamble
+from gfn_ray.replay.journal.store import start_from
 from testing.courses import (
     CONFIGS,
     GROUP,
@@ -28,7 +28,7 @@ from testing.courses import (
     assert_equal,
     buffer_after,
     crashed_after,
-    newest,
+    log_in,
     opened,
     restored,
 )
@@ -106,10 +106,10 @@ def test_a_log_torn_at_any_byte_gives_the_buffer_after_the_calls_before(
 ) -> None:
     directory = tmp_path_factory.mktemp("run") / "replay"
     sizes = crashed_after(directory, config, seed, steps, NEVER_ROLLS)
-    before = [len(preamble()), *sizes][-2]
-    os.truncate(newest(directory, "log"), data.draw(st.integers(before, sizes[-1] - 1)))
+    before = sizes[-2]
+    os.truncate(log_in(directory), data.draw(st.integers(before, sizes[-1] - 1)))
     assert_equal(restored(directory, config, seed), buffer_after(config, seed, steps - 1))
-    assert newest(directory, "log").stat().st_size == before
+    assert log_in(directory).stat().st_size == before
 
 
 @examples(80)
@@ -124,12 +124,13 @@ def test_a_changed_byte_is_cut_in_the_last_record_and_refused_anywhere_else(
 ) -> None:
     directory = tmp_path_factory.mktemp("run") / "replay"
     sizes = crashed_after(directory, config, seed, steps, NEVER_ROLLS)
-    log = newest(directory, "log")
+    log = log_in(directory)
     content = bytearray(log.read_bytes())
-    at = data.draw(st.integers(0, len(content) - 1))
+    # Bytes of calls: those of the snapshot before them are most of the file.
+    at = data.draw(st.integers(0, len(content) - 1) | st.integers(sizes[0], len(content) - 1))
     content[at] ^= flip
     log.write_bytes(content)
-    if at >= [len(preamble()), *sizes][-2]:
+    if at >= sizes[-2]:
         assert_equal(restored(directory, config, seed), buffer_after(config, seed, steps - 1))
         return
     with pytest.raises(UserError, match="damaged at byte") as refusal:
@@ -148,14 +149,16 @@ def test_a_changed_byte_of_a_snapshot_is_refused(
     data: st.DataObject,
 ) -> None:
     directory = tmp_path_factory.mktemp("run") / "replay"
-    crashed_after(directory, config, seed, 6, ROLLS_OFTEN)
-    snapshot = newest(directory, "snapshot")
-    content = bytearray(snapshot.read_bytes())
+    store, course = opened(directory, config, seed), Course(seed)
+    for _ in range(6):
+        course.step(store)
+    store.close()
+    content = bytearray(store.snapshot())
     content[data.draw(st.integers(0, len(content) - 1))] ^= flip
-    snapshot.write_bytes(content)
-    with pytest.raises(UserError, match="damaged at byte") as refusal:
+    start_from(directory, bytes(content))
+    with pytest.raises(UserError, match="damaged at byte 0, in record 0") as refusal:
         opened(directory, config, seed)
-    assert str(snapshot) in str(refusal.value)
+    assert str(log_in(directory)) in str(refusal.value)
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -163,12 +166,15 @@ def test_a_crash_between_any_two_file_operations_loses_nothing(
     config: ReplayConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory, seed, steps = tmp_path / "replay", 5, 50
-    acknowledged = 0
+    acknowledged = compactions = 0
     crashes: list[tuple[Path, int]] = []
+    replaced = os.replace
     for name in ("open", "write", "fsync", "ftruncate", "replace", "unlink"):
         operation = getattr(os, name)
 
         def watched(*args: Any, operation: Any = operation, **kwargs: Any) -> Any:
+            nonlocal compactions
+            compactions += operation is replaced
             if directory.exists():
                 copy = tmp_path / f"crash-{len(crashes)}"
                 with monkeypatch.context() as unwatched:
@@ -185,7 +191,7 @@ def test_a_crash_between_any_two_file_operations_loses_nothing(
     store.close()
     monkeypatch.undo()
 
-    assert int(newest(directory, "log").name[-6:]) >= 2, "it was to be rolled over"
+    assert compactions >= 2
     assert len(crashes) > steps
     for copy, calls in crashes:
         assert_acknowledged(restored(copy, config, seed), config, seed, calls)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from gfn_ray.config import ReplayConfig
 from gfn_ray.errors import UserError
 from gfn_ray.replay import ReplayBuffer
-from gfn_ray.replay.journal.record_file import framed, preamble, read_records
 from gfn_ray.replay.journal.store import empty_store, start_from
+from gfn_ray.replay.journal.write_ahead_log import framed, read_log
 from gfn_ray.storage.packed import pack, unpack
 from gfn_ray.storage.trajectories import pack_trajectories
 from gfn_ray.trajectory import Trajectory
@@ -35,7 +35,7 @@ from testing.courses import (
     assert_equal,
     buffer_after,
     crashed_after,
-    newest,
+    log_in,
     opened,
     random_trajectory,
     restored,
@@ -98,7 +98,7 @@ def test_the_torn_end_is_cut_with_a_line_that_says_how_many_bytes(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     crashed_after(tmp_path, CONFIGS[0], 0, 3, NEVER_ROLLS)
-    with newest(tmp_path, "log").open("ab") as log:
+    with log_in(tmp_path).open("ab") as log:
         log.write(framed(b"never finished")[:-5])
     with caplog.at_level(logging.WARNING):
         restored(tmp_path, CONFIGS[0], 0)
@@ -107,20 +107,9 @@ def test_the_torn_end_is_cut_with_a_line_that_says_how_many_bytes(
     assert "3 calls" in line
 
 
-@pytest.mark.parametrize("kind", ["log", "snapshot"])
-def test_a_newer_format_is_refused(kind: str, tmp_path: Path) -> None:
-    crashed_after(tmp_path, CONFIGS[0], 0, 3, NEVER_ROLLS)
-    file = newest(tmp_path, kind)
-    file.write_bytes(preamble(version=3) + file.read_bytes()[len(preamble()) :])
-    with pytest.raises(UserError, match="has format 3, and this gfn_ray reads formats 1 to 2"):
-        opened(tmp_path, CONFIGS[0])
-
-
-@pytest.mark.parametrize("kind", ["log", "snapshot"])
-def test_a_file_that_somebody_removed_is_missed(kind: str, tmp_path: Path) -> None:
-    crashed_after(tmp_path, CONFIGS[0], 0, 3, NEVER_ROLLS)
-    newest(tmp_path, kind).unlink()
-    with pytest.raises(UserError, match=f"{kind}-000000 is missing"):
+def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+    start_from(tmp_path, framed(pack({"format": 2, "of": "another kind"})))
+    with pytest.raises(UserError, match="it has format 2, and this gfn_ray reads format 1"):
         opened(tmp_path, CONFIGS[0])
 
 
@@ -159,22 +148,22 @@ def test_a_store_that_is_open_is_not_replaced(put_in_place: Any, tmp_path: Path)
     assert_equal(restored(tmp_path, CONFIGS[0], 0), buffer_after(CONFIGS[0], 0, 5))
 
 
-def test_a_store_that_is_replaced_keeps_its_lock_and_nothing_else(tmp_path: Path) -> None:
+def test_a_store_that_is_replaced_keeps_its_lock_and_what_is_not_its_own(tmp_path: Path) -> None:
     place, other = tmp_path / "replay", opened(tmp_path / "other", CONFIGS[0])
     crashed_after(place, CONFIGS[0], 0, 3, NEVER_ROLLS)
     (place / "of-another-program").mkdir()
     for number in range(3):
         Course(number).step(other)
     start_from(place, other.snapshot())
-    assert {path.name for path in place.iterdir()} == {"lock", "log-000000", "snapshot-000000"}
+    assert {path.name for path in place.iterdir()} == {"lock", "wal", "of-another-program"}
     assert_equal(restored(place, CONFIGS[0], 0), other.buffer)
     empty_store(place)
-    assert {path.name for path in place.iterdir()} == {"lock"}
+    assert {path.name for path in place.iterdir()} == {"lock", "of-another-program"}
     assert_equal(restored(place, CONFIGS[0], 0), ReplayBuffer(CONFIGS[0], 0, group=GROUP))
 
 
 def test_a_refused_call_leaves_no_trace(tmp_path: Path) -> None:
-    store = opened(tmp_path, CONFIGS[0])
+    store, before = opened(tmp_path, CONFIGS[0]), log_in(tmp_path).read_bytes()
     (good,) = _scored(1)
     bad = good.scored(np.where(good.terminable, -np.inf, np.nan))
     calls: list[Callable[[], Any]] = [
@@ -186,7 +175,7 @@ def test_a_refused_call_leaves_no_trace(tmp_path: Path) -> None:
         with pytest.raises(ValueError):
             call()
     store.close()
-    assert newest(tmp_path, "log").read_bytes() == preamble()
+    assert log_in(tmp_path).read_bytes() == before
     assert_equal(restored(tmp_path, CONFIGS[0], 0), ReplayBuffer(CONFIGS[0], 0, group=GROUP))
 
 
@@ -216,17 +205,17 @@ def test_after_a_full_disk_nothing_more_is_acknowledged_and_a_new_store_is_right
     assert_equal(restored(tmp_path, CONFIGS[0], 0), buffer_after(CONFIGS[0], 0, 5))
 
 
-def test_the_log_is_rolled_over_so_that_the_disk_is_bounded(tmp_path: Path) -> None:
+def test_the_log_is_compacted_so_that_the_disk_is_bounded(tmp_path: Path) -> None:
     store, course = opened(tmp_path, CONFIGS[0], limit=3000), Course(1)
-    largest_snapshot = largest = 0
+    largest_snapshot = 0
+    sizes = [log_in(tmp_path).stat().st_size]
     for _ in range(300):
         course.step(store)
-        files = {file.name: file.stat().st_size for file in tmp_path.iterdir()}
-        assert sorted(name.split("-")[0] for name in files) == ["lock", "log", "snapshot"]
-        largest_snapshot = max(largest_snapshot, *(files[n] for n in files if "snap" in n))
-        largest = max(largest, sum(files.values()))
-    assert largest < 3 * largest_snapshot
-    assert int(newest(tmp_path, "log").name[-6:]) > 5
+        assert {file.name for file in tmp_path.iterdir()} == {"lock", "wal"}
+        largest_snapshot = max(largest_snapshot, len(store.snapshot()))
+        sizes.append(log_in(tmp_path).stat().st_size)
+    assert max(sizes) < 3 * largest_snapshot
+    assert sum(after < before for before, after in itertools.pairwise(sizes)) > 5
 
 
 # Bytes of no sense
@@ -235,23 +224,21 @@ def test_the_log_is_rolled_over_so_that_the_disk_is_bounded(tmp_path: Path) -> N
 @examples(200)
 @given(st.binary(max_size=200), st.booleans(), st.booleans())
 def test_the_log_reader_says_what_is_wrong_with_any_bytes(
-    tmp_path_factory: pytest.TempPathFactory, noise: bytes, is_ours: bool, is_record: bool
+    tmp_path_factory: pytest.TempPathFactory, noise: bytes, has_snapshot: bool, is_record: bool
 ) -> None:
     directory = tmp_path_factory.mktemp("run")
-    crashed_after(directory, CONFIGS[0], 0, 2, NEVER_ROLLS)
-    for kind in ("log", "snapshot"):
-        copy = tmp_path_factory.mktemp("copy") / "replay"
-        shutil.copytree(directory, copy)
-        content = framed(noise) if is_record else noise
-        newest(copy, kind).write_bytes((preamble() if is_ours else b"") + content)
-        try:
-            restored(copy, CONFIGS[0], 0)
-        except UserError as refusal:
-            assert str(newest(copy, kind)) in str(refusal)
-            assert "\n" not in str(refusal)
-        else:
-            assert kind == "log" and is_ours and not is_record
-            assert read_records(newest(copy, kind)).torn == 0
+    crashed_after(directory, CONFIGS[0], 0, 0, NEVER_ROLLS)
+    log = log_in(directory)
+    content = framed(noise) if is_record else noise
+    log.write_bytes((log.read_bytes() if has_snapshot else b"") + content)
+    try:
+        restored(directory, CONFIGS[0], 0)
+    except UserError as refusal:
+        assert str(log) in str(refusal)
+        assert "\n" not in str(refusal)
+    else:
+        assert has_snapshot and not is_record
+        assert read_log(log).torn == 0
 
 
 json_values = st.recursive(
@@ -260,7 +247,7 @@ json_values = st.recursive(
     max_leaves=6,
 )
 arrays = st.lists(st.floats(-9, 9), max_size=4).map(np.array)
-own_keys = ["trajectories", "arguments", "slots", "generations", "losses", "length", "token_ids"]
+own_keys = ["block", "key", "arguments", "slots", "generations", "losses", "length", "token_ids"]
 
 
 @given(
@@ -272,7 +259,7 @@ def test_a_whole_record_of_no_sense_is_refused(
 ) -> None:
     directory = tmp_path_factory.mktemp("run")
     crashed_after(directory, CONFIGS[0], 0, 2, NEVER_ROLLS)
-    log = newest(directory, "log")
+    log = log_in(directory)
     with log.open("ab") as out:
         out.write(framed(pack({**record, "call": call})))
     try:

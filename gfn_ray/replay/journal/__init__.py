@@ -1,1 +1,1 @@
-"""Replay on record: what was acknowledged survives a kill."""
+"""Replay that outlives its process: what was acknowledged survives a kill."""

@@ -16,9 +16,9 @@ FRESH_SHOWN = 4
 
 
 class ReplayActor:
-    """The shared replay buffer, on record in a directory: what answered has survived a kill.
+    """The shared replay buffer, logged in a directory: a call that was answered survives a kill.
 
-    call_id: of a call that may be made again, which then gets the answer of the first time.
+    key: the idempotency key of a call that may be repeated, which then gets the first answer.
     """
 
     def __init__(self, config: JobConfig, directory: Path) -> None:
@@ -33,13 +33,13 @@ class ReplayActor:
         group = config.learner.trajectories_per_query
         self._store = ReplayStore(self._directory, config.replay, config.seed, group=group)
 
-    def clear(self, call_id: str | None = None) -> None:
+    def clear(self, key: str | None = None) -> None:
         """Forgets every trajectory."""
-        self._store.clear(call_id)
+        self._store.clear(key)
 
-    def add(self, block: bytes, call_id: str | None = None) -> Record:
+    def add(self, block: bytes, key: str | None = None) -> Record:
         """Stores scored trajectories. shown: a block of a few of them, for people."""
-        self._store.add(block, call_id)
+        self._store.add(block, key)
         offered = unpack_trajectories(block)
         return {
             "offered": len(offered),
@@ -49,11 +49,11 @@ class ReplayActor:
         }
 
     def sample(
-        self, queries: int, per_query: int, version: int, call_id: str | None = None
+        self, queries: int, per_query: int, version: int, key: str | None = None
     ) -> tuple[bytes, Record]:
         """A batch, for LearnerActor.step, and where it came from; trajectories = 0 where nothing
         is eligible."""
-        batch = self._store.sample(queries, per_query, version, call_id)
+        batch = self._store.sample(queries, per_query, version, key)
         if batch is None:
             return b"", {"trajectories": 0}
         info = {
@@ -72,6 +72,6 @@ class ReplayActor:
         return self._store.snapshot()
 
     def update_priorities(
-        self, slots: Any, generations: Any, losses: Any, call_id: str | None = None
+        self, slots: Any, generations: Any, losses: Any, key: str | None = None
     ) -> int:
-        return self._store.update_priorities(slots, generations, losses, call_id)
+        return self._store.update_priorities(slots, generations, losses, key)

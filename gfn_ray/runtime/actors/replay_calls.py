@@ -1,8 +1,8 @@
-"""The calls that change replay, as they are made: each under an id of its own.
+"""The calls that change replay, as they are made: each with an idempotency key of its own.
 
-A call that is made again, since its answer never came, keeps its id, so that replay knows
-whether it was applied. Ids of another process, that of a run before `--resume` say, never
-come up again: replay may remember later calls than the checkpoint does.
+A call that is repeated, since its answer never came, keeps its key, so that replay knows whether it
+was applied. Keys of another process, such as that of a run before `--resume`, never recur: replay
+may remember later calls than the checkpoint does.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ class ReplayCalls:
         self._numbers = count()
 
     def clear(self) -> Issue:
-        call_id = self._new_id()
-        return lambda actor: actor.clear.remote(call_id)
+        key = self._new_key()
+        return lambda actor: actor.clear.remote(key)
 
     def add(self, block: Any) -> Issue:
-        call_id = self._new_id()
-        return lambda actor: actor.add.remote(block, call_id)
+        key = self._new_key()
+        return lambda actor: actor.add.remote(block, key)
 
     def sample(self, queries: int, per_query: int, version: int) -> Issue:
-        call_id = self._new_id()
+        key = self._new_key()
         return lambda actor: actor.sample.options(num_returns=2).remote(
-            queries, per_query, version, call_id
+            queries, per_query, version, key
         )
 
     def update_priorities(self, slots: Any, generations: Any, losses: Any) -> Issue:
-        call_id = self._new_id()
-        return lambda actor: actor.update_priorities.remote(slots, generations, losses, call_id)
+        key = self._new_key()
+        return lambda actor: actor.update_priorities.remote(slots, generations, losses, key)
 
-    def _new_id(self) -> str:
+    def _new_key(self) -> str:
         return f"{self._process}-{next(self._numbers)}"

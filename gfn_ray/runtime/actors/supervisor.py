@@ -16,7 +16,7 @@ import ray
 
 from gfn_ray.config import RuntimeConfig
 from gfn_ray.errors import RunFailed, UserError
-from gfn_ray.replay.journal.record_file import DamagedReplay
+from gfn_ray.replay.journal.write_ahead_log import DamagedReplay
 from gfn_ray.runtime.actors.failures import ActorLost, DataLost, value_of
 from gfn_ray.runtime.actors.members import Member
 from gfn_ray.wording import count

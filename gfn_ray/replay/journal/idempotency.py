@@ -1,0 +1,67 @@
+"""What the latest calls of replay returned, for callers that did not hear it.
+
+A process that is killed after it has logged a call and before it replies leaves the caller without
+an answer. The caller repeats the call with the same idempotency key, and gets the first answer:
+drawing twice would give another batch, and adding twice would count as having sampled the same
+again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gfn_ray.replay.outcomes import AddReport, ReplayBatch
+from gfn_ray.storage.packed import Record
+from gfn_ray.storage.trajectories import from_columns, to_columns
+
+# Answers kept of each kind of call: more than are ever under way. Batches are the bulky ones, and
+# a learner waits for each.
+KEPT = {"add": 256, "sample": 4, "update_priorities": 256, "clear": 4}
+
+
+class IdempotencyCache:
+    """Answers by kind of call and idempotency key, the oldest forgotten first."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, dict[str, Any]] = {kind: {} for kind in KEPT}
+
+    def has(self, kind: str, key: str | None) -> bool:
+        return key in self._kept[kind]
+
+    def answer(self, kind: str, key: str) -> Any:
+        return self._kept[kind][key]
+
+    def keep(self, kind: str, key: str | None, answer: Any) -> None:
+        """A call without a key is not repeated."""
+        if key is None:
+            return
+        kept = self._kept[kind]
+        kept[key] = answer
+        if len(kept) > KEPT[kind]:
+            del kept[next(iter(kept))]
+
+    def state(self) -> Record:
+        return {
+            kind: {key: _to_record(answer) for key, answer in kept.items()}
+            for kind, kept in self._kept.items()
+        }
+
+    def restore(self, state: Record) -> None:
+        for kind, kept in state.items():
+            self._kept[kind] = {key: _from_record(kind, one) for key, one in kept.items()}
+
+
+def _to_record(answer: Any) -> Any:
+    if isinstance(answer, AddReport):
+        return vars(answer)
+    if isinstance(answer, ReplayBatch):
+        return {**vars(answer), "trajectories": to_columns(answer.trajectories)}
+    return answer
+
+
+def _from_record(kind: str, record: Any) -> Any:
+    if kind == "add":
+        return AddReport(**record)
+    if kind == "sample" and record is not None:
+        return ReplayBatch(**{**record, "trajectories": from_columns(record["trajectories"])})
+    return record
