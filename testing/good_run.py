@@ -23,6 +23,7 @@ from gfn_ray.storage.trajectories import pack_trajectories
 from gfn_ray.tasks.random_number.config import RandomNumberJob
 from gfn_ray.tasks.random_number.task import RandomNumberTask
 from gfn_ray.tasks.task import TaskData
+from gfn_ray.tracking import TrackingState
 from gfn_ray.trajectory import Trajectory
 from testing.makers import make_trajectory
 from testing.policies import load
@@ -61,14 +62,14 @@ def write_run(model: Path, home: Path) -> RunDir:
     data = data_of(config)
     run = RunDir.create(config, TASK)
     run.write_config(dump_toml(config))
-    run.write_tracking("0123456789abcdef")
+    TrackingState(run_id="0123456789abcdef", complete=True).save(run.path)
     policy = add_adapter(load(model), config.policy, config.seed)
     trainer = PolicyTrainer(policy, config, data.support)
     store = ReplayStore(run.replay_dir, config.replay, config.seed)
     _write_measured(run, data)
     for step in STEPS:
         store.add(pack_trajectories(trajectories(data)))
-        run.append_metrics({"step": step, "phase": "train", "train/loss": 1.0})
+        run.append_metrics(step, "train", {"train/loss": 1.0})
         training = {
             "learner": {"policy": trainer.state()},
             "controller": {"step": step},

@@ -129,6 +129,8 @@ def _tuned(
         "after": after,
     }
     directory.write_summary(summary)
+    tracker.artifact(directory.adapter_dir)
+    tracker.artifact(directory.summary_file)
     paths = ReportPaths(directory.path, directory.adapter_dir, tracker.uri)
     use = "infilling starts from the tuned model by --task.base-adapter and the adapter below"
     return final_report(summary, METRICS, [], paths, [use])

@@ -164,6 +164,7 @@ def _record(
             if going_on is not None:
                 put_back(directory, resumption)
             tracker.follow()
+            tracker.artifact(directory.config_file)
             display.phase("starting actors and loading models")
             report = session.work(device, resumption)
         status = "FINISHED"

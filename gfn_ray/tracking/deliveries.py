@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from gfn_ray.tracking.address import reason
 from gfn_ray.tracking.names import batches, key
-from gfn_ray.tracking.state import TRACKING_FILE, TrackingState
+from gfn_ray.tracking.state import TrackingState
 from gfn_ray.tracking.store import MlflowRun
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class Deliveries:
     """One run's: generators that deliver what MLflow does not have, and yield before each part."""
 
     def __init__(self, run: MlflowRun, directory: Path, state: TrackingState) -> None:
+        self._client = run.client
         self._run = run
         self._directory = directory
         self._state = state
@@ -55,15 +56,14 @@ class Deliveries:
 
     def numbers(self) -> Iterator[None]:
         """The numbers of lines, then the status of a run that has ended."""
-        client, run_id = self._run.client, self._run.run_id
         for name in NUMBERS:
             for _, found in self._unread(name, self._state.numbers, _metrics):
                 yield
                 for batch in batches(list(chain.from_iterable(found)), _METRICS_PER_BATCH):
-                    self._send(f"a number of {name}", batch, partial(client.log_batch, run_id))
+                    self._log_metrics(batch)
         if self.status is not None:
             yield
-            client.set_terminated(run_id, self.status)
+            self._client.set_terminated(self._run.run_id, self.status)
             self.status = None
 
     def files(self) -> Iterator[None]:
@@ -72,14 +72,13 @@ class Deliveries:
             for table, rows in self._unread(name, self._state.tables, partial(_table_row, name)):
                 yield
                 if table is not None:
-                    self._send(f"a row of {table}", rows, partial(self._log_table, table))
-        for path in sorted(filter(_is_artifact, self._directory.iterdir())):
-            version = path.stat().st_mtime_ns
-            if self._state.artifacts.get(path.name) != version:
-                yield
-                self._send(f"the file {path}", [path], self._log_artifact)
-                with self._state.changing(self._directory):
-                    self._state.artifacts[path.name] = version
+                    columns = {column: [row.get(column) for row in rows] for column in rows[0]}
+                    self._client.log_table(self._run.run_id, columns, f"{table}.json")
+        while self._state.artifacts:
+            yield
+            self._log_artifact(self._state.artifacts[0])
+            with self._state.changing(self._directory):
+                del self._state.artifacts[0]
 
     def _unread(
         self, name: str, delivered: dict[str, int], read: Callable[[Row], tuple[str | None, Item]]
@@ -103,34 +102,30 @@ class Deliveries:
             self._refused(f"a line of {self._directory / name}", error)
             return None, None, len(line)
 
-    def _send(
-        self, what: str, items: Sequence[Item], send: Callable[[Sequence[Item]], None]
-    ) -> None:
-        """Sends items together, or one by one where the store refuses that: one is at fault."""
+    def _log_artifact(self, name: str) -> None:
+        path = self._directory / name
+        if not path.exists() or not path.resolve().is_relative_to(self._directory.resolve()):
+            _log.warning("MLflow goes without %s, which is not in the run's directory", path)
+        elif path.is_dir():
+            self._client.log_artifacts(self._run.run_id, str(path), name)
+        else:
+            self._client.log_artifact(self._run.run_id, str(path))
+
+    def _log_metrics(self, metrics: Sequence[Metric]) -> None:
+        """Together, or one by one where MLflow refuses that: only one may be at fault."""
         try:
-            send(items)
+            self._client.log_batch(self._run.run_id, metrics)
         except Exception as error:
             if not _is_refusal(error):
                 raise
-            if len(items) == 1:
-                self._refused(what, error)
+            if len(metrics) == 1:
+                self._refused(f"the number {metrics[0].key}", error)
                 return
-            for item in items:
-                self._send(what, [item], send)
+            for metric in metrics:
+                self._log_metrics([metric])
 
     def _refused(self, what: str, error: Exception) -> None:
         _log.warning("MLflow does not take %s: %s", what, reason(error, self._run.uri))
-
-    def _log_table(self, table: str, rows: Sequence[Row]) -> None:
-        columns = {column: [row.get(column) for row in rows] for column in rows[0]}
-        self._run.client.log_table(self._run.run_id, columns, f"{table}.json")
-
-    def _log_artifact(self, paths: Sequence[Path]) -> None:
-        (path,) = paths
-        if path.is_dir():
-            self._run.client.log_artifacts(self._run.run_id, str(path), path.name)
-        else:
-            self._run.client.log_artifact(self._run.run_id, str(path))
 
 
 def _whole_lines(file: Path, start: int) -> list[bytes]:
@@ -161,13 +156,6 @@ def _table_row(name: str, row: Row) -> tuple[str | None, Row]:
     if phase == "train":
         return None, row
     return table if phase is None else key(f"{table}/{phase}-{row['step']:06d}"), row
-
-
-def _is_artifact(path: Path) -> bool:
-    """Whether it is a result of the run, and not what --resume needs."""
-    if path.is_dir():
-        return path.name == "adapter"
-    return path.suffix != ".jsonl" and path.name[0] != "." and path.name != TRACKING_FILE
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from concurrent.futures import wait
 from contextlib import suppress
@@ -88,6 +89,11 @@ class Tracker:
                 one.start()
             self._system.start()
             self._state.begin(self._directory)
+
+    def artifact(self, path: Path) -> None:
+        """Store a file or a directory of the run's directory, under its name."""
+        with self._state.changing(self._directory):
+            self._state.artifacts.append(os.path.relpath(path, self._directory))
 
     def flush(self) -> bool:
         """Wait until MLflow has everything; False where it does not take it now."""

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -25,36 +26,60 @@ from hypothesis import strategies as st
 
 import gfn_ray
 from gfn_ray.errors import UserError
+from gfn_ray.runs.run_dir import RunDir
 from gfn_ray.tasks.infill.config import InfillJob
-from gfn_ray.tracking import Tracker, is_redacted, redact_uri
+from gfn_ray.tracking import Tracker, TrackingState, is_redacted, redact_uri
 from gfn_ray.tracking.address import redact_text
-from gfn_ray.tracking.courier import Courier
+from gfn_ray.tracking.deliveries import Deliveries
 from gfn_ray.tracking.names import key as mlflow_key
-from gfn_ray.tracking.spool import Spool
-from testing.full_disk import no_room_beyond
+from gfn_ray.tracking.store import MlflowRun
+from testing.examples import examples
 from testing.sockets import free_ports
 
-Begin = Callable[..., Tracker]
+
+@dataclass(frozen=True)
+class Followed:
+    """A run that writes, and MLflow, which follows it."""
+
+    run: RunDir
+    tracker: Tracker
+
+    def log(self, step: int, **numbers: Any) -> None:
+        self.run.append_metrics(step, "train", numbers)
+
+
+Begin = Callable[..., Followed]
 
 
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with MLflow's tables, for the first connection takes many seconds."""
-    file = tmp_path_factory.mktemp("mlflow") / "migrated.db"
-    untracked = file.with_name("untracked")
-    Tracker.start(f"sqlite:///{file}", "warm-up", "warm-up", {}, untracked).end("FINISHED")
+    home = tmp_path_factory.mktemp("mlflow")
+    file = home / "migrated.db"
+    options: Any = {"artifact_root": home / "mlruns", "delivery": ""}
+    Tracker(f"sqlite:///{file}", "warm-up", "warm-up", {}, home, **options).end("FINISHED")
     return file
 
 
 @pytest.fixture
 def begin(tmp_path: Path) -> Begin:
-    """Begins trackers whose data waits in files of their own."""
+    """Begins runs in directories of their own, or follows the same one again."""
     numbers = count()
 
-    def begun(uri: str, experiment: str, name: str, params: Any, **options: Any) -> Tracker:
-        (tmp_path / "untracked").mkdir(exist_ok=True)
-        file = tmp_path / "untracked" / str(next(numbers))
-        return Tracker.start(uri, experiment, name, params, file, **options)
+    def begun(
+        uri: str,
+        experiment: str = "tests",
+        name: str = "a-run",
+        params: Any = None,
+        artifact_root: Path = tmp_path / "mlruns",
+        again: RunDir | None = None,
+    ) -> Followed:
+        run = again or RunDir(tmp_path / "runs" / str(next(numbers)))
+        run.path.mkdir(parents=True, exist_ok=True)
+        options: Any = {"artifact_root": artifact_root, "delivery": "stays there"}
+        tracker = Tracker(uri, experiment, name, params or {}, run.path, **options)
+        tracker.follow()
+        return Followed(run, tracker)
 
     return begun
 
@@ -66,10 +91,10 @@ def uri(migrated: Path, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def tracker(begin: Begin, uri: str) -> Iterator[Tracker]:
-    tracker = begin(uri, "tests", "a-run", {"steps": 3})
-    yield tracker
-    tracker.end("FINISHED")
+def followed(begin: Begin, uri: str) -> Iterator[Followed]:
+    found = begin(uri)
+    yield found
+    found.tracker.end("FINISHED")
 
 
 def client(uri: str) -> Any:
@@ -78,16 +103,31 @@ def client(uri: str) -> Any:
     return MlflowClient(tracking_uri=uri)
 
 
-def stored(tracker: Tracker) -> Any:
+def stored(one: Followed) -> Any:
     """The run as MLflow has it."""
-    tracker.flush()
-    return client(tracker.uri).get_run(tracker.run_id)
+    one.tracker.flush()
+    return client(one.tracker.uri).get_run(one.tracker.run_id)
 
 
-def history(tracker: Tracker, key: str) -> list[tuple[int, float]]:
-    tracker.flush()
-    metrics = client(tracker.uri).get_metric_history(tracker.run_id, key)
-    return [(metric.step, metric.value) for metric in metrics]
+def history(one: Followed, key: str) -> list[tuple[int, float]]:
+    one.tracker.flush()
+    metrics = client(one.tracker.uri).get_metric_history(one.tracker.run_id, key)
+    return sorted((metric.step, metric.value) for metric in metrics)
+
+
+def rows_of(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.open()]
+
+
+def flipped(place_and_bits: tuple[int, int]) -> bytes:
+    place, bits = place_and_bits
+    return GOOD[:place] + bytes([GOOD[place] ^ bits]) + GOOD[place + 1 :]
+
+
+def table(one: Followed, name: str) -> Any:
+    one.tracker.flush()
+    file = client(one.tracker.uri).download_artifacts(one.tracker.run_id, name)
+    return json.loads(Path(file).read_text())
 
 
 # Parameters
@@ -95,9 +135,9 @@ def history(tracker: Tracker, key: str) -> list[tuple[int, float]]:
 
 def test_a_whole_config_becomes_dotted_parameters(begin: Begin, uri: str) -> None:
     config = InfillJob()
-    tracker = begin(uri, "tests", "config", config.model_dump())
-    params = stored(tracker).data.params
-    tracker.end("FINISHED")
+    one = begin(uri, params=config.model_dump())
+    params = stored(one).data.params
+    one.tracker.end("FINISHED")
     assert params["learner.lr"] == "0.0005"
     assert params["policy.lora_targets"].startswith("q_proj,k_proj,")
     assert params["model.trust_remote_code"] == "false"
@@ -114,9 +154,9 @@ def test_awkward_parameters_are_made_to_fit(begin: Begin, uri: str) -> None:
         "empty": "",
         **{f"p{i}": i for i in range(250)},
     }
-    tracker = begin(uri, "tests", "awkward", params)
-    kept = stored(tracker).data.params
-    tracker.end("FINISHED")
+    one = begin(uri, params=params)
+    kept = stored(one).data.params
+    one.tracker.end("FINISHED")
     assert len(kept) == len(params)
     assert kept["why_"] == "because"
     assert 5_000 < len(kept["long"]) < 10_000
@@ -127,31 +167,49 @@ def test_awkward_parameters_are_made_to_fit(begin: Begin, uri: str) -> None:
 # Metrics
 
 
-def test_metrics_are_stored_by_step(tracker: Tracker) -> None:
+def test_metrics_are_stored_by_step(followed: Followed) -> None:
     for step in (1, 2, 3):
-        tracker.metrics({"loss": np.float32(step / 2), "replay/size": step}, np.int64(step))
-    assert history(tracker, "loss") == [(1, 0.5), (2, 1.0), (3, 1.5)]
-    assert history(tracker, "replay/size") == [(1, 1.0), (2, 2.0), (3, 3.0)]
+        followed.log(step, **{"loss": np.float32(step / 2), "replay/size": step})
+    assert history(followed, "loss") == [(1, 0.5), (2, 1.0), (3, 1.5)]
+    assert history(followed, "replay/size") == [(1, 1.0), (2, 2.0), (3, 3.0)]
 
 
-def test_what_is_no_number_is_left_out(tracker: Tracker) -> None:
-    tracker.metrics({"a": math.nan, "b": math.inf, "c": None, "d": np.nan, "good": 1.0}, 1)
-    assert set(stored(tracker).data.metrics) == {"good"}
+def test_a_metric_has_the_time_at_which_the_run_wrote_it(followed: Followed) -> None:
+    followed.log(1, loss=1.0)
+    (row,) = rows_of(followed.run.metrics_file)
+    followed.tracker.flush()
+    uri, run_id = followed.tracker.uri, followed.tracker.run_id
+    (metric,) = client(uri).get_metric_history(run_id, "loss")
+    assert metric.timestamp == int(row["time"] * 1000)
+    assert abs(row["time"] - time.time()) < 600, "seconds since 1970"
 
 
-def test_thousands_of_metrics_in_one_step_arrive(tracker: Tracker) -> None:
-    tracker.metrics({f"query/{i}": i for i in range(2_500)}, 1)
-    assert len(stored(tracker).data.metrics) == 2_500
+def test_what_is_no_number_is_left_out(followed: Followed) -> None:
+    followed.log(1, a=math.nan, b=math.inf, c=None, d=np.nan, e=True, f="text", good=1.0)
+    assert set(stored(followed).data.metrics) == {"good"}
 
 
-def test_a_step_does_not_wait_for_the_database(tracker: Tracker, tmp_path: Path) -> None:
-    tracker.flush()
+def test_a_restart_is_a_number_and_a_row(followed: Followed) -> None:
+    followed.run.append_restart({"step": 3, "actor": "replay", "runtime/restarts": 1})
+    assert history(followed, "runtime/restarts") == [(3, 1.0)]
+    found = table(followed, "restarts.json")
+    assert found["columns"] == ["time", "step", "actor", "runtime/restarts"]
+    assert [row[1:] for row in found["data"]] == [[3, "replay", 1]]
+
+
+def test_thousands_of_metrics_in_one_step_arrive(followed: Followed) -> None:
+    followed.log(1, **{f"query/{i}": i for i in range(2_500)})
+    assert len(stored(followed).data.metrics) == 2_500
+
+
+def test_a_step_does_not_wait_for_the_database(followed: Followed, tmp_path: Path) -> None:
+    followed.tracker.flush()
     with closing(sqlite3.connect(tmp_path / "mlflow.db", timeout=30)) as other:
         other.execute("BEGIN EXCLUSIVE")
         for step in range(50):  # with a wait for each, the test would not end in its time
-            tracker.metrics({f"m{i}": step for i in range(30)}, step)
+            followed.log(step, **{f"m{i}": step for i in range(30)})
         other.rollback()
-    assert len(history(tracker, "m0")) == 50
+    assert len(history(followed, "m0")) == 50
 
 
 @given(st.text())
@@ -180,44 +238,72 @@ def test_names_stay_readable(name: str, key: str) -> None:
 # Artifacts and tables
 
 
-def test_a_table_grows_and_can_be_loaded(tracker: Tracker) -> None:
-    tracker.table("samples", [{"step": 1, "z": "She “baked” it."}])
-    tracker.table("samples", [])
-    tracker.table("samples", [{"step": 2, "z": "He ran."}, {"step": 2, "z": "It rained."}])
+def test_a_table_grows_and_can_be_loaded(followed: Followed) -> None:
+    def sample(z: str) -> dict[str, Any]:
+        return {"phase": "after", "step": 6, "z": z}
+
+    followed.run.append_samples([sample("She “baked” it.")])
+    followed.tracker.flush()
+    followed.run.append_samples([])
+    followed.run.append_samples([sample("He ran."), sample("It rained.")])
     # The tag is how MLflow's page knows that the file is a table.
-    assert "samples.json" in stored(tracker).data.tags["mlflow.loggedArtifacts"]
-    file = client(tracker.uri).download_artifacts(tracker.run_id, "samples.json")
-    assert json.loads(Path(file).read_text()) == {
-        "columns": ["step", "z"],
-        "data": [[1, "She “baked” it."], [2, "He ran."], [2, "It rained."]],
+    tag = stored(followed).data.tags["mlflow.loggedArtifacts"]
+    assert "samples/after-000006.json" in tag
+    assert table(followed, "samples/after-000006.json") == {
+        "columns": ["phase", "step", "z"],
+        "data": [
+            ["after", 6, "She “baked” it."],
+            ["after", 6, "He ran."],
+            ["after", 6, "It rained."],
+        ],
     }
 
 
-def test_artifacts_lie_beside_the_database_not_in_the_working_directory(
-    tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_each_evaluation_has_a_table_of_its_own_and_training_has_none(followed: Followed) -> None:
+    for phase, step in (("before", 0), ("train", 1), ("train", 2), ("during", 2), ("after", 2)):
+        followed.run.append_samples([{"phase": phase, "step": step, "z": phase}])
+        followed.run.append_diagnostics([{"phase": phase, "step": step, "elbo": float(step)}])
+    names = ("before-000000", "during-000002", "after-000002")
+    for kind in ("samples", "diagnostics"):
+        files = [f"{kind}/{name}.json" for name in names]
+        assert [len(table(followed, file)["data"]) for file in files] == [1, 1, 1]
+        found = client(followed.tracker.uri).list_artifacts(followed.tracker.run_id, kind)
+        assert {one.path for one in found} == set(files)
+
+
+def test_artifacts_lie_where_they_are_told_and_not_in_the_working_directory(
+    begin: Begin, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
-    adapter = tmp_path / "adapter"
-    (adapter / "sub").mkdir(parents=True)
-    (adapter / "sub" / "weights").write_text("w")
-    (tmp_path / "config.toml").write_text("steps = 1\n")
-    tracker.artifact(adapter, "adapter")
-    tracker.artifact(tmp_path / "config.toml")
-    tracker.flush()
-    root = tmp_path / "mlruns" / "tests" / tracker.run_id / "artifacts"
-    assert (root / "adapter" / "sub" / "weights").read_text() == "w"
-    assert (root / "config.toml").read_text() == "steps = 1\n"
+    root = tmp_path / "else where"
+    one = begin(uri, "my experiment", artifact_root=root)
+    (one.run.adapter_dir / "sub").mkdir(parents=True)
+    (one.run.adapter_dir / "sub" / "weights").write_text("w")
+    one.run.write_config("steps = 1\n")
+    one.tracker.artifact(one.run.adapter_dir)
+    one.tracker.artifact(one.run.config_file)
+    assert one.tracker.end("FINISHED")
+    found = root / "my_experiment" / one.tracker.run_id / "artifacts"
+    assert (found / "adapter" / "sub" / "weights").read_text() == "w"
+    assert (found / "config.toml").read_text() == "steps = 1\n"
     assert list((tmp_path / "cwd").iterdir()) == []
 
 
-def test_artifacts_go_where_they_are_told(begin: Begin, uri: str, tmp_path: Path) -> None:
-    root = tmp_path / "else where"
-    tracker = begin(uri, "my experiment", "run", {}, artifact_root=root)
-    (tmp_path / "file").write_text("f")
-    tracker.artifact(tmp_path / "file", "sub")
-    tracker.end("FINISHED")
-    assert (root / "my_experiment" / tracker.run_id / "artifacts" / "sub" / "file").exists()
+def test_only_what_is_in_the_runs_directory_is_stored_and_the_rest_is_named(
+    followed: Followed, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "secret").write_text("a person's own")
+    (followed.run.path / "link").symlink_to(tmp_path / "secret")
+    followed.run.write_config("steps = 1\n")
+    left_out = [tmp_path / "secret", followed.run.path / "link", followed.run.path / "gone"]
+    for path in (*left_out, followed.run.config_file):
+        followed.tracker.artifact(path)
+    assert followed.tracker.flush()
+    found = client(followed.tracker.uri).list_artifacts(followed.tracker.run_id)
+    assert [one.path for one in found] == ["config.toml"]
+    said = [one for one in caplog.messages if one.startswith("MLflow goes without")]
+    assert [path.name in one for path, one in zip(left_out, said, strict=True)] == [True] * 3
 
 
 # Beginning and end
@@ -227,11 +313,11 @@ def test_artifacts_go_where_they_are_told(begin: Begin, uri: str, tmp_path: Path
 def test_a_run_ends_with_its_status_and_with_all_its_metrics(
     begin: Begin, uri: str, status: Any
 ) -> None:
-    tracker = begin(uri, "tests", "a-run", {})
-    tracker.metrics({"loss": 1.0}, 1)
-    tracker.end(status)
-    tracker.end("FINISHED")
-    run = client(uri).get_run(tracker.run_id)
+    one = begin(uri)
+    one.log(1, loss=1.0)
+    assert one.tracker.end(status)
+    one.tracker.end("FINISHED")
+    run = client(uri).get_run(one.tracker.run_id)
     assert (run.info.status, run.info.run_name) == (status, "a-run")
     assert run.data.metrics["loss"] == 1.0
     assert run.data.tags["mlflow.user"]
@@ -241,12 +327,12 @@ def test_system_metrics_are_sampled(
     begin: Begin, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
-    tracker = begin(uri, "tests", "system", {})
+    one = begin(uri)
     deadline = time.monotonic() + 30
     seen: set[str] = set()
     while "system/cpu_utilization_percentage" not in seen and time.monotonic() < deadline:
-        seen = set(stored(tracker).data.metrics)
-    tracker.end("FINISHED")
+        seen = set(stored(one).data.metrics)
+    one.tracker.end("FINISHED")
     assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= seen
 
 
@@ -254,24 +340,24 @@ def test_system_metrics_of_a_run_that_goes_on_begin_where_they_ended(
     begin: Begin, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
-    run_id: str | None = None
+    run: RunDir | None = None
     steps: list[int] = []
     for _ in range(2):
-        tracker = begin(uri, "tests", "system", {}, run_id=run_id)
-        run_id, before, deadline = tracker.run_id, len(steps), time.monotonic() + 30
+        one = begin(uri, again=run)
+        run, before, deadline = one.run, len(steps), time.monotonic() + 30
         while len(steps) == before and time.monotonic() < deadline:
-            points = history(tracker, "system/cpu_utilization_percentage")
+            points = history(one, "system/cpu_utilization_percentage")
             steps = [step for step, _ in points]
-        tracker.end("KILLED")
+        one.tracker.end("KILLED")
         assert len(steps) > before
     assert steps == list(range(len(steps)))
 
 
 def test_two_runs_share_an_experiment(begin: Begin, uri: str) -> None:
-    trackers = [begin(uri, "shared", f"run-{i}", {}) for i in range(2)]
-    runs = [stored(tracker).info for tracker in trackers]
-    for tracker in trackers:
-        tracker.end("FINISHED")
+    both = [begin(uri, "shared", f"run-{i}") for i in range(2)]
+    runs = [stored(one).info for one in both]
+    for one in both:
+        one.tracker.end("FINISHED")
     assert runs[0].experiment_id == runs[1].experiment_id
     assert runs[0].run_id != runs[1].run_id
 
@@ -286,17 +372,17 @@ def test_mlflows_page_takes_the_experiment_for_training_unless_somebody_says_oth
         "a person's": client(uri).create_experiment("a person's", tags={kind: "finetuning"}),
     }
     for name in known:
-        begin(uri, name, "run", {}).end("FINISHED")
+        begin(uri, name).tracker.end("FINISHED")
     kinds = [client(uri).get_experiment_by_name(name).tags[kind] for name in known]
     assert kinds == ["custom_model_development", "custom_model_development", "finetuning"]
 
 
 def test_a_deleted_experiment_is_refused(begin: Begin, uri: str) -> None:
-    begin(uri, "gone", "run", {}).end("FINISHED")
+    begin(uri, "gone").tracker.end("FINISHED")
     known = client(uri).get_experiment_by_name("gone")
     client(uri).delete_experiment(known.experiment_id)
     with pytest.raises(UserError, match=r"--tracking.experiment got 'gone', which was deleted"):
-        begin(uri, "gone", "run", {})
+        begin(uri, "gone")
 
 
 @pytest.mark.timeout(60)  # MLflow itself would try for four minutes
@@ -319,23 +405,11 @@ def test_a_store_that_cannot_be_opened_is_refused_soon_and_without_secrets(
     names = {"tmp": tmp_path, "port": free_ports(1)[0]}
     (tmp_path / "notes.txt").write_text("these are notes, not a database")
     with pytest.raises(UserError) as refused:
-        begin(uri.format(**names), "tests", "run", {})
+        begin(uri.format(**names))
     message = str(refused.value)
     assert message.startswith(f"--tracking.uri got {shown.format(**names)}, which MLflow cannot ")
     assert why in message
     assert "secret" not in message and "\n" not in message
-
-
-def test_a_file_that_is_gone_is_named_and_the_rest_arrives(
-    begin: Begin, uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    tracker = begin(uri, "tests", "run", {})
-    tracker.artifact(tmp_path / "no such file")
-    tracker.metrics({"loss": 1.0}, 1)
-    tracker.end("FINISHED")
-    run = client(uri).get_run(tracker.run_id)
-    assert (run.info.status, run.data.metrics["loss"]) == ("FINISHED", 1.0)
-    assert "no such file" in caplog.text
 
 
 def test_the_first_connection_is_silent_and_calls_nobody(tmp_path: Path) -> None:
@@ -344,12 +418,17 @@ def test_the_first_connection_is_silent_and_calls_nobody(tmp_path: Path) -> None
         "from pathlib import Path\n"
         "from gfn_ray.tracking import Tracker\n"
         "assert 'mlflow' not in sys.modules\n"
-        f"tracker = Tracker.start('sqlite:///{tmp_path}/new.db', 'e', 'r', {{'a': 1}}, "
-        f"Path('{tmp_path}/untracked'))\n"
-        "tracker.metrics({'loss': 1.0}, 1)\n"
-        "tracker.table('samples', [{'z': 'a'}])\n"
-        "tracker.table('samples', [{'z': 'b'}])\n"
-        "tracker.end('FINISHED')\n"
+        f"home, run = Path('{tmp_path}'), Path('{tmp_path}/run')\n"
+        "run.mkdir()\n"
+        "tracker = Tracker(f'sqlite:///{home}/new.db', 'e', 'r', {'a': 1}, run,\n"
+        "    artifact_root=home / 'mlruns', delivery='')\n"
+        "tracker.follow()\n"
+        '(run / \'metrics.jsonl\').write_text(\'{"time": 1, "step": 1, "loss": 1.0}\\n\')\n'
+        "for z in 'ab':\n"
+        "    with (run / 'samples.jsonl').open('a') as lines:\n"
+        '        lines.write(\'{"z": "%s"}\\n\' % z)\n'
+        "    assert tracker.flush()\n"
+        "assert tracker.end('FINISHED')\n"
         "assert os.environ['MLFLOW_DISABLE_TELEMETRY'] == 'true'\n"
         "assert os.environ['DO_NOT_TRACK'] == '1'\n"
     )
@@ -364,7 +443,7 @@ def test_the_first_connection_is_silent_and_calls_nobody(tmp_path: Path) -> None
         timeout=300,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mlruns", "new.db"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mlruns", "new.db", "run"]
 
 
 @pytest.mark.parametrize(
@@ -399,60 +478,74 @@ def test_secrets_in_a_text_with_addresses_are_not_shown() -> None:
 # What MLflow refuses
 
 
-def waiting(tmp_path: Path, *names: str) -> Spool:
-    """A queue with a number of each name in it."""
-    spool = Spool(tmp_path / "waiting")
-    for step, name in enumerate(names):
-        spool.append({"metrics": [[name, 1.0, 17, step]]})
-    return spool
-
-
-def test_of_a_batch_only_the_entry_at_fault_is_left_out(
-    uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_line_or_a_number_that_no_store_takes_is_named_and_the_rest_arrives(
+    followed: Followed, caplog: pytest.LogCaptureFixture
 ) -> None:
-    mlflow = client(uri)
-    run_id = mlflow.create_run(mlflow.create_experiment("refusals")).info.run_id
-    courier = Courier(mlflow, run_id, uri, waiting(tmp_path, "one", "two?", "three"))
-    assert courier.finish(60)
-    assert set(mlflow.get_run(run_id).data.metrics) == {"one", "three"}
-    assert len([one for one in caplog.messages if "does not take metrics" in one]) == 1
+    followed.log(1, loss=1.0)
+    with followed.run.metrics_file.open("a") as lines:
+        lines.write('{"time": 17, "step": 2, "lo\n')  # its process died, and the next one wrote on
+        lines.write('{"time": 17, "step": "three", "loss": 3.0}\n')
+        lines.write('{"time": 17, "step": 4, "loss": 4.0, "size": 5}\n')
+    assert history(followed, "loss") == [(1, 1.0), (4, 4.0)]
+    assert history(followed, "size") == [(4, 5.0)]
+    said = [one for one in caplog.messages if one.startswith("MLflow does not take ")]
+    assert [one.split(": ")[0] for one in said] == [
+        f"MLflow does not take a line of {followed.run.metrics_file}",
+        "MLflow does not take the number loss",
+    ]
+
+
+def test_a_line_that_is_being_written_arrives_when_it_is_whole(followed: Followed) -> None:
+    followed.log(1, loss=1.0)
+    with followed.run.metrics_file.open("a") as line:
+        line.write('{"time": 17, "step": 2, ')
+        line.flush()
+        assert history(followed, "loss") == [(1, 1.0)]
+        line.write('"loss": 2.0}\n')
+    assert history(followed, "loss") == [(1, 1.0), (2, 2.0)]
 
 
 def test_files_that_the_store_cannot_keep_hold_back_no_number_and_not_the_end(
-    begin: Begin, uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    begin: Begin, uri: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Here for want of a package that reaches the place of the experiment's files."""
     client(uri).create_experiment("elsewhere", artifact_location="s3://bucket/files")
-    tracker = begin(uri, "elsewhere", "run", {})
-    file = tmp_path / "config.toml"
-    file.write_text("steps = 1\n")
-    tracker.artifact(file)
-    tracker.metrics({"loss": 1.0}, 1)
-    assert not tracker.end("FINISHED")
-    run = client(uri).get_run(tracker.run_id)
+    one = begin(uri, "elsewhere")
+    one.run.write_config("steps = 1\n")
+    one.tracker.artifact(one.run.config_file)
+    one.log(1, loss=1.0)
+    assert not one.tracker.end("FINISHED")
+    run = client(uri).get_run(one.tracker.run_id)
     assert (run.info.status, run.data.metrics["loss"]) == ("FINISHED", 1.0)
     assert "takes no files: No module named 'boto3'" in caplog.text
-    assert len(list(tmp_path.glob("untracked/*_files"))) == 1
+    state = TrackingState.read(one.run.path)
+    assert state is not None and not state.complete and state.artifacts == ["config.toml"]
 
 
-def test_a_full_disk_holds_up_nothing(uri: str, tmp_path: Path) -> None:
-    mlflow = client(uri)
-    run_id = mlflow.create_run(mlflow.create_experiment("full disk")).info.run_id
-    spool = Spool(tmp_path / "waiting")
-    spool.append({"table": "large.json", "columns": {"z": ["z" * 4_000_000]}})  # than MLflow's file
-    spool.append({"metrics": [["loss", 1.0, 17, 1]]})
-    with no_room_beyond(spool.file.stat().st_size):
-        assert Courier(mlflow, run_id, uri, spool).finish(60)
-    assert mlflow.get_run(run_id).data.metrics == {"loss": 1.0}
+def test_a_disk_that_takes_no_account_holds_up_nothing(begin: Begin, uri: str) -> None:
+    """A later process then delivers again what MLflow has, and MLflow keeps it once."""
+    one = begin(uri)
+    blocked = one.run.path / ".tracking.json.tmp"
+    blocked.mkdir()  # where a new one is written
+    one.log(1, loss=1.0)
+    assert one.tracker.end("KILLED")
+    state = TrackingState.read(one.run.path)
+    assert state is not None and state.numbers == {}
+    blocked.rmdir()
+    again = begin(uri, again=one.run)
+    again.log(2, loss=2.0)
+    assert history(again, "loss") == [(1, 1.0), (2, 2.0)]
+    assert again.tracker.end("FINISHED")
 
 
-def test_what_a_deleted_run_is_to_get_waits_until_it_is_restored(tracker: Tracker) -> None:
-    tracker.flush()
-    client(tracker.uri).delete_run(tracker.run_id)
-    tracker.metrics({"loss": 1.0}, 1)
-    assert not tracker.flush()
-    client(tracker.uri).restore_run(tracker.run_id)
-    assert history(tracker, "loss") == [(1, 1.0)]
+def test_what_a_deleted_run_is_to_get_waits_until_it_is_restored(followed: Followed) -> None:
+    followed.tracker.flush()
+    mlflow = client(followed.tracker.uri)
+    mlflow.delete_run(followed.tracker.run_id)
+    followed.log(1, loss=1.0)
+    assert not followed.tracker.flush()
+    mlflow.restore_run(followed.tracker.run_id)
+    assert history(followed, "loss") == [(1, 1.0)]
 
 
 def test_a_proxy_that_answers_400_loses_nothing(tmp_path: Path) -> None:
@@ -463,12 +556,73 @@ def test_a_proxy_that_answers_400_loses_nothing(tmp_path: Path) -> None:
         def log_message(self, *_: object) -> None:
             """Nothing on this test's stderr."""
 
+    RunDir(tmp_path).append_metrics(1, "train", {"one": 1.0, "two": 2.0})
+    state = TrackingState(run_id="0" * 32)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         uri = f"http://127.0.0.1:{server.server_address[1]}"
-        spool = waiting(tmp_path, "one", "two")
-        assert not Courier(client(uri), "0" * 32, uri, spool).finish(60)
+        run = MlflowRun(client(uri), state.run_id, uri)
+        with pytest.raises(Exception, match="400"):
+            list(Deliveries(run, tmp_path, state).numbers())
         server.shutdown()
         thread.join()
-    assert len(list(spool)) == 2
+    assert state.numbers == {}
+
+
+# Any order of events, and any bytes
+
+GOOD = b'{"time": 17.5, "step": 2, "phase": "train", "loss": 1.5, "size": null}\n'
+
+
+@examples(60)
+@given(
+    st.lists(
+        st.just(GOOD)
+        | st.binary(max_size=60)
+        | st.integers(0, len(GOOD)).map(lambda end: GOOD[:end])
+        | st.tuples(st.integers(0, len(GOOD) - 1), st.integers(1, 255)).map(flipped),
+        max_size=6,
+    )
+)
+def test_lines_of_any_bytes_hold_up_nothing_that_comes_after_them(
+    migrated: Path, tmp_path_factory: pytest.TempPathFactory, parts: list[bytes]
+) -> None:
+    mlflow = client(f"sqlite:///{migrated}")
+    run = RunDir(tmp_path_factory.mktemp("run"))
+    run.metrics_file.write_bytes(b"".join([*parts, b"\n", GOOD.replace(b"loss", b"last")]))
+    state = TrackingState(run_id=mlflow.create_run("0").info.run_id)
+    list(Deliveries(MlflowRun(mlflow, state.run_id, ""), run.path, state).numbers())
+    assert state.numbers == {"metrics.jsonl": run.metrics_file.stat().st_size}
+    found = mlflow.get_run(state.run_id).data.metrics
+    assert found["last"] == 1.5 and all(map(math.isfinite, found.values()))
+
+
+@examples(100)
+@given(st.lists(st.sampled_from(["write", "deliver", "die", "resume"]), max_size=12))
+def test_whatever_dies_mlflow_has_every_line_of_the_file_and_each_once(
+    migrated: Path, tmp_path_factory: pytest.TempPathFactory, events: list[str]
+) -> None:
+    """die: after a delivery, of which there is no account yet. resume: from a checkpoint, behind
+    which lines are cut off, and others are written in their place."""
+    mlflow = client(f"sqlite:///{migrated}")
+    run = RunDir(tmp_path_factory.mktemp("run"))
+    state = TrackingState(run_id=mlflow.create_run("0").info.run_id)
+    ends = [0]  # of the lines in the file
+    for step, event in enumerate([*events, "deliver"]):
+        if event == "write":
+            run.append_metrics(step, "train", {"loss": step})
+            ends.append(run.metrics_file.stat().st_size)
+        elif event == "resume":
+            ends = ends[: 1 + len(ends) // 2]
+            run.cut_back({"metrics.jsonl": ends[-1]})
+            state.begin(run.path)
+        else:
+            account = state.model_dump()
+            list(Deliveries(MlflowRun(mlflow, state.run_id, ""), run.path, state).numbers())
+            if event == "die":
+                state = TrackingState(**account)
+    found = [one.step for one in mlflow.get_metric_history(state.run_id, "loss")]
+    assert len(found) == len(set(found))
+    written = rows_of(run.metrics_file) if run.metrics_file.exists() else []
+    assert {row["step"] for row in written} <= set(found)

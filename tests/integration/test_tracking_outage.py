@@ -26,8 +26,7 @@ from gfn_ray.runtime.run import run as run_job
 from gfn_ray.tasks.infill.config import InfillJob
 from gfn_ray.tasks.random_number.config import RandomNumberJob
 from gfn_ray.tasks.random_number.task import RandomNumberTask
-from gfn_ray.tracking import Tracker
-from gfn_ray.tracking.spool import Spool
+from gfn_ray.tracking import Tracker, TrackingState
 from testing.good_run import write_run
 from testing.victim import MlflowServer, await_true
 
@@ -38,8 +37,7 @@ LOAD = "system/cpu_utilization_percentage"
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with MLflow's tables, for the first connection takes many seconds."""
     home = tmp_path_factory.mktemp("migrated")
-    uri = f"sqlite:///{home / 'mlflow.db'}"
-    Tracker.start(uri, "warm-up", "warm-up", {}, home / "untracked").end("FINISHED")
+    tracked(f"sqlite:///{home / 'mlflow.db'}", home).end("FINISHED")
     return home / "mlflow.db"
 
 
@@ -59,9 +57,23 @@ def server(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     server.kill()
 
 
+def tracked(uri: str, directory: Path) -> Tracker:
+    root = directory / "mlruns"
+    tracker = Tracker(uri, "tests", "run", {}, directory, artifact_root=root, delivery="")
+    tracker.follow()
+    return tracker
+
+
 def losses(uri: str, run_id: str) -> list[tuple[int, float]]:
     found = MlflowClient(tracking_uri=uri).get_metric_history(run_id, "loss")
-    return [(one.step, one.value) for one in found]
+    return sorted((one.step, one.value) for one in found)
+
+
+def account(directory: RunDir) -> TrackingState:
+    """What MLflow has of a run, as its directory tells."""
+    found = TrackingState.read(directory.path)
+    assert found is not None
+    return found
 
 
 def system_step(uri: str, run_id: str) -> int:
@@ -92,7 +104,7 @@ class Outage:
     said: list[str]
     shown: str
     flushed: list[bool]  # before, during and after
-    waiting: int  # bytes, during
+    delivered: list[int]  # bytes of the numbers, before and during
     config: str
     database: Path
 
@@ -110,16 +122,17 @@ def outage(server: MlflowServer, tmp_path_factory: pytest.TempPathFactory) -> It
         patch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
         logging.getLogger().addHandler(heard)
         directory, tracker = open_books(config, "infill", make_display(1, 1, shown))
-        tracker.metrics({"loss": 1.0}, 1)
-        flushed = [tracker.flush()]
+        tracker.follow()
+        directory.append_metrics(1, "train", {"loss": 1.0})
+        flushed, delivered = [tracker.flush()], [account(directory).numbers["metrics.jsonl"]]
         server.kill()
         for step in (2, 3):
-            tracker.metrics({"loss": float(step)}, step)
-        tracker.table("samples", [{"z": "a"}])
+            directory.append_metrics(step, "train", {"loss": float(step)})
+        directory.append_samples([{"phase": "during", "step": 3, "z": "a"}])
         flushed.append(tracker.flush())
-        waiting = directory.untracked_file.stat().st_size
+        delivered.append(account(directory).numbers["metrics.jsonl"])
         server.start()
-        tracker.metrics({"loss": 4.0}, 4)
+        directory.append_metrics(4, "train", {"loss": 4.0})
         flushed.append(tracker.flush())
         sampled = system_step(server.uri, tracker.run_id)
         await_true(
@@ -137,7 +150,7 @@ def outage(server: MlflowServer, tmp_path_factory: pytest.TempPathFactory) -> It
         heard.messages,
         shown.getvalue(),
         flushed,
-        waiting,
+        delivered,
         directory.config_file.read_text(),
         server.database,
     )
@@ -145,11 +158,12 @@ def outage(server: MlflowServer, tmp_path_factory: pytest.TempPathFactory) -> It
 
 def test_what_a_killed_server_missed_arrives_once_it_is_back(outage: Outage) -> None:
     assert outage.flushed == [True, False, True]
-    assert outage.waiting > 0
+    assert outage.delivered[0] == outage.delivered[1] < outage.directory.metrics_file.stat().st_size
     assert losses(outage.uri, outage.run_id) == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]
-    assert not outage.directory.untracked_file.exists()
-    (told,) = [one for one in outage.said if "takes no data" in one]
-    assert "the run goes on" in told and str(outage.directory.untracked_file) in told
+    assert account(outage.directory).complete
+    told = [one for one in outage.said if " takes no " in one]
+    assert sorted(one.split(": ")[0].split()[-1] for one in told) == ["files", "numbers"]
+    assert all("the run goes on" in one and str(outage.directory.path) in one for one in told)
 
 
 def test_a_password_in_the_servers_address_is_written_nowhere(outage: Outage) -> None:
@@ -162,18 +176,19 @@ def test_a_password_in_the_servers_address_is_written_nowhere(outage: Outage) ->
     assert "hunter2" not in outage.shown + said
     files = [path for path in outage.home.rglob("*") if path.is_file()]
     files += [path for path in outage.database.parent.rglob("*") if path.is_file()]
-    assert outage.directory.untracked_file not in files and len(files) > 3
+    assert outage.directory.tracking_file in files and len(files) > 3
     assert [path for path in files if b"hunter2" in path.read_bytes()] == []
 
 
 def test_a_locked_database_holds_up_nobody(database: Path, tmp_path: Path) -> None:
     uri = f"sqlite:///{database}"
-    tracker = Tracker.start(uri, "tests", "run", {}, tmp_path / "untracked")
+    run = RunDir(tmp_path)
+    tracker = tracked(uri, tmp_path)
     assert tracker.flush()
     with sqlite3.connect(database, timeout=30) as other:
         other.execute("BEGIN EXCLUSIVE")
-        tracker.metrics({"loss": 1.0}, 1)
-        assert (tmp_path / "untracked").stat().st_size > 0
+        run.append_metrics(1, "train", {"loss": 1.0})
+        assert account(run).numbers == {}
         other.rollback()
     assert tracker.flush()
     tracker.end("FINISHED")
@@ -190,14 +205,16 @@ def test_a_store_that_never_comes_back_leaves_the_rest_to_resume(
     config = InfillJob(run_dir=tmp_path / "run", tracking=TrackingConfig(uri=server.uri))
     display = make_display(1, 1, io.StringIO())
     directory, tracker = open_books(config, "infill", display)
+    tracker.follow()
     assert tracker.flush()
     server.kill()
-    tracker.metrics({"loss": 1.0}, 1)
+    directory.append_metrics(1, "train", {"loss": 1.0})
     assert not tracker.end("KILLED")
     assert f"--resume {directory.path} delivers it" in caplog.messages[-1]
 
     server.start()
     again = reopen_books(config, directory, display)
+    again.follow()
     assert again.flush()
     assert losses(server.uri, tracker.run_id) == [(1, 1.0)]
     mlflow = MlflowClient(server.uri)
@@ -214,10 +231,8 @@ def test_resuming_a_finished_run_delivers_what_waits_and_is_no_error(
     run.write_summary({})
     mlflow = MlflowClient(f"sqlite:///{database}")
     run_id = mlflow.create_run(mlflow.create_experiment("finished")).info.run_id
-    run.write_tracking(run_id)
-    waiting = Spool(run.untracked_file)
-    waiting.append({"metrics": [["loss", 1.0, 17, 1]]})
-    waiting.append({"status": "FINISHED"})
+    TrackingState(run_id=run_id).save(run.path)
+    run.append_metrics(1, "after", {"loss": 1.0})
     run._lock.release()
 
     shown = io.StringIO()
@@ -228,22 +243,26 @@ def test_resuming_a_finished_run_delivers_what_waits_and_is_no_error(
     assert "MLflow now has all of this run" in shown.getvalue()
     assert losses(f"sqlite:///{database}", run_id) == [(1, 1.0)]
     assert mlflow.get_run(run_id).info.status == "FINISHED"
-    assert not run.untracked_file.exists()
+    assert account(run).complete
 
 
 def test_what_a_killed_process_had_logged_is_delivered_by_the_next(
     database: Path, tmp_path: Path
 ) -> None:
-    uri, waiting = f"sqlite:///{database}", tmp_path / "untracked"
+    uri = f"sqlite:///{database}"
     program = (
-        "import os, signal, sqlite3, sys\n"
+        "import os, signal, sqlite3\n"
         "from pathlib import Path\n"
+        "from gfn_ray.runs.run_dir import RunDir\n"
         "from gfn_ray.tracking import Tracker\n"
-        f"tracker = Tracker.start({uri!r}, 'tests', 'run', {{}}, Path({str(waiting)!r}))\n"
+        f"run = RunDir(Path({str(tmp_path)!r}))\n"
+        f"tracker = Tracker({uri!r}, 'tests', 'run', {{}}, run.path,\n"
+        "    artifact_root=run.path / 'mlruns', delivery='')\n"
+        "tracker.follow()\n"
         "tracker.flush()\n"
         f"lock = sqlite3.connect({str(database)!r}, timeout=30)\n"
         "lock.execute('BEGIN EXCLUSIVE')\n"
-        "tracker.metrics({'loss': 1.0}, 1)\n"
+        "run.append_metrics(1, 'train', {'loss': 1.0})\n"
         "print(tracker.run_id, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -257,5 +276,5 @@ def test_what_a_killed_process_had_logged_is_delivered_by_the_next(
     assert done.returncode == -signal.SIGKILL, done.stderr
     run_id = done.stdout.strip()
     assert losses(uri, run_id) == []
-    Tracker.start(uri, "tests", "run", {}, waiting, run_id=run_id).end("FINISHED")
+    assert tracked(uri, tmp_path).end("FINISHED")
     assert losses(uri, run_id) == [(1, 1.0)]

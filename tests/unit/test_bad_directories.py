@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from gfn_ray.tracking.spool import Spool
 
 import gfn_ray
 from gfn_ray.cli import parse
@@ -324,15 +323,22 @@ def test_a_run_that_is_trained_further_is_not_finished_until_it_is_again(
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"run_id": 3}', "[" * 100_000])
-def test_a_damaged_name_of_the_mlflow_run_is_refused(
-    content: str, home: Path, capsys: pytest.CaptureFixture[str]
+def test_a_damaged_account_of_what_mlflow_has_is_refused(
+    content: str, home: Path, data: TaskData, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = RunDir(home / "run")
+    run.write_summary({"steps": STEPS[-1]})
     run.tracking_file.write_text(content)
-    refusal(run.read_tracking, home, capsys, "tracking.json is damaged", "remove it to go on")
+    refusal(
+        lambda: resume(home, data, steps=STEPS[-1]),
+        home,
+        capsys,
+        "tracking.json is damaged",
+        "remove it to continue",
+    )
 
 
-# --- Replay, and what waits for MLflow ---
+# --- Replay ---
 
 
 def flip_the_first_call(replay: Path) -> None:
@@ -382,20 +388,6 @@ def test_a_damaged_store_is_not_opened(
         capsys,
         *named,
     )
-
-
-def test_a_queue_for_mlflow_that_is_damaged_or_no_file_is_refused(
-    home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = home / "run" / "untracked"
-    spool = Spool(file)
-    for step in range(3):
-        spool.append({"metrics": [["loss", 1.0, 0, step]]})
-    flip(file, 0.1)
-    refusal(lambda: Spool(file), home, capsys, "untracked, line 1 is damaged", "remove the file")
-    file.unlink()
-    file.mkdir()
-    refusal(lambda: Spool(file), home, capsys, "untracked cannot be written", "move it away")
 
 
 def test_the_good_places_are_good(home: Path, data: TaskData, tiny_dir: Path) -> None:

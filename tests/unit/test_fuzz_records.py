@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gfn_ray.tracking.spool import Spool
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
@@ -32,6 +31,7 @@ from gfn_ray.serving.description import FILE, read_description
 from gfn_ray.storage.durable import COMPLETE, checksums, damage
 from gfn_ray.storage.json_lines import line
 from gfn_ray.storage.packed import pack, unpack
+from gfn_ray.tracking import TrackingState
 from testing.courses import (
     CONFIGS,
     NEVER_ROLLS,
@@ -274,32 +274,6 @@ def test_an_adapter_of_any_bytes_is_read_or_refused(
 
 # --- Lines ---
 
-ENTRIES = [{"metrics": [["loss", n / 3, 17, n]]} for n in range(4)]
-
-
-@pytest.fixture(scope="module")
-def spool(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A queue with four entries, of which one is delivered."""
-    written = Spool(tmp_path_factory.mktemp("spool") / "untracked")
-    for entry in ENTRIES:
-        written.append(entry)
-    written.drop(1)
-    return written.file.read_bytes()
-
-
-@fuzz
-@given(drawn=st.data())
-def test_a_queue_of_any_bytes_gives_back_entries_that_were_put_in_or_refuses(
-    drawn: st.DataObject, spool: bytes, place: Path
-) -> None:
-    file = place / "untracked"
-    file.write_bytes(drawn.draw(spoiled(spool)))
-    found, said = outcome(lambda: list(Spool(file)), UserError)
-    if found is None:
-        assert str(file) in said and "\n" not in said
-    else:
-        assert all(entry in ENTRIES for entry in found)
-
 
 @fuzz
 @given(
@@ -321,15 +295,26 @@ def test_rows_of_any_bytes_are_read_or_refused(place: Path, data: bytes) -> None
         assert all(isinstance(value, float) for value in values)
 
 
+ACCOUNT = TrackingState(
+    run_id="0123456789abcdef", numbers={"metrics.jsonl": 99}, artifacts=["adapter"]
+)
+
+
 @fuzz
 @given(
-    spoiled(b'{"run_id": "0123456789abcdef"}\n') | json_values.map(lambda v: json.dumps(v).encode())
+    spoiled(ACCOUNT.model_dump_json().encode())
+    | st.fixed_dictionaries(
+        {}, optional={name: json_values for name in TrackingState.model_fields}
+    ).map(lambda changes: json.dumps({**ACCOUNT.model_dump(), **changes}).encode())
 )
-def test_a_name_of_the_mlflow_run_is_text_or_refused(place: Path, data: bytes) -> None:
-    run = RunDir(place)
-    run.tracking_file.write_bytes(data)
-    found, said = outcome(run.read_tracking, UserError)
-    assert isinstance(found, str) or "tracking.json is damaged" in said
+def test_an_account_of_what_mlflow_has_is_one_or_refused(place: Path, data: bytes) -> None:
+    (place / "tracking.json").write_bytes(data)
+    found, said = outcome(lambda: TrackingState.read(place), UserError)
+    if found is None:
+        assert "tracking.json is damaged" in said and "\n" not in said
+    else:
+        assert isinstance(found.run_id, str)
+        assert all(size >= 0 for size in (*found.numbers.values(), *found.tables.values()))
 
 
 def test_a_length_that_no_file_has_costs_no_memory(tmp_path: Path) -> None:

@@ -71,8 +71,9 @@ def test_a_start_that_is_taken_back_leaves_no_directory_no_link_and_no_mlflow_ru
         tracker.end("FINISHED")
     before, statuses_before = left(root), statuses(root) if earlier else []
     directory, tracker = open_books(InfillJob(), "infill", make_display(1, 1))
+    tracker.follow()
     tracker.artifact(directory.config_file)
-    tracker.metrics({"loss": 1.0}, 1)
+    directory.append_metrics(1, "before", {"loss": 1.0})
     assert tracker.flush()
     tracker.withdraw()
     directory.take_back()

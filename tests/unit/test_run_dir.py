@@ -8,6 +8,7 @@ import math
 import os
 import re
 import shutil
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -190,11 +191,15 @@ def test_an_unwritable_default_names_the_setting_that_helps(root: Path) -> None:
 
 def test_metrics_are_one_json_object_a_line_with_null_for_what_is_no_number() -> None:
     run = RunDir.create(JobConfig(), "infill")
-    run.append_metrics({"step": 1, "loss": np.float32(0.5), "reward": math.nan})
-    run.append_metrics({"step": 2, "loss": -math.inf, "per_query": np.array([1.0, np.nan])})
-    assert records(run.metrics_file) == [
-        {"step": 1, "loss": 0.5, "reward": None},
-        {"step": 2, "loss": None, "per_query": [1.0, None]},
+    before = time.time()
+    run.append_metrics(1, "train", {"loss": np.float32(0.5), "reward": math.nan})
+    run.append_metrics(2, "after", {"loss": -math.inf, "per_query": np.array([1.0, np.nan])})
+    found = records(run.metrics_file)
+    times = [row.pop("time") for row in found]
+    assert before - 0.001 <= times[0] <= times[1] <= time.time() + 0.001
+    assert found == [
+        {"step": 1, "phase": "train", "loss": 0.5, "reward": None},
+        {"step": 2, "phase": "after", "loss": None, "per_query": [1.0, None]},
     ]
 
 

@@ -190,6 +190,11 @@ class Session:
             "data_notes": list(self._data.notes),
         }
         self._directory.write_summary(summary)
+        profile = self._directory.profile_file
+        traced = [profile] if profile.exists() else []
+        written = (self._directory.adapter_dir, self._directory.summary_file)
+        for path in (*written, *traced, *conclusion.files):
+            self._tracker.artifact(path)
         paths = ReportPaths(self._directory.path, self._directory.adapter_dir, self._tracker.uri)
         return final_report(
             summary,
