@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 DType = Literal["float32", "bfloat16"]
+AutoDType = Literal["auto", "float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda"]
 # A Pareto k of fewer importance weights is the fit's own prior rather than theirs: of 48 the alarm
 # would be false in every tenth run whose weights are harmless (see evaluation/weights.py).
@@ -67,10 +68,11 @@ class SamplerConfig(Section):
     epsilon: float = Field(
         0.03, ge=0, le=1, description="Chance, per token of those, of a uniform legal token."
     )
-    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+    dtype: AutoDType = Field(
         "auto",
-        description="Precision of the sampling engine; auto is float32 on CPU and bfloat16 on "
-        "CUDA, whose LoRA kernels take no float32. Proposals may be rough.",
+        description="Precision of the sampling engine. auto: bfloat16 on CUDA, whose LoRA kernels "
+        "take no float32; on a CPU also where that is twice as fast as float32, for the likelihood "
+        "of a text as the target and a max_policy_lag above 0.",
     )
     threads: Threads = Field(
         "auto",
@@ -114,7 +116,10 @@ class SamplerConfig(Section):
 
 
 class RewardConfig(Section):
-    dtype: DType = Field("float32", description="Precision of the frozen LM.")
+    dtype: AutoDType = Field(
+        "auto",
+        description="Precision of the frozen LM; auto: as in the sampler, but float32 on CUDA.",
+    )
     threads: Threads = Field(
         "auto", description="CPU threads of one reward actor; auto: as in the sampler."
     )
@@ -148,6 +153,11 @@ class RewardConfig(Section):
             return self.temperature_end
         done = step / annealing
         return self.temperature_start + done * (self.temperature_end - self.temperature_start)
+
+    @property
+    def precision(self) -> DType:
+        """The dtype; float32 where that is still open."""
+        return "float32" if self.dtype == "auto" else self.dtype
 
 
 class ReplayConfig(Section):
@@ -206,8 +216,10 @@ class LearnerConfig(Section):
     )
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
-    dtype: DType = Field(
-        "float32", description="Precision of the base weights; LoRA's own are kept in float32."
+    dtype: AutoDType = Field(
+        "auto",
+        description="Precision of the base weights; LoRA's own are kept in float32. auto: as in "
+        "the sampler, but float32 on CUDA.",
     )
     threads: Threads = Field(
         "auto", description="CPU threads of the learner; auto: as in the sampler."
@@ -217,6 +229,11 @@ class LearnerConfig(Section):
         1024, ge=64, description="Tree tokens packed into one forward pass; gradients accumulate."
     )
     publish_every: int = Field(1, ge=1, description="Updates between two published adapters.")
+
+    @property
+    def precision(self) -> DType:
+        """The dtype; float32 where that is still open."""
+        return "float32" if self.dtype == "auto" else self.dtype
 
 
 class WarmStartConfig(Section):

@@ -191,6 +191,13 @@ def linear_layers(path: str, trust_remote_code: bool) -> dict[str, tuple[int, in
     return found
 
 
+def body_layers(path: str, trust_remote_code: bool) -> dict[str, tuple[int, int]]:
+    """The same without those that give the logits, which not every token goes through."""
+    size = vocab_size(path, trust_remote_code)
+    layers = linear_layers(path, trust_remote_code)
+    return {name: shape for name, shape in layers.items() if shape[0] != size}
+
+
 def architectures(path: str, trust_remote_code: bool) -> list[str]:
     """Names of the classes that a resolved model was saved from; none where it does not say."""
     return list(_config(path, trust_remote_code).architectures or [])

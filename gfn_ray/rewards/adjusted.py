@@ -27,20 +27,20 @@ class Term(Protocol):
 
 
 class AdjustedReward:
-    """Another reward plus terms, prefix by prefix."""
+    """Another reward, `adjusted`, plus terms, prefix by prefix."""
 
     def __init__(self, reward: Reward, terms: Sequence[Term]) -> None:
-        self._reward = reward
+        self.adjusted = reward
         self._terms = list(terms)
 
     def load(self, load_model: Callable[[], Any]) -> None:
         """Loads the other reward."""
-        self._reward.load(load_model)
+        self.adjusted.load(load_model)
 
     def score(self, pairs: Sequence[Pair]) -> list[Trajectory]:
         """The trajectories in order, with log R [T+1] in nats attached."""
         adjusted = []
-        for (query, _), trajectory in zip(pairs, self._reward.score(pairs), strict=True):
+        for (query, _), trajectory in zip(pairs, self.adjusted.score(pairs), strict=True):
             if trajectory.log_reward is None:
                 raise ValueError(f"a trajectory of query {query.query_id!r} came back unscored")
             log_reward = trajectory.log_reward.astype(np.float64)

@@ -140,8 +140,8 @@ class BadBatches:
         advice = [f"lower {rate} or learner.max_grad_norm ({learner.max_grad_norm:g})"]
         if kind == "update":
             advice.append(f"raise reward.temperature_end ({reward.temperature_end:g})")
-        if learner.dtype != "float32":
-            advice.append(f"set learner.dtype to float32 ({learner.dtype})")
+        if learner.precision != "float32":
+            advice.append(f"set learner.dtype to float32 ({learner.precision})")
         return ", or ".join(advice)
 
     def _put_down(self, batch: BadBatch) -> Path:

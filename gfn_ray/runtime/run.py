@@ -13,6 +13,7 @@ from gfn_ray.evaluation.weights import WEIGHT_METRICS
 from gfn_ray.models.loading import (
     EMBEDDED,
     architectures,
+    body_layers,
     chat_note,
     hide_loading_bars,
     load_tokenizer,
@@ -30,6 +31,7 @@ from gfn_ray.runs.display import Display, make_display
 from gfn_ray.runs.endings import with_way_on
 from gfn_ray.runs.run_dir import RunDir
 from gfn_ray.runtime.resources.cluster import check_resources, choose_device, connected
+from gfn_ray.runtime.resources.precision import with_precision
 from gfn_ray.runtime.training.session import Session
 from gfn_ray.runtime.training.warm_start import warm_start_references
 from gfn_ray.sampling.architectures import check_architectures
@@ -93,6 +95,9 @@ def run(config: JobConfig, task: Task) -> int:
             if tunes_base:  # minutes of work, once nothing more can be at fault
                 config = _on_tuned_base(config, task, data, tokenizer, model, positions, display)
                 running = _on_merged_base(config, model, display, check=anew)
+            running = with_precision(
+                running, data, device, lambda: body_layers(model, trusted), display.message
+            )
             return _record(
                 config, running, task, data, tokenizer, device, display, going_on, afterwards
             )
@@ -138,8 +143,8 @@ def _record(
     A person's mistake that shows before there is a checkpoint leaves all as it was.
 
     given: the settings to be written down, which make the same run again. config: the same
-    with the model that the actors load. going_on: of take_up(). afterwards: unwound once the actors
-    are gone, which write below the directory too.
+    with the model that the actors load and its precision. going_on: of take_up(). afterwards:
+    unwound once the actors are gone, which write below the directory too.
     """
     if going_on is None:
         resumption = None

@@ -79,7 +79,9 @@ class LabelAverage:
         config: JobConfig,
     ) -> None:
         self._names, self._offset, self._answers = labels.names, labels.offset, answers
-        base = load_causal_lm(model, config.reward.dtype, device, config.model.trust_remote_code)
+        base = load_causal_lm(
+            model, config.reward.precision, device, config.model.trust_remote_code
+        )
         budget = config.reward.tokens_per_forward
         self._model = LabelModel(base, config.policy, config.seed, budget)
         self._model.take_over(labels.adapter)

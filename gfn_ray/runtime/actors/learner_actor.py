@@ -44,7 +44,7 @@ class LearnerActor(ModelActor):
 
         self._start_threads()
         config, learner = self._config, self._config.learner
-        base = load_model(config, learner.dtype, self._device)
+        base = load_model(config, learner.precision, self._device)
         model = add_adapter(base, config.policy, config.seed)
         self._learner: Learner = PolicyTrainer(model, config, self._support)
         self._likelihood = LikelihoodTrainer(

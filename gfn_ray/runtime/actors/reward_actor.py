@@ -50,7 +50,7 @@ class RewardActor(ModelActor):
 
     def _frozen_lm(self) -> Any:
         if self._model is None:
-            self._model = load_model(self._config, self._config.reward.dtype, self._device)
+            self._model = load_model(self._config, self._config.reward.precision, self._device)
         return self._model
 
     def score(self, block: bytes) -> tuple[bytes, Record]:

@@ -49,9 +49,9 @@ class EngineCheck:
         record: Callable[[float], None],
         say: Callable[[str], None],
     ) -> None:
-        dtypes = (config.sampler.dtype_on(device), config.learner.dtype)
+        dtypes = (config.sampler.dtype_on(device), config.learner.precision)
         self._dtype = "bfloat16" if "bfloat16" in dtypes else "float32"
-        self._least = LEAST_CHANGE[config.learner.dtype]
+        self._least = LEAST_CHANGE[config.learner.precision]
         self._record = record
         self._say = say
         self._newest, self._before = -1, list[Any]()
