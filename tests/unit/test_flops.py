@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, addmm_flop
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from flops import Architecture, Work, backward, bytes_read, decoded, forward, shared
@@ -22,6 +22,8 @@ CONFIG = LlamaConfig(
 TOKENS, ROWS = 24, 5
 # Eager attention multiplies every token with every other, whatever the mask.
 WORK = Work(TOKENS, pairs=TOKENS**2, rows=ROWS)
+# A LoRA layer adds its product in place, which the counter passes over.
+IN_PLACE = {torch.ops.aten.addmm_: addmm_flop.__wrapped__}
 # Angles of the positions are a product, too, and not of the model's weights.
 REL = 1e-3
 
@@ -31,7 +33,8 @@ def counted(rank, train):
     model = LlamaForCausalLM(CONFIG).requires_grad_(False)
     if rank:
         model = add_adapter(model, PolicyConfig(lora_rank=rank), seed=0)
-    with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(train):
+    counter = FlopCounterMode(display=False, custom_mapping=IN_PLACE)
+    with counter, torch.set_grad_enabled(train):
         ids = torch.arange(TOKENS)[None]
         logits = model(input_ids=ids, logits_to_keep=torch.arange(ROWS), use_cache=False).logits
         if train:

@@ -19,8 +19,8 @@ AT = ((), (0,), (1,), (2,), (0, 0), (0, 1), (1, 0), (2**32 - 1,), (0, 0, 0))
 
 # Seeds of their own, that no stream of a run is drawn by.
 OF_THEIR_OWN = {
-    "data/arithmetic.py": "task.data_seed names the problems, and with them what was measured",
-    "data/subjectivity.py": "task.draw names the labelled sentences",
+    "tasks/arithmetic/data.py": "task.data_seed names the problems",
+    "tasks/subjectivity/data.py": "task.draw names the labelled sentences",
     "evaluation/compare.py": "a comparison is a program by itself, with one stream",
     "models/attention.py": "queries and keys to try attention on, the same in every run",
     "packing/forward.py": "tokens to try a forward out on, the same in every run",

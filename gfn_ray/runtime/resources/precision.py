@@ -108,7 +108,7 @@ def by_speed(
     dtype: DType = "bfloat16" if gain >= LEAST_GAIN else "float32"
     return Choice(
         dtype,
-        f"a product of the model's size is {gain:.2g} times as fast in bfloat16 as in float32 here; "
+        f"a product of the model's size is {gain:.2g} times as fast in bfloat16 as in float32; "
         f"bfloat16 is taken from {LEAST_GAIN:g} times on",
     )
 
