@@ -16,7 +16,8 @@ from gfn_ray.models.loading import load_tokenizer, vocab_size
 from gfn_ray.policy.adapter import Adapter, add_adapter, read_adapter, write_adapter
 from gfn_ray.replay.journal.store import ReplayStore
 from gfn_ray.runs.checkpoints import Measured, write_measured, write_training
-from gfn_ray.runs.run_dir import RunDir, publish_directory
+from gfn_ray.runs.published import publish_directory
+from gfn_ray.runs.run_dir import RunDir
 from gfn_ray.serving.description import write_description
 from gfn_ray.storage.durable import COMPLETE, checksums
 from gfn_ray.storage.trajectories import pack_trajectories

@@ -32,14 +32,8 @@ from gfn_ray.evaluation.records import (
 )
 from gfn_ray.evaluation.result import Baseline, Evaluation
 from gfn_ray.replay.journal.store import empty_store, start_from
-from gfn_ray.runs.run_dir import (
-    RunDir,
-    bring_back,
-    complete_checkpoints,
-    publish_directory,
-    redacted,
-    set_aside,
-)
+from gfn_ray.runs.published import bring_back, complete_checkpoints, publish_directory, set_aside
+from gfn_ray.runs.run_dir import RunDir, redacted
 from gfn_ray.serving.description import read_description
 from gfn_ray.storage.durable import COMPLETE, damage
 from gfn_ray.storage.packed import Record, pack, unpack

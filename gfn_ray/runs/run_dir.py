@@ -1,8 +1,7 @@
 """Where a run writes, and how: every file and directory of a run's outputs.
 
-Owns the layout of a run directory, the place it goes by default, and the rule that
-nothing half-written is ever taken for finished. A plain class with one writer, the
-controller; knows no Ray, and not what the files hold.
+Owns the layout of a run directory and the place it goes by default. A plain class with one writer,
+the controller; knows no Ray, and not what the files hold.
 """
 
 from __future__ import annotations
@@ -10,11 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +20,7 @@ from filelock import FileLock, Timeout
 from gfn_ray.config import JobConfig, TuneBaseJob
 from gfn_ray.errors import UserError
 from gfn_ray.places import exists, output_root
-from gfn_ray.storage.durable import COMPLETE, atomic_file, checksums, fsync
+from gfn_ray.storage.durable import atomic_file, write_atomically
 from gfn_ray.storage.json_lines import line, plain
 from gfn_ray.tracking import redact_uri
 from gfn_ray.tracking.address import SQLITE_FILE
@@ -32,8 +29,6 @@ from gfn_ray.tracking.state import TRACKING_FILE
 ConfigT = TypeVar("ConfigT", JobConfig, TuneBaseJob)
 
 _log = logging.getLogger(__name__)
-_PUBLISHED = re.compile(r"step-\d+")
-_PUBLISHED_OR_BESIDE = re.compile(r"step-\d+|\.step-\d+\.(tmp|old)")
 
 
 def resolve_tracking_uri(uri: str) -> str:
@@ -55,6 +50,20 @@ class RunDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.config_file = path / "config.toml"
+        self.metrics_file = path / "metrics.jsonl"
+        self.samples_file = path / "samples.jsonl"
+        self.diagnostics_file = path / "diagnostics.jsonl"
+        self.queries_file = path / "queries.jsonl"
+        self.restarts_file = path / "restarts.jsonl"
+        self.summary_file = path / "summary.json"
+        self.profile_file = path / "profile.json"
+        self.tracking_file = path / TRACKING_FILE
+        self.start_dir = path / "start"
+        self.checkpoints_dir = path / "checkpoints"
+        self.adapter_dir = path / "adapter"
+        self.replay_dir = path / "replay"
+        self.bad_batches_dir = path / "bad_batches"
         self._made: list[Path] = []  # by `create`: this directory, if it is new, and its parents
         self._found: dict[Path, bytes] = {}  # by `reopen`: what the start of a run overwrites
         self._link: tuple[Path, Path | None] | None = None  # and where it led before
@@ -160,64 +169,8 @@ class RunDir:
         except OSError as error:
             _log.warning("%s of a run that did not begin is left (%s)", self.path, error)
 
-    @property
-    def adapter_dir(self) -> Path:
-        return self.path / "adapter"
-
-    @property
-    def checkpoints_dir(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def replay_dir(self) -> Path:
-        return self.path / "replay"
-
-    @property
-    def bad_batches_dir(self) -> Path:
-        return self.path / "bad_batches"
-
     def checkpoint_dir(self, step: int) -> Path:
         return self.checkpoints_dir / f"step-{step:06d}"
-
-    @property
-    def config_file(self) -> Path:
-        return self.path / "config.toml"
-
-    @property
-    def metrics_file(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def samples_file(self) -> Path:
-        return self.path / "samples.jsonl"
-
-    @property
-    def diagnostics_file(self) -> Path:
-        return self.path / "diagnostics.jsonl"
-
-    @property
-    def queries_file(self) -> Path:
-        return self.path / "queries.jsonl"
-
-    @property
-    def restarts_file(self) -> Path:
-        return self.path / "restarts.jsonl"
-
-    @property
-    def summary_file(self) -> Path:
-        return self.path / "summary.json"
-
-    @property
-    def profile_file(self) -> Path:
-        return self.path / "profile.json"
-
-    @property
-    def start_dir(self) -> Path:
-        return self.path / "start"
-
-    @property
-    def tracking_file(self) -> Path:
-        return self.path / TRACKING_FILE
 
     def file_sizes(self) -> dict[str, int]:
         """Bytes of every file that only grows with the updates, by name."""
@@ -241,13 +194,13 @@ class RunDir:
             return any('"phase": "train"' in line for line in lines)
 
     def write_config(self, text: str) -> None:
-        _write_atomically(self.config_file, text)
+        write_atomically(self.config_file, text)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        _write_atomically(self.summary_file, json.dumps(plain(summary), indent=2) + "\n")
+        write_atomically(self.summary_file, json.dumps(plain(summary), indent=2) + "\n")
 
     def write_profile(self, trace: Mapping[str, Any]) -> None:
-        _write_atomically(self.profile_file, json.dumps(plain(trace)) + "\n")
+        write_atomically(self.profile_file, json.dumps(plain(trace)) + "\n")
 
     def _take_lock(self) -> None:
         """Kept until the process ends."""
@@ -275,100 +228,6 @@ class RunDir:
 
     def append_samples(self, samples: Iterable[Mapping[str, Any]]) -> None:
         _append(self.samples_file, samples)
-
-
-@contextmanager
-def publish_directory(final: Path) -> Iterator[Path]:
-    """Yields an empty directory to fill; it appears as `final`, complete, or not at all.
-
-    Its files and, last, its marker COMPLETE are on disk before it gets its name. An older
-    directory of the same name steps aside for it, and goes after that. So from the first
-    publication on, a whole one is there at any moment: as `final`, or beside it, where
-    `complete_checkpoints` sees it and `bring_back` finds it.
-    """
-    temp, old = _beside(final)
-    bring_back(final)
-    _remove(temp)
-    _remove(old)
-    temp.mkdir(parents=True)
-    try:
-        yield temp
-        for path in (*temp.rglob("*"), temp):
-            fsync(path)
-        _write_atomically(temp / COMPLETE, checksums(temp))
-    except BaseException as error:
-        shutil.rmtree(temp, ignore_errors=True)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(final)  # a full disk is told of without one
-        raise
-    if final.exists():
-        final.rename(old)
-    temp.rename(final)
-    fsync(final.parent)
-    _remove(old)
-
-
-def bring_back(final: Path) -> None:
-    """Gives a published directory its name, where a writer died before that."""
-    if (final / COMPLETE).exists():
-        return
-    for whole in _beside(final):
-        if (whole / COMPLETE).exists():
-            _remove(final)
-            whole.rename(final)
-            fsync(final.parent)
-            return
-
-
-def complete_checkpoints(checkpoints_dir: Path) -> Iterator[Path]:
-    """Those that were published whole, the highest step first; torn ones are passed over.
-
-    One that a writer who died left beside its name comes after the one of that name.
-    """
-    for path in reversed(_by_step(checkpoints_dir, _PUBLISHED_OR_BESIDE)):
-        if (path / COMPLETE).exists():
-            yield path
-        elif _PUBLISHED.fullmatch(path.name):
-            _log.warning("checkpoint %s is torn (it has no file %s); ignored", path, COMPLETE)
-
-
-def newest_complete(checkpoints_dir: Path) -> Path | None:
-    """The checkpoint of the highest step that was published whole."""
-    return next(complete_checkpoints(checkpoints_dir), None)
-
-
-def set_aside(checkpoint: Path) -> Path:
-    """Gives a checkpoint a name that no run looks for; returns it."""
-    aside = checkpoint.with_name(f"{checkpoint.name}.damaged")
-    shutil.rmtree(aside, ignore_errors=True)
-    return checkpoint.rename(aside)
-
-
-def prune(checkpoints_dir: Path, keep: int) -> None:
-    """Keep the newest `keep` complete checkpoints; remove all that is older than those."""
-    complete = [
-        path for path in _by_step(checkpoints_dir, _PUBLISHED) if (path / COMPLETE).exists()
-    ]
-    if len(complete) > keep:
-        for path in _by_step(checkpoints_dir, _PUBLISHED_OR_BESIDE):
-            if _step(path) < _step(complete[-keep]):
-                _remove(path)
-
-
-def _by_step(checkpoints_dir: Path, names: re.Pattern[str]) -> list[Path]:
-    if not checkpoints_dir.is_dir():
-        return []
-    found = (path for path in checkpoints_dir.iterdir() if names.fullmatch(path.name))
-    return sorted(found, key=lambda path: (_step(path), path.name))
-
-
-def _beside(final: Path) -> tuple[Path, Path]:
-    """Where a directory is filled, and where the one that it replaces waits to be removed."""
-    return final.with_name(f".{final.name}.tmp"), final.with_name(f".{final.name}.old")
-
-
-def _step(checkpoint: Path) -> int:
-    return int(re.findall(r"\d+", checkpoint.name)[0])
 
 
 def _make_unique(path: Path) -> Path:
@@ -410,23 +269,11 @@ def _link(link: Path, target: str) -> None:
         temp.unlink(missing_ok=True)
 
 
-def _remove(directory: Path) -> None:
-    """Removes a directory, if it is there; marker first, so that half of it is never whole."""
-    if directory.exists():
-        (directory / COMPLETE).unlink(missing_ok=True)
-        shutil.rmtree(directory)
-
-
-def _now() -> float:
-    return round(time.time(), 3)
-
-
 def _append(file: Path, records: Iterable[Mapping[str, Any]]) -> None:
     lines = [line(record) for record in records]
     with file.open("a", encoding="utf-8") as out:
         out.write("".join(lines))
 
 
-def _write_atomically(file: Path, text: str) -> None:
-    with atomic_file(file) as temp:
-        temp.write_text(text, encoding="utf-8")
+def _now() -> float:
+    return round(time.time(), 3)

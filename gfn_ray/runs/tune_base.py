@@ -28,7 +28,8 @@ from gfn_ray.runs.base_tuning import finite, updates
 from gfn_ray.runs.books import open_books
 from gfn_ray.runs.display import Display, make_display
 from gfn_ray.runs.endings import writing
-from gfn_ray.runs.run_dir import RunDir, publish_directory
+from gfn_ray.runs.published import publish_directory
+from gfn_ray.runs.run_dir import RunDir
 from gfn_ray.seeds import Stream
 from gfn_ray.tasks.infill.story_texts import story_texts
 from gfn_ray.tasks.task import MetricInfo

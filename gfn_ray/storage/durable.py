@@ -14,8 +14,7 @@ COMPLETE = "COMPLETE"
 """Marker file of a published directory; it is written last, so a torn one has none. It lists the
 other files as sha256sum does, so that `sha256sum -c COMPLETE` checks them by hand, too."""
 
-# Only a gfn_ray with checksums writes these, and they come last by name of what is beside them: a
-# marker that does not list them was emptied or cut off.
+# They come last by name of what is beside them: a marker that does not list them was cut off.
 _ALWAYS_LISTED = ("training", "measured")
 
 _LISTED = re.compile(r"([0-9a-f]{64})  ([^\0]+)")
@@ -43,6 +42,11 @@ def atomic_file(file: Path) -> Iterator[Path]:
     fsync(file.parent)
 
 
+def write_atomically(file: Path, text: str) -> None:
+    with atomic_file(file) as temp:
+        temp.write_text(text, encoding="utf-8")
+
+
 def checksums(directory: Path) -> str:
     """The marker's text for what the directory now holds."""
     files = sorted(file for file in directory.rglob("*") if file.is_file())
@@ -55,9 +59,7 @@ def checksums(directory: Path) -> str:
 
 def damage(directory: Path) -> str | None:
     """What is wrong with a published directory: the file, and how it is not as it was published;
-    None where it is whole. An empty marker, of a gfn_ray before the checksums, vouches for what
-    such a one wrote.
-    """
+    None where it is whole."""
     marker = directory / COMPLETE
     try:
         if not stat.S_ISREG(marker.stat().st_mode):
@@ -65,6 +67,8 @@ def damage(directory: Path) -> str | None:
         lines = marker.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
         return f"{marker} cannot be read"
+    if not lines:
+        return f"{marker} is empty"
     names = set()
     for line in lines:
         listed = _LISTED.fullmatch(line)

@@ -13,7 +13,8 @@ from gfn_ray.cli import dump_toml, parse
 from gfn_ray.errors import RunFailed
 from gfn_ray.runs.bad_batches import BadBatches
 from gfn_ray.runs.display import make_display
-from gfn_ray.runs.run_dir import RunDir, newest_complete
+from gfn_ray.runs.published import newest_complete
+from gfn_ray.runs.run_dir import RunDir
 from gfn_ray.runtime.actors.fleet import Fleet
 from gfn_ray.runtime.actors.supervisor import Supervisor
 from gfn_ray.runtime.resources.balance import MEASURED_UPDATES, ThreadBalance, left_to

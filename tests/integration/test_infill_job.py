@@ -17,7 +17,7 @@ import gfn_ray
 from gfn_ray.cli import parse
 from gfn_ray.policy.adapter import load_adapter
 from gfn_ray.policy.log_q import TrajectoryGroup
-from gfn_ray.runs.run_dir import newest_complete
+from gfn_ray.runs.published import newest_complete
 from gfn_ray.serving.description import read_description
 from gfn_ray.tasks.infill.config import InfillJob
 from gfn_ray.tasks.infill.task import InfillTask

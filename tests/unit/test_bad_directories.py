@@ -21,7 +21,8 @@ from gfn_ray.replay.journal.write_ahead_log import framed, read_log
 from gfn_ray.runs.checkpoints import find_resumption, put_back
 from gfn_ray.runs.compare_runs import compare_runs
 from gfn_ray.runs.display import make_display
-from gfn_ray.runs.run_dir import RunDir, newest_complete, prune, publish_directory
+from gfn_ray.runs.published import newest_complete, prune, publish_directory
+from gfn_ray.runs.run_dir import RunDir
 from gfn_ray.runtime.run import take_up
 from gfn_ray.serving.description import FILE
 from gfn_ray.storage.durable import COMPLETE, damage
@@ -150,7 +151,7 @@ RUNS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     ),
     "markers that were emptied": (
         each(empty_file, COMPLETE),
-        ("no checkpoint", "step-000004/COMPLETE does not list training"),
+        ("no checkpoint", "step-000004/COMPLETE is empty"),
     ),
     "markers that were cut off after a line": (
         each(without_last_line, COMPLETE),
@@ -158,7 +159,7 @@ RUNS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     ),
     "an emptied marker of the measurements": (
         below("start/COMPLETE", empty_file),
-        ("start/COMPLETE does not list measured", "start a new run"),
+        ("start/COMPLETE is empty", "start a new run"),
     ),
     "markers that lead elsewhere": (
         lambda run: [listing(one, run.parent / "secret") for one in checkpoints(run)],

@@ -8,8 +8,9 @@ import json
 import pytest
 
 from gfn_ray.config import DataConfig
-from gfn_ray.data import arithmetic_files, stories
+from gfn_ray.data import stories
 from gfn_ray.errors import UserError
+from gfn_ray.tasks.arithmetic import files
 from gfn_ray.tasks.arithmetic.config import ArithmeticConfig, ArithmeticDataConfig
 from gfn_ray.tasks.arithmetic.data import parse
 from gfn_ray.tasks.continuation.config import PromptDataConfig
@@ -121,7 +122,7 @@ class Sums:
     @staticmethod
     def read(**paths):
         task = ArithmeticConfig(problems=8, held_out=1, eval_split="test")
-        splits = arithmetic_files.load_splits(ArithmeticDataConfig(**paths), task)
+        splits = files.load_splits(ArithmeticDataConfig(**paths), task)
         notes = [note for note in splits.notes if "demonstration" not in note]
         return splits.train, [p for part in splits.test.values() for p in part], tuple(notes)
 

@@ -17,7 +17,7 @@ from gfn_ray.policy.adapter import Adapter, load_adapter, write_adapter
 from gfn_ray.serving.description import FILE, read_description, write_description
 from gfn_ray.serving.labels import TunedLabels, read_labels, write_labels
 from gfn_ray.serving.policy import Prediction, Sample
-from gfn_ray.storage.durable import COMPLETE
+from gfn_ray.storage.durable import COMPLETE, checksums
 from gfn_ray.tasks.catalog import BUILT_IN
 from gfn_ray.tasks.infill.config import InfillJob
 from gfn_ray.tasks.infill.task import InfillTask
@@ -38,7 +38,7 @@ def adapter_dir(home, task="infill", config=None):
     directory.mkdir()
     write_adapter(Adapter(3, {"r": 16}, TENSORS), directory)
     write_description(directory, task, dump_toml(config or InfillJob()))
-    (directory / COMPLETE).touch()
+    (directory / COMPLETE).write_text(checksums(directory))
     return directory
 
 

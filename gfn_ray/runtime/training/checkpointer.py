@@ -14,7 +14,8 @@ from gfn_ray.errors import RunFailed
 from gfn_ray.policy.adapter import Adapter, write_adapter
 from gfn_ray.runs.checkpoints import write_training
 from gfn_ray.runs.display import Display
-from gfn_ray.runs.run_dir import RunDir, prune, publish_directory
+from gfn_ray.runs.published import prune, publish_directory
+from gfn_ray.runs.run_dir import RunDir
 from gfn_ray.runtime.actors.fleet import Fleet
 from gfn_ray.runtime.training.controller import Controller
 from gfn_ray.runtime.training.schedule import Schedule

@@ -16,7 +16,8 @@ from gfn_ray.policy.adapter import load_adapter
 from gfn_ray.runs.bad_batches import BadBatches
 from gfn_ray.runs.checkpoints import Measured, Resumption, write_measured
 from gfn_ray.runs.display import Display
-from gfn_ray.runs.run_dir import RunDir, newest_complete
+from gfn_ray.runs.published import newest_complete
+from gfn_ray.runs.run_dir import RunDir
 from gfn_ray.runs.stopwatch import Stopwatch
 from gfn_ray.runtime.actors.fleet import Fleet
 from gfn_ray.runtime.actors.peak_memory import PeakMemory
