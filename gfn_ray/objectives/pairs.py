@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from gfn_ray.config import DBConfig, RootedConfig, RootFlow, SubTBConfig, TBConfig
+from gfn_ray.config.objectives import DBConfig, RootedConfig, RootFlow, SubTBConfig, TBConfig
 from gfn_ray.objectives.flows import FlowBatch, Nodes, Objective, ObjectiveLoss, nodes_with_root
 
 
