@@ -9,17 +9,7 @@ from gfn_ray.config.compare import CompareJob
 from gfn_ray.config.data import DataConfig, FileConfig, TooLong
 from gfn_ray.config.em import EMConfig
 from gfn_ray.config.job import JobConfig
-from gfn_ray.config.objectives import (
-    BaseObjectiveConfig,
-    DBConfig,
-    ObjectiveConfig,
-    RefTBConfig,
-    RootedConfig,
-    RootFlow,
-    SubTBConfig,
-    TBConfig,
-    VarGradConfig,
-)
+from gfn_ray.config.objectives import BaseObjectiveConfig, ObjectiveConfig, RootFlow
 from gfn_ray.config.sections import (
     CheckpointConfig,
     DType,
@@ -44,7 +34,6 @@ __all__ = [
     "BaseObjectiveConfig",
     "CheckpointConfig",
     "CompareJob",
-    "DBConfig",
     "DType",
     "DataConfig",
     "EMConfig",
@@ -57,21 +46,16 @@ __all__ = [
     "ObjectiveConfig",
     "PolicyConfig",
     "ProfileConfig",
-    "RefTBConfig",
     "ReplayConfig",
     "RewardConfig",
     "RootFlow",
-    "RootedConfig",
     "RuntimeConfig",
     "SamplerConfig",
     "Section",
     "StopConfig",
-    "SubTBConfig",
-    "TBConfig",
     "TextTuningConfig",
     "TooLong",
     "TrackingConfig",
     "TuneBaseJob",
-    "VarGradConfig",
     "WarmStartConfig",
 ]

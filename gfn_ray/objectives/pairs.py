@@ -6,38 +6,31 @@ trajectories of the batch, and differ in which pairs count. `flows` says what u 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from gfn_ray.config import DBConfig, RootedConfig, RootFlow, SubTBConfig, TBConfig
-from gfn_ray.objectives.flows import (
-    FlowBatch,
-    Loss,
-    Nodes,
-    Objective,
-    ObjectiveLoss,
-    nodes_with_root,
-)
+from gfn_ray.config.objectives import DBConfig, RootedConfig, RootFlow, SubTBConfig, TBConfig
+from gfn_ray.objectives.flows import FlowBatch, Nodes, Objective, ObjectiveLoss, nodes_with_root
 
 
 def make_subtb(settings: SubTBConfig) -> Objective:
-    root, decay = settings.root_flow, settings.subtb_lambda
-    return _rooted(partial(subtb, root_flow=root, subtb_lambda=decay), settings)
+    return _rooted(subtb, settings, subtb_lambda=settings.subtb_lambda)
 
 
 def make_db(settings: DBConfig) -> Objective:
-    return _rooted(partial(detailed_balance, root_flow=settings.root_flow), settings)
+    return _rooted(detailed_balance, settings)
 
 
 def make_tb(settings: TBConfig) -> Objective:
-    return _rooted(partial(trajectory_balance, root_flow=settings.root_flow), settings)
+    return _rooted(trajectory_balance, settings)
 
 
-def _rooted(loss: Loss, settings: RootedConfig) -> Objective:
+def _rooted(loss: Callable[..., ObjectiveLoss], settings: RootedConfig, **own: float) -> Objective:
     return Objective(
-        loss,
+        partial(loss, root_flow=settings.root_flow, **own),
         needs_empty_z=settings.root_flow == "terminable",
         log_z_lr=settings.log_z_lr if settings.root_flow == "learned" else None,
     )

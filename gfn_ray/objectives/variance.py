@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from gfn_ray.config import RefTBConfig, VarGradConfig
+from gfn_ray.config.objectives import RefTBConfig, VarGradConfig
 from gfn_ray.objectives.flows import FlowBatch, Objective, ObjectiveLoss, group_mean, same_group
 
 

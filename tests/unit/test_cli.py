@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 
 from gfn_ray import __version__
 from gfn_ray.cli import dump_toml, main, parse
-from gfn_ray.config import DBConfig, ObjectiveConfig, SubTBConfig, TBConfig
+from gfn_ray.config.objectives import DBConfig, ObjectiveConfig, SubTBConfig, TBConfig
 from gfn_ray.errors import RunFailed, UserError
 from gfn_ray.settings import settings_of
 from gfn_ray.tasks.infill.config import InfillJob
