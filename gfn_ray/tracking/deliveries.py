@@ -10,14 +10,13 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import chain, groupby, islice
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from gfn_ray.tracking.address import reason
 from gfn_ray.tracking.names import batches, key
 from gfn_ray.tracking.state import TrackingState
 from gfn_ray.tracking.store import MlflowRun
@@ -32,10 +31,6 @@ _LINES_AT_ONCE = 1000
 _METRICS_PER_BATCH = 1000  # MLflow's MAX_METRICS_PER_BATCH
 
 _NOT_MEASURED = ("step", "time")
-
-_DELETED = "must be in the 'active' state"
-"""MLflow's words, under the code of a wrong value, for a run or an experiment that was deleted, and
-that can be restored."""
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +55,7 @@ class Deliveries:
             for _, found in self._unread(name, self._state.numbers, _metrics):
                 yield
                 for batch in batches(list(chain.from_iterable(found)), _METRICS_PER_BATCH):
-                    self._log_metrics(batch)
+                    self._client.log_batch(self._run.run_id, batch)
         if self.status is not None:
             yield
             self._client.set_terminated(self._run.run_id, self.status)
@@ -99,7 +94,7 @@ class Deliveries:
             return *read(json.loads(line)), len(line)
         except Exception as error:
             # Nothing but the line can be at fault: a process died in the middle of it, or a disk.
-            self._refused(f"a line of {self._directory / name}", error)
+            _log.warning("MLflow goes without a line of %s: %s", self._directory / name, error)
             return None, None, len(line)
 
     def _log_artifact(self, name: str) -> None:
@@ -110,22 +105,6 @@ class Deliveries:
             self._client.log_artifacts(self._run.run_id, str(path), name)
         else:
             self._client.log_artifact(self._run.run_id, str(path))
-
-    def _log_metrics(self, metrics: Sequence[Metric]) -> None:
-        """Together, or one by one where MLflow refuses that: only one may be at fault."""
-        try:
-            self._client.log_batch(self._run.run_id, metrics)
-        except Exception as error:
-            if not _is_refusal(error):
-                raise
-            if len(metrics) == 1:
-                self._refused(f"the number {metrics[0].key}", error)
-                return
-            for metric in metrics:
-                self._log_metrics([metric])
-
-    def _refused(self, what: str, error: Exception) -> None:
-        _log.warning("MLflow does not take %s: %s", what, reason(error, self._run.uri))
 
 
 def _whole_lines(file: Path, start: int) -> list[bytes]:
@@ -142,9 +121,9 @@ def _metrics(row: Row) -> tuple[None, list[Metric]]:
     """Every finite number of a line under its name, at the line's step and time."""
     from mlflow.entities import Metric
 
-    milliseconds = int(row["time"] * 1000)
+    milliseconds, step = int(row["time"] * 1000), int(row["step"])
     return None, [
-        Metric(key(name), float(value), milliseconds, row["step"])
+        Metric(key(name), float(value), milliseconds, step)
         for name, value in row.items()
         if name not in _NOT_MEASURED and type(value) in (int, float) and math.isfinite(value)
     ]
@@ -156,15 +135,3 @@ def _table_row(name: str, row: Row) -> tuple[str | None, Row]:
     if phase == "train":
         return None, row
     return table if phase is None else key(f"{table}/{phase}-{row['step']:06d}"), row
-
-
-def _is_refusal(error: Exception) -> bool:
-    """Whether what was sent is at fault, and not the store."""
-    from mlflow.exceptions import MlflowException
-
-    # Not BAD_REQUEST: that is MLflow's name for a proxy's 400, or a database that is damaged.
-    return (
-        isinstance(error, MlflowException)
-        and error.error_code == "INVALID_PARAMETER_VALUE"
-        and _DELETED not in str(error)
-    )

@@ -107,12 +107,32 @@ class Tracker:
         What a store does not take is left to another process: the run is what it is without. A
         second call does nothing, and gives the same answer.
         """
-        if self._delivered is None:
-            self._delivered = self._end(status)
+        if self._delivered is not None:
+            return self._delivered
+        self._delivered = False
+        self._deliveries.status = status  # first: what comes may be interrupted
+        with suppress(OSError):
+            self.follow()
+        with suppress(KeyboardInterrupt):
+            self._system.finish()
+            self._delivered = self.flush()
+        for one in self._followers:
+            one.stop()
+        if self._delivered:
+            with self._state.changing(self._directory):
+                self._state.complete = True
+        else:
+            _log.warning(
+                "MLflow at %s (--tracking.uri) has not taken all of this run; the rest is in %s, "
+                "and %s",
+                redact_uri(self.uri),
+                self._directory,
+                self._delivery,
+            )
         return self._delivered
 
     def withdraw(self) -> None:
-        """MLflow as it was before `start`: without the run, or with the status that it had.
+        """MLflow as it was before: without the run, or with the status that it had.
 
         In place of `end`, of which a later call does nothing.
         """
@@ -134,29 +154,6 @@ class Tracker:
                 self.run_id,
                 reason(error, self.uri),
             )
-
-    def _end(self, status: RunStatus) -> bool:
-        delivered = False
-        self._deliveries.status = status  # first: what comes may be interrupted
-        with suppress(OSError):
-            self.follow()
-        with suppress(KeyboardInterrupt):
-            self._system.finish()
-            delivered = self.flush()
-        for one in self._followers:
-            one.stop()
-        if delivered:
-            with self._state.changing(self._directory):
-                self._state.complete = True
-        else:
-            _log.warning(
-                "MLflow at %s (--tracking.uri) has not taken all of this run; the rest is in %s, "
-                "and %s",
-                redact_uri(self.uri),
-                self._directory,
-                self._delivery,
-            )
-        return delivered
 
     def _failure(self, what: str, error: Exception) -> str:
         return (

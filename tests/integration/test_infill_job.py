@@ -151,20 +151,38 @@ def test_every_update_and_both_evaluations_are_in_the_metrics_file(finished):
     home, _ = finished
     lines = [json.loads(line) for line in (home / "run" / "metrics.jsonl").open()]
     assert [line["step"] for line in lines if line["phase"] == "train"] == [1, 2, 3, 4, 5, 6]
-    assert [line["phase"] for line in lines if line["phase"] != "train"] == ["before", "after"]
-    for line in lines:
-        if line["phase"] != "train":  # float32 on both sides: sampler and learner agree
-            assert 0 <= line["policy/mismatch_kl"] < 1e-6
+    evaluations = [line for line in lines if line["phase"] in ("before", "after")]
+    assert [line["phase"] for line in evaluations] == ["before", "after"]
+    for line in evaluations:  # float32 on both sides: sampler and learner agree
+        assert 0 <= line["policy/mismatch_kl"] < 1e-6
+    assert lines == sorted(lines, key=lambda line: line["time"])
 
 
 def test_samples_of_a_published_version_are_compared_with_the_learner(finished):
+    home, _ = finished
+    lines = [json.loads(line) for line in (home / "run" / "metrics.jsonl").open()]
+    compared = [one["policy/mismatch_kl"] for one in lines if one["phase"] == "engine check"]
+    assert compared and all(0 <= value < 1e-6 for value in compared)
+
+
+def test_mlflow_has_every_number_of_the_metrics_file_at_its_step_and_time(finished):
     from mlflow import MlflowClient
 
     home, _ = finished
-    client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
-    history = client.get_metric_history(mlflow_run(home).info.run_id, "policy/mismatch_kl")
-    compared = [one.value for one in history if 0 < one.step < 6]
-    assert compared and all(0 <= value < 1e-6 for value in compared)
+    written = {
+        (name, row["step"], int(row["time"] * 1000), value)
+        for row in map(json.loads, (home / "run" / "metrics.jsonl").open())
+        for name, value in row.items()
+        if name not in ("step", "time", "phase") and value is not None
+    }
+    client, found = MlflowClient(f"sqlite:///{home / 'mlflow.db'}"), mlflow_run(home)
+    names = [name for name in found.data.metrics if not name.startswith("system/")]
+    logged = {
+        (name, one.step, one.timestamp, one.value)
+        for name in names
+        for one in client.get_metric_history(found.info.run_id, name)
+    }
+    assert logged == written
 
 
 def test_no_more_is_sampled_than_the_updates_learn_from(finished):

@@ -111,9 +111,10 @@ def test_an_adapter_of_unknown_origin_is_refused(tmp_path):
         ("adapter_config.json", "{", "is no PEFT configuration"),
     ],
 )
-def test_a_torn_or_foreign_file_is_refused(tmp_path, file, content, message):
+def test_a_foreign_file_is_refused_though_its_checksum_is_right(tmp_path, file, content, message):
     directory = adapter_dir(tmp_path)
     (directory / file).write_text(content)
+    (directory / COMPLETE).write_text(checksums(directory))
     assert message in refuse(directory)
     assert str(directory) in refuse(directory)
 
