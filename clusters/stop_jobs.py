@@ -1,10 +1,10 @@
-"""Asks every job that runs on a Ray cluster to write its checkpoint and end, and waits until it has.
+"""Asks every job on a Ray cluster to write its checkpoint and end, and waits until it has.
 
     python clusters/stop_jobs.py [SECONDS]     300 by default
 
-A pod runs it before it ends, so that a deleted or preempted head loses no update. RAY_API_SERVER_ADDRESS
-names another cluster than this machine's, as for `ray job`. Ray itself kills a job that has not ended
-RAY_JOB_STOP_WAIT_TIME_S after it was asked.
+A pod runs it before it ends, so that a head which is deleted loses no update. As for `ray job`,
+RAY_API_SERVER_ADDRESS names a cluster other than this machine's. Ray itself kills a job that has
+not ended RAY_JOB_STOP_WAIT_TIME_S after it was asked.
 """
 
 import os

@@ -32,7 +32,7 @@ prepare() {
 
 # A login may open 1,024 files, which a node with some actors exceeds.
 start_ray() {
-  ulimit -n 65536
+  ulimit -n "$(ulimit -Hn)"
   ray stop
   exec ray start "$@"
 }
