@@ -1,7 +1,7 @@
-"""Kubernetes' objects and machines of `ray up` in clusters/: each key and type is one that is defined.
+"""Objects of Kubernetes and machines of `ray up` in clusters/ have keys and types that are defined.
 
-Nothing here has a cluster. What KubeRay, Kubernetes and clouds define is in cluster_fields.yaml; Ray's
-own schema of clusters comes with Ray.
+Nothing here has a cluster. What KubeRay, Kubernetes and clouds define is in cluster_fields.yaml;
+Ray's own schema of clusters comes with Ray.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ FREE = ("rayStartParams", "matchLabels", "selector", "labels")  # of which names
 
 
 def schema(fields: Any) -> dict[str, Any]:
-    """JSON Schema of an entry of cluster_fields.yaml; nothing that is not named there is allowed."""
+    """JSON Schema of an entry of cluster_fields.yaml; what is not named there is refused."""
     if isinstance(fields, str):
         return SIMPLE[fields] if fields in SIMPLE else schema(FIELDS[fields])
     if isinstance(fields, list) and isinstance(fields[0], str) and fields[0] not in SIMPLE:
@@ -57,7 +57,7 @@ def schema(fields: Any) -> dict[str, Any]:
 
 
 def check_object(one: dict[str, Any]) -> None:
-    """Raises ValidationError where an object of Kubernetes is none of those in cluster_fields.yaml."""
+    """Raises ValidationError where an object of Kubernetes is not as cluster_fields.yaml says."""
     Draft202012Validator(schema(one.get("kind", "RayJob"))).validate(one)
 
 
@@ -81,11 +81,10 @@ def cloud(name: str) -> dict[str, Any]:
 
 def places(tree: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """The way to every value below an object or list."""
-    for key in (
-        tree if isinstance(tree, dict) else range(len(tree) if isinstance(tree, list) else 0)
-    ):
+    for key in tree if isinstance(tree, dict) else range(len(tree)):
         yield (*way, key)
-        yield from places(tree[key], (*way, key))
+        if isinstance(tree[key], dict | list):
+            yield from places(tree[key], (*way, key))
 
 
 def holder(tree: Any, way: tuple[Any, ...]) -> Any:

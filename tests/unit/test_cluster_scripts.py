@@ -1,5 +1,5 @@
-"""Scripts of clusters/, run with stand-ins for what a cluster has: who is called, with what, and when a
-run is resumed or put back into the queue."""
+"""Scripts of clusters/ with stand-ins for what only a cluster has: who is called, with what, and
+when a run is resumed or put back into the queue."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from testing.victim import await_true
 
 CLUSTERS = Path(__file__).resolve().parents[2] / "clusters"
 LIMIT = 60
@@ -148,17 +148,10 @@ def test_a_requeued_slurm_job_resumes_its_run(place: Path) -> None:
 def interrupted(place: Path, what: signal.Signals, command: tuple[str, ...]) -> int:
     """Exit code of a Slurm job whose script gets a signal once its run is under way."""
     process = start(place, *command, **slurm(place, LASTING="yes"))
-    await_true((place / "calls.running").exists)
+    await_true((place / "calls.running").exists, LIMIT, "the run does not begin")
     process.send_signal(what)
     process.communicate(timeout=LIMIT)
     return process.returncode
-
-
-def await_true(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_before_the_time_limit_a_run_writes_a_checkpoint_and_goes_back_to_the_queue(
