@@ -151,6 +151,15 @@ def test_no_other_account_can_read_the_token_that_is_made(cluster, home):
     assert (home / ".ray").stat().st_mode & 0o777 == 0o700
 
 
+def test_a_run_is_submitted_as_the_page_says_and_refused_for_want_of_its_model(cluster, home):
+    """The folder goes along, settings files and all."""
+    run = ("python", "jobs/infill.py", "--config", "clusters/settings/8b.toml")
+    words = ("job", "submit", "--address", cluster.jobs, "--working-dir", str(ROOT), "--", *run)
+    done = ray(*words, home=home, RAY_AUTH_MODE="token")
+    assert done.returncode != 0
+    assert "error: --model.name: no directory '/mnt/gfn_ray/models/" in done.stdout
+
+
 def test_a_probe_needs_no_token(cluster):
     """Of pods, as clusters/kuberay has them; kubelet has none."""
     with urlopen(f"{cluster.agent}/api/healthz", timeout=60) as answer:

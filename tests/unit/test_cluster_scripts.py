@@ -145,6 +145,12 @@ def test_a_requeued_slurm_job_resumes_its_run(place: Path) -> None:
     assert f"python jobs/infill.py --resume {directory}" in calls(place)
 
 
+def test_another_slurm_job_resumes_the_run_that_it_is_given(place: Path) -> None:
+    (place / "config.toml").touch()
+    assert run(place, *SBATCH, **slurm(place, RUN_DIR=str(place)))[0] == 0
+    assert f"python jobs/infill.py --resume {place}" in calls(place)
+
+
 def interrupted(place: Path, what: signal.Signals, command: tuple[str, ...]) -> int:
     """Exit code of a Slurm job whose script gets a signal once its run is under way."""
     process = start(place, *command, **slurm(place, LASTING="yes"))
