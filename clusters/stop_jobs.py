@@ -2,7 +2,7 @@
 
     python clusters/stop_jobs.py [SECONDS]     300 by default
 
-A pod runs it before it ends, so that a head which is deleted loses no update. As for `ray job`,
+A head's pod runs it before it ends, and a person before deleting a cluster. As for `ray job`,
 RAY_API_SERVER_ADDRESS names a cluster other than this machine's. Ray itself kills a job that has
 not ended RAY_JOB_STOP_WAIT_TIME_S after it was asked.
 """

@@ -240,3 +240,13 @@ def test_a_rayjobs_pods_are_as_many_as_its_settings_have_actors() -> None:
     mlflow = {p.values[0]["metadata"]["name"]: p.values[0] for p in OBJECTS if "Service" in p.id}
     port = mlflow["mlflow"]["spec"]["ports"][0]["port"]
     assert config.tracking.uri == f"http://mlflow:{port}"
+
+
+def test_options_of_mlflows_server_are_some_that_it_has() -> None:
+    from mlflow.cli import server
+
+    pods = (param.values[0]["spec"] for param in OBJECTS if param.id == "mlflow: Deployment")
+    (container,) = next(pods)["template"]["spec"]["containers"]
+    known = {option for one in server.params for option in one.opts}
+    assert container["command"] == ["mlflow", "server"]
+    assert {argument.split("=")[0] for argument in container["args"]} <= known
