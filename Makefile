@@ -136,15 +136,10 @@ format: setup ## Format the code and mend what ruff can mend
 
 ##@ Run on a Ray cluster
 
-# Without a token, whoever reaches Ray's ports can run code, and Ray would write the token for all
-# accounts to read. On Linux it listens on every network interface whatever the address options say,
-# unless told that it will not form a cluster.
+# Clusters of several machines: clusters/README.md.
 .PHONY: ray-up
-ray-up: export RAY_AUTH_MODE ?= token
 ray-up: setup ## Start Ray on this machine, for this account on this machine only
-	@umask 077 && mkdir -p ~/.ray && chmod 700 ~/.ray && $(BIN)/ray get-auth-token --generate >/dev/null 2>&1
-	@PATH="$(CURDIR)/$(BIN):$$PATH" RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 ray start --head \
-	  --node-ip-address 127.0.0.1 --dashboard-host 127.0.0.1 --disable-usage-stats
+	@bash clusters/local.sh
 
 # Ray runs a copy of this folder; GFN_RAY_HOME says where runs/ and mlflow.db are to go instead: here,
 # or OUTPUTS on the machine that runs the job; OUTPUTS= leaves it to that machine (~/gfn_ray).

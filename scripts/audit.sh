@@ -20,7 +20,7 @@ if ! cmp -s "$WANTED" "$TOOLS/installed.txt"; then
 fi
 
 status=0
-if "$TOOLS/bin/bandit" --quiet --recursive -ll --configfile pyproject.toml gfn_ray jobs benchmarks scripts; then
+if "$TOOLS/bin/bandit" --quiet --recursive -ll --configfile pyproject.toml gfn_ray jobs benchmarks clusters scripts; then
   echo 'bandit: nothing of medium or high severity'
 else
   status=1
