@@ -90,9 +90,9 @@ fuzz: setup ## Run the tests of properties on many more examples each; half an h
 exactness: setup ## Train every objective on a posterior that can be listed; half an hour (ARGS="--help")
 	@$(PYTHON) benchmarks/exactness.py $(ARGS)
 
-.PHONY: continuation-plane
-continuation-plane: setup ## Draw finished continuation runs on one plane (ARGS="RUN_DIR ... --out plane")
-	@$(PYTHON) benchmarks/continuation_plane.py $(ARGS)
+.PHONY: continuation-diversity
+continuation-diversity: setup ## Draw finished continuation runs on one plane (ARGS="RUN_DIR ... --out plane")
+	@$(PYTHON) benchmarks/continuation_diversity.py $(ARGS)
 
 # A line a figure, without what others say while they load.
 BENCH := PYTHONPATH=. TQDM_DISABLE=1 PYTHONWARNINGS=ignore $(PYTHON) benchmarks/bench.py

@@ -22,8 +22,8 @@ from gfn_ray.policy.adapter import add_adapter
 from gfn_ray.policy.log_q import TrajectoryGroup
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.support import BoundedSupport
+from gfn_ray.tasks.demonstrations import demonstration_trajectory
 from gfn_ray.tasks.infill.config import InfillConfig, InfillJob
-from gfn_ray.tasks.references import known_trajectory
 from gfn_ray.trajectory import Query, Trajectory
 from measure import Figure, seconds, side_by_side
 
@@ -33,7 +33,7 @@ SHAPE = {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads":
 LAYERS, QUICK_LAYERS = 32, 2
 PROMPTS, PER_PROMPT = 16, 16
 PROMPT, ANSWER, SHORTEST, LONGEST = 60, 15, 4, 20
-PACKED, BY_PATH = Ways(forests=True, plain_head=True), Ways(forests=False, plain_head=True)
+PACKED, BY_PATH = Ways(trees=True, plain_head=True), Ways(trees=False, plain_head=True)
 OTHERS = {"dense mask": PACKED, "padded paths": BY_PATH}
 # Tree tokens of one forward and backward. By path, a prompt at a time: 80 GiB hold no more.
 BUDGETS = {PACKED: 8192, BY_PATH: 256}
@@ -133,9 +133,9 @@ class GpuBench:
         rng = np.random.default_rng(1)
         return [
             [
-                known_trajectory(query.query_id, _tokens(rng, length), self._support).scored(
-                    rng.normal(-30.0, 5.0, length + 1)
-                )
+                demonstration_trajectory(
+                    query.query_id, _tokens(rng, length), self._support
+                ).scored(rng.normal(-30.0, 5.0, length + 1))
                 for length in rng.integers(SHORTEST, LONGEST + 1, PER_PROMPT)
             ]
             for query in self._queries

@@ -234,7 +234,7 @@ class Bench:
         return [list(islice(found, PER_QUERY)) for _ in requests]
 
     def plans(self, count: int) -> list[Any]:
-        from gfn_ray.sampling.exploration import on_policy_plan
+        from gfn_ray.sampling.exploration import on_policy_behaviour
 
         self._drawn += 1
-        return on_policy_plan(count, np.random.default_rng(self._drawn))
+        return on_policy_behaviour(count, np.random.default_rng(self._drawn))

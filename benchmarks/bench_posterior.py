@@ -1,7 +1,7 @@
 """Figures of random numbers: seconds of training until a policy is close to its posterior.
 
 Three ways to train the same policy: gfn_ray's job as a user runs it, through Ray; the same job with
-`max_policy_lag` 0, one update after another; and the textbook in this process. They share
+`max_staleness` 0, one update after another; and the textbook in this process. They share
 SmolLM2-135M, LoRA rank 16, float32, the trajectories of an update, the learning rate and its
 schedule, the target and the support. A seed is a round.
 
@@ -33,9 +33,9 @@ from gfn_ray.policy.adapter import add_adapter
 from gfn_ray.policy.log_q import TrajectoryGroup
 from gfn_ray.rewards.table import TableReward
 from gfn_ray.support import Support
+from gfn_ray.tasks.demonstrations import demonstration_trajectory
 from gfn_ray.tasks.random_number.config import RandomNumberJob
 from gfn_ray.tasks.random_number.task import RandomNumberTask
-from gfn_ray.tasks.references import known_trajectory
 from gfn_ray.tasks.task import TaskData
 from gfn_ray.trajectory import Query
 from measure import ROOT, Figure, figure
@@ -93,8 +93,8 @@ class PosteriorBench:
     @cached_property
     def _measured(self) -> list[dict[str, Reached]]:
         ways = {
-            "asynchronous": partial(job, self._high, max_lag=None),
-            "synchronous": partial(job, self._high, max_lag=0),
+            "asynchronous": partial(job, self._high, max_staleness=None),
+            "synchronous": partial(job, self._high, max_staleness=0),
             "textbook": partial(by_the_book, self._high),
         }
         found = []
@@ -104,11 +104,11 @@ class PosteriorBench:
         return found
 
 
-def job(high: int, seed: int, max_lag: int | None) -> Reached:
-    """jobs/random_number.py in a process of its own. max_lag: None for the job's own."""
+def job(high: int, seed: int, max_staleness: int | None) -> Reached:
+    """jobs/random_number.py in a process of its own. max_staleness: None for the job's own."""
     settings = SETTINGS | {"task.high": high, "seed": seed}
-    if max_lag is not None:
-        settings["max-policy-lag"] = max_lag
+    if max_staleness is not None:
+        settings["max-policy-lag"] = max_staleness
     with tempfile.TemporaryDirectory() as home:
         settings["run-dir"] = f"{home}/run"
         settings["tracking.uri"] = f"sqlite:///{home}/mlflow.db"
@@ -210,7 +210,7 @@ def listed(reward: TableReward, query: Query, rollout: Rollout, support: Support
     """log R [B, T+1] of a table at terminable prefixes, 0 elsewhere."""
     lengths, ids = rollout.lengths.tolist(), rollout.token_ids.numpy().astype("int32")
     written = [z[:length] for z, length in zip(ids, lengths, strict=True)]
-    pairs = [(query, known_trajectory(query.query_id, z, support)) for z in written]
+    pairs = [(query, demonstration_trajectory(query.query_id, z, support)) for z in written]
     rewards = torch.zeros_like(rollout.log_stop)
     for row, trajectory in enumerate(reward.score(pairs)):
         rewards[row, : len(trajectory) + 1] = torch.from_numpy(trajectory.log_reward)
@@ -220,6 +220,6 @@ def listed(reward: TableReward, query: Query, rollout: Rollout, support: Support
 def total_variation(trainer: PolicyTrainer, data: TaskData) -> float:
     """Of the policy to the target, exactly."""
     target = data.enumerations[0]
-    outcomes = [known_trajectory(target.query_id, z, data.support) for z in target.outcomes]
+    outcomes = [demonstration_trajectory(target.query_id, z, data.support) for z in target.outcomes]
     scores = trainer.score([TrajectoryGroup(data.train[0].prompt_ids, outcomes)])
     return ExactComparison.unnormalised(target.log_reward, scores.log_q, target.target).tv

@@ -113,9 +113,9 @@ def befall(victim: Victim, fault: Fault, number: int, tally: Tally) -> Outcome:
 
     try:
         said, before = victim.output().count(NOTICE), len(victim.restarts)
-        take_back = fault.inflict(victim)
+        discard = fault.inflict(victim)
         if fault.whole:
-            return outcome(resumed(victim, take_back, tally, started), True)
+            return outcome(resumed(victim, discard, tally, started), True)
         try:
             if fault.restarts and not noticed(victim, said):
                 return outcome(FELT_WITHIN_S, True, felt=False)
@@ -129,7 +129,7 @@ def befall(victim: Victim, fault: Fault, number: int, tally: Tally) -> Outcome:
             target = step + fault.updates
             victim.wait(lambda: victim.step >= target, LIMIT_S, "updates ceased")
         finally:
-            take_back()
+            discard()
     except (Lost, AssertionError) as error:
         return outcome(time.monotonic() - started, False, remark=str(error))
     return outcome(seconds, True)

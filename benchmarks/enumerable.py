@@ -27,7 +27,7 @@ from gfn_ray.policy.log_q import TrajectoryGroup
 from gfn_ray.replay.buffer import ReplayBuffer
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.support import BoundedSupport, Support
-from gfn_ray.tasks.references import known_trajectory
+from gfn_ray.tasks.demonstrations import demonstration_trajectory
 from gfn_ray.trajectory import IntArray, Query, Trajectory
 
 BOS, STOP, FIRST = 0, 1, 2  # tokens; content tokens follow
@@ -96,7 +96,8 @@ class Toy:
             itertools.product(content, repeat=n) for n in range(self.min_len, self.max_len + 1)
         )
         unscored = [
-            known_trajectory("toy", np.array(z, dtype=np.int32), self.support) for z in texts
+            demonstration_trajectory("toy", np.array(z, dtype=np.int32), self.support)
+            for z in texts
         ]
         return self.scored(unscored)
 

@@ -127,10 +127,10 @@ def decoded(groups: Sequence[tuple[int, Sequence[int]]], longest: int) -> list[W
     prompts = [prompt for prompt, _ in groups]
     works = [Work(sum(prompts), sum(p * (p + 1) // 2 for p in prompts), len(prompts))]
     for place in range(1, longest):
-        going_on = [(p, sum(z >= place for z in lengths)) for p, lengths in groups]
-        count = sum(number for _, number in going_on)
+        resumed = [(p, sum(z >= place for z in lengths)) for p, lengths in groups]
+        count = sum(number for _, number in resumed)
         if count:
-            pairs = sum(number * (p + place) for p, number in going_on)
-            cached = sum(p + number * (place - 1) for p, number in going_on if number)
+            pairs = sum(number * (p + place) for p, number in resumed)
+            cached = sum(p + number * (place - 1) for p, number in resumed if number)
             works.append(Work(count, pairs, count, cached))
     return works

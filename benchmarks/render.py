@@ -12,8 +12,8 @@ import json
 from dataclasses import fields
 from typing import Any
 
-from gfn_ray.storage.durable import atomic_file
-from gfn_ray.wording import number
+from gfn_ray.formatting import number
+from gfn_ray.storage.atomic import atomic_file
 from measure import RESULTS, ROOT, Figure, Growth, Record
 
 DOCS = ROOT / "docs" / "performance.md"

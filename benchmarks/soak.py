@@ -27,7 +27,7 @@ import numpy.typing as npt
 import psutil
 from scipy import stats
 
-from gfn_ray.evaluation.plots.drawing import AFTER, GRID, INK, save_figure
+from gfn_ray.evaluation.plots.plotting import AFTER, GRID, INK, save_figure
 from testing.job_runner import tiny_number_flags
 from testing.tiny import tiny_model
 from testing.victim import ACTORS, Victim

@@ -29,7 +29,7 @@ from gfn_ray.errors import (
     shown,
 )
 from gfn_ray.help_page import help_page
-from gfn_ray.places import is_file, output_root
+from gfn_ray.paths import is_file, output_root
 from gfn_ray.settings import (
     NONE,
     REQUIRED,

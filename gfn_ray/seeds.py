@@ -29,7 +29,7 @@ class Stream(IntEnum):
     TRAINING_CALL = 1  # at: number of the sampling call
     EVALUATION = 2  # before and after training alike; at: number of the batch
     EVALUATION_DURING = 3  # at: update, number of the batch
-    WARM_START_ORDER = 4
+    SFT_ORDER = 4
     DECODER = 5  # at: first query of the batch
     M_STEP_CALL = 6  # at: round, first query of the call
     M_STEP_ORDER = 7  # at: round

@@ -37,7 +37,7 @@ class Query:
     prompt_ids: IntArray
     context_ids: IntArray
     answer_ids: IntArray
-    references: tuple[IntArray, ...] = ()
+    demonstrations: tuple[IntArray, ...] = ()
     texts: dict[str, str] = field(default_factory=dict)
 
 

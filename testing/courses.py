@@ -10,7 +10,7 @@ import numpy as np
 from gfn_ray.config import ReplayConfig
 from gfn_ray.replay import ReplayBuffer
 from gfn_ray.replay.journal.store import LOG, ReplayStore
-from gfn_ray.storage.packed import pack
+from gfn_ray.storage.serialization import pack
 from gfn_ray.storage.trajectories import pack_trajectories
 from gfn_ray.trajectory import Trajectory
 

@@ -19,7 +19,7 @@ from gfn_ray.runs.checkpoints import Measured, write_measured, write_training
 from gfn_ray.runs.published import publish_directory
 from gfn_ray.runs.run_dir import RunDir
 from gfn_ray.serving.description import write_description
-from gfn_ray.storage.durable import COMPLETE, checksums
+from gfn_ray.storage.atomic import COMPLETE, checksums
 from gfn_ray.storage.trajectories import pack_trajectories
 from gfn_ray.tasks.random_number.config import RandomNumberJob
 from gfn_ray.tasks.random_number.task import RandomNumberTask
@@ -35,7 +35,7 @@ DIAGNOSTICS = QueryDiagnostics(8, 1.0, 1.5, -2.0, -1.0, 1.0, 4.0, 0.5)
 
 
 def settings(model: Path, home: Path) -> RandomNumberJob:
-    job = RandomNumberJob(steps=6, max_policy_lag=0, run_dir=home / "run")
+    job = RandomNumberJob(steps=6, max_staleness=0, run_dir=home / "run")
     return job.model_copy(
         update={
             "model": job.model.model_copy(update={"name": str(model)}),

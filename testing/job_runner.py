@@ -53,8 +53,8 @@ def tiny_infill_flags(model: Path, home: Path, **changes: Any) -> list[str]:
     objective."""
     settings = {
         "tune_base.steps": 0,
-        "warm_start.steps": 0,
-        "replay.seed_references": "false",
+        "sft.steps": 0,
+        "replay.seed_demonstrations": "false",
         **changes,
     }
     return tiny_flags(model, home, **settings)
@@ -84,7 +84,7 @@ def tiny_number_flags(model: Path, home: Path, **changes: Any) -> list[str]:
 
 
 def tiny_arithmetic_flags(model: Path, home: Path, **changes: Any) -> list[str]:
-    """The same for sums of two and three numbers from 0 to 5, with a warm start."""
+    """The same for sums of two and three numbers from 0 to 5, with an SFT."""
     settings = {
         "task.largest-operand": 5,
         "task.train-operands": "2,3",
@@ -94,7 +94,7 @@ def tiny_arithmetic_flags(model: Path, home: Path, **changes: Any) -> list[str]:
         "task.held-out": 4,
         "task.max-equations": 3,
         "task.reward-shots": 1,
-        "warm-start.steps": 3,
+        "SFT.steps": 3,
         "learner.queries-per-step": 2,
         "eval.queries": 4,
         **{name.replace("__", ".").replace("_", "-"): value for name, value in changes.items()},

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from gfn_ray.support import BoundedSupport, Support
-from gfn_ray.tasks.references import known_trajectory
+from gfn_ray.tasks.demonstrations import demonstration_trajectory
 from gfn_ray.trajectory import IntArray, Query, Trajectory
 
 VOCAB = 300
@@ -59,7 +59,7 @@ def random_z(rng: np.random.Generator, support: BoundedSupport) -> IntArray:
 
 
 def make_trajectory(support: Support, query_id: str, tokens: IntArray) -> Trajectory:
-    known = known_trajectory(query_id, tokens, support)
+    known = demonstration_trajectory(query_id, tokens, support)
     return replace(known, policy_version=0, proposal="policy")
 
 

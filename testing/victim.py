@@ -24,7 +24,7 @@ from gfn_ray.cli import parse
 from gfn_ray.replay.journal.store import ReplayStore
 from gfn_ray.runs.checkpoints import TRAINING_FILE
 from gfn_ray.runs.published import newest_complete
-from gfn_ray.storage.packed import unpack
+from gfn_ray.storage.serialization import unpack
 from gfn_ray.tasks.random_number.config import RandomNumberJob
 from testing.job_runner import JOBS
 from testing.processes import actor_processes, command

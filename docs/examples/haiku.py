@@ -9,7 +9,7 @@ from pydantic import Field
 
 from gfn_ray.cli import main, parse
 from gfn_ray.config import JobConfig, Section
-from gfn_ray.models.spelling import continuation_ids, text_ids
+from gfn_ray.models.tokenization import continuation_ids, text_ids
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.verifier import VerifierReward
 from gfn_ray.runtime.run import run

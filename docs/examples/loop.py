@@ -43,10 +43,10 @@ def train(config: Job) -> float:
     from gfn_ray.policy.adapter import add_adapter
     from gfn_ray.policy.log_q import TrajectoryGroup
     from gfn_ray.sampling.backend import SampleRequest
-    from gfn_ray.sampling.exploration import exploration_plans
+    from gfn_ray.sampling.exploration import exploration_behaviours
     from gfn_ray.sampling.transformers_sampler import TransformersSampler
+    from gfn_ray.tasks.demonstrations import demonstration_trajectory
     from gfn_ray.tasks.random_number.task import RandomNumberTask
-    from gfn_ray.tasks.references import known_trajectory
 
     # The task: one prompt, which tokens z may have, log R of every z, and all z there are.
     path = loading.resolve_model(config.model)
@@ -70,7 +70,7 @@ def train(config: Job) -> float:
     rng = np.random.default_rng(config.seed)
 
     def total_variation() -> float:
-        outcomes = [known_trajectory(query.query_id, z, support) for z in every_z]
+        outcomes = [demonstration_trajectory(query.query_id, z, support) for z in every_z]
         q = np.exp(learner.score([TrajectoryGroup(prompt, outcomes)]).log_q)
         p = np.exp(enumeration.log_reward - np.logaddexp.reduce(enumeration.log_reward))
         return float(0.5 * (np.abs(p - q).sum() + 1 - q.sum()))  # what q writes besides counts, too
@@ -79,7 +79,7 @@ def train(config: Job) -> float:
         # The newest weights, and trajectories: half of q itself, half more adventurous.
         adapter = learner.publish()
         sampler.load(adapter)
-        (plans,) = exploration_plans(config.sampler, 1, rng)
+        (plans,) = exploration_behaviours(config.sampler, 1, rng)
         drawn = sampler.sample([SampleRequest(query, plans)])
         # log R at every prefix that may stop, and a batch of what is known by now.
         replay.add(reward.score([(query, one) for one in drawn]))

@@ -24,9 +24,9 @@ from gfn_ray.config.sections import (
     RuntimeConfig,
     SamplerConfig,
     Section,
+    SFTConfig,
     StopConfig,
     TrackingConfig,
-    WarmStartConfig,
 )
 from gfn_ray.config.tune_base import TextTuningConfig, TuneBaseJob
 
@@ -50,6 +50,7 @@ __all__ = [
     "RewardConfig",
     "RootFlow",
     "RuntimeConfig",
+    "SFTConfig",
     "SamplerConfig",
     "Section",
     "StopConfig",
@@ -57,5 +58,4 @@ __all__ = [
     "TooLong",
     "TrackingConfig",
     "TuneBaseJob",
-    "WarmStartConfig",
 ]

@@ -20,9 +20,9 @@ from gfn_ray.config.sections import (
     RuntimeConfig,
     SamplerConfig,
     Section,
+    SFTConfig,
     StopConfig,
     TrackingConfig,
-    WarmStartConfig,
 )
 from gfn_ray.config.tune_base import TextTuningConfig
 
@@ -35,7 +35,7 @@ class JobConfig(Section):
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of every random choice.")
     samplers: int = Field(1, ge=1, description="Sampler actors.")
     reward_actors: int = Field(1, ge=1, description="Reward actors.")
-    max_policy_lag: int = Field(
+    max_staleness: int = Field(
         8,
         ge=0,
         description="Adapter versions a trajectory may be behind when it reaches replay; "
@@ -59,9 +59,7 @@ class JobConfig(Section):
     sampler: SamplerConfig = Field(default_factory=SamplerConfig, description="Proposals.")
     reward: RewardConfig = Field(default_factory=RewardConfig, description="The target.")
     replay: ReplayConfig = Field(default_factory=ReplayConfig, description="The replay buffer.")
-    warm_start: WarmStartConfig = Field(
-        default_factory=WarmStartConfig, description="Likelihood first."
-    )
+    sft: SFTConfig = Field(default_factory=SFTConfig, description="Likelihood first.")
     objective: ObjectiveConfig = Field(default_factory=SubTBConfig, description="The loss.")
     learner: LearnerConfig = Field(default_factory=LearnerConfig, description="The updates.")
     eval: EvalConfig = Field(default_factory=EvalConfig, description="How good the policy is.")

@@ -72,12 +72,12 @@ class SamplerConfig(Section):
         "auto",
         description="Precision of the sampling engine. auto: bfloat16 on CUDA, whose LoRA kernels "
         "take no float32; on a CPU also where that is twice as fast as float32, for the likelihood "
-        "of a text as the target and a max_policy_lag above 0.",
+        "of a text as the target and a max_staleness above 0.",
     )
     threads: Threads = Field(
         "auto",
         description="CPU threads of one sampler actor. auto: on 4 cores or more, shares by the CPU "
-        "seconds that stages need in the first updates (even ones where max_policy_lag is 0); else "
+        "seconds that stages need in the first updates (even ones where max_staleness is 0); else "
         "1.",
     )
     gpus: float = Field(0.4, gt=0, description="GPUs Ray reserves for one, where CUDA is used.")
@@ -194,7 +194,7 @@ class ReplayConfig(Section):
     samples_per_insert: float = Field(
         1.5, gt=0, description="Trajectories learned from, per trajectory sampled; the rate limit."
     )
-    seed_references: bool = Field(
+    seed_demonstrations: bool = Field(
         False, description="Put the known good z of each training query into replay at the start."
     )
 
@@ -236,7 +236,7 @@ class LearnerConfig(Section):
         return "float32" if self.dtype == "auto" else self.dtype
 
 
-class WarmStartConfig(Section):
+class SFTConfig(Section):
     steps: int = Field(
         0,
         ge=0,
@@ -352,7 +352,7 @@ class RuntimeConfig(Section):
         description="Times in all that an actor which died, or passed a time limit, is started "
         "again; then the run ends.",
     )
-    max_bad_batches: int = Field(
+    max_nonfinite_batches: int = Field(
         5,
         ge=1,
         description="Batches with a NaN or infinite loss, gradient or log R that are dropped in a "

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from gfn_ray.errors import UserError
-from gfn_ray.places import unreadable
+from gfn_ray.paths import unreadable
 
 LARGEST_FILE = 2**30  # bytes: read line by line, but what comes of it is kept in memory
 LARGEST_DOCUMENT = 2**26  # bytes: kept in memory whole, several times as large once parsed

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from gfn_ray.config import DataConfig
-from gfn_ray.data.apart import kept_apart, same_text, without_leaks
 from gfn_ray.data.columns import Columns, refuse_missing
 from gfn_ray.data.files import folded, raw_lines
+from gfn_ray.data.hash_split import place
 from gfn_ray.data.hub import Table, load_tables, load_test_table
-from gfn_ray.data.placement import place
+from gfn_ray.data.leakage import kept_apart, same_text, without_leaks
 from gfn_ray.errors import UserError, shown
 
 SENTENCES = 5

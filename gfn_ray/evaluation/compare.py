@@ -16,7 +16,7 @@ from rich import box
 from rich.table import Table
 
 from gfn_ray.errors import UserError
-from gfn_ray.wording import DOTS, count, number
+from gfn_ray.formatting import DOTS, count, number
 
 Array = npt.NDArray[np.float64]
 PerQuery = Mapping[str, Mapping[str, float]]

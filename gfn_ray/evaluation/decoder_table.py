@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from gfn_ray.wording import number
+from gfn_ray.formatting import number
 
 COLUMNS = 4  # metrics that fit beside a name in 80 characters
 

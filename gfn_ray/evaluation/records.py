@@ -12,7 +12,7 @@ from gfn_ray.evaluation.exact import ExactComparison
 from gfn_ray.evaluation.posterior import QueryDiagnostics
 from gfn_ray.evaluation.result import Baseline, Evaluation, QuerySamples, QueryTexts
 from gfn_ray.evaluation.weights import WeightDiagnostics
-from gfn_ray.storage.packed import Record
+from gfn_ray.storage.serialization import Record
 from gfn_ray.storage.trajectories import from_columns, to_columns
 from gfn_ray.trajectory import Query
 

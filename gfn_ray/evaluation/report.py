@@ -21,8 +21,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gfn_ray.evaluation.decoder_table import fill_decoder_table
+from gfn_ray.formatting import duration, number, one_line
 from gfn_ray.tracking import redact_uri
-from gfn_ray.wording import duration, number, one_line
 
 SAMPLES_PER_EXAMPLE = 3
 WIDE = 110  # columns from which a metric's meaning fits beside its numbers
@@ -175,8 +175,8 @@ def _headline(summary: Mapping[str, Any]) -> str:
     if summary.get("base_adapter"):
         model = f"a tuned base, {Path(model).name}"
     parts = [f"{summary.get('task', 'run')} on {model}"]
-    if summary.get("warm_start_steps"):
-        parts.append(f"{summary['warm_start_steps']:,} likelihood updates")
+    if summary.get("sft_steps"):
+        parts.append(f"{summary['sft_steps']:,} likelihood updates")
     if summary.get("steps"):
         parts.append(f"{summary['steps']:,} updates")
     if "trajectories" in summary:
@@ -197,8 +197,8 @@ def _table(plain: bool, **options: Any) -> Table:
 
 def _given(example: Example) -> Table:
     given = Table.grid(padding=(0, 2, 0, 0))
-    around = " ".join(filter(None, (one_line(example.left), _GAP, one_line(example.right))))
-    given.add_row(Text("given", "bold"), Text(around))
+    context_text = " ".join(filter(None, (one_line(example.left), _GAP, one_line(example.right))))
+    given.add_row(Text("given", "bold"), Text(context_text))
     if example.truth:
         given.add_row(Text("true", "bold"), Text(one_line(example.truth), "italic"))
     return given

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from gfn_ray.errors import UserError
-from gfn_ray.places import is_file
-from gfn_ray.storage.durable import COMPLETE, damage
+from gfn_ray.paths import is_file
+from gfn_ray.storage.atomic import COMPLETE, damage
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"

@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from gfn_ray.errors import UserError
-from gfn_ray.storage.durable import fsync
+from gfn_ray.storage.atomic import fsync
 
 MARKER = "complete.json"
 LOCK_TIMEOUT_S = 600.0  # a conversion takes half a minute on two busy cores

@@ -17,7 +17,7 @@ from gfn_ray.config import ModelConfig
 from gfn_ray.errors import OutOfMemory, UserError, out_of_memory
 from gfn_ray.models.cache import MARKER
 from gfn_ray.models.embedded import embedded_model_dir
-from gfn_ray.places import is_dir, is_file
+from gfn_ray.paths import is_dir, is_file
 from gfn_ray.settings import path_from
 
 if TYPE_CHECKING:

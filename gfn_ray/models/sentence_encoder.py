@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gfn_ray.errors import UserError
-from gfn_ray.places import is_dir
+from gfn_ray.paths import is_dir
 from gfn_ray.trajectory import BoolArray
 
 EMBEDDED = "all-minilm-l6-v2"

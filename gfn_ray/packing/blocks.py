@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
-from gfn_ray.packing.forest import Spans
+from gfn_ray.packing.prefix_tree import Spans
 
 SIZE = 128
 COMPILED = 128  # versions of attention in one process, of all its models

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from gfn_ray.errors import out_of_memory
 from gfn_ray.models.attention import agree
-from gfn_ray.packing.by_path import logits_by_path
-from gfn_ray.packing.forest import ROOT, Spans, TokenForest
 from gfn_ray.packing.head import Reads, read_hidden, read_logits
+from gfn_ray.packing.prefix_tree import ROOT, PrefixTree, Spans
+from gfn_ray.packing.unpacked import logits_unpacked
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Ways:
     """forests: the model takes a tree's mask and positions, and heeds them. plain_head: its logits
     are a linear layer's of its last hidden states, and nothing is done to them after."""
 
-    forests: bool
+    trees: bool
     plain_head: bool
 
 
@@ -69,9 +69,9 @@ class NodeLogProbs:
     log_stop: Tensor
 
 
-def forest_log_probs(
+def tree_log_probs(
     model: Any,
-    forest: TokenForest,
+    tree: PrefixTree,
     nodes: npt.ArrayLike,
     *,
     legal: LegalTokens | None = None,
@@ -86,43 +86,43 @@ def forest_log_probs(
     """
     wanted = np.asarray(nodes, dtype=np.int64)
     stops = np.asarray(stop_nodes, dtype=np.int64)
-    parents = forest.parents
+    parents = tree.parents
     if (parents[wanted] == ROOT).any():
         raise ValueError("the first token of a tree has no history to be scored from")
     rows = np.unique(np.concatenate([parents[wanted], stops]))
     if len(stops) and legal is None:
         raise ValueError("stop_nodes needs the support that says which tokens stop")
     if not len(rows):
-        return _nothing_read(model, forest)
+        return _nothing_read(model, tree)
     device = next(model.parameters()).device
     reads = Reads(
         picked_rows=_index(np.searchsorted(rows, parents[wanted]), device),
-        picked_tokens=_index(forest.token_ids[wanted], device),
+        picked_tokens=_index(tree.token_ids[wanted], device),
         stop_rows=_index(np.searchsorted(rows, stops), device),
         stop_ids=_index([], device) if legal is None else legal.stop_ids,
         kinds=_index([legal.row_of_node[int(n)] for n in rows], device) if legal else None,
         legal=legal.masks if legal else None,
     )
-    picked, stopping = _read(model, forest, rows, reads, device)
-    empty = picked.new_zeros(len(forest))
+    picked, stopping = _read(model, tree, rows, reads, device)
+    empty = picked.new_zeros(len(tree))
     log_prob = empty.index_put((_index(wanted, device),), picked)
     log_stop = empty.index_put((_index(stops, device),), stopping)
     return NodeLogProbs(log_prob, log_stop)
 
 
-def _nothing_read(model: Any, forest: TokenForest) -> NodeLogProbs:
+def _nothing_read(model: Any, tree: PrefixTree) -> NodeLogProbs:
     """Of z that a tool wrote whole, or that nothing is left to say of: no forward, no gradient."""
     weight = next(model.parameters())
     trained = torch.is_grad_enabled() and any(p.requires_grad for p in model.parameters())
     wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
     # Those who go backward from a loss of these alone may do so, and move nothing.
-    zeros = torch.zeros(len(forest), dtype=wide, device=weight.device, requires_grad=trained)
+    zeros = torch.zeros(len(tree), dtype=wide, device=weight.device, requires_grad=trained)
     return NodeLogProbs(zeros, zeros)
 
 
-def reads_forests(model: Any) -> bool:
+def supports_trees(model: Any) -> bool:
     """Whether the model takes a tree's mask and positions, and heeds them."""
-    return ways_of(model).forests
+    return ways_of(model).trees
 
 
 def read_by(model: Any, ways: Ways, *, in_blocks: bool) -> None:
@@ -156,32 +156,32 @@ def _try_blocks(model: Any) -> bool:
         attend_in_blocks(model)
     except ValueError:
         return False
-    if _try_out(model, in_blocks=True).forests:
+    if _try_out(model, in_blocks=True).trees:
         return True
     model.set_attn_implementation(usual)
     return False
 
 
 def _try_out(model: Any, *, in_blocks: bool) -> Ways:
-    forest = _small_forest(model.config.get_text_config().vocab_size)
-    rows = np.arange(len(forest))
+    tree = _small_tree(model.config.get_text_config().vocab_size)
+    rows = np.arange(len(tree))
     device = next(model.parameters()).device
     try:
-        packed = model(**_inputs(model, forest, rows, device, in_blocks)).logits[0]
+        packed = model(**_inputs(model, tree, rows, device, in_blocks)).logits[0]
         if packed.requires_grad:  # what can go forward may still not go back
             trained = [p for p in model.parameters() if p.requires_grad]
             torch.autograd.grad(packed.float().logsumexp(-1).sum(), trained, allow_unused=True)
         with torch.no_grad():
-            plain_head = _head_is_plain(model, forest, packed, device, in_blocks)
+            plain_head = _head_is_plain(model, tree, packed, device, in_blocks)
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
         if out_of_memory(error):
             raise  # says nothing of the model, and would be remembered as if it did
         # By what it says of the mask or of an argument.
         if in_blocks:
             log.warning("a dense mask serves, slower for large forests than blocks: %s", error)
-        return Ways(forests=False, plain_head=False)
+        return Ways(trees=False, plain_head=False)
     with torch.no_grad():
-        alone = logits_by_path(model, forest, rows, device)
+        alone = logits_unpacked(model, tree, rows, device)
     counts_places = _has_alibi(model.config.get_text_config())
     return Ways(agree(packed, alone) and not counts_places, plain_head)
 
@@ -196,25 +196,25 @@ def _has_alibi(config: Any) -> bool:
     )
 
 
-def _small_forest(vocab_size: int) -> TokenForest:
+def _small_tree(vocab_size: int) -> PrefixTree:
     """Of ordinary tokens: the first are a tokenizer's special ones, whose logits at half precision
     are little but rounding."""
     tokens = np.random.default_rng(0).integers(vocab_size // 20, vocab_size, 10).tolist()
-    forest = TokenForest()
-    stem = forest.add_prompt(tokens[:6])
+    tree = PrefixTree()
+    stem = tree.add_prompt(tokens[:6])
     for branch in ([6, 7, 8, 9], [6, 8, 7], [7, 6]):
-        forest.add_path([tokens[place] for place in branch], stem)
-    return forest
+        tree.add_path([tokens[place] for place in branch], stem)
+    return tree
 
 
 def _head_is_plain(
-    model: Any, forest: TokenForest, logits: Tensor, device: torch.device, in_blocks: bool
+    model: Any, tree: PrefixTree, logits: Tensor, device: torch.device, in_blocks: bool
 ) -> bool:
     head = model.get_output_embeddings()
     if type(head) is not torch.nn.Linear:
         return False
     try:
-        hidden = _hidden(model, forest, np.arange(len(forest)), device, in_blocks)
+        hidden = _hidden(model, tree, np.arange(len(tree)), device, in_blocks)
     except AttributeError:
         return False  # the model has no such body, or the body hides them
     if hidden.shape[1] != head.weight.shape[1]:
@@ -225,30 +225,30 @@ def _head_is_plain(
 
 def _read(
     model: Any,
-    forest: TokenForest,
+    tree: PrefixTree,
     rows: npt.NDArray[np.int64],
     reads: Reads,
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
     """What is wanted of the logits after the given nodes."""
     ways = ways_of(model)
-    if not (ways.forests and _fits_windows(model.config.get_text_config(), forest)):
-        return read_logits(logits_by_path(model, forest, rows, device), reads)
-    in_blocks = len(forest) >= FEWEST_IN_BLOCKS and attends_in_blocks(model)
+    if not (ways.trees and _fits_windows(model.config.get_text_config(), tree)):
+        return read_logits(logits_unpacked(model, tree, rows, device), reads)
+    in_blocks = len(tree) >= FEWEST_IN_BLOCKS and attends_in_blocks(model)
     head = model.get_output_embeddings()
     # Its own gradient is not among those that read_hidden gives.
     if ways.plain_head and not any(p.requires_grad for p in head.parameters()):
-        return read_hidden(_hidden(model, forest, rows, device, in_blocks), head, reads)
-    inputs = _inputs(model, forest, rows, device, in_blocks)
+        return read_hidden(_hidden(model, tree, rows, device, in_blocks), head, reads)
+    inputs = _inputs(model, tree, rows, device, in_blocks)
     return read_logits(model(**inputs).logits[0], reads)
 
 
-def _fits_windows(config: Any, forest: TokenForest) -> bool:
+def _fits_windows(config: Any, tree: PrefixTree) -> bool:
     """Whether every node may see all of its ancestors. A mask that is given whole leaves out the
     windows that a model would cut from its own."""
     # The last, of GPT-Neo, counts places in the sequence and not positions.
-    spans = {"sliding_window": 0, "attention_chunk_size": 0, "window_size": len(forest)}
-    longest = int(forest.position_ids.max()) + 1
+    spans = {"sliding_window": 0, "attention_chunk_size": 0, "window_size": len(tree)}
+    longest = int(tree.position_ids.max()) + 1
     return all(
         max(longest, span) <= window
         for name, span in spans.items()
@@ -258,14 +258,14 @@ def _fits_windows(config: Any, forest: TokenForest) -> bool:
 
 def _hidden(
     model: Any,
-    forest: TokenForest,
+    tree: PrefixTree,
     rows: npt.NDArray[np.int64],
     device: torch.device,
     in_blocks: bool,
 ) -> Tensor:
     """Last hidden states [R, H] after the given nodes."""
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    inputs = _inputs(model, forest, rows, device, in_blocks)
+    inputs = _inputs(model, tree, rows, device, in_blocks)
     kept = inputs.pop("logits_to_keep")
     states: Tensor = getattr(causal, causal.base_model_prefix)(**inputs).last_hidden_state
     return states[0, kept]
@@ -273,18 +273,18 @@ def _hidden(
 
 def _inputs(
     model: Any,
-    forest: TokenForest,
+    tree: PrefixTree,
     rows: npt.NDArray[np.int64],
     device: torch.device,
     in_blocks: bool,
 ) -> dict[str, Any]:
     """A forward on what the given nodes depend on: a leaf whose token is scored, and after which
     nothing is read, has no need of being computed."""
-    kept = forest.with_ancestors(rows)
+    kept = tree.with_ancestors(rows)
     return {
-        "input_ids": _index(forest.token_ids[kept], device)[None],
-        "position_ids": _index(forest.position_ids[kept], device)[None],
-        "attention_mask": _mask(model, forest.spans().of(kept), device, in_blocks),
+        "input_ids": _index(tree.token_ids[kept], device)[None],
+        "position_ids": _index(tree.position_ids[kept], device)[None],
+        "attention_mask": _mask(model, tree.spans().of(kept), device, in_blocks),
         "logits_to_keep": _index(np.searchsorted(kept, rows), device),
         "use_cache": False,
     }

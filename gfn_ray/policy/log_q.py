@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from gfn_ray.objectives.flows import path_log_pf
-from gfn_ray.packing.forest import TokenForest, shared_length
-from gfn_ray.packing.forward import LegalTokens, forest_log_probs
+from gfn_ray.packing.forward import LegalTokens, tree_log_probs
+from gfn_ray.packing.prefix_tree import PrefixTree, shared_length
 from gfn_ray.support import Support
 from gfn_ray.trajectory import IntArray, Trajectory
 
@@ -95,7 +95,7 @@ def log_q(model: Any, groups: Sequence[TrajectoryGroup], support: Support, masks
 
     masks [M, V]: support.masks on the model's device. Differentiable in the model.
     """
-    forest = TokenForest()
+    tree = PrefixTree()
     paths: list[list[int]] = []  # nodes at prefixes 0..T: the prompt's last node, then z
     rows: dict[int, int] = {}
     roots: dict[bytes, int] = {}
@@ -105,9 +105,9 @@ def log_q(model: Any, groups: Sequence[TrajectoryGroup], support: Support, masks
         # z, whose legal tokens are others.
         prompt = group.prompt_ids.tobytes()
         if prompt not in roots:
-            roots[prompt] = forest.add_prompt(group.prompt_ids)
+            roots[prompt] = tree.add_prompt(group.prompt_ids)
         root = roots[prompt]
-        path = [root, *forest.add_path(trajectory.token_ids, root)]
+        path = [root, *tree.add_path(trajectory.token_ids, root)]
         rows.update(zip(path, support.mask_rows(trajectory.token_ids).tolist(), strict=True))
         paths.append(path)
 
@@ -127,13 +127,13 @@ def log_q(model: Any, groups: Sequence[TrajectoryGroup], support: Support, masks
         if may_stop and not must_stop[rows[node]]
     }
     legal = LegalTokens(masks, rows, stop_ids)
-    probs = forest_log_probs(
-        model, forest, sorted(policy_nodes), legal=legal, stop_nodes=sorted(stop_nodes)
+    probs = tree_log_probs(
+        model, tree, sorted(policy_nodes), legal=legal, stop_nodes=sorted(stop_nodes)
     )
 
     # Padding points one past the last node, at an appended zero.
     longest = max(len(path) for path in paths)
-    padded = np.full((len(paths), longest), len(forest), dtype=np.int64)
+    padded = np.full((len(paths), longest), len(tree), dtype=np.int64)
     terminable = np.zeros((len(paths), longest), dtype=np.bool_)
     # Per trajectory: a token that a tool wrote in one may be the policy's own in another.
     by_policy = np.zeros((len(paths), longest - 1), dtype=np.bool_)

@@ -20,8 +20,8 @@ from torch.nn import functional
 from gfn_ray.config import PolicyConfig
 from gfn_ray.learners.optimizer_step import optimizer_step
 from gfn_ray.learners.training_state import State, read_training_state, write_training_state
-from gfn_ray.packing.forest import ROOT, TokenForest, shared_length
-from gfn_ray.packing.forward import forest_log_probs
+from gfn_ray.packing.forward import tree_log_probs
+from gfn_ray.packing.prefix_tree import ROOT, PrefixTree, shared_length
 from gfn_ray.policy.adapter import Adapter, add_adapter, put_adapter, read_adapter
 from gfn_ray.seeds import Stream
 from gfn_ray.trajectory import IntArray
@@ -38,17 +38,17 @@ def label_log_probs(
 
     answers [L]: tokens of each label's answer. What they have in common cancels.
     """
-    forest = TokenForest()
+    tree = PrefixTree()
     longest = max(map(len, answers))
     paths = []
     for history in histories:
-        last = forest.add_path(history, ROOT)[-1]
-        paths.append([forest.add_path(answer, last) for answer in answers])
+        last = tree.add_path(history, ROOT)[-1]
+        paths.append([tree.add_path(answer, last) for answer in answers])
     nodes = np.array([[[*p, *[-1] * (longest - len(p))] for p in row] for row in paths])
     read = np.unique(nodes[nodes >= 0])
-    log_prob = forest_log_probs(model, forest, read).log_prob
+    log_prob = tree_log_probs(model, tree, read).log_prob
     # Padding points one past the last node, at an appended zero.
-    where = torch.as_tensor(np.where(nodes < 0, len(forest), nodes), device=log_prob.device)
+    where = torch.as_tensor(np.where(nodes < 0, len(tree), nodes), device=log_prob.device)
     padded = torch.cat([log_prob, log_prob.new_zeros(1)])
     return torch.log_softmax(padded[where].sum(dim=-1), dim=-1)
 

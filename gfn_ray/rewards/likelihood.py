@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from gfn_ray.errors import UserError
-from gfn_ray.packing.forest import ROOT, TokenForest, shared_length
-from gfn_ray.packing.forward import forest_log_probs
+from gfn_ray.packing.forward import tree_log_probs
+from gfn_ray.packing.prefix_tree import ROOT, PrefixTree, shared_length
 from gfn_ray.rewards.reward import Pair
 from gfn_ray.trajectory import FloatArray, Trajectory
 
@@ -52,22 +52,22 @@ class LikelihoodReward:
         return scored
 
     def _rewards(self, chunk: Sequence[Pair]) -> list[FloatArray]:
-        forest = TokenForest()
+        tree = PrefixTree()
         paths: list[list[int]] = []
         answers: list[dict[int, list[int]]] = []  # prefix length -> nodes of its answer copy
         for query, trajectory in chunk:
-            root = forest.add_path(query.context_ids, ROOT)[-1]
-            nodes = [root, *forest.add_path(trajectory.token_ids, root)]
+            root = tree.add_path(query.context_ids, ROOT)[-1]
+            nodes = [root, *tree.add_path(trajectory.token_ids, root)]
             paths.append(nodes[1:])
             answers.append(
                 {
-                    int(t): forest.add_path(query.answer_ids, nodes[t])
+                    int(t): tree.add_path(query.answer_ids, nodes[t])
                     for t in np.flatnonzero(trajectory.terminable)
                 }
             )
         wanted = {node for path in paths for node in path}
         wanted.update(node for copies in answers for path in copies.values() for node in path)
-        log_prob = forest_log_probs(self._model, forest, sorted(wanted)).log_prob
+        log_prob = tree_log_probs(self._model, tree, sorted(wanted)).log_prob
         values = log_prob.double().cpu().numpy()
 
         rewards = []

@@ -19,6 +19,7 @@ import torch
 
 from gfn_ray.config import JobConfig, PolicyConfig, TextTuningConfig
 from gfn_ray.errors import RunFailed
+from gfn_ray.formatting import count, number
 from gfn_ray.learners.text_tuning import TextTuner, perplexity
 from gfn_ray.models.cache import cached_model_dir
 from gfn_ray.models.loading import load_causal_lm
@@ -30,7 +31,6 @@ from gfn_ray.runs.display import Display
 from gfn_ray.seeds import Stream, seed_of
 from gfn_ray.tasks.infill.story_texts import BaseTexts
 from gfn_ray.trajectory import IntArray
-from gfn_ray.wording import count, number
 
 TUNER_VERSION = 1  # part of the directory's name: raise it when the same settings tune otherwise
 RECORD = "tuning.json"

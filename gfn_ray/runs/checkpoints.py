@@ -35,8 +35,8 @@ from gfn_ray.replay.journal.store import empty_store, start_from
 from gfn_ray.runs.published import bring_back, complete_checkpoints, publish_directory, set_aside
 from gfn_ray.runs.run_dir import RunDir, redacted
 from gfn_ray.serving.description import read_description
-from gfn_ray.storage.durable import COMPLETE, damage
-from gfn_ray.storage.packed import Record, pack, unpack
+from gfn_ray.storage.atomic import COMPLETE, damage
+from gfn_ray.storage.serialization import Record, pack, unpack
 from gfn_ray.trajectory import Query
 
 FORMAT = 3
@@ -47,7 +47,7 @@ MEASURED_FILE = "measured"
 
 # Settings that the stored state is made for: another rank has other tensors. The model may have
 # moved to another directory.
-_MADE_FOR = ("max_policy_lag", "seed", "policy", "objective", "learner", "replay", "task")
+_MADE_FOR = ("max_staleness", "seed", "policy", "objective", "learner", "replay", "task")
 
 _log = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ def find_resumption(
     return Resumption(measured, training, checkpoint / REPLAY_FILE, damaged)
 
 
-def put_back(run: RunDir, resumption: Resumption | None) -> None:
+def restore_replay(run: RunDir, resumption: Resumption | None) -> None:
     """A run's directory as it was at that checkpoint; None: as it was at the beginning.
 
     A summary goes: a run that is trained further is finished again only once it has a new one.

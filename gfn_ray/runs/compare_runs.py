@@ -11,7 +11,7 @@ from gfn_ray.config import CompareJob
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.compare import PerQuery, Run, compare, comparison_table
 from gfn_ray.evaluation.posterior import AVERAGED
-from gfn_ray.places import output_root
+from gfn_ray.paths import output_root
 from gfn_ray.runs.display import make_console
 from gfn_ray.runs.run_dir import RunDir
 

@@ -22,7 +22,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from gfn_ray.wording import duration, head, number, one_line, tail, take_any_text
+from gfn_ray.formatting import duration, head, number, one_line, tail, take_any_text
 
 SAMPLES_SHOWN = 4
 LOG_COLUMNS = 100  # where neither a terminal nor COLUMNS says: no name of a metric is folded in it
@@ -41,7 +41,7 @@ class Progress:
     step: int
     trajectories: int
     policy_version: int
-    policy_lag: int
+    staleness: int
     replay_size: int
     loss: float | None = None
     log_reward: float | None = None
@@ -235,7 +235,7 @@ def plain_line(progress: Progress, total_steps: int, seconds_left: float | None)
         f"log R {number(progress.log_reward)}",
         f"Var(log R/T - log q) {number(progress.log_ratio_var)}",
         f"T {number(progress.reward_temperature)}",
-        f"policy v{progress.policy_version} lag {progress.policy_lag}",
+        f"policy v{progress.policy_version} lag {progress.staleness}",
         f"{progress.trajectories} trajectories, {progress.replay_size} in replay",
         f"tokens/s {rates}" if rates else "",
         "" if seconds_left is None else f"{duration(seconds_left)} left",
@@ -252,8 +252,8 @@ def fit_sample(sample: Sample, width: int) -> Text:
     reward = "" if sample.log_reward is None else f"{sample.log_reward:7.1f}  "
     left, z, right = (one_line(text) for text in (sample.left, sample.z, sample.right))
     room = max(0, width - len(reward) - len(" [] "))
-    around = min(room - room // 2, 2 * NEIGHBOUR_CELLS, cell_len(left) + cell_len(right))
-    z = head(z, room - around)
+    context_text = min(room - room // 2, 2 * NEIGHBOUR_CELLS, cell_len(left) + cell_len(right))
+    z = head(z, room - context_text)
     room -= cell_len(z)
     left = tail(left, max(room // 2, room - cell_len(right)))
     right = head(right, room - cell_len(left))
@@ -288,7 +288,7 @@ def _numbers(progress: Progress) -> Table:
         ("log R", number(progress.log_reward)),
         ("in replay", f"{progress.replay_size:,}"),
         ("Var(log R/T - log q)", number(progress.log_ratio_var)),
-        ("policy", f"v{progress.policy_version}, lag {progress.policy_lag}"),
+        ("policy", f"v{progress.policy_version}, lag {progress.staleness}"),
         ("reward temperature", number(progress.reward_temperature)),
     ]
     cells += [(f"{stage} tokens/s", number(rate)) for stage, rate in progress.tokens_per_s.items()]

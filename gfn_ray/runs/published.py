@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gfn_ray.storage.durable import COMPLETE, checksums, fsync, write_atomically
+from gfn_ray.storage.atomic import COMPLETE, checksums, fsync, write_atomically
 
 _log = logging.getLogger(__name__)
 _PUBLISHED = re.compile(r"step-\d+")

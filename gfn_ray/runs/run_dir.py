@@ -19,8 +19,8 @@ from filelock import FileLock, Timeout
 
 from gfn_ray.config import JobConfig, TuneBaseJob
 from gfn_ray.errors import UserError
-from gfn_ray.places import exists, output_root
-from gfn_ray.storage.durable import atomic_file, write_atomically
+from gfn_ray.paths import exists, output_root
+from gfn_ray.storage.atomic import atomic_file, write_atomically
 from gfn_ray.storage.json_lines import line, plain
 from gfn_ray.tracking import redact_uri
 from gfn_ray.tracking.address import SQLITE_FILE
@@ -63,7 +63,7 @@ class RunDir:
         self.checkpoints_dir = path / "checkpoints"
         self.adapter_dir = path / "adapter"
         self.replay_dir = path / "replay"
-        self.bad_batches_dir = path / "bad_batches"
+        self.nonfinite_batches_dir = path / "nonfinite_batches"
         self._made: list[Path] = []  # by `create`: this directory, if it is new, and its parents
         self._found: dict[Path, bytes] = {}  # by `reopen`: what the start of a run overwrites
         self._link: tuple[Path, Path | None] | None = None  # and where it led before
@@ -146,7 +146,7 @@ class RunDir:
         except OSError as error:
             _log.warning("%s does not lead to this run (%s); name it in full", link, error.strerror)
 
-    def take_back(self) -> None:
+    def discard(self) -> None:
         """All as it was before a start that came to nothing.
 
         After `create`: no run, and the -latest link where it led. After `reopen`: the files that a

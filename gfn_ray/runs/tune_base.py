@@ -14,6 +14,7 @@ import torch
 from gfn_ray.config import TuneBaseJob
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.report import FinalReport, ReportPaths, final_report
+from gfn_ray.formatting import count, number
 from gfn_ray.learners.text_tuning import perplexity
 from gfn_ray.models.loading import (
     hide_loading_bars,
@@ -25,9 +26,9 @@ from gfn_ray.models.loading import (
 from gfn_ray.models.lora_targets import with_layer_names
 from gfn_ray.policy.adapter import add_adapter, read_adapter, write_adapter
 from gfn_ray.runs.base_tuning import finite, updates
-from gfn_ray.runs.books import open_books
 from gfn_ray.runs.display import Display, make_display
-from gfn_ray.runs.endings import writing
+from gfn_ray.runs.error_context import writing
+from gfn_ray.runs.opening import open_run_directory
 from gfn_ray.runs.published import publish_directory
 from gfn_ray.runs.run_dir import RunDir
 from gfn_ray.seeds import Stream
@@ -35,7 +36,6 @@ from gfn_ray.tasks.infill.story_texts import story_texts
 from gfn_ray.tasks.task import MetricInfo
 from gfn_ray.tracking import RunStatus, Tracker
 from gfn_ray.trajectory import IntArray
-from gfn_ray.wording import count, number
 
 METRICS = {"perplexity": MetricInfo("lower", "per token, on validation stories")}
 
@@ -62,7 +62,7 @@ def tune_base(config: TuneBaseJob) -> int:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         base = load_causal_lm(path, "float32", device, config.model.trust_remote_code)
         model = add_adapter(base, config.policy, config.seed, Stream.TEXT_ADAPTER)
-        directory, tracker = open_books(config, "tune-base", display)
+        directory, tracker = open_run_directory(config, "tune-base", display)
         status: RunStatus = "FAILED"
         try:
             with writing():

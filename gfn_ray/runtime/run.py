@@ -10,6 +10,7 @@ from typing import Any
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import EXIT_INTERRUPTED, UserError
 from gfn_ray.evaluation.weights import WEIGHT_METRICS
+from gfn_ray.formatting import count
 from gfn_ray.models.loading import (
     EMBEDDED,
     architectures,
@@ -25,22 +26,21 @@ from gfn_ray.models.lora_targets import with_layer_names
 from gfn_ray.models.merged import merged_model_dir
 from gfn_ray.objectives import choose
 from gfn_ray.policy.initial import check_initial
-from gfn_ray.runs.books import check_login, open_books, reopen_books
-from gfn_ray.runs.checkpoints import Resumption, find_resumption, put_back
+from gfn_ray.runs.checkpoints import Resumption, find_resumption, restore_replay
 from gfn_ray.runs.display import Display, make_display
-from gfn_ray.runs.endings import with_way_on
+from gfn_ray.runs.error_context import with_resume_hint
+from gfn_ray.runs.opening import check_login, open_run_directory, reopen_run_directory
 from gfn_ray.runs.run_dir import RunDir
 from gfn_ray.runtime.resources.cluster import check_resources, choose_device, connected
 from gfn_ray.runtime.resources.precision import with_precision
-from gfn_ray.runtime.training.session import Session
-from gfn_ray.runtime.training.warm_start import warm_start_references
+from gfn_ray.runtime.training.sft import sft_demonstrations
+from gfn_ray.runtime.training.training_run import TrainingRun
 from gfn_ray.sampling.architectures import check_architectures
+from gfn_ray.tasks.demonstrations import check_demonstrations
 from gfn_ray.tasks.infill.story_texts import TunesBase
-from gfn_ray.tasks.references import check_references
 from gfn_ray.tasks.task import Task, TaskData, check_data, check_positions
 from gfn_ray.tasks.vocabulary import check_support
 from gfn_ray.tracking import RunStatus, TrackingState
-from gfn_ray.wording import count
 
 
 def run(config: JobConfig, task: Task) -> int:
@@ -68,18 +68,18 @@ def run(config: JobConfig, task: Task) -> int:
             display.message(note)
         check_data(task.name, data, config.sampler, size)
         check_support(task.name, data.support, tokenizer, size)
-        check_references(task.name, data, tokenizer)
+        check_demonstrations(task.name, data, tokenizer)
         positions = max_positions(model, trusted)
         check_positions(data, config.sampler, positions)
         _check(config, task, data)
         config = _with_absolute_model(config, model)
-        going_on = None
+        resumed = None
         if config.resume is not None:
-            going_on = take_up(config, task, data, display)
-            if going_on is None:
+            resumed = open_resumed(config, task, data, display)
+            if resumed is None:
                 display.message("MLflow now has all of this run")
                 return 0
-        anew = going_on is None or going_on[1] is None
+        anew = resumed is None or resumed[1] is None
         tunes_base = config.base_tuning is not None
         if not tunes_base:
             running = _on_merged_base(config, model, display, check=anew)
@@ -99,13 +99,13 @@ def run(config: JobConfig, task: Task) -> int:
                 running, data, device, lambda: body_layers(model, trusted), display.message
             )
             return _record(
-                config, running, task, data, tokenizer, device, display, going_on, afterwards
+                config, running, task, data, tokenizer, device, display, resumed, afterwards
             )
     finally:
         display.close()
 
 
-def take_up(
+def open_resumed(
     config: JobConfig, task: Task, data: TaskData, display: Display
 ) -> tuple[RunDir, Resumption | None] | None:
     """The directory that --resume names, and where its run goes on; None: at the beginning.
@@ -121,7 +121,7 @@ def take_up(
     if finished is not None:
         tracked = TrackingState.read(directory.path)
         left = tracked is not None and not tracked.complete
-        if left and reopen_books(config, directory, display).end("FINISHED"):
+        if left and reopen_run_directory(config, directory, display).end("FINISHED"):
             return None
         raise UserError(f"--resume got {directory.path}, {finished}")
     return directory, resumption
@@ -135,7 +135,7 @@ def _record(
     tokenizer: Any,
     device: str,
     display: Display,
-    going_on: tuple[RunDir, Resumption | None] | None,
+    resumed: tuple[RunDir, Resumption | None] | None,
     afterwards: ExitStack,
 ) -> int:
     """Opens the run directory and MLflow, trains, and closes MLflow with the right status.
@@ -143,41 +143,41 @@ def _record(
     A person's mistake that shows before there is a checkpoint leaves all as it was.
 
     given: the settings to be written down, which make the same run again. config: the same
-    with the model that the actors load and its precision. going_on: of take_up(). afterwards:
+    with the model that the actors load and its precision. resumed: of open_resumed(). afterwards:
     unwound once the actors are gone, which write below the directory too.
     """
-    if going_on is None:
+    if resumed is None:
         resumption = None
-        directory, tracker = open_books(given, task.name, display)
+        directory, tracker = open_run_directory(given, task.name, display)
     else:
-        directory, resumption = going_on
-        tracker = reopen_books(given, directory, display)
+        directory, resumption = resumed
+        tracker = reopen_run_directory(given, directory, display)
     status: RunStatus = "FAILED"
-    session = Session(config, task, data, tokenizer, directory, display, tracker)
+    training_run = TrainingRun(config, task, data, tokenizer, directory, display, tracker)
     for stop in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(stop, session.interrupt)
+        signal.signal(stop, training_run.interrupt)
 
-    def take_back() -> bool:
-        if session.has_begun:
+    def discard() -> bool:
+        if training_run.has_begun:
             return False
         tracker.withdraw()
-        afterwards.callback(directory.take_back)
+        afterwards.callback(directory.discard)
         return True
 
     try:
-        with with_way_on(session.left_behind, take_back):
-            if going_on is not None:
-                put_back(directory, resumption)
+        with with_resume_hint(training_run.left_behind, discard):
+            if resumed is not None:
+                restore_replay(directory, resumption)
             tracker.follow()
             tracker.artifact(directory.config_file)
             display.phase("starting actors and loading models")
-            report = session.work(device, resumption)
+            report = training_run.work(device, resumption)
         status = "FINISHED"
         display.show(report)
         return 0
     except KeyboardInterrupt:
         status = "KILLED"
-        display.message(f"interrupted: {session.left_behind()}")
+        display.message(f"interrupted: {training_run.left_behind()}")
         return EXIT_INTERRUPTED
     finally:
         tracker.end(status)
@@ -210,7 +210,7 @@ def _check(config: JobConfig, task: Task, data: TaskData) -> None:
             f"stop.metric got {metric!r}, which is measured at both ends of a run only; "
             "log_z_gap, ess_fraction and log_ratio_var are on the way, too"
         )
-    warm_start_references(config, data)
+    sft_demonstrations(config, data)
     if choose(config.objective).needs_empty_z and not data.support.may_be_empty:
         raise UserError(
             f"the objective needs an empty z that may stop, and z of {task.name} is never empty; "

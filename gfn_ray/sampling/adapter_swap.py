@@ -18,8 +18,8 @@ import vllm
 from vllm.lora.request import LoRARequest
 
 from gfn_ray.errors import UserError
+from gfn_ray.formatting import count
 from gfn_ray.policy.adapter import Adapter, write_adapter
-from gfn_ray.wording import count
 
 # Versions whose private LoRA code was tested with what reaches into it here and in cpu_lora.
 TESTED_VERSIONS = ("0.32.",)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from gfn_ray.config import JobConfig
 from gfn_ray.policy.adapter import Adapter
-from gfn_ray.sampling.exploration import ProposalPlan
+from gfn_ray.sampling.exploration import BehaviourPolicy
 from gfn_ray.sampling.tools import ToolLoop
 from gfn_ray.support import Support
 from gfn_ray.trajectory import Query, Trajectory
@@ -24,7 +24,7 @@ class SampleRequest:
     """One group: how to propose each trajectory of a query."""
 
     query: Query
-    plans: list[ProposalPlan]
+    plans: list[BehaviourPolicy]
 
 
 class SamplerBackend(Protocol):
@@ -34,7 +34,7 @@ class SamplerBackend(Protocol):
 
         backend.load(adapter)
         rng = np.random.default_rng(0)
-        backend.sample([SampleRequest(query, on_policy_plan(8, rng)) for query in queries])
+        backend.sample([SampleRequest(query, on_policy_behaviour(8, rng)) for query in queries])
     """
 
     @property

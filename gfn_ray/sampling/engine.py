@@ -21,7 +21,7 @@ from gfn_ray.sampling import cpu_blocks, cpu_lora
 from gfn_ray.sampling.adapter_swap import EXTENSION, AdapterSwap
 from gfn_ray.sampling.architectures import no_adapter, says_no_adapter
 from gfn_ray.sampling.backend import SampleRequest
-from gfn_ray.sampling.draft import Draft
+from gfn_ray.sampling.partial_sequence import PartialSequence
 from gfn_ray.sampling.support_processor import SupportConfig, SupportProcessor
 from gfn_ray.sampling.tools import ToolLoop
 from gfn_ray.support import Support
@@ -125,34 +125,38 @@ class SamplingEngine:
         if self._lora is None:
             raise RuntimeError("sample() before load(): the engine has no adapter yet")
         self.tool_calls = self.tool_errors = 0
-        drafts = [Draft(request.query, plan) for request in requests for plan in request.plans]
+        sequences = [
+            PartialSequence(request.query, plan) for request in requests for plan in request.plans
+        ]
         engine = self._llm.llm_engine
-        under_way = {self._ask(str(number), draft): draft for number, draft in enumerate(drafts)}
+        under_way = {
+            self._ask(str(number), sequence): sequence for number, sequence in enumerate(sequences)
+        }
         try:
             while engine.has_unfinished_requests():
                 for output in engine.step():
                     if output.finished:
-                        draft = under_way.pop(output.request_id)
-                        if self._extend(draft, output.outputs[0]):
-                            under_way[self._ask(output.request_id, draft)] = draft
+                        sequence = under_way.pop(output.request_id)
+                        if self._extend(sequence, output.outputs[0]):
+                            under_way[self._ask(output.request_id, sequence)] = sequence
         finally:
             engine.abort_request(list(under_way))
-        return [draft.trajectory(self.support, self.version) for draft in drafts]
+        return [sequence.trajectory(self.support, self.version) for sequence in sequences]
 
-    def _ask(self, name: str, draft: Draft) -> str:
+    def _ask(self, name: str, sequence: PartialSequence) -> str:
         """Asks the engine for the next turn of a z; returns the name."""
-        prompt = [*draft.query.prompt_ids.tolist(), *draft.token_ids]
+        prompt = [*sequence.query.prompt_ids.tolist(), *sequence.token_ids]
         self._llm.llm_engine.add_request(
-            name, {"prompt_token_ids": prompt}, self._params(draft), lora_request=self._lora
+            name, {"prompt_token_ids": prompt}, self._params(sequence), lora_request=self._lora
         )
         return name
 
-    def _params(self, draft: Draft) -> SamplingParams:
-        plan = draft.plan
+    def _params(self, sequence: PartialSequence) -> SamplingParams:
+        plan = sequence.plan
         return SamplingParams(
             temperature=plan.temperature,
-            seed=draft.seed,
-            max_tokens=self.support.max_len - len(draft.token_ids),
+            seed=sequence.seed,
+            max_tokens=self.support.max_len - len(sequence.token_ids),
             stop_token_ids=sorted(self._stops | self._triggers),
             ignore_eos=True,  # the support alone says what ends z
             detokenize=False,
@@ -161,31 +165,31 @@ class SamplingEngine:
                 "epsilon": plan.epsilon,
                 "epsilon_seed": plan.seed,
                 # A copy: the draft grows while the engine may still hold this.
-                "z": list(draft.token_ids),
+                "z": list(sequence.token_ids),
             },
         )
 
-    def _extend(self, draft: Draft, completion: Any) -> bool:
+    def _extend(self, sequence: PartialSequence, completion: Any) -> bool:
         """Appends one turn of the policy and the answer it calls for; False where z is at its
         end."""
-        draft.turn += 1
+        sequence.turn += 1
         tokens = list(completion.token_ids)
         last = tokens[-1]
         steps = zip(completion.logprobs, tokens, strict=True)
         log_probs = [step[token].logprob for step, token in steps]
-        draft.stopped = last in self._stops
-        if draft.stopped:
+        sequence.stopped = last in self._stops
+        if sequence.stopped:
             tokens.pop()
-            draft.log_stop = log_probs.pop()
-        draft.append(tokens, log_probs)
+            sequence.log_stop = log_probs.pop()
+        sequence.append(tokens, log_probs)
         if self._tool is None or last not in self._triggers:
             return False
-        z_ids = np.array(draft.token_ids, dtype=np.int32)
-        answer = self._tool.answer_ids(draft.query.prompt_ids, z_ids)
+        z_ids = np.array(sequence.token_ids, dtype=np.int32)
+        answer = self._tool.answer_ids(sequence.query.prompt_ids, z_ids)
         self.tool_calls += 1
         self.tool_errors += answer.failed
-        draft.append_by_tool(answer.token_ids.tolist())
-        return len(draft.token_ids) < self.support.max_len
+        sequence.append_by_tool(answer.token_ids.tolist())
+        return len(sequence.token_ids) < self.support.max_len
 
 
 def _too_small_a_cache(sampler: SamplerConfig, longest: int, cpu: bool) -> str:

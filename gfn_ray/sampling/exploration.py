@@ -15,7 +15,7 @@ from gfn_ray.trajectory import Proposal
 
 
 @dataclass(frozen=True)
-class ProposalPlan:
+class BehaviourPolicy:
     """How to sample one trajectory. temperature divides the logits; epsilon is the chance,
     at each token, of a uniform draw from the legal ones; seed makes it reproducible."""
 
@@ -25,25 +25,25 @@ class ProposalPlan:
     seed: int
 
 
-def on_policy_plan(count: int, rng: np.random.Generator) -> list[ProposalPlan]:
+def on_policy_behaviour(count: int, rng: np.random.Generator) -> list[BehaviourPolicy]:
     """Plans for exact samples of q."""
-    return [ProposalPlan("policy", 1.0, 0.0, _seed(rng)) for _ in range(count)]
+    return [BehaviourPolicy("policy", 1.0, 0.0, _seed(rng)) for _ in range(count)]
 
 
-def evaluation_plan(config: EvalConfig, rng: np.random.Generator) -> list[ProposalPlan]:
+def evaluation_behaviour(config: EvalConfig, rng: np.random.Generator) -> list[BehaviourPolicy]:
     """Plans for one held-out query: exact samples of q, then tempered ones."""
     return [
-        *on_policy_plan(config.samples, rng),
+        *on_policy_behaviour(config.samples, rng),
         *(
-            ProposalPlan("tempered", config.temperature, 0.0, _seed(rng))
+            BehaviourPolicy("tempered", config.temperature, 0.0, _seed(rng))
             for _ in range(config.tempered_samples)
         ),
     ]
 
 
-def exploration_plans(
+def exploration_behaviours(
     config: SamplerConfig, groups: int, rng: np.random.Generator
-) -> list[list[ProposalPlan]]:
+) -> list[list[BehaviourPolicy]]:
     """Plans for the groups of one call: the configured shares, the rest on-policy.
 
     A share that is no whole number of a group's trajectories is rounded up in some groups and
@@ -52,12 +52,12 @@ def exploration_plans(
     """
     start = rng.random()
     offsets = [(start + group / groups) % 1.0 for group in range(groups)]
-    return [_exploration_plan(config, offset, rng) for offset in offsets]
+    return [_exploration_behaviour(config, offset, rng) for offset in offsets]
 
 
-def _exploration_plan(
+def _exploration_behaviour(
     config: SamplerConfig, offset: float, rng: np.random.Generator
-) -> list[ProposalPlan]:
+) -> list[BehaviourPolicy]:
     """offset: in [0, 1), what the shares are rounded by; both by the same, so that together they
     never exceed the group."""
     count = config.trajectories_per_query
@@ -67,12 +67,12 @@ def _exploration_plan(
     )
     tempered = min(int(tempered_share + offset), count)
     noisy = min(int(both_shares + offset), count) - tempered
-    plans = on_policy_plan(count - tempered - noisy, rng)
+    plans = on_policy_behaviour(count - tempered - noisy, rng)
     for _ in range(tempered):
         temperature = float(rng.uniform(config.temperature_low, config.temperature_high))
-        plans.append(ProposalPlan("tempered", temperature, 0.0, _seed(rng)))
+        plans.append(BehaviourPolicy("tempered", temperature, 0.0, _seed(rng)))
     for _ in range(noisy):
-        plans.append(ProposalPlan("epsilon", 1.0, config.epsilon, _seed(rng)))
+        plans.append(BehaviourPolicy("epsilon", 1.0, config.epsilon, _seed(rng)))
     return plans
 
 

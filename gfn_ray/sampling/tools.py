@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from gfn_ray.errors import RunFailed, UserError
-from gfn_ray.models.spelling import continuation_ids
+from gfn_ray.models.tokenization import continuation_ids
 from gfn_ray.support import Support
 from gfn_ray.trajectory import IntArray
 

@@ -22,8 +22,8 @@ from gfn_ray.errors import RunFailed
 from gfn_ray.models.loading import load_causal_lm
 from gfn_ray.policy.adapter import Adapter, add_adapter, put_adapter
 from gfn_ray.sampling.backend import NOTHING_LEGAL, SampleRequest
-from gfn_ray.sampling.draft import Draft
-from gfn_ray.sampling.exploration import ProposalPlan
+from gfn_ray.sampling.exploration import BehaviourPolicy
+from gfn_ray.sampling.partial_sequence import PartialSequence
 from gfn_ray.sampling.tools import ToolLoop
 from gfn_ray.support import Support
 from gfn_ray.trajectory import Trajectory
@@ -33,7 +33,7 @@ from gfn_ray.trajectory import Trajectory
 class _Row:
     """A z under way. by_tool: tokens that the tool still has to write."""
 
-    draft: Draft
+    sequence: PartialSequence
     by_tool: deque[int] = field(default_factory=deque)
 
 
@@ -75,39 +75,43 @@ class TransformersSampler:
         if self.version < 0:
             raise RuntimeError("sample() before load(): the sampler has no adapter yet")
         self.tool_calls = self.tool_errors = 0
-        drafts = [Draft(request.query, plan) for request in requests for plan in request.plans]
-        for start in range(0, len(drafts), self._max_batch):
-            self._write(drafts[start : start + self._max_batch])
-        return [draft.trajectory(self.support, self.version) for draft in drafts]
+        sequences = [
+            PartialSequence(request.query, plan) for request in requests for plan in request.plans
+        ]
+        for start in range(0, len(sequences), self._max_batch):
+            self._write(sequences[start : start + self._max_batch])
+        return [sequence.trajectory(self.support, self.version) for sequence in sequences]
 
     def close(self) -> None:
         """Frees the model."""
         del self._model
 
-    def _write(self, drafts: list[Draft]) -> None:
+    def _write(self, sequences: list[PartialSequence]) -> None:
         """Writes these z to their ends, side by side."""
-        prompts = {draft.query.prompt_ids.tobytes(): draft.query.prompt_ids for draft in drafts}
+        prompts = {
+            sequence.query.prompt_ids.tobytes(): sequence.query.prompt_ids for sequence in sequences
+        }
         places = {key: row for row, key in enumerate(prompts)}
         frontier = Frontier(self._model, self.support, list(prompts.values()))
-        rows = [_Row(draft) for draft in drafts]
-        parents = [places[draft.query.prompt_ids.tobytes()] for draft in drafts]
+        rows = [_Row(sequence) for sequence in sequences]
+        parents = [places[sequence.query.prompt_ids.tobytes()] for sequence in sequences]
         while rows:
             log_probs = frontier.log_probs[parents]
             tokens = self._next(rows, log_probs, frontier.stop)
-            on = [i for i, row in enumerate(rows) if self._goes_on(row.draft)]
+            on = [i for i, row in enumerate(rows) if self._goes_on(row.sequence)]
             if not on:
                 return
             frontier.extend([parents[i] for i in on], [tokens[i] for i in on])
             rows = [rows[i] for i in on]
             parents = list(range(len(rows)))
 
-    def _goes_on(self, draft: Draft) -> bool:
-        return not draft.stopped and len(draft.token_ids) < self.support.max_len
+    def _goes_on(self, sequence: PartialSequence) -> bool:
+        return not sequence.stopped and len(sequence.token_ids) < self.support.max_len
 
     def _next(self, rows: list[_Row], log_probs: Tensor, stop: int) -> list[int]:
         """Appends the next token of each z, or stops it. log_probs [N, V]: of actions."""
         asked = [i for i, row in enumerate(rows) if not row.by_tool]
-        plans = [(rows[i].draft.plan, len(rows[i].draft.token_ids)) for i in asked]
+        plans = [(rows[i].sequence.plan, len(rows[i].sequence.token_ids)) for i in asked]
         chosen, known = _choose(log_probs[asked], plans) if asked else ([], [])
         policys = dict(zip(asked, zip(chosen, known, strict=True), strict=True))
         tokens = []
@@ -117,27 +121,27 @@ class TransformersSampler:
                 self._acted(row, token, log_prob, stop)
             else:
                 token = row.by_tool.popleft()
-                row.draft.append_by_tool([token])
+                row.sequence.append_by_tool([token])
             tokens.append(token)
         return tokens
 
     def _acted(self, row: _Row, token: int, log_prob: float, stop: int) -> None:
         """The policy chose this token, or to stop."""
-        draft = row.draft
+        sequence = row.sequence
         if token == stop:
-            draft.stopped, draft.log_stop = True, log_prob
+            sequence.stopped, sequence.log_stop = True, log_prob
             return
-        draft.append([token], [log_prob])
+        sequence.append([token], [log_prob])
         if self._tool is not None and token in self._triggers:
-            z_ids = np.array(draft.token_ids, dtype=np.int32)
-            answer = self._tool.answer_ids(draft.query.prompt_ids, z_ids)
+            z_ids = np.array(sequence.token_ids, dtype=np.int32)
+            answer = self._tool.answer_ids(sequence.query.prompt_ids, z_ids)
             self.tool_calls += 1
             self.tool_errors += answer.failed
             row.by_tool.extend(answer.token_ids.tolist())
 
 
 def _choose(
-    log_probs: Tensor, plans: Sequence[tuple[ProposalPlan, int]]
+    log_probs: Tensor, plans: Sequence[tuple[BehaviourPolicy, int]]
 ) -> tuple[list[int], list[float]]:
     """An action of each row of log_probs [N, V] by its plan and position in z, and its log q.
 

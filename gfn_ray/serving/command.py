@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from gfn_ray import __version__
 from gfn_ray.errors import UserError
-from gfn_ray.wording import one_line, take_any_text
+from gfn_ray.formatting import one_line, take_any_text
 
 if TYPE_CHECKING:
     from gfn_ray.serving.policy import Prediction, Sample

@@ -16,6 +16,7 @@ from typing import Any
 
 from gfn_ray.data.files import bad_bytes
 from gfn_ray.errors import UserError, shown
+from gfn_ray.formatting import count
 from gfn_ray.models.adapter_files import check_fits
 from gfn_ray.models.loading import linear_layers, load_tokenizer, resolve_model, vocab_size
 from gfn_ray.models.merged import merged_model_dir
@@ -24,12 +25,11 @@ from gfn_ray.sampling.environment import vllm_environment
 from gfn_ray.sampling.tools import ToolLoop
 from gfn_ray.seeds import Stream, generator, seed_of
 from gfn_ray.serving.description import FILE, read_description
-from gfn_ray.serving.labels import LabelAverage, read_labels
+from gfn_ray.serving.tuned_labels import LabelAverage, read_labels
 from gfn_ray.settings import path_from
-from gfn_ray.tasks.labels import PredictsLabels
+from gfn_ray.tasks.label_plan import PredictsLabels
 from gfn_ray.tasks.vocabulary import check_support
 from gfn_ray.trajectory import Query
-from gfn_ray.wording import count
 
 
 @dataclass(frozen=True)
@@ -231,9 +231,9 @@ class ServedPolicy:
         if self._engine is None:
             self._engine = self._start()
         from gfn_ray.sampling.backend import SampleRequest
-        from gfn_ray.sampling.exploration import on_policy_plan
+        from gfn_ray.sampling.exploration import on_policy_behaviour
 
-        plans = on_policy_plan(n, generator(seed_of(Stream.SERVED, seed)))
+        plans = on_policy_behaviour(n, generator(seed_of(Stream.SERVED, seed)))
         return [
             Sample(
                 text=self._tokenizer.decode(t.token_ids),

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gfn_ray.storage.packed import Array, Record, pack, unpack
+from gfn_ray.storage.serialization import Array, Record, pack, unpack
 from gfn_ray.trajectory import Trajectory
 
 _TEXTS = ("query_id", "proposal")

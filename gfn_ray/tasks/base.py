@@ -18,7 +18,7 @@ from gfn_ray.evaluation.result import Baseline, Evaluation, QueryTexts
 from gfn_ray.evaluation.text_metrics.text import distinct_fraction
 from gfn_ray.sampling.tools import Tool
 from gfn_ray.support import Support
-from gfn_ray.tasks.task import DIAGNOSTICS, Conclusion, MetricInfo, TaskData
+from gfn_ray.tasks.task import DIAGNOSTICS, MetricInfo, TaskData, TaskSummary
 from gfn_ray.trajectory import Query
 
 ConfigT = TypeVar("ConfigT", bound=JobConfig)
@@ -82,14 +82,14 @@ class BaseTask(ABC, Generic[ConfigT]):
             "length_mean": MetricInfo("none", "tokens of z"),
         }
 
-    def around(self, query: Query) -> tuple[str, str]:
+    def context_text(self, query: Query) -> tuple[str, str]:
         return "\n".join(query.texts.values()), ""
 
-    def conclude(
+    def summarize(
         self,
         before: Evaluation,
         after: Evaluation,
         directory: Path,
         baselines: Mapping[str, Baseline],
-    ) -> Conclusion:
-        return Conclusion()
+    ) -> TaskSummary:
+        return TaskSummary()

@@ -17,7 +17,7 @@ from gfn_ray.evaluation.result import Baseline, Enumeration, Evaluation, QueryTe
 from gfn_ray.rewards.reward import Reward
 from gfn_ray.sampling.tools import Tool
 from gfn_ray.support import Support
-from gfn_ray.tasks.labels import LabelPlan
+from gfn_ray.tasks.label_plan import LabelPlan
 from gfn_ray.trajectory import Query
 
 
@@ -71,7 +71,7 @@ DIAGNOSTICS = {
 
 
 @dataclass(frozen=True)
-class Conclusion:
+class TaskSummary:
     """findings: lines for the report. files: plots, for the run directory and MLflow."""
 
     findings: list[str] = field(default_factory=list)
@@ -234,17 +234,17 @@ class Task(Protocol):
         """Those of all held-out queries together that are no such mean."""
         ...
 
-    def around(self, query: Query) -> tuple[str, str]:
+    def context_text(self, query: Query) -> tuple[str, str]:
         """Text shown before and after a sample of this query."""
         ...
 
-    def conclude(
+    def summarize(
         self,
         before: Evaluation,
         after: Evaluation,
         directory: Path,
         baselines: Mapping[str, Baseline],
-    ) -> Conclusion:
+    ) -> TaskSummary:
         """What this task alone can say or draw about a run; files go into the directory.
 
         baselines: one entry for each of the task's decoders and classifiers, by name.

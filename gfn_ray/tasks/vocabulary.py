@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from gfn_ray.errors import UserError
+from gfn_ray.formatting import count
 from gfn_ray.support import Support
 from gfn_ray.trajectory import BoolArray, IntArray
-from gfn_ray.wording import count
 
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*$")
 

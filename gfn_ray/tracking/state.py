@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, NonNegativeInt, PrivateAttr, ValidationError
 
 from gfn_ray.errors import UserError
-from gfn_ray.storage.durable import atomic_file
+from gfn_ray.storage.atomic import atomic_file
 
 TRACKING_FILE = "tracking.json"
 

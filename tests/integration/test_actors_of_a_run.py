@@ -11,12 +11,12 @@ from transformers import AutoTokenizer
 
 from gfn_ray.cli import dump_toml, parse
 from gfn_ray.errors import RunFailed
-from gfn_ray.runs.bad_batches import BadBatches
 from gfn_ray.runs.display import make_display
+from gfn_ray.runs.nonfinite_batches import NonFiniteBatches
 from gfn_ray.runs.published import newest_complete
 from gfn_ray.runs.run_dir import RunDir
-from gfn_ray.runtime.actors.fleet import Fleet
 from gfn_ray.runtime.actors.supervisor import Supervisor
+from gfn_ray.runtime.actors.worker_group import WorkerGroup
 from gfn_ray.runtime.resources.balance import MEASURED_UPDATES, ThreadBalance, left_to
 from gfn_ray.runtime.training.checkpointer import Checkpointer
 from gfn_ray.runtime.training.controller import Controller
@@ -45,15 +45,17 @@ def run(tiny_dir, tmp_path_factory):
     said, restarts = [], []
     supervisor = Supervisor(config.runtime, said.append, restarts.append)
     ray.init(address="local", num_cpus=CORES, include_dashboard=False, logging_level="CRITICAL")
-    fleet = Fleet.start(config, data, "cpu", directory.replay_dir, supervisor)
-    bad = BadBatches(config, directory.bad_batches_dir, tokenizer.decode, lambda: 0, said.append)
+    workers = WorkerGroup.start(config, data, "cpu", directory.replay_dir, supervisor)
+    bad = NonFiniteBatches(
+        config, directory.nonfinite_batches_dir, tokenizer.decode, lambda: 0, said.append
+    )
     check = EngineCheck(config, "cpu", lambda _: None, said.append)
-    controller = Controller(config, data, fleet, bad, check)
+    controller = Controller(config, data, workers, bad, check)
     controller.publish_now()
     yield SimpleNamespace(
         config=config,
         directory=directory,
-        fleet=fleet,
+        workers=workers,
         controller=controller,
         said=said,
         restarts=restarts,
@@ -61,11 +63,11 @@ def run(tiny_dir, tmp_path_factory):
     ray.shutdown()
 
 
-def in_use(fleet):
+def in_use(workers):
     """Threads of each actor with a model, as torch in its process counts them."""
     return {
-        member.name: fleet.ask(member, "count its threads", lambda actor: actor.threads.remote())
-        for member in fleet.with_models
+        worker.name: workers.ask(worker, "count its threads", lambda actor: actor.threads.remote())
+        for worker in workers.with_models
     }
 
 
@@ -73,7 +75,7 @@ def test_a_checkpoint_that_has_no_place_is_left_out_unless_it_is_needed(run):
     """After an M-step replay takes rewards that go with no older checkpoint."""
     shown = io.StringIO()
     display = make_display(1, 1, shown)
-    made = Checkpointer(run.config, "random_number", run.directory, run.fleet, Plain(), display)
+    made = Checkpointer(run.config, "random_number", run.directory, run.workers, Plain(), display)
     place = run.directory.checkpoint_dir(run.controller.step)
     blocked = place.with_name(f".{place.name}.tmp")  # where it would be filled
     blocked.touch()
@@ -87,26 +89,26 @@ def test_a_checkpoint_that_has_no_place_is_left_out_unless_it_is_needed(run):
 
 
 def test_actors_and_their_successors_have_the_threads_that_were_chosen(run):
-    fleet, said = run.fleet, run.said
+    workers, said = run.workers, run.said
     (group,) = placement_group_table().values()
     assert (group["state"], group["strategy"]) == ("CREATED", "PACK")
-    assert list(group["bundles"].values()) == [{"CPU": 0.5}] * len(fleet.with_models)
+    assert list(group["bundles"].values()) == [{"CPU": 0.5}] * len(workers.with_models)
     at_first = {"sampler 0": CORES - 2, "reward actor 0": 1, "the learner": 1}
-    assert in_use(fleet) == at_first
-    with left_to(fleet, fleet.learner):
-        assert in_use(fleet) == at_first | {"the learner": CORES}
-    assert in_use(fleet) == at_first
+    assert in_use(workers) == at_first
+    with left_to(workers, workers.learner):
+        assert in_use(workers) == at_first | {"the learner": CORES}
+    assert in_use(workers) == at_first
 
-    balance = ThreadBalance(fleet, said.append)
+    balance = ThreadBalance(workers, said.append)
     run.controller.train(lambda _: balance.after_update())
     (line,) = said
     assert line.startswith(f"threads by share of the CPU seconds of {MEASURED_UPDATES} updates: ")
-    chosen = in_use(fleet)
+    chosen = in_use(workers)
     assert sum(chosen.values()) == CORES
     assert all(f"{name} {number} (" in line for name, number in chosen.items())
-    assert chosen == {name: fleet.threads.of(name) for name in chosen}
+    assert chosen == {name: workers.threads.of(name) for name in chosen}
     assert chosen["the learner"] > 1, "the reward of a number is a table: it needs next to nothing"
 
-    ray.kill(fleet.learner.handle)
-    assert in_use(fleet) == chosen
+    ray.kill(workers.learner.handle)
+    assert in_use(workers) == chosen
     assert [one.actor for one in run.restarts] == ["the learner"]

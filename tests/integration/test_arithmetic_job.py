@@ -87,7 +87,7 @@ def test_a_run_without_updates_from_an_adapter_measures_that_policy(finished, ti
         tiny_dir,
         tmp_path,
         steps=0,
-        warm_start__steps=0,
+        sft__steps=0,
         init_adapter=trained / "run" / "adapter",
     )
     code, out, err = run(flags, tmp_path, "arithmetic")

@@ -19,7 +19,7 @@ from gfn_ray.errors import UserError
 from gfn_ray.models import embedded
 from gfn_ray.models.cache import MARKER, is_complete
 from gfn_ray.models.loading import load_causal_lm, load_tokenizer, resolve_model
-from gfn_ray.packing.forward import reads_forests
+from gfn_ray.packing.forward import supports_trees
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -162,4 +162,4 @@ def test_a_damaged_gguf_file_is_named(tmp_path, monkeypatch):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_forest_is_read_at_any_precision(directory, dtype):
     # Two right readings of this model in bfloat16 are tenths of a nat apart.
-    assert reads_forests(load_causal_lm(str(directory), dtype, "cpu", False))
+    assert supports_trees(load_causal_lm(str(directory), dtype, "cpu", False))

@@ -12,7 +12,7 @@ from gfn_ray.config import PolicyConfig, SamplerConfig
 from gfn_ray.errors import UserError
 from gfn_ray.policy.adapter import add_adapter, read_adapter
 from gfn_ray.sampling.environment import thread_environment, vllm_environment
-from gfn_ray.sampling.exploration import on_policy_plan
+from gfn_ray.sampling.exploration import on_policy_behaviour
 from testing.makers import make_support, random_query
 from testing.tiny import tiny_model
 
@@ -43,7 +43,7 @@ def test_a_closed_engine_that_is_collected_late_takes_nothing_from_the_next(tiny
         second = start()
         gc.collect()
         query = random_query(np.random.default_rng(0), "q")
-        plans = on_policy_plan(2, np.random.default_rng(0))
+        plans = on_policy_behaviour(2, np.random.default_rng(0))
         assert len(second.sample([SampleRequest(query, plans)])) == 2
         second.close()
     finally:

@@ -19,9 +19,9 @@ from gfn_ray.policy.adapter import load_adapter
 from gfn_ray.policy.log_q import TrajectoryGroup
 from gfn_ray.runs.published import newest_complete
 from gfn_ray.serving.description import read_description
+from gfn_ray.tasks.demonstrations import demonstration_trajectory
 from gfn_ray.tasks.infill.config import InfillJob
 from gfn_ray.tasks.infill.task import InfillTask
-from gfn_ray.tasks.references import known_trajectory
 from testing.job_runner import (
     LIMIT,
     await_output,
@@ -65,7 +65,7 @@ SUMMARY = {
     "init_adapter",
     "objective",
     "steps",
-    "warm_start_steps",
+    "sft_steps",
     "ended_by",
     "trajectories",
     "wall_seconds",
@@ -74,7 +74,7 @@ SUMMARY = {
     "policy_versions",
     "max_policy_lag_seen",
     "restarts",
-    "bad_batches",
+    "nonfinite_batches",
     "peak_mib",
     "mlflow_run_id",
     "adapter",
@@ -116,7 +116,7 @@ def test_the_summary_has_the_same_metrics_before_and_after(finished):
     assert all(np.isfinite(list(written[phase].values())).all() for phase in ("before", "after"))
     assert written["steps"] == 6
     assert written["policy_versions"] == 7
-    assert 0 <= written["max_policy_lag_seen"] <= InfillJob().max_policy_lag
+    assert 0 <= written["max_policy_lag_seen"] <= InfillJob().max_staleness
 
 
 def test_the_peak_memory_of_every_process_is_told(finished):
@@ -312,7 +312,7 @@ def test_the_adapter_is_served_with_the_learners_log_q_inside_the_support(
     weights = {name: torch.from_numpy(array) for name, array in adapter.tensors.items()}
     set_peft_model_state_dict(trainer.model, weights)
     z = [np.array(one.token_ids, dtype=np.int32) for one in samples]
-    known = [known_trajectory(query.query_id, tokens, support) for tokens in z]
+    known = [demonstration_trajectory(query.query_id, tokens, support) for tokens in z]
     scores = trainer.score([TrajectoryGroup(query.prompt_ids, known)])
     assert scores.log_q == pytest.approx([one.log_q for one in samples], abs=1e-3)
 

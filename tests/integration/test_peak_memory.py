@@ -3,8 +3,8 @@
 import pytest
 import ray
 
-from gfn_ray.runtime.actors.members import Member
 from gfn_ray.runtime.actors.peak_memory import PeakMemory
+from gfn_ray.runtime.actors.worker import Worker
 from gfn_ray.runtime.resources.cluster import connected
 
 pytestmark = pytest.mark.ray
@@ -21,14 +21,14 @@ class Taker:
         return len(b"1" * (mib << 20))  # and gives it back
 
 
-def started(member):
-    ray.get(member.start(), timeout=60)
-    member.up()
+def started(worker):
+    ray.get(worker.start(), timeout=60)
+    worker.up()
 
 
 def test_a_peak_outlives_the_process_that_had_it():
     with connected():
-        one, other = Member("sampler 0", Taker.remote), Member("the learner", Taker.remote)
+        one, other = Worker("sampler 0", Taker.remote), Worker("the learner", Taker.remote)
         started(one)
         started(other)
         memory = PeakMemory([one, other])

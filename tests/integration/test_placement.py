@@ -1,4 +1,4 @@
-"""Room for all actors of a run, on as few machines as there can be or on as many."""
+"""LengthLimit for all actors of a run, on as few machines as there can be or on as many."""
 
 import pytest
 import ray

@@ -88,13 +88,13 @@ def test_predictions_are_shares_of_the_samples_and_follow_the_trained_policy(fin
 
 def test_likelihood_updates_alone_are_a_whole_run(tiny_dir, tmp_path):
     """All ten integers are known: likelihood on them is as good a teacher as the objective."""
-    flags = tiny_number_flags(tiny_dir, tmp_path, warm_start__steps=30, warm_start__lr="1e-2")
+    flags = tiny_number_flags(tiny_dir, tmp_path, sft__steps=30, sft__lr="1e-2")
     flags[flags.index("--steps") + 1] = "0"
     code, out, err = run(flags, tmp_path, "random_number")
     assert code == 0, err
     written = summary(tmp_path)
-    assert (written["warm_start_steps"], written["steps"], written["trajectories"]) == (30, 0, 0)
+    assert (written["sft_steps"], written["steps"], written["trajectories"]) == (30, 0, 0)
     assert written["after"]["tv"] < 0.5 * written["before"]["tv"]
-    assert "warm start 30/30 | loss" in out and "30 likelihood updates" in out
+    assert "SFT 30/30 | loss" in out and "30 likelihood updates" in out
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
-    assert sum(line["phase"] == "warm start" for line in lines) == 30
+    assert sum(line["phase"] == "SFT" for line in lines) == 30

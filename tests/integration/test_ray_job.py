@@ -67,12 +67,12 @@ def test_a_submitted_synchronous_run_on_a_tuned_base_with_two_of_each(
         task__base_adapter=tuned["adapter"],
         task__copy_penalty=5,
         task__length_prior="training",
-        warm_start__steps=2,
-        max_policy_lag=0,
+        sft__steps=2,
+        max_staleness=0,
         samplers=2,
         reward_actors=2,
         runtime__cpus_per_actor=0.2,
-        replay__seed_references="true",
+        replay__seed_demonstrations="true",
         replay__priority="loss",
         task__terminable="every",
         objective__subtb_lambda=0.9,
@@ -84,7 +84,7 @@ def test_a_submitted_synchronous_run_on_a_tuned_base_with_two_of_each(
     written = summary(tmp_path)
     assert written["steps"] == 6
     assert written["max_policy_lag_seen"] == 0
-    assert written["policy_versions"] == 5  # two of them before and after the warm start
+    assert written["policy_versions"] == 5  # two of them before and after the SFT
     assert written["base_adapter"] == tuned["adapter"]
     assert_merged(written["model"], tiny_dir)
     stored = parse(InfillJob, ["--config", str(tmp_path / "run" / "config.toml")])

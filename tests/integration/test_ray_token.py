@@ -60,7 +60,7 @@ def command(*words, home, **variables):
     )
 
 
-def members(place):
+def workers(place):
     """The cluster's own processes: `ray stop` would end those of every other one as well."""
     found = set()
     for process in psutil.process_iter():
@@ -110,7 +110,7 @@ def cluster(home):
             f"http://127.0.0.1:{agent}",
         )
     finally:
-        for process in members(place):
+        for process in workers(place):
             process.kill()
         shutil.rmtree(place, ignore_errors=True)
 
@@ -142,7 +142,7 @@ def test_another_token_is_refused(cluster):
 
 
 def test_every_port_of_the_cluster_is_on_loopback(cluster):
-    found = listening(members(cluster.place))
+    found = listening(workers(cluster.place))
     assert any("gcs_server" in name for name in found)
     assert all(one.is_loopback for addresses in found.values() for one in addresses)
 

@@ -17,9 +17,13 @@ from gfn_ray.policy.log_q import TrajectoryGroup
 from gfn_ray.runtime.actors.learner_actor import LearnerActor
 from gfn_ray.runtime.training.engine_check import EngineCheck
 from gfn_ray.sampling.architectures import WELL_KNOWN, says_no_adapter, takes_adapters
-from gfn_ray.sampling.draft import Draft
 from gfn_ray.sampling.environment import thread_environment, vllm_environment
-from gfn_ray.sampling.exploration import ProposalPlan, exploration_plans, on_policy_plan
+from gfn_ray.sampling.exploration import (
+    BehaviourPolicy,
+    exploration_behaviours,
+    on_policy_behaviour,
+)
+from gfn_ray.sampling.partial_sequence import PartialSequence
 from gfn_ray.storage.trajectories import pack_trajectories
 from gfn_ray.tasks.infill.config import InfillJob
 from testing.makers import make_support, random_query, random_trajectories
@@ -154,7 +158,7 @@ def mismatch(trajectories, queries, policy: PolicyTrainer) -> float:
 
 def sample_version(engine, adapter, queries, seed=0):
     engine.load(adapter)
-    return engine.sample(requests(queries, on_policy_plan(6, np.random.default_rng(seed))))
+    return engine.sample(requests(queries, on_policy_behaviour(6, np.random.default_rng(seed))))
 
 
 def test_after_every_swap_the_engine_has_exactly_the_learners_weights(
@@ -186,7 +190,7 @@ def test_more_prompts_than_one_step_of_the_engine_takes_are_sampled_like_any(
     rng = np.random.default_rng(2)
     many = [random_query(rng, f"many{i}", prompt_length=60) for i in range(80)]
     engine.load(versions[1])
-    samples = engine.sample(requests(many, on_policy_plan(1, rng)))
+    samples = engine.sample(requests(many, on_policy_behaviour(1, rng)))
     assert [t.query_id for t in samples] == [query.query_id for query in many]
     some = many[-3:]
     own = [t for t in samples if t.query_id in {query.query_id for query in some}]
@@ -302,18 +306,18 @@ def test_rows_without_an_adapter_in_a_mixed_batch_read_the_base_model(
 ):
     """vLLM's own CPU kernels give such rows the adapter; ours must not."""
     engine.load(versions[2])
-    plans = on_policy_plan(1, np.random.default_rng(2))
-    drafts = [Draft(query, plans[0]) for query in queries for _ in range(2)]
+    plans = on_policy_behaviour(1, np.random.default_rng(2))
+    sequences = [PartialSequence(query, plans[0]) for query in queries for _ in range(2)]
     outputs = engine._llm.generate(
-        [{"prompt_token_ids": draft.query.prompt_ids.tolist()} for draft in drafts],
-        [engine._params(draft) for draft in drafts],
+        [{"prompt_token_ids": sequence.query.prompt_ids.tolist()} for sequence in sequences],
+        [engine._params(sequence) for sequence in sequences],
         lora_request=[engine._lora, None] * len(queries),
         use_tqdm=False,
     )
-    for draft, output in zip(drafts, outputs, strict=True):
-        engine._extend(draft, output.outputs[0])
-    for version, rows in ((versions[2], drafts[::2]), (versions[0], drafts[1::2])):
-        samples = [draft.trajectory(support, engine.version) for draft in rows]
+    for sequence, output in zip(sequences, outputs, strict=True):
+        engine._extend(sequence, output.outputs[0])
+    for version, rows in ((versions[2], sequences[::2]), (versions[0], sequences[1::2])):
+        samples = [sequence.trajectory(support, engine.version) for sequence in rows]
         assert mismatch(samples, queries, policy_of(tiny_dir, support, version)) < TOLERANCE
 
 
@@ -323,7 +327,7 @@ def test_every_sample_is_inside_the_support_whatever_the_exploration(
 ):
     engine.load(versions[1])
     plans = [
-        ProposalPlan("epsilon", temperature, epsilon, s)
+        BehaviourPolicy("epsilon", temperature, epsilon, s)
         for s, temperature in enumerate([0.5, 1.0, 1.5, 2.0] * 2)
     ]
     samples = engine.sample(requests(queries, plans))
@@ -336,7 +340,7 @@ def test_at_epsilon_one_the_first_token_is_uniform_over_what_is_legal(
     engine, queries, versions, support
 ):
     engine.load(versions[1])
-    plans = [ProposalPlan("epsilon", 1.0, 1.0, seed) for seed in range(400)]
+    plans = [BehaviourPolicy("epsilon", 1.0, 1.0, seed) for seed in range(400)]
     samples = engine.sample(requests(queries[:1], plans))
     firsts = np.array([t.token_ids[0] for t in samples])
     legal = np.flatnonzero(support.opening)
@@ -365,7 +369,7 @@ def test_at_epsilon_one_to_stop_is_one_action_whatever_tokens_spell_it(engine, s
 
 def test_the_same_plans_give_the_same_samples_alone_and_batched(engine, queries, versions):
     engine.load(versions[1])
-    (plans,) = exploration_plans(JOB.sampler, 1, np.random.default_rng(3))
+    (plans,) = exploration_behaviours(JOB.sampler, 1, np.random.default_rng(3))
     together = engine.sample(requests(queries, plans))
     alone = [t for query in queries for t in engine.sample(requests([query], plans))]
     for a, b in zip(together, alone, strict=True):
@@ -386,7 +390,7 @@ def test_trajectories_of_one_query_compute_their_prompt_once(
 
     monkeypatch.setattr(inner, "step", watched)
     engine._llm.reset_prefix_cache()
-    engine.sample(requests(queries[:1], on_policy_plan(8, np.random.default_rng(3))))
+    engine.sample(requests(queries[:1], on_policy_behaviour(8, np.random.default_rng(3))))
     blocks = 48  # tokens of whole blocks of 16, of which a prompt of 60 has three
     assert sorted(cached.values()) == [0, *[blocks] * 7]
 

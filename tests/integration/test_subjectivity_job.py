@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 import gfn_ray
 from gfn_ray.errors import UserError
 from gfn_ray.runs.published import newest_complete
-from gfn_ray.storage.packed import unpack
+from gfn_ray.storage.serialization import unpack
 from testing.job_runner import mlflow_run, run, summary, tiny_flags
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]

@@ -14,9 +14,9 @@ from gfn_ray.errors import RunFailed, UserError
 from gfn_ray.replay.journal.write_ahead_log import DamagedReplay
 from gfn_ray.runtime.actors.calls import PendingCalls
 from gfn_ray.runtime.actors.failures import DataLost
-from gfn_ray.runtime.actors.fleet import load
-from gfn_ray.runtime.actors.members import Member
 from gfn_ray.runtime.actors.supervisor import Supervisor
+from gfn_ray.runtime.actors.worker import Worker
+from gfn_ray.runtime.actors.worker_group import load
 from gfn_ray.runtime.resources.cluster import check_resources, connected
 from gfn_ray.tasks.infill.config import InfillJob
 from testing.victim import await_true
@@ -122,10 +122,10 @@ class Crew:
         config = RuntimeConfig(**{"start_timeout_s": 60, "call_timeout_s": 30, **settings})
         self.supervisor = Supervisor(config, self.said.append, self.restarts.append)
         options = options or {}
-        self.member = Member(
+        self.worker = Worker(
             "the counter", lambda: ray.remote(kind).options(**options).remote(*arguments)
         )
-        load(config, self.supervisor, [self.member])
+        load(config, self.supervisor, [self.worker])
         self.config = config
 
     def calls(self):
@@ -133,7 +133,7 @@ class Crew:
 
     def make(self, calls, method, *arguments, changes_state=False):
         return calls.make(
-            self.member,
+            self.worker,
             f"do its {method}",
             lambda actor: getattr(actor, method).remote(*arguments),
             changes_state=changes_state,
@@ -173,12 +173,12 @@ def test_a_successor_repeats_what_changed_the_state_since_it_was_saved(cluster):
     assert crew.ask("add", 1, changes_state=True) == 1
     crew.kill()
     assert crew.ask("add", 10, changes_state=True) == 11
-    crew.member.saved(lambda actor: actor.restore.remote({"total": 100}))
+    crew.worker.saved(lambda actor: actor.restore.remote({"total": 100}))
     crew.kill()
     assert crew.ask("add", 1, changes_state=True) == 101
     crew.kill()
     assert crew.ask("add", 0) == 101, "what leaves the state alone is not repeated"
-    assert crew.member.repeats == 2
+    assert crew.worker.repeats == 2
 
 
 def test_a_call_whose_value_says_that_it_changed_nothing_is_not_repeated(cluster):
@@ -187,7 +187,7 @@ def test_a_call_whose_value_says_that_it_changed_nothing_is_not_repeated(cluster
         crew.ask("add", amount, changes_state=lambda total: total == 1)
     crew.kill()
     assert crew.ask("add", 0) == 1
-    assert crew.member.repeats == 1
+    assert crew.worker.repeats == 1
 
 
 def test_calls_of_one_actor_keep_their_order_over_its_death(cluster):
@@ -243,10 +243,10 @@ def test_a_call_that_ray_will_not_even_take_ends_the_run_with_a_sentence(cluster
     calls = crew.calls()
     with pytest.raises(RunFailed, match="Ray could not let the counter count: The task"):
         for _ in range(100):
-            calls.make(crew.member, "count", lambda actor: actor.state.remote())
+            calls.make(crew.worker, "count", lambda actor: actor.state.remote())
     crew = Crew(options=few)
     for _ in range(100):
-        crew.member.changed_by(lambda actor: actor.add.remote(1))
+        crew.worker.changed_by(lambda actor: actor.add.remote(1))
     crew.kill()
     with pytest.raises(RunFailed, match="Ray could not let the counter take up its work again"):
         crew.ask("add", 100)
@@ -308,14 +308,14 @@ def test_a_spent_budget_ends_the_run_with_every_cause(cluster):
 def test_restarts_in_a_row_wait_longer_each_time(cluster):
     crew = Crew()
     crew.kill()
-    crew.supervisor.lost(crew.member, crew.member.generation, "it died")
+    crew.supervisor.lost(crew.worker, crew.worker.generation, "it died")
 
     def is_back():
         crew.supervisor.attend()
         return crew.restarts
 
     await_true(is_back, 60.0, "the actor did not come back")
-    crew.supervisor.lost(crew.member, crew.member.generation, "it died")
+    crew.supervisor.lost(crew.worker, crew.worker.generation, "it died")
     assert "in 1 s" in crew.said[0] and "in 2 s" in crew.said[2]
 
 
@@ -366,7 +366,7 @@ def test_what_an_actor_left_in_the_store_outlives_it(cluster):
 
     async def hand_over():
         bulky, total = await calls.make(
-            crew.member,
+            crew.worker,
             "make something bulky",
             lambda actor: actor.bulky.options(num_returns=2).remote(),
         )

@@ -14,10 +14,10 @@ from gfn_ray.policy.adapter import add_adapter
 from gfn_ray.policy.log_q import TrajectoryGroup
 from gfn_ray.sampling.backend import SampleRequest, start_backend
 from gfn_ray.sampling.environment import thread_environment, vllm_environment
-from gfn_ray.sampling.exploration import ProposalPlan, on_policy_plan
+from gfn_ray.sampling.exploration import BehaviourPolicy, on_policy_behaviour
 from gfn_ray.sampling.tools import ToolLoop
+from gfn_ray.tasks.demonstrations import demonstration_trajectory
 from gfn_ray.tasks.infill.config import InfillJob
-from gfn_ray.tasks.references import known_trajectory
 from testing.grammars import Adder, sum_support, whole_language
 from testing.makers import random_query
 from testing.policies import log_pf_differences
@@ -31,7 +31,7 @@ JOB = InfillJob(
     learner=LearnerConfig(lr=0.02, warmup_steps=0),
 )
 EXPLORING = [
-    ProposalPlan(proposal, temperature, epsilon, seed)
+    BehaviourPolicy(proposal, temperature, epsilon, seed)
     for seed in range(6)
     for proposal, temperature, epsilon in (
         ("policy", 1.0, 0.0),
@@ -72,7 +72,9 @@ def queries():
 @pytest.fixture(scope="module")
 def language(support, loop, queries):
     prompt = queries[0].prompt_ids
-    return [known_trajectory("q0", z, support) for z in whole_language(support, loop, prompt)]
+    return [
+        demonstration_trajectory("q0", z, support) for z in whole_language(support, loop, prompt)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -149,8 +151,8 @@ def test_a_z_goes_on_as_soon_as_its_tool_has_answered(engine, queries, monkeypat
 
     monkeypatch.setattr(inner, "add_request", asked)
     monkeypatch.setattr(inner, "step", stepped)
-    drafts = len(sample(engine, queries, EXPLORING))
-    first_turns = [events.index(("answered", str(n))) for n in range(drafts)]
+    sequences = len(sample(engine, queries, EXPLORING))
+    first_turns = [events.index(("answered", str(n))) for n in range(sequences)]
     second_asks = [
         place
         for place, (what, name) in enumerate(events)
@@ -189,7 +191,7 @@ def test_a_call_that_fails_writes_the_error_text_and_is_counted(
 def test_the_engines_log_q_is_the_learners_token_by_token_and_0_where_the_tool_wrote(
     engine, queries, policy
 ):
-    plans = on_policy_plan(12, np.random.default_rng(2))
+    plans = on_policy_behaviour(12, np.random.default_rng(2))
     for query in queries:
         own = sample(engine, [query], plans)
         differences = log_pf_differences(policy, TrajectoryGroup(query.prompt_ids, own))
@@ -209,7 +211,7 @@ def test_the_adapter_shows_in_log_q(engine, queries, tiny_dir, support):
     """Else the test above could not fail."""
     fresh = AutoModelForCausalLM.from_pretrained(tiny_dir, dtype=torch.float32).eval()
     untrained = PolicyTrainer(add_adapter(fresh, JOB.policy, JOB.seed), JOB, support)
-    own = sample(engine, queries[:1], on_policy_plan(6, np.random.default_rng(2)))
+    own = sample(engine, queries[:1], on_policy_behaviour(6, np.random.default_rng(2)))
     group = TrajectoryGroup(queries[0].prompt_ids, own)
     assert float(np.abs(log_pf_differences(untrained, group)).max()) > 100 * TOLERANCE
 
@@ -224,7 +226,7 @@ def test_samples_follow_q_in_later_turns_too(engine, queries, policy, language, 
     """A turn that repeated the random numbers of the one before would repeat its sum."""
     query, count = queries[0], 1000
     log_q = policy.score([TrajectoryGroup(query.prompt_ids, language)]).log_q
-    drawn = sample(engine, [query], on_policy_plan(count, np.random.default_rng(3)))
+    drawn = sample(engine, [query], on_policy_behaviour(count, np.random.default_rng(3)))
 
     def repeats(trajectory):
         sums = sums_of(tokenizer, trajectory)

@@ -19,8 +19,8 @@ from mlflow import MlflowClient
 
 from gfn_ray.cli import parse
 from gfn_ray.config.sections import TrackingConfig
-from gfn_ray.runs.books import open_books, reopen_books
 from gfn_ray.runs.display import make_display
+from gfn_ray.runs.opening import open_run_directory, reopen_run_directory
 from gfn_ray.runs.run_dir import RunDir
 from gfn_ray.runtime.run import run as run_job
 from gfn_ray.tasks.infill.config import InfillJob
@@ -121,7 +121,7 @@ def outage(server: MlflowServer, tmp_path_factory: pytest.TempPathFactory) -> It
         patch.setenv("GFN_RAY_HOME", str(home))
         patch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
         logging.getLogger().addHandler(heard)
-        directory, tracker = open_books(config, "infill", make_display(1, 1, shown))
+        directory, tracker = open_run_directory(config, "infill", make_display(1, 1, shown))
         tracker.follow()
         directory.append_metrics(1, "train", {"loss": 1.0})
         flushed, delivered = [tracker.flush()], [account(directory).numbers["metrics.jsonl"]]
@@ -204,7 +204,7 @@ def test_a_store_that_never_comes_back_leaves_the_rest_to_resume(
     monkeypatch.setenv("GFN_RAY_HOME", str(tmp_path))
     config = InfillJob(run_dir=tmp_path / "run", tracking=TrackingConfig(uri=server.uri))
     display = make_display(1, 1, io.StringIO())
-    directory, tracker = open_books(config, "infill", display)
+    directory, tracker = open_run_directory(config, "infill", display)
     tracker.follow()
     assert tracker.flush()
     server.kill()
@@ -213,7 +213,7 @@ def test_a_store_that_never_comes_back_leaves_the_rest_to_resume(
     assert f"--resume {directory.path} delivers it" in caplog.messages[-1]
 
     server.start()
-    again = reopen_books(config, directory, display)
+    again = reopen_run_directory(config, directory, display)
     again.follow()
     assert again.flush()
     assert losses(server.uri, tracker.run_id) == [(1, 1.0)]

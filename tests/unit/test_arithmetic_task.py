@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from gfn_ray.cli import parse as parse_job
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.result import Evaluation, QueryTexts
-from gfn_ray.models.spelling import continuation_ids, text_ids
+from gfn_ray.models.tokenization import continuation_ids, text_ids
 from gfn_ray.sampling.calculator import Calculator
 from gfn_ray.sampling.tools import ToolLoop
 from gfn_ray.tasks.arithmetic.answers import AnswerCheck
@@ -19,7 +19,7 @@ from gfn_ray.tasks.arithmetic.config import ArithmeticConfig, ArithmeticJob
 from gfn_ray.tasks.arithmetic.data import Problem, generate
 from gfn_ray.tasks.arithmetic.grammar import ArithmeticGrammar
 from gfn_ray.tasks.arithmetic.task import ArithmeticTask
-from gfn_ray.tasks.references import check_references, known_trajectory
+from gfn_ray.tasks.demonstrations import check_demonstrations, demonstration_trajectory
 from gfn_ray.tasks.vocabulary import Vocabulary
 
 SMALL = {"demonstrations": 6, "problems": 10, "held_out": 4, "reward_shots": 2}
@@ -98,11 +98,11 @@ def test_a_rationale_may_end_after_its_equations_and_only_there(data, tokenizer)
 def test_without_a_calculator_nothing_is_a_tools(tokenizer):
     data = ArithmeticTask(job(calculator=False)).load(tokenizer, len(tokenizer))
     assert data.tool is None
-    assert not any(data.support.tool_mask(z).any() for q in data.train for z in q.references)
+    assert not any(data.support.tool_mask(z).any() for q in data.train for z in q.demonstrations)
 
 
 def test_what_the_calculator_wrote_in_the_rationales_is_what_it_answers(data, tokenizer):
-    check_references("arithmetic", data, tokenizer)
+    check_demonstrations("arithmetic", data, tokenizer)
     loop = ToolLoop(data.tool, tokenizer, data.support)
     question = text_ids(tokenizer, "Question: 6 - 4 = ?")
     for value, right in (("2", True), ("3", False)):
@@ -119,8 +119,8 @@ def test_the_calculator_gives_the_values_of_the_demonstrations(data):
 
 
 def test_only_demonstrations_have_known_rationales_in_training(data):
-    assert [len(query.references) for query in data.train] == [1] * 6 + [0] * 10
-    assert all(len(query.references) == 1 for query in data.held_out)
+    assert [len(query.demonstrations) for query in data.train] == [1] * 6 + [0] * 10
+    assert all(len(query.demonstrations) == 1 for query in data.held_out)
 
 
 def test_held_out_problems_are_spread_over_the_lengths(data):
@@ -161,8 +161,8 @@ def sampled(data, texts_of):
     """Samples of each held-out query: its number gives the texts, True for the true chain."""
     found = []
     for number, query in enumerate(data.held_out):
-        chain = query.references[0]
-        z = known_trajectory(query.query_id, chain, data.support)
+        chain = query.demonstrations[0]
+        z = demonstration_trajectory(query.query_id, chain, data.support)
         texts = [query.texts["reference"] if t is True else t for t in texts_of(number)]
         found.append(QueryTexts(query, [z] * len(texts), texts))
     return found
@@ -189,7 +189,7 @@ def test_a_run_concludes_with_intervals_by_length_and_a_plot(data, tmp_path):
     task = ArithmeticTask(job())
     before = Evaluation({}, sampled(data, lambda _: [" 99 + 1 = 100", ""]), [], 0.0)
     after = Evaluation({}, sampled(data, lambda i: [True] if i < 3 else [" 0 - 99 = -99"]), [], 0.0)
-    conclusion = task.conclude(before, after, tmp_path, {})
+    conclusion = task.summarize(before, after, tmp_path, {})
     assert [line.split(",")[0] for line in conclusion.findings] == [
         f"{count} operands" for count in (3, 4, 5, 6)
     ]

@@ -18,15 +18,15 @@ from gfn_ray.models.adapter_files import WEIGHTS_FILE
 from gfn_ray.models.merged import merged_model_dir
 from gfn_ray.replay.journal.store import ReplayStore
 from gfn_ray.replay.journal.write_ahead_log import framed, read_log
-from gfn_ray.runs.checkpoints import find_resumption, put_back
+from gfn_ray.runs.checkpoints import find_resumption, restore_replay
 from gfn_ray.runs.compare_runs import compare_runs
 from gfn_ray.runs.display import make_display
 from gfn_ray.runs.published import newest_complete, prune, publish_directory
 from gfn_ray.runs.run_dir import RunDir
-from gfn_ray.runtime.run import take_up
+from gfn_ray.runtime.run import open_resumed
 from gfn_ray.serving.description import FILE
-from gfn_ray.storage.durable import COMPLETE, damage
-from gfn_ray.storage.packed import pack, unpack
+from gfn_ray.storage.atomic import COMPLETE, damage
+from gfn_ray.storage.serialization import pack, unpack
 from gfn_ray.tasks.random_number.config import RandomNumberJob
 from gfn_ray.tasks.random_number.task import RandomNumberTask
 from gfn_ray.tasks.task import TaskData
@@ -109,7 +109,7 @@ def without_last_line(file: Path) -> None:
 
 def resume(home: Path, data: TaskData, steps: int = 6) -> None:
     config = parse(RandomNumberJob, ["--resume", str(home / "run"), "--steps", str(steps)])
-    take_up(config, RandomNumberTask(config), data, make_display(steps, 2))
+    open_resumed(config, RandomNumberTask(config), data, make_display(steps, 2))
 
 
 RUNS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
@@ -258,7 +258,7 @@ def test_of_damaged_checkpoints_the_newest_whole_one_counts_and_the_others_are_s
     assert f"{newest.name} is damaged" in told and f"going on from {older}" in told
     assert contents(home) == before
 
-    put_back(run, found)
+    restore_replay(run, found)
     assert newest_complete(run.checkpoints_dir) == older
     with publish_directory(run.checkpoint_dir(3)) as directory:
         (directory / "training").write_bytes(b"newer")
@@ -282,7 +282,7 @@ def test_a_whole_checkpoint_that_a_dead_writer_left_beside_its_name_counts(
     assert found is not None and found.training["controller"]["step"] == STEPS[-1]
     assert contents(home) == before
 
-    put_back(run, found)
+    restore_replay(run, found)
     names = {path.name for path in run.checkpoints_dir.iterdir()}
     assert names == {newest.name} | ({f"{newest.name}.damaged"} if final == "damaged" else set())
     assert damage(newest) is None
@@ -307,7 +307,7 @@ def test_a_resumed_run_shortens_its_own_files_and_no_others(home: Path) -> None:
     run = RunDir(home / "run")
     stories = run.path / "stories.jsonl"
     stories.write_text('{"a": "person\'s own"}\n')
-    put_back(run, None)
+    restore_replay(run, None)
     assert run.metrics_file.stat().st_size == 0
     assert stories.read_text() == '{"a": "person\'s own"}\n'
 
@@ -319,7 +319,7 @@ def test_a_run_that_is_trained_further_is_not_finished_until_it_is_again(
     run = RunDir(home / "run")
     run.write_summary({"steps": STEPS[-1]})
     config = parse(RandomNumberJob, ["--resume", str(home / "run"), "--steps", "9"])
-    put_back(run, find_resumption(run, TASK, config, data.held_out))
+    restore_replay(run, find_resumption(run, TASK, config, data.held_out))
     assert not run.summary_file.exists()
 
 
@@ -464,6 +464,6 @@ def test_a_run_that_never_began_leaves_the_place_as_it_was(
     before = contents(home)
     run = RunDir.create(settings(tiny_dir, home).model_copy(update={"run_dir": place}), TASK)
     run.write_config("steps = 1\n")
-    run.take_back()
+    run.discard()
     assert contents(home) == before
     assert place.exists() == made_before

@@ -24,7 +24,7 @@ from gfn_ray.models.merged import merged_model_dir
 from gfn_ray.models.sentence_encoder import SentenceEncoder
 from gfn_ray.runtime.run import run
 from gfn_ray.serving.description import FILE
-from gfn_ray.storage.durable import COMPLETE
+from gfn_ray.storage.atomic import COMPLETE
 from gfn_ray.tasks.random_number.task import RandomNumberTask
 from testing.good_run import mark_again, settings
 from testing.pickles import write_pickle

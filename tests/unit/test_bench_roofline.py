@@ -7,7 +7,7 @@ import torch
 
 from bench_roofline import floor, learned_once, scored_once
 from flops import Work
-from gfn_ray.packing.forward import reads_forests
+from gfn_ray.packing.forward import supports_trees
 from gfn_ray.policy.log_q import TrajectoryGroup, log_q
 from testing.makers import make_trajectory, random_query, random_trajectories
 
@@ -23,7 +23,7 @@ def test_the_learner_passes_no_fewer_tokens_than_the_floor_counts(base, support)
         TrajectoryGroup(q.prompt_ids, random_trajectories(rng, support, q.query_id, 6))
         for q in queries
     ]
-    assert reads_forests(base)  # tried out now, not while tokens are counted
+    assert supports_trees(base)  # tried out now, not while tokens are counted
     passed = []
     base.model.register_forward_pre_hook(
         lambda _, args, kwargs: passed.append(kwargs["input_ids"].numel()), with_kwargs=True

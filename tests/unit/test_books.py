@@ -6,7 +6,7 @@ import pytest
 
 from gfn_ray.config import TuneBaseJob
 from gfn_ray.config.sections import TrackingConfig
-from gfn_ray.runs.books import delivery
+from gfn_ray.runs.opening import delivery
 from gfn_ray.runs.run_dir import RunDir
 from gfn_ray.tasks.infill.config import InfillJob
 

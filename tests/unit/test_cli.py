@@ -53,8 +53,8 @@ def test_without_arguments_every_setting_has_its_default() -> None:
     [
         (["--learner.lr", "1e-4"], "learner.lr", 1e-4),
         (["--learner.lr=1e-4"], "learner.lr", 1e-4),
-        (["--max-policy-lag", "0"], "max_policy_lag", 0),
-        (["--max_policy_lag", "0"], "max_policy_lag", 0),
+        (["--max-staleness", "0"], "max_staleness", 0),
+        (["--max_staleness", "0"], "max_staleness", 0),
         (["--learner.queries-per-step", "1"], "learner.queries_per_step", 1),
         (["--learner.queries_per_step", "1"], "learner.queries_per_step", 1),
         (["--steps", "3", "--steps", "4"], "steps", 4),
@@ -171,7 +171,7 @@ def test_each_kind_of_a_section_has_its_own_defaults() -> None:
         (["--learner.lrr", "1"], "unknown setting --learner.lrr; did you mean --learner.lr?"),
         (["--lr", "1"], "unknown setting --lr; did you mean --learner.lr?"),
         (["--step", "1"], "unknown setting --step; did you mean --steps?"),
-        (["--max-policy", "1"], "unknown setting --max-policy; did you mean --max-policy-lag?"),
+        (["--max-policy", "1"], "unknown setting --max-policy; did you mean --max-staleness?"),
         (["--no-learner.lr"], "unknown setting --no-learner.lr; did you mean --learner.lr?"),
         (["--bananas", "1"], "unknown setting --bananas; --help lists every setting"),
         (
@@ -229,7 +229,7 @@ def test_a_bad_command_line_gets_one_line(
         ("lr = 3", "unknown setting lr in run.toml; did you mean learner.lr?"),
         (
             "max-policy-lag = 3",
-            "unknown setting max-policy-lag in run.toml; did you mean max_policy_lag?",
+            "unknown setting max-policy-lag in run.toml; did you mean max_staleness?",
         ),
         (
             "[learner]\nlearning = 3",

@@ -15,7 +15,7 @@ from gfn_ray.config import (
     SamplerConfig,
     TuneBaseJob,
 )
-from gfn_ray.sampling.exploration import exploration_plans, on_policy_plan
+from gfn_ray.sampling.exploration import exploration_behaviours, on_policy_behaviour
 from gfn_ray.settings import settings_of
 from gfn_ray.tasks.arithmetic.config import ArithmeticJob
 from gfn_ray.tasks.continuation.config import ContinuationJob
@@ -88,7 +88,7 @@ def test_a_group_is_proposed_in_the_configured_shares():
     config = SamplerConfig(
         trajectories_per_query=8, tempered_fraction=0.5, epsilon_fraction=0.25, epsilon=0.1
     )
-    (plans,) = exploration_plans(config, 1, default_rng(0))
+    (plans,) = exploration_behaviours(config, 1, default_rng(0))
     kinds = [plan.proposal for plan in plans]
     assert [kinds.count(k) for k in ("policy", "tempered", "epsilon")] == [2, 4, 2]
     for plan in plans:
@@ -108,7 +108,7 @@ def test_shares_that_do_not_come_out_even_hold_over_the_groups_of_a_call(
     config = SamplerConfig(
         trajectories_per_query=count, tempered_fraction=tempered, epsilon_fraction=noisy
     )
-    plans = exploration_plans(config, groups, default_rng(seed))
+    plans = exploration_behaviours(config, groups, default_rng(seed))
     assert [len(group) for group in plans] == [count] * groups
     kinds = [[plan.proposal for plan in group] for group in plans]
     for kind, share, slack in (("tempered", tempered, 1), ("epsilon", noisy, 2)):
@@ -125,7 +125,7 @@ def test_small_groups_get_epsilon_proposals_by_the_default_fractions(
     config = SamplerConfig(trajectories_per_query=count)
     each = []
     for call in range(400 // groups):
-        plans = exploration_plans(config, groups, default_rng(call))
+        plans = exploration_behaviours(config, groups, default_rng(call))
         each += [[plan.proposal for plan in group] for group in plans]
     for kind, share in (("tempered", tempered), ("epsilon", noisy)):
         mean = sum(group.count(kind) for group in each) / len(each)
@@ -134,7 +134,9 @@ def test_small_groups_get_epsilon_proposals_by_the_default_fractions(
 
 
 def test_the_same_entropy_gives_the_same_plans():
-    assert on_policy_plan(4, default_rng([7, 1])) == on_policy_plan(4, default_rng([7, 1]))
+    assert on_policy_behaviour(4, default_rng([7, 1])) == on_policy_behaviour(
+        4, default_rng([7, 1])
+    )
 
 
 def test_the_adapter_ranks_are_those_that_vllm_accepts():

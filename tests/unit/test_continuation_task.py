@@ -11,7 +11,7 @@ from gfn_ray.errors import UserError
 from gfn_ray.evaluation.result import Baseline, Evaluation, QueryTexts, mean_metrics
 from gfn_ray.tasks.continuation.config import ContinuationConfig, ContinuationJob, PromptDataConfig
 from gfn_ray.tasks.continuation.task import ContinuationTask
-from gfn_ray.tasks.references import reference_trajectories
+from gfn_ray.tasks.demonstrations import demonstration_trajectories
 from gfn_ray.tasks.sentence_support import NOT_LAST, OUTSIDE, sentence_support
 from gfn_ray.tasks.vocabulary import Vocabulary
 from testing.makers import make_trajectory, same_support
@@ -34,7 +34,7 @@ def data(task, tokenizer):
 
 def test_prompt_z_and_full_stop_read_as_the_storys_first_three_sentences(data, tokenizer):
     for query in data.held_out:
-        z = query.references[0]
+        z = query.demonstrations[0]
         assert np.array_equal(query.prompt_ids, query.context_ids)
         ids = np.concatenate([query.context_ids, z, query.answer_ids])
         reference = query.texts["reference"].removesuffix(".")
@@ -54,7 +54,7 @@ def test_the_end_is_the_full_stop_that_the_reward_scores(data):
 
 
 def test_most_true_sentences_are_in_the_support(data):
-    inside = reference_trajectories([*data.train, *data.held_out], data.support)
+    inside = demonstration_trajectories([*data.train, *data.held_out], data.support)
     assert len(inside) > 0.75 * (len(data.train) + len(data.held_out))
 
 
@@ -132,8 +132,8 @@ def texts_of(data, rows, log_p):
     """One query's z, with log p of each."""
     query = data.held_out[0]
     trajectories = [
-        make_trajectory(data.support, query.query_id, query.references[0]).scored(
-            np.full(len(query.references[0]) + 1, value)
+        make_trajectory(data.support, query.query_id, query.demonstrations[0]).scored(
+            np.full(len(query.demonstrations[0]) + 1, value)
         )
         for value in log_p
     ]
@@ -149,7 +149,7 @@ def test_metrics_are_means_over_queries_of_each_querys_samples(task, data):
     assert metrics["log_p_max"] == pytest.approx((-10 - 6) / 2)
     assert metrics["diversity"] == pytest.approx(0, abs=1e-5)
     assert metrics["distinct_fraction"] == pytest.approx(0.75)
-    assert metrics["length_mean"] == len(data.held_out[0].references[0])
+    assert metrics["length_mean"] == len(data.held_out[0].demonstrations[0])
     apart, alike = (one["diversity"] for one in task.query_metrics([different, same]))
     assert alike == pytest.approx(0, abs=1e-5)
     assert apart == pytest.approx(task.query_metrics([different])[0]["diversity"], abs=1e-4)
@@ -187,9 +187,9 @@ def test_a_run_concludes_with_the_plane(task, tmp_path):
         name: Baseline(at(-20.0 - i, 0.1 * i), [])
         for i, name in enumerate(("greedy", "beam", "tempered 0.6", "tempered 0.9"))
     }
-    conclusion = task.conclude(before, after, tmp_path, baselines)
+    conclusion = task.summarize(before, after, tmp_path, baselines)
     assert conclusion.files == [tmp_path / "plane.png", tmp_path / "plane.svg"]
-    assert task.conclude(before, after, tmp_path, {}).files  # without any decoder
+    assert task.summarize(before, after, tmp_path, {}).files  # without any decoder
 
 
 @pytest.mark.parametrize(

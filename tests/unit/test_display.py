@@ -12,6 +12,7 @@ from rich.cells import cell_len
 from rich.console import Group
 from rich.text import Text
 
+from gfn_ray.formatting import byte_size, count, duration, head, number, one_line, tail
 from gfn_ray.runs.display import (
     Display,
     LiveDisplay,
@@ -23,13 +24,12 @@ from gfn_ray.runs.display import (
     make_display,
     plain_line,
 )
-from gfn_ray.wording import byte_size, count, duration, head, number, one_line, tail
 
 PROGRESS = Progress(
     step=25,
     trajectories=512,
     policy_version=24,
-    policy_lag=1,
+    staleness=1,
     replay_size=480,
     loss=12.345,
     log_reward=-52.1,

@@ -29,9 +29,9 @@ from gfn_ray.runs.compare_runs import read_run
 from gfn_ray.runs.published import publish_directory
 from gfn_ray.runs.run_dir import RunDir
 from gfn_ray.serving.description import FILE, read_description
-from gfn_ray.storage.durable import COMPLETE, checksums, damage
+from gfn_ray.storage.atomic import COMPLETE, checksums, damage
 from gfn_ray.storage.json_lines import line
-from gfn_ray.storage.packed import pack, unpack
+from gfn_ray.storage.serialization import pack, unpack
 from gfn_ray.tracking import TrackingState
 from testing.courses import (
     CONFIGS,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gfn_ray.support import GrammarSupport, lift
-from gfn_ray.tasks.references import known_trajectory
+from gfn_ray.tasks.demonstrations import demonstration_trajectory
 from testing.grammars import SumGrammar
 
 # Single characters, and tokens of several; the last two join what two writers write.
@@ -143,7 +143,7 @@ def test_a_token_that_policy_and_tool_would_write_together_is_illegal(joined):
 
 def test_a_text_with_its_answers_is_a_known_trajectory():
     z = spell("0", "+", "5=", "5", ";", "5", "+", "5", "=", "10")
-    known = known_trajectory("q", z, SUPPORT)
+    known = demonstration_trajectory("q", z, SUPPORT)
     assert np.flatnonzero(known.tool_mask).tolist() == [3, 9]
     assert np.flatnonzero(known.terminable).tolist() == [4, 10]
     assert known.stopped

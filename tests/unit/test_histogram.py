@@ -67,7 +67,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     def full_disk(path):
         raise OSError("no space left")
 
-    monkeypatch.setattr("gfn_ray.storage.durable.fsync", full_disk)
+    monkeypatch.setattr("gfn_ray.storage.atomic.fsync", full_disk)
     with pytest.raises(OSError, match="no space left"):
         draw(tmp_path / "n", caption="another one")
     assert [file.read_bytes() for file in files] == old

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from gfn_ray.models.spelling import continuation_ids
+from gfn_ray.models.tokenization import continuation_ids
 from gfn_ray.rewards.adjusted import AdjustedReward
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.verifier import Verifier
+from gfn_ray.tasks.demonstrations import demonstration_trajectory
 from gfn_ray.tasks.infill.config import InfillConfig, InfillJob
 from gfn_ray.tasks.infill.target import CopyPenalty, LengthPrior
 from gfn_ray.tasks.infill.task import InfillTask
-from gfn_ray.tasks.references import known_trajectory
 from testing.makers import make_support, make_trajectory, random_query
 
 
@@ -56,7 +56,7 @@ def written(data, tokenizer, text):
     """The first held-out query, and this text as its z."""
     query = data.held_out[0]
     tokens = continuation_ids(tokenizer, query.texts["beginning"], " " + text)
-    return query, known_trajectory(query.query_id, tokens, data.support)
+    return query, demonstration_trajectory(query.query_id, tokens, data.support)
 
 
 def test_a_copy_is_penalised_at_the_very_prefixes_that_read_as_one(data, tokenizer, penalty):

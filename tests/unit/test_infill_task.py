@@ -12,10 +12,10 @@ from gfn_ray.data.stories import load_stories, split
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.posterior import query_diagnostics
 from gfn_ray.evaluation.result import QuerySamples
-from gfn_ray.models.spelling import continuation_ids
+from gfn_ray.models.tokenization import continuation_ids
+from gfn_ray.tasks.demonstrations import demonstration_trajectory
 from gfn_ray.tasks.infill.config import InfillConfig, InfillJob
 from gfn_ray.tasks.infill.task import InfillTask
-from gfn_ray.tasks.references import known_trajectory
 from gfn_ray.tasks.task import Task
 from gfn_ray.tasks.vocabulary import Vocabulary
 
@@ -32,7 +32,7 @@ def data(tokenizer):
 
 def test_context_z_and_answer_read_as_the_story_in_its_natural_order(data, tokenizer):
     for query in data.train:
-        ids = np.concatenate([query.context_ids, query.references[0], query.answer_ids])
+        ids = np.concatenate([query.context_ids, query.demonstrations[0], query.answer_ids])
         text = tokenizer.decode(ids, skip_special_tokens=True)
         parts = (query.texts[name] for name in ("beginning", "reference", "ending"))
         assert text == " ".join(parts)
@@ -44,7 +44,7 @@ def test_a_tokenizer_that_marks_words_like_sentencepiece_gives_the_same_texts(st
     data = InfillTask(InfillJob()).load(tokenizer, len(tokenizer))
     assert data.support.opening.sum() > 50
     for query in data.held_out:
-        ids = np.concatenate([query.context_ids, query.references[0], query.answer_ids])
+        ids = np.concatenate([query.context_ids, query.demonstrations[0], query.answer_ids])
         parts = (query.texts[name] for name in ("beginning", "reference", "ending"))
         assert tokenizer.decode(ids, skip_special_tokens=True) == " ".join(parts)
 
@@ -145,7 +145,7 @@ def test_more_held_out_queries_than_there_are_is_refused(tokenizer):
 
 def samples_of(data, tokenizer, query, texts):
     tokens = [continuation_ids(tokenizer, query.texts["beginning"], f" {text}") for text in texts]
-    trajectories = [known_trajectory(query.query_id, z, data.support) for z in tokens]
+    trajectories = [demonstration_trajectory(query.query_id, z, data.support) for z in tokens]
     diagnostics = query_diagnostics(np.zeros(2), np.zeros(2))
     decoded = [tokenizer.decode(z) for z in tokens]
     return QuerySamples(query, trajectories, decoded, np.zeros(len(texts)), diagnostics)

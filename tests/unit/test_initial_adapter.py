@@ -15,7 +15,7 @@ from gfn_ray.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE
 from gfn_ray.models.lora_targets import with_layer_names
 from gfn_ray.policy.adapter import add_adapter, load_adapter, put_adapter, read_adapter
 from gfn_ray.policy.initial import check_initial
-from gfn_ray.storage.durable import COMPLETE
+from gfn_ray.storage.atomic import COMPLETE
 from gfn_ray.tasks.infill.config import InfillJob
 from testing.policies import load, write_random_adapter
 from testing.refusals import refusal

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from gfn_ray.evaluation.labels import (
+from gfn_ray.evaluation.label_metrics import (
     calibration_error,
     content_free_offset,
     halving_offset,

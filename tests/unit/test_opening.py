@@ -12,12 +12,12 @@ from mlflow.entities import ViewType
 
 from gfn_ray.errors import RunFailed, UserError
 from gfn_ray.models.loading import load_tokenizer
-from gfn_ray.runs.books import open_books, reopen_books
-from gfn_ray.runs.checkpoints import put_back
+from gfn_ray.runs.checkpoints import restore_replay
 from gfn_ray.runs.display import make_display
+from gfn_ray.runs.opening import open_run_directory, reopen_run_directory
 from gfn_ray.runs.run_dir import RunDir
 from gfn_ray.runtime.run import _record
-from gfn_ray.runtime.training.session import Session
+from gfn_ray.runtime.training.training_run import TrainingRun
 from gfn_ray.tasks.infill.config import InfillJob
 from gfn_ray.tasks.random_number.task import RandomNumberTask
 from testing.full_disk import no_room_beyond
@@ -46,19 +46,19 @@ def test_a_run_that_cannot_write_its_settings_leaves_no_directory(root: Path) ->
         no_room_beyond(100),
         pytest.raises(RunFailed, match=r"cannot write .*: File too large; make room"),
     ):
-        open_books(config, "infill", make_display(1, 1))
+        open_run_directory(config, "infill", make_display(1, 1))
     assert not (root / "runs").exists()
 
 
 def test_a_run_that_dies_while_it_is_opened_again_has_failed_in_mlflow_too(root: Path) -> None:
-    directory, tracker = open_books(InfillJob(), "infill", make_display(1, 1))
+    directory, tracker = open_run_directory(InfillJob(), "infill", make_display(1, 1))
     tracker.end("KILLED")
     directory._lock.release()
     again = RunDir.reopen(directory.path)
     again.config_file.unlink()
     again.config_file.mkdir()  # no file can take its place
     with pytest.raises(OSError):
-        reopen_books(InfillJob(), again, make_display(1, 1))
+        reopen_run_directory(InfillJob(), again, make_display(1, 1))
     assert statuses(root) == ["FAILED"]
 
 
@@ -67,16 +67,16 @@ def test_a_start_that_is_taken_back_leaves_no_directory_no_link_and_no_mlflow_ru
     earlier: bool, root: Path
 ) -> None:
     if earlier:
-        _, tracker = open_books(InfillJob(), "infill", make_display(1, 1))
+        _, tracker = open_run_directory(InfillJob(), "infill", make_display(1, 1))
         tracker.end("FINISHED")
     before, statuses_before = left(root), statuses(root) if earlier else []
-    directory, tracker = open_books(InfillJob(), "infill", make_display(1, 1))
+    directory, tracker = open_run_directory(InfillJob(), "infill", make_display(1, 1))
     tracker.follow()
     tracker.artifact(directory.config_file)
     directory.append_metrics(1, "before", {"loss": 1.0})
     assert tracker.flush()
     tracker.withdraw()
-    directory.take_back()
+    directory.discard()
     tracker.end("FAILED")
     assert left(root) == before
     assert statuses(root) == statuses_before
@@ -94,16 +94,16 @@ def left(root: Path) -> dict[str, Path | None]:
 
 
 def test_a_run_that_was_there_before_is_left_as_it_was(root: Path) -> None:
-    directory, tracker = open_books(InfillJob(), "infill", make_display(1, 1))
+    directory, tracker = open_run_directory(InfillJob(), "infill", make_display(1, 1))
     directory.write_summary({"steps": 3})
     tracker.end("KILLED")
     directory._lock.release()
     before = contents_of_files(directory.path)
     again = RunDir.reopen(directory.path)
-    tracker = reopen_books(InfillJob(steps=7), again, make_display(1, 1))
-    put_back(again, None)
+    tracker = reopen_run_directory(InfillJob(steps=7), again, make_display(1, 1))
+    restore_replay(again, None)
     tracker.withdraw()
-    again.take_back()
+    again.discard()
     assert contents_of_files(directory.path) == before
     assert statuses(root) == ["KILLED"]
 
@@ -116,11 +116,11 @@ def contents_of_files(path: Path) -> dict[str, bytes]:
 def test_a_mistake_that_only_an_actor_sees_is_taken_back_until_there_is_something_to_keep(
     has_begun: bool, root: Path, tiny_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(session: Session, *_: Any) -> None:
-        session.has_begun = has_begun
+    def refused(training_run: TrainingRun, *_: Any) -> None:
+        training_run.has_begun = has_begun
         raise UserError("sampler.kv_cache_mb (16) is too little; raise it")
 
-    monkeypatch.setattr(Session, "work", refused)
+    monkeypatch.setattr(TrainingRun, "work", refused)
     config = settings(tiny_dir, root)
     tokenizer = load_tokenizer(str(tiny_dir), False)
     task, display = RandomNumberTask(config), make_display(1, 1)

@@ -15,7 +15,7 @@ from testing.examples import examples
 
 COURSES = dict(
     samplers=st.integers(1, 3),
-    max_policy_lag=st.integers(0, 5),
+    max_staleness=st.integers(0, 5),
     publish_every=st.integers(1, 4),
     checkpoint_every=st.integers(1, 6),
     per_call=st.integers(1, 4),
@@ -26,7 +26,7 @@ COURSES = dict(
 
 def settings(
     samplers=1,
-    max_policy_lag=8,
+    max_staleness=8,
     publish_every=1,
     checkpoint_every=25,
     per_call=1,
@@ -36,7 +36,7 @@ def settings(
     return InfillJob(
         steps=steps,
         samplers=samplers,
-        max_policy_lag=max_policy_lag,
+        max_staleness=max_staleness,
         sampler=SamplerConfig(queries_per_call=per_call, trajectories_per_query=4),
         learner=LearnerConfig(
             queries_per_step=1, trajectories_per_query=4, publish_every=publish_every
@@ -113,8 +113,8 @@ def test_a_run_ends_with_all_updates_and_no_trajectory_too_far_behind(course, da
     assert simulation.pacing.step == pause
     simulation.run(None, data)
     assert simulation.pacing.step == config.steps
-    assert max(simulation.lags) <= config.max_policy_lag
-    assert simulation.pacing.largest_lag == max(simulation.lags)
+    assert max(simulation.lags) <= config.max_staleness
+    assert simulation.pacing.largest_staleness == max(simulation.lags)
 
 
 @given(st.data())
@@ -141,7 +141,7 @@ def test_draws_that_find_nothing_wait_for_an_add_and_are_not_for_ever():
 
 
 def test_an_update_that_is_cancelled_leaves_all_as_it_was():
-    pacing = Simulation(settings(max_policy_lag=0)).pacing
+    pacing = Simulation(settings(max_staleness=0)).pacing
     pacing.stored_unasked(8)
     assert pacing.may_update() and pacing.updating() and pacing.publishing
     pacing.cancelled()

@@ -10,9 +10,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from gfn_ray.config import ModelConfig, PolicyConfig
 from gfn_ray.models.loading import load_causal_lm
 from gfn_ray.models.lora_targets import ALL_LINEAR
-from gfn_ray.packing.forest import ROOT, TokenForest
-from gfn_ray.packing.forward import forest_log_probs, reads_forests
+from gfn_ray.packing.forward import supports_trees, tree_log_probs
 from gfn_ray.packing.head import read_hidden
+from gfn_ray.packing.prefix_tree import ROOT, PrefixTree
 from gfn_ray.policy.adapter import add_adapter, read_adapter
 from gfn_ray.runtime.actors.learner_actor import LearnerActor
 from gfn_ray.tasks.infill.config import InfillJob
@@ -32,21 +32,21 @@ from testing.makers import make_support
 def branches(seed=0):
     """A forest of two prompts with branches that share a beginning: (prompt, z, nodes of z)."""
     rng = np.random.default_rng(seed)
-    forest, found = TokenForest(), []
+    tree, found = PrefixTree(), []
     for _ in range(2):
         prompt = rng.integers(5, VOCABULARY, 6)
-        root = forest.add_path(prompt, ROOT)[-1]
+        root = tree.add_path(prompt, ROOT)[-1]
         stem = rng.integers(5, VOCABULARY, 2)
         for length in (1, 3, 5, 2, 4):
             z = np.concatenate([stem, rng.integers(5, VOCABULARY, length)])
-            found.append((prompt, z, forest.add_path(z, root)))
-    return forest, found
+            found.append((prompt, z, tree.add_path(z, root)))
+    return tree, found
 
 
 def packed(model):
-    forest, found = branches()
+    tree, found = branches()
     nodes = sorted({node for *_, path in found for node in path})
-    log_prob = forest_log_probs(model, forest, nodes).log_prob
+    log_prob = tree_log_probs(model, tree, nodes).log_prob
     return torch.stack([log_prob[path].sum() for *_, path in found])
 
 
@@ -77,7 +77,7 @@ def assert_same_values_and_gradients(model, of_gradients=1e-5):
 @pytest.mark.parametrize("kind", PACKED)
 def test_a_model_that_reads_forests_gives_the_same_packed_and_alone(kind):
     model = random_model(kind, **PACKED[kind])
-    assert reads_forests(model)
+    assert supports_trees(model)
     assert_same_values_and_gradients(model)
 
 
@@ -103,13 +103,13 @@ def test_a_model_that_counts_places_is_known_by_its_settings_where_its_weights_h
     config = AutoConfig.for_model("mpt", vocab_size=VOCABULARY, **settings)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
-    assert not reads_forests(model)
+    assert not supports_trees(model)
 
 
 @pytest.mark.parametrize("kind", BY_PATH)
 def test_a_model_that_reads_none_is_given_one_path_after_another(kind):
     model = random_model(kind, **BY_PATH[kind])
-    assert not reads_forests(model)
+    assert not supports_trees(model)
     assert_same_values_and_gradients(model)
 
 
@@ -170,7 +170,7 @@ def test_a_loaded_model_attends_as_its_eager_forward_does_packed_or_not(kind, tm
         expected = alone(eager)
         assert torch.allclose(alone(model), expected, atol=1e-4)
         assert torch.allclose(packed(model), expected, atol=1e-4)
-    assert reads_forests(model)
+    assert supports_trees(model)
     # Queries and keys this large leave gradients 2e-5 apart by rounding alone.
     assert_same_values_and_gradients(model.requires_grad_(True), of_gradients=1e-4)
 

@@ -10,14 +10,14 @@ from torch.nn.attention.flex_attention import create_mask
 from gfn_ray.config import PolicyConfig
 from gfn_ray.learners.trainer import PolicyTrainer
 from gfn_ray.packing.blocks import SIZE, block_mask
-from gfn_ray.packing.forest import TokenForest
 from gfn_ray.packing.forward import (
     FEWEST_IN_BLOCKS,
     attends_in_blocks,
-    forest_log_probs,
     read_by,
+    tree_log_probs,
     ways_of,
 )
+from gfn_ray.packing.prefix_tree import PrefixTree
 from gfn_ray.policy.adapter import add_adapter
 from gfn_ray.policy.log_q import log_q
 from gfn_ray.rewards.likelihood import LikelihoodReward
@@ -30,22 +30,22 @@ on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVID
 
 def random_forest(rng, trees, branches, length):
     """Branches share beginnings with earlier ones of their tree, whichever came between."""
-    forest = TokenForest()
+    tree = PrefixTree()
     for _ in range(trees):
-        root = forest.add_prompt(rng.integers(0, 3, rng.integers(1, length)))
+        root = tree.add_prompt(rng.integers(0, 3, rng.integers(1, length)))
         for _ in range(branches):
-            forest.add_path(rng.integers(0, 3, rng.integers(1, length)), root)
-    return forest
+            tree.add_path(rng.integers(0, 3, rng.integers(1, length)), root)
+    return tree
 
 
 @given(st.integers(0, 10_000), st.integers(1, 4), st.integers(1, 12), st.integers(2, 90))
 def test_the_mask_in_blocks_is_the_mask_and_its_blocks_leave_nothing_out(
     seed, trees, branches, length
 ):
-    forest = random_forest(np.random.default_rng(seed), trees, branches, length)
-    seen = torch.from_numpy(forest.spans().seen())
-    blocks = block_mask(forest.spans(), torch.device("cpu"))
-    size = len(forest)
+    tree = random_forest(np.random.default_rng(seed), trees, branches, length)
+    seen = torch.from_numpy(tree.spans().seen())
+    blocks = block_mask(tree.spans(), torch.device("cpu"))
+    size = len(tree)
     assert torch.equal(create_mask(blocks.mask_mod, 1, 1, size, size, device="cpu")[0, 0], seen)
     several = -(-size // SIZE)
     for row in range(several):
@@ -63,27 +63,27 @@ def test_the_mask_in_blocks_is_the_mask_and_its_blocks_leave_nothing_out(
 
 
 def test_trees_are_not_attended_to_from_one_another():
-    forest = TokenForest()
+    tree = PrefixTree()
     rng = np.random.default_rng(0)
     for _ in range(8):
-        forest.add_prompt(rng.integers(0, 1000, SIZE))
-    blocks = block_mask(forest.spans(), torch.device("cpu"))
+        tree.add_prompt(rng.integers(0, 1000, SIZE))
+    blocks = block_mask(tree.spans(), torch.device("cpu"))
     assert blocks.kv_num_blocks.tolist() == [[[1] * 8]]  # one of eight, the diagonal
 
 
 @pytest.mark.gpu
 @on_gpu
 def test_in_blocks_and_dense_have_the_same_values_and_gradients(tiny_dir):
-    forest = random_forest(np.random.default_rng(0), 30, 12, 40)
-    assert len(forest) >= FEWEST_IN_BLOCKS
-    nodes = np.flatnonzero(forest.parents >= 0)
+    tree = random_forest(np.random.default_rng(0), 30, 12, 40)
+    assert len(tree) >= FEWEST_IN_BLOCKS
+    nodes = np.flatnonzero(tree.parents >= 0)
     found = []
     for in_blocks in (True, False):
         model = load(tiny_dir).to("cuda")
         model.model.requires_grad_(True)
         assert attends_in_blocks(model)
         read_by(model, ways_of(model), in_blocks=in_blocks)
-        log_prob = forest_log_probs(model, forest, nodes).log_prob
+        log_prob = tree_log_probs(model, tree, nodes).log_prob
         weights = torch.linspace(-1, 1, len(log_prob), device="cuda")
         (log_prob * weights).sum().backward()
         grads = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
@@ -95,12 +95,12 @@ def test_in_blocks_and_dense_have_the_same_values_and_gradients(tiny_dir):
 @pytest.mark.gpu
 @on_gpu
 def test_gradients_of_an_adapter_on_a_half_precision_base_are_those_in_float32(tiny_dir):
-    forest = random_forest(np.random.default_rng(0), 30, 12, 40)
-    nodes = np.flatnonzero(forest.parents >= 0)
+    tree = random_forest(np.random.default_rng(0), 30, 12, 40)
+    nodes = np.flatnonzero(tree.parents >= 0)
     found = []
     for dtype in (torch.bfloat16, torch.float32):
         model = add_adapter(load(tiny_dir).to("cuda", dtype), PolicyConfig(lora_rank=8), seed=0)
-        log_prob = forest_log_probs(model, forest, nodes).log_prob
+        log_prob = tree_log_probs(model, tree, nodes).log_prob
         weights = torch.linspace(-1, 1, len(log_prob), device="cuda")
         (log_prob * weights).sum().backward()
         trained = [p for p in model.parameters() if p.requires_grad]

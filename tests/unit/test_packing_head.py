@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from gfn_ray.packing import head
-from gfn_ray.packing.forest import ROOT, TokenForest
-from gfn_ray.packing.forward import forest_log_probs
+from gfn_ray.packing.forward import tree_log_probs
 from gfn_ray.packing.head import ROWS, Reads, read_hidden, read_logits
+from gfn_ray.packing.prefix_tree import ROOT, PrefixTree
 from gfn_ray.policy.log_q import TrajectoryGroup, log_q
 from gfn_ray.tasks.arithmetic.config import ArithmeticConfig, ArithmeticJob
 from gfn_ray.tasks.arithmetic.task import ArithmeticTask
@@ -180,9 +180,9 @@ def test_a_head_that_is_more_than_a_frozen_product_is_left_to_the_model(changed)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     model.requires_grad_(changed == "trained")
-    forest = TokenForest()
-    path = forest.add_path([5, 6, 7, 8], ROOT)
-    log_prob = forest_log_probs(model, forest, path[1:]).log_prob
+    tree = PrefixTree()
+    path = tree.add_path([5, 6, 7, 8], ROOT)
+    log_prob = tree_log_probs(model, tree, path[1:]).log_prob
     alone = model(torch.tensor([[5, 6, 7, 8]])).logits[0, :-1].log_softmax(-1)
     expected = alone[torch.arange(3), torch.tensor([6, 7, 8])]
     assert torch.allclose(log_prob[path[1:]], expected, atol=1e-5)

@@ -44,7 +44,7 @@ def test_the_likelihood_of_a_text_may_be_rounded(infilling):
 
 
 def test_a_synchronous_run_is_exact(infilling):
-    assert exact(InfillJob(max_policy_lag=0), infilling).dtype == "float32"
+    assert exact(InfillJob(max_staleness=0), infilling).dtype == "float32"
 
 
 def test_a_posterior_that_is_known_exactly_is_learned_exactly(numbers, infilling):

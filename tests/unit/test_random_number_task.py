@@ -9,9 +9,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.exact import ExactComparison
 from gfn_ray.evaluation.result import Evaluation
+from gfn_ray.tasks.demonstrations import demonstration_trajectory
 from gfn_ray.tasks.random_number.config import RandomNumberConfig, RandomNumberJob
 from gfn_ray.tasks.random_number.task import RandomNumberTask
-from gfn_ray.tasks.references import known_trajectory
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,9 @@ def text_of(tokenizer, query, tokens):
 
 
 def scored(data, tokens):
-    z = known_trajectory(data.train[0].query_id, np.array(tokens, dtype=np.int32), data.support)
+    z = demonstration_trajectory(
+        data.train[0].query_id, np.array(tokens, dtype=np.int32), data.support
+    )
     return data.reward.score([(data.train[0], z)])[0]
 
 
@@ -91,7 +93,7 @@ def test_the_policy_is_held_to_the_distribution_that_is_named_whatever_the_floor
     gauss = norm.logpdf(np.arange(1000), 499.5, 1.0)
     found = evaluation(data, gauss - np.logaddexp.reduce(gauss))
     assert found.exact[0].tv == pytest.approx(0, abs=1e-9)
-    raised, *_ = task.conclude(found, found, tmp_path, {}).findings
+    raised, *_ = task.summarize(found, found, tmp_path, {}).findings
     assert raised == (
         "task.floor -10 lifts 990 rare integers: what is trained on is 0.016 in total variation "
         "from gaussian; a lower floor comes closer"
@@ -102,7 +104,7 @@ def test_an_answer_is_an_integer_in_its_one_form(tokenizer):
     config = RandomNumberConfig(support="full")
     task = RandomNumberTask(RandomNumberJob(task=config))
     query = task.query({}, tokenizer)
-    listed = [tokenizer.decode(tokens) for tokens in query.references]
+    listed = [tokenizer.decode(tokens) for tokens in query.demonstrations]
     assert [task.answer(query, text) for text in listed] == [str(n) for n in range(101)]
     for other in (
         listed[5] + " ",
@@ -120,7 +122,7 @@ def test_what_is_seeded_is_the_whole_range(tokenizer):
     data = load(tokenizer)
     outcomes = data.enumerations[0].outcomes
     assert all(
-        np.array_equal(a, b) for a, b in zip(data.train[0].references, outcomes, strict=True)
+        np.array_equal(a, b) for a, b in zip(data.train[0].demonstrations, outcomes, strict=True)
     )
 
 
@@ -135,7 +137,7 @@ def test_a_run_concludes_with_the_extremes_and_a_histogram(tokenizer, tmp_path):
     log_q = np.full(10, np.log(0.1))
     before = evaluation(data, log_q - 0.5)
     log_q[3], log_q[7] = np.log(0.15), np.log(0.05)
-    conclusion = task.conclude(before, evaluation(data, log_q), tmp_path, {})
+    conclusion = task.summarize(before, evaluation(data, log_q), tmp_path, {})
     assert [line.split(": ")[1] for line in conclusion.findings] == ["3 (x1.50)", "7 (x0.50)"]
     assert {file.name for file in conclusion.files} == {"histogram.png", "histogram.svg"}
     drawn = (tmp_path / "histogram.svg").read_text()

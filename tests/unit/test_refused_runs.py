@@ -60,11 +60,11 @@ def test_a_warm_start_needs_known_z(
     flags = tiny_flags(
         tiny_dir,
         tmp_path,
-        warm_start__steps=3,
+        sft__steps=3,
         data__path=tmp_path / "stories.csv",
         task__length_prior="none",
     )
-    said = "warm_start.steps asks for 3 updates on known good z, and no"
+    said = "sft.steps asks for 3 updates on known good z, and no"
     refused(InfillJob, InfillTask, flags, tmp_path, capsys, said)
 
 

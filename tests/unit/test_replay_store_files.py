@@ -22,7 +22,7 @@ from gfn_ray.errors import UserError
 from gfn_ray.replay import ReplayBuffer
 from gfn_ray.replay.journal.store import empty_store, start_from
 from gfn_ray.replay.journal.write_ahead_log import framed, read_log
-from gfn_ray.storage.packed import pack, unpack
+from gfn_ray.storage.serialization import pack, unpack
 from gfn_ray.storage.trajectories import pack_trajectories
 from gfn_ray.trajectory import Trajectory
 from testing.courses import (

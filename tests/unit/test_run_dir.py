@@ -18,10 +18,10 @@ import pytest
 
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import UserError
-from gfn_ray.places import output_root
+from gfn_ray.paths import output_root
 from gfn_ray.runs.published import newest_complete, prune, publish_directory
 from gfn_ray.runs.run_dir import RunDir, resolve_tracking_uri
-from gfn_ray.storage.durable import COMPLETE, damage
+from gfn_ray.storage.atomic import COMPLETE, damage
 
 
 @pytest.fixture(autouse=True)

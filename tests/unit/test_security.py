@@ -14,18 +14,18 @@ from transformers import dynamic_module_utils
 
 from gfn_ray.config import ModelConfig, ReplayConfig, RuntimeConfig
 from gfn_ray.errors import UserError
+from gfn_ray.formatting import one_line
 from gfn_ray.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE
 from gfn_ray.models.loading import load_causal_lm, load_tokenizer, resolve_model, vocab_size
 from gfn_ray.models.merged import merged_model_dir
 from gfn_ray.models.sentence_encoder import SentenceEncoder
 from gfn_ray.policy.adapter import load_adapter
 from gfn_ray.replay.journal.store import ReplayStore
-from gfn_ray.runs.bad_batches import BadBatch, BadBatches
+from gfn_ray.runs.nonfinite_batches import NonFiniteBatch, NonFiniteBatches
 from gfn_ray.serving.command import _print
 from gfn_ray.storage.trajectories import pack_trajectories
 from gfn_ray.tasks.infill.config import InfillJob
 from gfn_ray.tracking.names import key
-from gfn_ray.wording import one_line
 from testing.makers import make_support, random_trajectories
 from testing.pickles import write_pickle
 from testing.policies import write_random_adapter
@@ -301,9 +301,9 @@ def test_a_querys_id_names_no_file(tmp_path, query_id):
     scored = [t.scored(np.where(t.terminable, -3.0, np.nan)) for t in group]
     store = ReplayStore(home / "replay", ReplayConfig(), 0)
     store.add(pack_trajectories(scored))
-    config = InfillJob(runtime=RuntimeConfig(max_bad_batches=5))
-    bad = BadBatches(config, home / "bad", lambda ids: "text", lambda: 1, lambda report: None)
-    bad.dropped(BadBatch("group", "log R is nan", scored))
+    config = InfillJob(runtime=RuntimeConfig(max_nonfinite_batches=5))
+    bad = NonFiniteBatches(config, home / "bad", lambda ids: "text", lambda: 1, lambda report: None)
+    bad.dropped(NonFiniteBatch("group", "log R is nan", scored))
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {path.parent for path in written} == {home / "replay", home / "bad"}
     assert not any("escaped" in path.name for path in written)

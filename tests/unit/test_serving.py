@@ -15,9 +15,9 @@ from gfn_ray.config import ModelConfig
 from gfn_ray.errors import UserError
 from gfn_ray.policy.adapter import Adapter, load_adapter, write_adapter
 from gfn_ray.serving.description import FILE, read_description, write_description
-from gfn_ray.serving.labels import TunedLabels, read_labels, write_labels
 from gfn_ray.serving.policy import Prediction, Sample
-from gfn_ray.storage.durable import COMPLETE, checksums
+from gfn_ray.serving.tuned_labels import TunedLabels, read_labels, write_labels
+from gfn_ray.storage.atomic import COMPLETE, checksums
 from gfn_ray.tasks.catalog import BUILT_IN
 from gfn_ray.tasks.infill.config import InfillJob
 from gfn_ray.tasks.infill.task import InfillTask
@@ -231,7 +231,7 @@ def test_a_story_of_a_persons_own_reads_like_one_of_the_data(policy):
         asked = policy._query({name: known.texts[name] for name in policy.fields})
         assert np.array_equal(asked.prompt_ids, known.prompt_ids)
         assert np.array_equal(asked.context_ids, known.context_ids)
-        assert task.around(asked) == task.around(known)
+        assert task.context_text(asked) == task.context_text(known)
 
 
 def test_a_task_without_answers_says_so():

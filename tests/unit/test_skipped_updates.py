@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from gfn_ray.learners.learner import SkippedUpdate
-from gfn_ray.learners.likelihood import LikelihoodTrainer
+from gfn_ray.learners.sft import SFTTrainer
 from gfn_ray.policy.log_q import TrajectoryGroup
-from gfn_ray.storage.packed import pack
+from gfn_ray.storage.serialization import pack
 from testing.flow_oracles import each_objective
 from testing.makers import make_support
 from testing.policies import groups_of, job, load, lora_trainer
@@ -48,7 +48,7 @@ def test_a_log_r_that_makes_the_loss_not_finite_changes_nothing(base, case, valu
 
 @each_objective
 def test_after_a_refused_first_update_the_next_is_what_it_would_have_been(tiny_dir, base, case):
-    """A learned log Z too: it must not start at what a bad batch estimated."""
+    """A learned log Z too: it must not start at what a non-finite batch estimated."""
     support = support_for(case, base)
     groups = groups_of(support)
     clean, disturbed = (lora_trainer(load(tiny_dir), job(case), support) for _ in range(2))
@@ -99,7 +99,7 @@ def test_where_log_q_is_finite_and_the_loss_is_not_log_r_is_at_fault(base, suppo
 
 def test_a_likelihood_update_with_a_nan_weight_changes_nothing(tiny_dir, support):
     model = lora_trainer(load(tiny_dir), job(), support).model
-    tuner = LikelihoodTrainer(model, support, lr=1e-3, max_grad_norm=1.0, tokens_per_forward=4096)
+    tuner = SFTTrainer(model, support, lr=1e-3, max_grad_norm=1.0, tokens_per_forward=4096)
     groups = groups_of(support)
     tuner.step(groups)
     weight = next(p for n, p in model.named_parameters() if "lora_B" in n)

@@ -14,7 +14,7 @@ from gfn_ray.config import EvalConfig
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.result import Baseline, Evaluation, QuerySamples
 from gfn_ray.tasks.subjectivity.config import SubjectivityConfig, SubjectivityJob
-from gfn_ray.tasks.subjectivity.named_label import NamesLabel, plain_letters
+from gfn_ray.tasks.subjectivity.label_leak import LabelLeakFilter, plain_letters
 from gfn_ray.tasks.subjectivity.task import SubjectivityTask
 from gfn_ray.tasks.task import check_data, check_positions
 from gfn_ray.tasks.vocabulary import Vocabulary
@@ -93,7 +93,7 @@ def test_the_cut_into_tokens_and_the_case_of_letters_do_not_hide_a_label(left, r
     text = text.upper() if upper else text
     edges = [0, *sorted({min(sum(cuts[: i + 1]), len(text)) for i in range(len(cuts))}), len(text)]
     pieces = [text[a:b] for a, b in itertools.pairwise(edges)]
-    names = NamesLabel.of(["Subjectiv", "review"], pieces)
+    names = LabelLeakFilter.of(["Subjectiv", "review"], pieces)
     assert names(np.arange(len(pieces), dtype=np.int32))
 
 
@@ -101,11 +101,11 @@ def test_the_cut_into_tokens_and_the_case_of_letters_do_not_hide_a_label(left, r
     "text", ["sub-jective", "ＳＵＢＪＥＣＴＩＶＥ", "re\u00adviews", "nonsubjective"]
 )
 def test_marks_widths_and_prefixes_do_not_hide_a_label(text):
-    assert NamesLabel.of(["subjectiv", "review"], []).in_text(text)
+    assert LabelLeakFilter.of(["subjectiv", "review"], []).in_text(text)
 
 
 def test_words_that_only_look_alike_are_inside():
-    names = NamesLabel.of(["subjectiv", "review"], [])
+    names = LabelLeakFilter.of(["subjectiv", "review"], [])
     assert not any(map(names.in_text, ["the subject of it", "a view", "preview"[:3]]))
     assert plain_letters("  A-b  C!") == "ab c"
 
@@ -181,7 +181,7 @@ def test_a_run_concludes_with_accuracy_against_the_number_of_samples(tokenizer, 
     rng = np.random.default_rng(0)
     before, after = (evaluation(task, data, rng, right) for right in (0.5, 0.75))
     baselines = {"zero-shot": Baseline({"accuracy": 0.6}, [])}
-    conclusion = task.conclude(before, after, tmp_path, baselines)
+    conclusion = task.summarize(before, after, tmp_path, baselines)
     (line,) = conclusion.findings
     shown = [float(part.split(": ")[1]) for part in line.split("over: ")[1].split(", ")]
     assert len(shown) == 3 and shown[-1] > shown[0]

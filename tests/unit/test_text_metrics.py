@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from nltk.translate.gleu_score import sentence_gleu
 
 from gfn_ray.evaluation.text_metrics.bert_score import BertScore, bert_score
-from gfn_ray.evaluation.text_metrics.overlap import bleu4, gleu4
+from gfn_ray.evaluation.text_metrics.bleu import bleu4, gleu4
 from gfn_ray.models.sentence_encoder import SentenceEncoder
 
 TRUE = "She brought him a warm pie, made from his share."

@@ -12,11 +12,11 @@ from gfn_ray.cli import main
 from gfn_ray.config import PolicyConfig, TuneBaseJob
 from gfn_ray.data.stories import load_stories, split
 from gfn_ray.errors import UserError
+from gfn_ray.formatting import count
 from gfn_ray.learners.text_tuning import TextTuner, negative_log_likelihood, perplexity
 from gfn_ray.policy.adapter import add_adapter
 from gfn_ray.runs.tune_base import tune_base
 from gfn_ray.tasks.infill.story_texts import story_texts
-from gfn_ray.wording import count
 from testing.makers import random_ids
 from testing.refused_places import change_json
 

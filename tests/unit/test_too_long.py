@@ -21,7 +21,7 @@ from gfn_ray.tasks.continuation.config import ContinuationJob
 from gfn_ray.tasks.continuation.task import ContinuationTask
 from gfn_ray.tasks.infill.config import InfillJob
 from gfn_ray.tasks.infill.task import InfillTask
-from gfn_ray.tasks.room import Room
+from gfn_ray.tasks.length_limit import LengthLimit
 from gfn_ray.tasks.subjectivity.config import SubjectivityJob
 from gfn_ray.tasks.subjectivity.task import SubjectivityTask
 
@@ -129,7 +129,7 @@ def test_a_problem_that_is_too_long_is_left_out_of_its_number_of_operands(tokeni
 
 
 def test_a_text_is_counted_once_and_a_limit_may_be_none():
-    room = Room("story", 5, "the model of model.name reads", "skip")
+    room = LengthLimit("story", 5, "the model of model.name reads", "skip")
     assert [room.takes(name, n) for name, n in (("a", 5), ("b", 6), ("b", 6), ("c", 9))] == [
         True,
         False,
@@ -140,4 +140,4 @@ def test_a_text_is_counted_once_and_a_limit_may_be_none():
         "2 stories left out, for each has more tokens than the model of model.name reads, 5; the "
         "longest has 9",
     )
-    assert Room("story", None, "", "refuse").takes("a", 10**9)
+    assert LengthLimit("story", None, "", "refuse").takes("a", 10**9)

@@ -10,17 +10,17 @@ from transformers import AutoTokenizer
 
 from gfn_ray.config import PolicyConfig, ReplayConfig
 from gfn_ray.errors import RunFailed, UserError
-from gfn_ray.models.spelling import continuation_ids
+from gfn_ray.models.tokenization import continuation_ids
 from gfn_ray.policy.adapter import add_adapter
 from gfn_ray.policy.log_q import TrajectoryGroup, log_q
 from gfn_ray.replay.buffer import ReplayBuffer
 from gfn_ray.rewards.table import TableReward
-from gfn_ray.sampling.draft import Draft
-from gfn_ray.sampling.exploration import ProposalPlan
+from gfn_ray.sampling.exploration import BehaviourPolicy
+from gfn_ray.sampling.partial_sequence import PartialSequence
 from gfn_ray.sampling.tools import ToolError, ToolLoop
 from gfn_ray.storage.trajectories import pack_trajectories, unpack_trajectories
 from gfn_ray.support import GrammarSupport
-from gfn_ray.tasks.references import check_references, known_trajectory
+from gfn_ray.tasks.demonstrations import check_demonstrations, demonstration_trajectory
 from gfn_ray.tasks.task import TaskData
 from gfn_ray.trajectory import Query
 from testing.grammars import Adder, sum_support, whole_language
@@ -51,7 +51,9 @@ def prompt(tokenizer):
 
 @pytest.fixture
 def language(support, loop, prompt):
-    return [known_trajectory("q", z, support) for z in whole_language(support, loop, prompt)]
+    return [
+        demonstration_trajectory("q", z, support) for z in whole_language(support, loop, prompt)
+    ]
 
 
 def ids(tokenizer, text):
@@ -126,7 +128,7 @@ def test_what_a_tool_does_wrong_is_not_a_failed_call(tokenizer, support, prompt)
 def test_a_known_text_is_marked_as_the_tool_loop_would(tokenizer, support):
     text = "5+1=6;5+5=10"
     z = ids(tokenizer, text)
-    known = known_trajectory("q", z, support)
+    known = demonstration_trajectory("q", z, support)
     written = [tokenizer.decode([token]) for token in z[known.tool_mask]]
     assert support.contains(z)
     assert "".join(written) == "610"
@@ -142,7 +144,7 @@ def test_a_known_text_whose_answers_are_not_the_tools_is_refused(
     query = Query("q", prompt, prompt, prompt[:0], (z,))
     data = TaskData([query], [query], support, TableReward({}, -1.0), tool=Adder())
     with nullcontext() if right else pytest.raises(UserError, match=r"'5\+1=6;5\+5=1', in which"):
-        check_references("sums", data, tokenizer)
+        check_demonstrations("sums", data, tokenizer)
 
 
 def test_a_tool_that_has_no_place_for_its_answer_wrote_nothing(tokenizer, support, prompt):
@@ -180,7 +182,7 @@ def whole_by_tool(may_go_on, vocab_size):
 @pytest.mark.parametrize("may_go_on", [False, True])
 def test_log_q_of_a_z_that_a_tool_wrote_whole_is_its_stop(base, may_go_on):
     small = whole_by_tool(may_go_on, base.config.vocab_size)
-    z = known_trajectory("q", np.array([5], dtype=np.int32), small)
+    z = demonstration_trajectory("q", np.array([5], dtype=np.int32), small)
     group = TrajectoryGroup(np.array([20, 21], dtype=np.int32), [z, z])
     model = add_adapter(base, PolicyConfig(lora_rank=8), 0)
     found = log_q(model, [group], small, torch.from_numpy(small.masks))
@@ -239,13 +241,15 @@ def test_replay_and_the_wire_keep_which_tokens_a_tool_wrote(language):
 
 def test_no_turn_repeats_the_random_numbers_of_another():
     query = random_query(np.random.default_rng(0), "q")
-    drafts = [Draft(query, ProposalPlan("policy", 1.0, 0.0, seed)) for seed in range(50)]
+    sequences = [
+        PartialSequence(query, BehaviourPolicy("policy", 1.0, 0.0, seed)) for seed in range(50)
+    ]
 
     def seeds():
         for turn in range(5):
-            for draft in drafts:
-                draft.turn = turn
-                yield draft.seed
+            for sequence in sequences:
+                sequence.turn = turn
+                yield sequence.seed
 
     found = list(seeds())
     assert found[:50] == list(range(50))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gfn_ray.learners.training_state import read_training_state, write_training_state
-from gfn_ray.storage.packed import pack, unpack
+from gfn_ray.storage.serialization import pack, unpack
 
 
 def trained(updates: int, seed: int = 0) -> tuple[list[torch.nn.Parameter], torch.optim.Optimizer]:

@@ -12,7 +12,7 @@ from gfn_ray.errors import UserError
 from gfn_ray.learners.trainer import PolicyTrainer
 from gfn_ray.policy.adapter import add_adapter
 from gfn_ray.sampling.backend import SampleRequest, start_backend
-from gfn_ray.sampling.exploration import ProposalPlan
+from gfn_ray.sampling.exploration import BehaviourPolicy
 from gfn_ray.tasks.infill.config import InfillJob
 from testing.makers import make_support, random_query
 from testing.policies import load
@@ -32,7 +32,7 @@ def test_a_first_token_follows_the_plans_distribution(tiny_dir, temperature, eps
     trainer = PolicyTrainer(add_adapter(load(tiny_dir), JOB.policy, JOB.seed), JOB, support)
     made.load(trainer.publish())
     kind = "epsilon" if epsilon else "tempered"
-    plans = [ProposalPlan(kind, temperature, epsilon, seed) for seed in range(2000)]
+    plans = [BehaviourPolicy(kind, temperature, epsilon, seed) for seed in range(2000)]
     drawn = np.array([t.token_ids[0] for t in made.sample([SampleRequest(query, plans)])])
     log_p = Frontier(model, support, [query.prompt_ids]).log_probs[0].double()
     legal = torch.isfinite(log_p)
@@ -48,7 +48,7 @@ def test_nothing_is_sampled_before_an_adapter_is_loaded(tiny_dir):
     query = random_query(np.random.default_rng(5), "q")
     made = start_backend(JOB, str(tiny_dir), support, device="cpu", tool=None)
     with pytest.raises(RuntimeError, match="before load"):
-        made.sample([SampleRequest(query, [ProposalPlan("policy", 1.0, 0.0, 0)])])
+        made.sample([SampleRequest(query, [BehaviourPolicy("policy", 1.0, 0.0, 0)])])
 
 
 def test_a_model_that_reads_no_cache_is_refused(tmp_path, tiny_dir):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gfn_ray.evaluation.plots.drawing import AFTER, BEFORE, GRID, INK, MUTED, save_figure
+from gfn_ray.evaluation.plots.plotting import AFTER, BEFORE, GRID, INK, MUTED, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

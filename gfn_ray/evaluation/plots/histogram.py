@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gfn_ray.evaluation.plots.drawing import (
+from gfn_ray.evaluation.plots.plotting import (
     AFTER,
     BEFORE,
     GRID,

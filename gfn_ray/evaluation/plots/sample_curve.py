@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gfn_ray.evaluation.plots.drawing import AFTER, BEFORE, GRID, INK, MUTED, halo, save_figure
+from gfn_ray.evaluation.plots.plotting import AFTER, BEFORE, GRID, INK, MUTED, halo, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

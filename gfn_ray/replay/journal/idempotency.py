@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from gfn_ray.replay.outcomes import AddReport, ReplayBatch
-from gfn_ray.storage.packed import Record
+from gfn_ray.storage.serialization import Record
 from gfn_ray.storage.trajectories import from_columns, to_columns
 
 # Answers kept of each kind of call: more than are ever under way. Batches are the bulky ones, and

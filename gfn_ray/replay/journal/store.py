@@ -49,7 +49,7 @@ from gfn_ray.replay.journal.write_ahead_log import (
     read_log,
 )
 from gfn_ray.replay.outcomes import AddReport, ReplayBatch
-from gfn_ray.storage.packed import Record, pack, unpack
+from gfn_ray.storage.serialization import Record, pack, unpack
 from gfn_ray.storage.trajectories import unpack_trajectories
 
 LOG, LOCK = "wal", "lock"

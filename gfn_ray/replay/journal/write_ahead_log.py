@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gfn_ray.errors import UserError
-from gfn_ray.storage.durable import atomic_file
+from gfn_ray.storage.atomic import atomic_file
 
 _MARKER = b"\xf5REC"
 _HEAD = struct.Struct("<4sQI")

@@ -21,8 +21,8 @@ import ray
 from gfn_ray.config import RuntimeConfig
 from gfn_ray.errors import RunFailed
 from gfn_ray.runtime.actors.failures import ActorLost, DataLost, making, value_of
-from gfn_ray.runtime.actors.members import Issue, Member, read_here
 from gfn_ray.runtime.actors.supervisor import Supervisor, late
+from gfn_ray.runtime.actors.worker import RemoteCall, Worker, read_here
 from gfn_ray.runtime.profiling.spans import Sent
 from gfn_ray.runtime.profiling.work_log import CallLog
 
@@ -44,9 +44,9 @@ class Call:
     the log has of it, where there is one.
     """
 
-    member: Member | None
+    worker: Worker | None
     what: str
-    issue: Issue
+    remote_call: RemoteCall
     changes_state: ChangesState = False
     reference: Any = None
     generation: int = 0
@@ -59,7 +59,7 @@ class Call:
 
     @property
     def actor(self) -> str:
-        return self.member.name if self.member is not None else "the object store"
+        return self.worker.name if self.worker is not None else "the object store"
 
     def __await__(self) -> Generator[Call, None, Any]:
         if not self.is_done:
@@ -87,14 +87,19 @@ class PendingCalls:
         self._calls: list[Call] = []
 
     def make(
-        self, member: Member, what: str, issue: Issue, *, changes_state: ChangesState = False
+        self,
+        worker: Worker,
+        what: str,
+        remote_call: RemoteCall,
+        *,
+        changes_state: ChangesState = False,
     ) -> Call:
         """Makes a call of an actor; `what` names it in errors.
 
         changes_state: the actor's successor has to repeat it, once it has succeeded; where the
         value says whether it did, a function of that.
         """
-        return self._make(Call(member, what, issue, changes_state))
+        return self._make(Call(worker, what, remote_call, changes_state))
 
     def fetch(self, ref: Any, what: str) -> Call:
         """Reads an object that an actor left in the store."""
@@ -117,7 +122,7 @@ class PendingCalls:
             if call.reference is None:
                 self._issue(call)
         watched = [read_here(call.reference) for call in self._calls if call.reference is not None]
-        watched += self._supervisor.references
+        watched += self._supervisor.demonstrations
         done: list[Any] = []
         began = time.monotonic()
         if watched:
@@ -149,25 +154,25 @@ class PendingCalls:
 
     def _issue(self, call: Call) -> None:
         with making(call.actor, call.what):
-            if call.member is None:
-                call.reference = call.issue(None)
-            elif call.member.handle is not None:
+            if call.worker is None:
+                call.reference = call.remote_call(None)
+            elif call.worker.handle is not None:
                 began = time.monotonic()
-                call.reference = call.issue(call.member.handle)
-                call.generation = call.member.generation
+                call.reference = call.remote_call(call.worker.handle)
+                call.generation = call.worker.generation
                 if self._log is not None:
                     ref = read_here(call.reference)
-                    call.sent = self._log.sent(call.member.name, call.what, ref, began)
+                    call.sent = self._log.sent(call.worker.name, call.what, ref, began)
         call.deadline = time.monotonic() + self._config.call_timeout_s
 
     def _finish(self, call: Call) -> None:
         try:
             value = value_of(read_here(call.reference), call.actor, call.what)
         except ActorLost as loss:
-            if call.member is None:
+            if call.worker is None:
                 raise RunFailed(str(loss)) from loss
             _note(call, lost=True)
-            self._supervisor.lost(call.member, call.generation, str(loss))
+            self._supervisor.lost(call.worker, call.generation, str(loss))
             call.reference = None
             return
         except DataLost as loss:
@@ -175,11 +180,11 @@ class PendingCalls:
             call.lost = loss
         else:
             _note(call)
-            if call.member is not None:
-                call.member.failures_in_a_row = 0
+            if call.worker is not None:
+                call.worker.failures_in_a_row = 0
                 changes = call.changes_state
                 if changes(value) if callable(changes) else changes:
-                    call.member.changed_by(call.issue)
+                    call.worker.changed_by(call.remote_call)
             several = isinstance(call.reference, list)
             call.value = (*call.reference[:-1], value) if several else value
         self._calls.remove(call)
@@ -205,10 +210,10 @@ class PendingCalls:
             if call.reference is None or now <= call.deadline:
                 continue
             sentence = late(call.actor, call.what, self._config, "call_timeout_s")
-            if call.member is None:
+            if call.worker is None:
                 raise RunFailed(sentence)
             _note(call, lost=True)
-            self._supervisor.lost(call.member, call.generation, sentence)
+            self._supervisor.lost(call.worker, call.generation, sentence)
             call.reference = None
 
 

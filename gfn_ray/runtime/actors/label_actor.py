@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gfn_ray.rewards.labelled import LabelledReward
 from gfn_ray.runtime.actors.reward_actor import RewardActor
-from gfn_ray.storage.packed import Record
+from gfn_ray.storage.serialization import Record
 from gfn_ray.storage.trajectories import pack_trajectories
 from gfn_ray.trajectory import IntArray
 

@@ -10,7 +10,7 @@ import numpy as np
 from gfn_ray.config import JobConfig
 from gfn_ray.learners.learner import SkippedUpdate
 from gfn_ray.runtime.actors.model_actor import ModelActor, load_model
-from gfn_ray.storage.packed import Record
+from gfn_ray.storage.serialization import Record
 from gfn_ray.storage.trajectories import unpack_trajectories
 from gfn_ray.support import Support
 from gfn_ray.trajectory import Query, Trajectory
@@ -37,9 +37,9 @@ class LearnerActor(ModelActor):
 
     def load(self) -> str | None:
         """What a person should know of the model, if anything."""
-        from gfn_ray.learners.likelihood import LikelihoodTrainer
+        from gfn_ray.learners.sft import SFTTrainer
         from gfn_ray.learners.trainer import PolicyTrainer
-        from gfn_ray.packing.forward import reads_forests
+        from gfn_ray.packing.forward import supports_trees
         from gfn_ray.policy.adapter import add_adapter
 
         self._start_threads()
@@ -47,14 +47,14 @@ class LearnerActor(ModelActor):
         base = load_model(config, learner.precision, self._device)
         model = add_adapter(base, config.policy, config.seed)
         self._learner: Learner = PolicyTrainer(model, config, self._support)
-        self._likelihood = LikelihoodTrainer(
+        self._likelihood = SFTTrainer(
             model,
             self._support,
-            lr=config.warm_start.lr,
+            lr=config.sft.lr,
             max_grad_norm=learner.max_grad_norm,
             tokens_per_forward=learner.tokens_per_forward,
         )
-        if reads_forests(model):
+        if supports_trees(model):
             return None
         return (
             f"--model.name: {type(base).__name__} does not take the attention mask of a tree, so "
@@ -86,7 +86,7 @@ class LearnerActor(ModelActor):
     def state(self) -> Record:
         """All that later updates depend on."""
         state = {"policy": self._learner.state()}
-        if not self._learner.step_count:  # the warm start's optimizer is of no use after it
+        if not self._learner.step_count:  # the SFT's optimizer is of no use after it
             state["likelihood"] = self._likelihood.state()
         return state
 

@@ -17,7 +17,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from gfn_ray.runtime.actors.members import Member
+from gfn_ray.runtime.actors.worker import Worker
 
 # For actors that have nothing to do any more: what has not answered by then keeps its last answer.
 LAST_ANSWER_S = 10.0
@@ -27,18 +27,18 @@ class PeakMemory:
     """Peaks by process, in MiB of resident memory. Pages of a file that several processes have
     mapped, those of a model's weights among them, count for each."""
 
-    def __init__(self, members: Sequence[Member]) -> None:
-        self._members = members
+    def __init__(self, workers: Sequence[Worker]) -> None:
+        self._members = workers
         self._asked: dict[Any, str] = {}
         self._peaks: dict[str, float] = {}
 
     def ask(self) -> None:
         """Asks every actor that is up, and takes the answers that have come since."""
         self._take(0.0)
-        for member in self._members:
-            if member.handle is not None:
-                name = member.name.removeprefix("the ").replace(" ", "_")
-                self._asked[member.handle.__ray_call__.remote(_peak_mib)] = name
+        for worker in self._members:
+            if worker.handle is not None:
+                name = worker.name.removeprefix("the ").replace(" ", "_")
+                self._asked[worker.handle.__ray_call__.remote(_peak_mib)] = name
 
     def so_far(self) -> dict[str, float]:
         """By actor, "sampler_0" and so on; this process is the controller."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gfn_ray.config import JobConfig
-from gfn_ray.storage.packed import Record
+from gfn_ray.storage.serialization import Record
 from gfn_ray.storage.trajectories import pack_trajectories, unpack_trajectories
 
 # Of a call's trajectories, as many come back to the controller, for display and samples.jsonl.

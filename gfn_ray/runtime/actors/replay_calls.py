@@ -11,7 +11,7 @@ import uuid
 from itertools import count
 from typing import Any
 
-from gfn_ray.runtime.actors.members import Issue
+from gfn_ray.runtime.actors.worker import RemoteCall
 
 
 class ReplayCalls:
@@ -21,21 +21,21 @@ class ReplayCalls:
         self._process = uuid.uuid4().hex
         self._numbers = count()
 
-    def clear(self) -> Issue:
+    def clear(self) -> RemoteCall:
         key = self._new_key()
         return lambda actor: actor.clear.remote(key)
 
-    def add(self, block: Any) -> Issue:
+    def add(self, block: Any) -> RemoteCall:
         key = self._new_key()
         return lambda actor: actor.add.remote(block, key)
 
-    def sample(self, queries: int, per_query: int, version: int) -> Issue:
+    def sample(self, queries: int, per_query: int, version: int) -> RemoteCall:
         key = self._new_key()
         return lambda actor: actor.sample.options(num_returns=2).remote(
             queries, per_query, version, key
         )
 
-    def update_priorities(self, slots: Any, generations: Any, losses: Any) -> Issue:
+    def update_priorities(self, slots: Any, generations: Any, losses: Any) -> RemoteCall:
         key = self._new_key()
         return lambda actor: actor.update_priorities.remote(slots, generations, losses, key)
 

@@ -10,7 +10,7 @@ from gfn_ray.decoding.decoder import Decoder
 from gfn_ray.rewards.reward import Reward
 from gfn_ray.runtime.actors.model_actor import ModelActor, load_model
 from gfn_ray.seeds import Seed
-from gfn_ray.storage.packed import Record
+from gfn_ray.storage.serialization import Record
 from gfn_ray.storage.trajectories import pack_trajectories, unpack_trajectories
 from gfn_ray.support import Support
 from gfn_ray.trajectory import Query, Trajectory

@@ -9,7 +9,7 @@ from gfn_ray.config import JobConfig
 from gfn_ray.runtime.actors.model_actor import ModelActor
 from gfn_ray.sampling.tools import Tool, ToolLoop
 from gfn_ray.seeds import Seed, generator
-from gfn_ray.storage.packed import Record
+from gfn_ray.storage.serialization import Record
 from gfn_ray.storage.trajectories import pack_trajectories
 from gfn_ray.support import Support
 from gfn_ray.trajectory import Query
@@ -64,20 +64,20 @@ class SamplerActor(ModelActor):
         """
         from gfn_ray.sampling.backend import SampleRequest
         from gfn_ray.sampling.exploration import (
-            evaluation_plan,
-            exploration_plans,
-            on_policy_plan,
+            evaluation_behaviour,
+            exploration_behaviours,
+            on_policy_behaviour,
         )
 
         started = time.perf_counter()
         self._engine.load(adapter)
         rng = generator(seed)
         if on_policy:
-            plans = [on_policy_plan(on_policy, rng) for _ in query_ids]
+            plans = [on_policy_behaviour(on_policy, rng) for _ in query_ids]
         elif evaluating:
-            plans = [evaluation_plan(self._config.eval, rng) for _ in query_ids]
+            plans = [evaluation_behaviour(self._config.eval, rng) for _ in query_ids]
         else:
-            plans = exploration_plans(self._config.sampler, len(query_ids), rng)
+            plans = exploration_behaviours(self._config.sampler, len(query_ids), rng)
         queries = [self._queries[query_id] for query_id in query_ids]
         trajectories = self._engine.sample(list(map(SampleRequest, queries, plans)))
         info = {

@@ -16,10 +16,10 @@ import ray
 
 from gfn_ray.config import RuntimeConfig
 from gfn_ray.errors import RunFailed, UserError
+from gfn_ray.formatting import count
 from gfn_ray.replay.journal.write_ahead_log import DamagedReplay
 from gfn_ray.runtime.actors.failures import ActorLost, DataLost, value_of
-from gfn_ray.runtime.actors.members import Member
-from gfn_ray.wording import count
+from gfn_ray.runtime.actors.worker import Worker
 
 # Processes that may die as an actor loads for the first time: what kills each is no accident.
 FIRST_LOADS = 3
@@ -43,7 +43,7 @@ class _Absence:
     """A member on its way back. due: when it is to be started. waiting: calls to be answered
     before it may be called; None before it was started."""
 
-    member: Member
+    worker: Worker
     cause: str
     lost_at: float
     due: float
@@ -68,31 +68,31 @@ class Supervisor:
         self._causes: list[tuple[str, str]] = []
         self.restarts: list[Restart] = []
 
-    def lost(self, member: Member, generation: int, cause: str) -> None:
+    def lost(self, worker: Worker, generation: int, cause: str) -> None:
         """This generation of the actor is of no use any more; cause is a whole sentence.
 
         Raises RunFailed where the budget is spent.
         """
-        if generation != member.generation or member.handle is None:
+        if generation != worker.generation or worker.handle is None:
             return  # somebody else's call told of it before
-        self.replace(member, cause)
+        self.replace(worker, cause)
 
-    def replace(self, member: Member, cause: str) -> None:
+    def replace(self, worker: Worker, cause: str) -> None:
         """Ends an actor, which may be one that never loaded, and has another one started."""
-        member.end()
-        self._expect_back(member, cause, time.monotonic())
+        worker.end()
+        self._expect_back(worker, cause, time.monotonic())
 
     def attend(self) -> None:
         """Starts who is due, and lets those be called who are as they were."""
         for absence in list(self._absent):
             if absence.loading is None and time.monotonic() >= absence.due:
-                absence.loading = absence.member.start()
+                absence.loading = absence.worker.start()
                 absence.deadline = time.monotonic() + self._config.start_timeout_s
             if absence.loading is not None:
                 self._see_to(absence)
 
     @property
-    def references(self) -> list[Any]:
+    def demonstrations(self) -> list[Any]:
         """What a waiting caller may watch to learn of progress."""
         return [
             ref
@@ -101,56 +101,56 @@ class Supervisor:
             if ref is not None
         ]
 
-    def _expect_back(self, member: Member, cause: str, lost_at: float) -> None:
-        self._causes.append((member.name, cause))
+    def _expect_back(self, worker: Worker, cause: str, lost_at: float) -> None:
+        self._causes.append((worker.name, cause))
         done, budget = len(self._causes), self._config.max_restarts
         if done > budget:
             raise RunFailed(self._account())
-        if not member.has_loaded and member.failures_in_a_row + 1 >= FIRST_LOADS:
+        if not worker.has_loaded and worker.failures_in_a_row + 1 >= FIRST_LOADS:
             raise RunFailed(f"{cause}; of {FIRST_LOADS} tries none has loaded")
-        delay = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2**member.failures_in_a_row)
-        member.failures_in_a_row += 1
+        delay = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2**worker.failures_in_a_row)
+        worker.failures_in_a_row += 1
         self.observe(f"{cause}; restarting it in {delay:g} s ({done} of {budget} restarts)")
-        self._absent.append(_Absence(member, cause, lost_at, time.monotonic() + delay))
+        self._absent.append(_Absence(worker, cause, lost_at, time.monotonic() + delay))
 
     def _see_to(self, absence: _Absence) -> None:
-        member = absence.member
+        worker = absence.worker
         try:
             if absence.waiting is None:
                 if not _is_done(absence.loading):
                     self._check_deadline(absence, "load its model", "start_timeout_s")
                     return
-                _has_loaded(absence.loading, member)
-                absence.waiting = member.loaded()
-                limit = self._config.call_timeout_s * max(1, member.repeats)
+                _has_loaded(absence.loading, worker)
+                absence.waiting = worker.loaded()
+                limit = self._config.call_timeout_s * max(1, worker.repeats)
                 absence.deadline = time.monotonic() + limit
             while absence.waiting:
                 if not _is_done(absence.waiting[0]):
                     self._check_deadline(absence, "take up its work again", "call_timeout_s")
                     return
-                value_of(absence.waiting.pop(0), member.name, "take up its work again")
+                value_of(absence.waiting.pop(0), worker.name, "take up its work again")
         except ActorLost as again:
             self._absent.remove(absence)
-            member.end()
-            self._expect_back(member, str(again), absence.lost_at)
+            worker.end()
+            self._expect_back(worker, str(again), absence.lost_at)
             return
         except DataLost as loss:
             raise loss.ends_the_run() from loss
         self._absent.remove(absence)
-        member.up()
+        worker.up()
         back = Restart(
             len(self.restarts) + 1,
-            member.name,
+            worker.name,
             absence.cause,
             time.monotonic() - absence.lost_at,
         )
         self.restarts.append(back)
-        self.observe(f"{member.name} is back after {back.seconds:.1f} s")
+        self.observe(f"{worker.name} is back after {back.seconds:.1f} s")
         self._record(back)
 
     def _check_deadline(self, absence: _Absence, what: str, setting: str) -> None:
         if time.monotonic() > absence.deadline:
-            raise ActorLost(late(absence.member.name, what, self._config, setting))
+            raise ActorLost(late(absence.worker.name, what, self._config, setting))
 
     def _account(self) -> str:
         """Why there is no further restart, with the causes of all."""
@@ -173,17 +173,17 @@ def late(actor: str, what: str, config: RuntimeConfig, setting: str) -> str:
     )
 
 
-def _has_loaded(loading: Any, member: Member) -> None:
+def _has_loaded(loading: Any, worker: Worker) -> None:
     """Where a predecessor loaded under the same settings, whatever is in the way now, memory that
     the dead have not given back yet, a lock that they hold, may be gone the next time."""
     try:
-        value_of(loading, member.name, "load its model")
+        value_of(loading, worker.name, "load its model")
     except DamagedReplay:
         raise
     except (UserError, DataLost, RunFailed) as error:
-        if not member.has_loaded:
+        if not worker.has_loaded:
             raise
-        raise ActorLost(f"{member.name} could not load again: {error}") from error
+        raise ActorLost(f"{worker.name} could not load again: {error}") from error
 
 
 def _is_done(ref: Any) -> bool:

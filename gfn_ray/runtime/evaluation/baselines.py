@@ -16,9 +16,9 @@ import numpy as np
 from gfn_ray.config import JobConfig
 from gfn_ray.decoding.decoder import Decoder
 from gfn_ray.evaluation.result import Baseline, QueryTexts, mean_metrics
-from gfn_ray.runs.bad_batches import BadBatches
-from gfn_ray.runtime.actors.fleet import Fleet
-from gfn_ray.runtime.actors.members import Member
+from gfn_ray.runs.nonfinite_batches import NonFiniteBatches
+from gfn_ray.runtime.actors.worker import Worker
+from gfn_ray.runtime.actors.worker_group import WorkerGroup
 from gfn_ray.seeds import Seed, Stream, seed_of
 from gfn_ray.storage.trajectories import unpack_trajectories
 from gfn_ray.tasks.task import Task, TaskData
@@ -29,14 +29,14 @@ def measure_decoder(
     config: JobConfig,
     task: Task,
     data: TaskData,
-    fleet: Fleet,
-    bad: BadBatches,
+    workers: WorkerGroup,
+    bad: NonFiniteBatches,
     to_text: Callable[[Any], str],
     decoder: Decoder,
 ) -> Baseline:
     """eval.samples z of each held-out query by one decoder, and the task's metrics of them."""
     by_query: dict[str, list[Trajectory]] = defaultdict(list)
-    for trajectory in _decoded_and_scored(config, data, fleet, bad, decoder):
+    for trajectory in _decoded_and_scored(config, data, workers, bad, decoder):
         by_query[trajectory.query_id].append(trajectory)
     texts = [
         QueryTexts(query, found, [to_text(t.token_ids) for t in found])
@@ -53,15 +53,15 @@ def measure_decoder(
 
 
 def _decoded_and_scored(
-    config: JobConfig, data: TaskData, fleet: Fleet, bad: BadBatches, decoder: Decoder
+    config: JobConfig, data: TaskData, workers: WorkerGroup, bad: NonFiniteBatches, decoder: Decoder
 ) -> list[Trajectory]:
     """Those of all held-out queries, in any order."""
-    calls = fleet.calls()
+    calls = workers.calls()
     results: list[Trajectory] = []
     size = config.sampler.queries_per_call
     waiting = iter(range(0, len(data.held_out), size))
 
-    async def decode(member: Member) -> None:
+    async def decode(worker: Worker) -> None:
         """One batch. The next is decoded while this one is scored; an actor has one of each at a
         time, for the call's limit is a batch's."""
         index = next(waiting, None)
@@ -70,19 +70,19 @@ def _decoded_and_scored(
         ids = [query.query_id for query in data.held_out[index : index + size]]
         seed = seed_of(Stream.DECODER, config.seed, index)
         decoded, _ = await calls.make(
-            member,
+            worker,
             f"decode held-out queries ({decoder.name})",
             partial(_decode, decoder, ids, config.eval.samples, seed),
         )
-        score = calls.make(member, "score decoded texts", partial(_score, decoded))
-        calls.start(decode(member))
+        score = calls.make(worker, "score decoded texts", partial(_score, decoded))
+        calls.start(decode(worker))
         scored, info = await score
         found = unpack_trajectories(await calls.fetch(scored, "hand over decoded texts"))
         bad.check_measured(found, info["faults"])
         results.extend(found)
 
-    for member in fleet.rewards:
-        calls.start(decode(member))
+    for worker in workers.rewards:
+        calls.start(decode(worker))
     calls.run_all()
     return results
 

@@ -26,13 +26,13 @@ from gfn_ray.evaluation.result import (
     mean_metrics,
 )
 from gfn_ray.evaluation.weights import WeightDiagnostics, weight_diagnostics, weight_metrics
-from gfn_ray.runs.bad_batches import BadBatches
-from gfn_ray.runtime.actors.fleet import Fleet
+from gfn_ray.runs.nonfinite_batches import NonFiniteBatches
+from gfn_ray.runtime.actors.worker_group import WorkerGroup
 from gfn_ray.runtime.evaluation.turns import Turns
 from gfn_ray.seeds import Seed, Stream, seed_of
-from gfn_ray.storage.packed import Record
+from gfn_ray.storage.serialization import Record
 from gfn_ray.storage.trajectories import pack_trajectories, unpack_trajectories
-from gfn_ray.tasks.references import known_trajectory, reference_trajectories
+from gfn_ray.tasks.demonstrations import demonstration_trajectories, demonstration_trajectory
 from gfn_ray.tasks.task import Task, TaskData
 from gfn_ray.trajectory import Query, Trajectory
 
@@ -57,14 +57,14 @@ class Evaluator:
         config: JobConfig,
         task: Task,
         data: TaskData,
-        fleet: Fleet,
-        bad: BadBatches,
+        workers: WorkerGroup,
+        bad: NonFiniteBatches,
         decode: Callable[[Any], str],
     ) -> None:
         self._config = config
         self._task = task
         self._data = data
-        self._fleet = fleet
+        self._workers = workers
         self._bad = bad
         self._decode = decode
 
@@ -166,9 +166,9 @@ class Evaluator:
         self, adapter: Any, draws: list[Draw], seed: Seed
     ) -> dict[int, tuple[list[Trajectory], Record]]:
         """Scored trajectories and the learner's view of each draw, by its index."""
-        fleet, calls = self._fleet, self._fleet.calls()
+        workers, calls = self._workers, self._workers.calls()
         results: dict[int, tuple[list[Trajectory], Record]] = {}
-        samplers, rewards = len(fleet.samplers), len(fleet.rewards)
+        samplers, rewards = len(workers.samplers), len(workers.rewards)
         # Enough for each actor, the learner included, to have one.
         turns = Turns(len(draws), samplers, most=samplers + rewards + 1)
 
@@ -177,14 +177,14 @@ class Evaluator:
             # Seeded by the draw alone, whichever sampler takes it.
             sample = partial(_sample, adapter, draws[index], [*seed, index])
             what = "sample held-out queries"
-            block, _ = await calls.make(fleet.samplers[sampler], what, sample)
+            block, _ = await calls.make(workers.samplers[sampler], what, sample)
             turns.sampled(sampler)
             start_what_may_start()
             scored, info = await calls.make(
-                fleet.rewards[index % rewards], "score samples", partial(_score, block)
+                workers.rewards[index % rewards], "score samples", partial(_score, block)
             )
             scores = await calls.make(
-                fleet.learner, "score samples", lambda actor: actor.score.remote(scored)
+                workers.learner, "score samples", lambda actor: actor.score.remote(scored)
             )
             trajectories = unpack_trajectories(await calls.fetch(scored, "hand over samples"))
             self._bad.check_measured(trajectories, info["faults"])
@@ -203,12 +203,12 @@ class Evaluator:
 
     def _per_query(self, samples: list[QuerySamples]) -> dict[str, dict[str, float]]:
         """Metrics of each held-out query, by its id; the task's, and those of every task."""
-        references = self._reference_metrics()
+        demonstrations = self._reference_metrics()
         found = {}
         for one, own in zip(samples, self._task.query_metrics(samples), strict=True):
             query_id = one.query.query_id
             reward = float(np.mean([t.final_log_reward for t in one.trajectories]))
-            values = {"log_reward_mean": reward, **references.get(query_id, {}), **own}
+            values = {"log_reward_mean": reward, **demonstrations.get(query_id, {}), **own}
             found[query_id] = {name: values[name] for name in self._task.metrics if name in values}
         return found
 
@@ -220,12 +220,12 @@ class Evaluator:
         """
         if not REFERENCE_METRICS & self._task.metrics.keys():
             return {}
-        references = reference_trajectories(self._data.held_out, self._data.support)
-        if not references:
+        demonstrations = demonstration_trajectories(self._data.held_out, self._data.support)
+        if not demonstrations:
             return {}
-        scores = self._score(references, "the references")
+        scores = self._score(demonstrations, "the references")
         found: dict[str, list[dict[str, float]]] = {}
-        for one, log_q in zip(references, scores["log_q"], strict=True):
+        for one, log_q in zip(demonstrations, scores["log_q"], strict=True):
             values = {
                 "log_pf_reference": float(log_q),
                 "log_pf_reference_per_token": float(log_q) / (len(one) + 1),
@@ -236,7 +236,9 @@ class Evaluator:
     def _exact(self, one: Enumeration) -> ExactComparison:
         """The policy beside the posterior, on every outcome of an enumeration."""
         support = self._data.support
-        outcomes = [known_trajectory(one.query_id, tokens, support) for tokens in one.outcomes]
+        outcomes = [
+            demonstration_trajectory(one.query_id, tokens, support) for tokens in one.outcomes
+        ]
         scores = self._score(outcomes, "every outcome")
         log_target = one.log_reward / self._config.reward.temperature_end + scores["log_reference"]
         return ExactComparison.unnormalised(log_target, scores["log_q"], one.target)
@@ -252,8 +254,8 @@ class Evaluator:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _ask_to_score(self, block: bytes, what: str) -> Record:
-        scores: Record = self._fleet.ask(
-            self._fleet.learner, f"score {what}", lambda actor: actor.score.remote(block)
+        scores: Record = self._workers.ask(
+            self._workers.learner, f"score {what}", lambda actor: actor.score.remote(block)
         )
         return scores
 

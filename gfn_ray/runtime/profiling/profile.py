@@ -13,7 +13,7 @@ from operator import itemgetter
 
 from gfn_ray.config import ProfileConfig
 from gfn_ray.runs.run_dir import RunDir
-from gfn_ray.runtime.actors.fleet import Fleet
+from gfn_ray.runtime.actors.worker_group import WorkerGroup
 from gfn_ray.runtime.profiling.spans import Interval, Span, gaps, merge
 from gfn_ray.runtime.profiling.time_table import actor_rows, controller_row, table
 from gfn_ray.runtime.profiling.trace import trace
@@ -26,13 +26,13 @@ class Profiler:
     def __init__(
         self,
         config: ProfileConfig,
-        fleet: Fleet,
+        workers: WorkerGroup,
         log: CallLog,
         directory: RunDir,
         say: Callable[[str], None],
     ) -> None:
         self._config = config
-        self._fleet = fleet
+        self._workers = workers
         self._log = log
         self._directory = directory
         self._say = say
@@ -82,12 +82,12 @@ class Profiler:
         """Every call of every actor, as both sides know it; of an actor that died, what its
         successor knows."""
         here, found = machine(), {}
-        for member in self._fleet.members:
-            there, works = self._fleet.ask(
-                member, "hand over its log of work", lambda actor: actor.works.remote()
+        for worker in self._workers.all:
+            there, works = self._workers.ask(
+                worker, "hand over its log of work", lambda actor: actor.works.remote()
             )
-            sent = [one for one in self._log.calls if one.actor == member.name]
-            found[member.name] = merge(member.name, sent, works, until, there == here)
+            sent = [one for one in self._log.calls if one.actor == worker.name]
+            found[worker.name] = merge(worker.name, sent, works, until, there == here)
         return found
 
     def _controller(self, window: Interval) -> list[tuple[str, Interval]]:

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from gfn_ray.runtime.actors.fleet import Fleet
-from gfn_ray.runtime.actors.members import Member
-from gfn_ray.wording import count
+from gfn_ray.formatting import count
+from gfn_ray.runtime.actors.worker import Worker
+from gfn_ray.runtime.actors.worker_group import WorkerGroup
 
 # Updates that are measured, after the first: by then every stage has work, and a few even out.
 MEASURED_UPDATES = 5
@@ -23,15 +23,15 @@ MEASURED_UPDATES = 5
 class ThreadBalance:
     """say: shows a line of text."""
 
-    def __init__(self, fleet: Fleet, say: Callable[[str], None]) -> None:
-        self._fleet = fleet
+    def __init__(self, workers: WorkerGroup, say: Callable[[str], None]) -> None:
+        self._workers = workers
         self._say = say
         self._updates = 0
         self._before: dict[str, float] = {}
         self._generations: list[int] = []
 
     def after_update(self) -> None:
-        if not self._fleet.threads.undivided:
+        if not self._workers.threads.undivided:
             return
         self._updates += 1
         if self._updates == 1:
@@ -48,9 +48,9 @@ class ThreadBalance:
             self._updates = 0
             return
         needs = {name: used[name] - self._before[name] for name in used}
-        threads = self._fleet.threads
+        threads = self._workers.threads
         threads.share_out(needs, machines)
-        _tell(self._fleet, self._fleet.with_models)
+        _tell(self._workers, self._workers.with_models)
         whole = sum(needs.values()) or 1.0
         shares = ", ".join(
             f"{name} {threads.of(name)} ({need / whole:.0%})"
@@ -62,8 +62,8 @@ class ThreadBalance:
 
     def _used(self) -> tuple[dict[str, float], dict[str, str]]:
         """CPU seconds of each actor with a model, between two of its calls, and its machine."""
-        found = self._fleet.ask_each(
-            self._fleet.with_models,
+        found = self._workers.ask_each(
+            self._workers.with_models,
             "tell its CPU seconds",
             lambda actor: actor.cpu_seconds.remote(),
         )
@@ -71,26 +71,26 @@ class ThreadBalance:
         return used, {name: machine for name, (_, machine) in found.items()}
 
     def _now_running(self) -> list[int]:
-        return [member.generation for member in self._fleet.with_models]
+        return [worker.generation for worker in self._workers.with_models]
 
 
 @contextmanager
-def left_to(fleet: Fleet, member: Member) -> Iterator[None]:
+def left_to(workers: WorkerGroup, worker: Worker) -> Iterator[None]:
     """All cores are this actor's while no other has work."""
-    fleet.threads.leave_to(member.name)
-    _tell(fleet, [member])
+    workers.threads.leave_to(worker.name)
+    _tell(workers, [worker])
     yield
     # Not where what it did failed: then the run ends.
-    fleet.threads.leave_to(None)
-    _tell(fleet, [member])
+    workers.threads.leave_to(None)
+    _tell(workers, [worker])
 
 
-def _tell(fleet: Fleet, members: Iterable[Member]) -> None:
-    calls, threads = fleet.calls(), fleet.threads
-    for member in members:
-        if member.name in threads.automatic:
-            use = partial(_use_threads, threads.of(member.name))
-            calls.make(member, "change its threads", use)
+def _tell(workers: WorkerGroup, told: Iterable[Worker]) -> None:
+    calls, threads = workers.calls(), workers.threads
+    for worker in told:
+        if worker.name in threads.automatic:
+            use = partial(_use_threads, threads.of(worker.name))
+            calls.make(worker, "change its threads", use)
     calls.run_all()
 
 

@@ -15,13 +15,13 @@ from ray._private import ray_constants
 
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import RunFailed, UserError
+from gfn_ray.formatting import byte_size
 from gfn_ray.runtime.resources.ray_address import check_answers
 from gfn_ray.runtime.resources.ray_places import (
     check_shared_memory,
     provide_home,
     temporary_directory,
 )
-from gfn_ray.wording import byte_size
 
 # A run moves adapters and token ids; Ray's default of a third of memory would be wasted.
 LOCAL_OBJECT_STORE_BYTES = 512 << 20

@@ -63,8 +63,8 @@ def with_precision(
 
 def exact(config: JobConfig, data: TaskData) -> Choice | None:
     """float32, where rounding is not to be afforded at any speed."""
-    if config.max_policy_lag == 0:
-        return Choice("float32", "with --max-policy-lag 0 a run repeats bit for bit")
+    if config.max_staleness == 0:
+        return Choice("float32", "with --max-staleness 0 a run repeats bit for bit")
     if data.enumerations:
         return Choice("float32", "the posterior is compared with an exact one")
     if not _of_text(data.reward):

@@ -16,11 +16,11 @@ from gfn_ray.runs.checkpoints import write_training
 from gfn_ray.runs.display import Display
 from gfn_ray.runs.published import prune, publish_directory
 from gfn_ray.runs.run_dir import RunDir
-from gfn_ray.runtime.actors.fleet import Fleet
+from gfn_ray.runtime.actors.worker_group import WorkerGroup
 from gfn_ray.runtime.training.controller import Controller
 from gfn_ray.runtime.training.schedule import Schedule
 from gfn_ray.serving.description import write_description
-from gfn_ray.serving.labels import TunedLabels, write_labels
+from gfn_ray.serving.tuned_labels import TunedLabels, write_labels
 
 
 class Checkpointer:
@@ -31,20 +31,20 @@ class Checkpointer:
         config: JobConfig,
         task_name: str,
         directory: RunDir,
-        fleet: Fleet,
+        workers: WorkerGroup,
         schedule: Schedule,
         display: Display,
     ) -> None:
         self._config = config
         self._task_name = task_name
         self._directory = directory
-        self._fleet = fleet
+        self._workers = workers
         self._schedule = schedule
         self._display = display
         self._newest = -1
 
     def write(
-        self, controller: Controller, session: dict[str, Any], *, needed: bool = False
+        self, controller: Controller, training_run: dict[str, Any], *, needed: bool = False
     ) -> None:
         """The run as it is after an update whose weights are published.
 
@@ -53,16 +53,16 @@ class Checkpointer:
         is still there. needed: that one would be wrong to go on from after this; RunFailed instead.
         """
         training = {
-            "learner": self._fleet.save_learner(),
+            "learner": self._workers.save_learner(),
             "controller": controller.state(),
             "schedule": self._schedule.state(),
-            "session": session,
+            "session": training_run,
             "files": self._directory.file_sizes(),
         }
         replay = None
-        if self._config.max_policy_lag == 0:
-            replay = self._fleet.ask(
-                self._fleet.replay, "copy itself", lambda actor: actor.snapshot.remote()
+        if self._config.max_staleness == 0:
+            replay = self._workers.ask(
+                self._workers.replay, "copy itself", lambda actor: actor.snapshot.remote()
             )
         adapter = self._read(controller.adapter)
         if adapter is None:
@@ -78,10 +78,10 @@ class Checkpointer:
             return
         self._newest = controller.step
 
-    def write_last(self, controller: Controller, session: dict[str, Any]) -> None:
+    def write_last(self, controller: Controller, training_run: dict[str, Any]) -> None:
         """The same after the last update, unless that is what was written before."""
         if self._newest != controller.step or self._schedule.tunes_reward:
-            self.write(controller, session)
+            self.write(controller, training_run)
 
     def publish(self, adapter: Adapter, target: Path, tuned: TunedLabels | None) -> None:
         """An adapter directory that PEFT and vLLM load, and `gfn_ray.open` serves."""
@@ -102,7 +102,7 @@ class Checkpointer:
 
     def _read(self, reference: Any) -> Adapter | None:
         """The adapter of a reference; None where it is lost."""
-        adapter: Adapter | None = self._fleet.read(reference, "hand over the adapter")
+        adapter: Adapter | None = self._workers.read(reference, "hand over the adapter")
         return adapter
 
     def _left_out(self, step: int, cause: str, needed: bool) -> None:

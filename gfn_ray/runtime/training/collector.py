@@ -14,17 +14,17 @@ import numpy as np
 
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import RunFailed
-from gfn_ray.runs.bad_batches import BadBatches
+from gfn_ray.runs.nonfinite_batches import NonFiniteBatches
 from gfn_ray.runs.stopwatch import StageMeter
 from gfn_ray.runtime.actors.calls import PendingCalls
 from gfn_ray.runtime.actors.failures import DataLost
-from gfn_ray.runtime.actors.fleet import Fleet
 from gfn_ray.runtime.actors.replay_calls import ReplayCalls
+from gfn_ray.runtime.actors.worker_group import WorkerGroup
 from gfn_ray.runtime.training.engine_check import EngineCheck
 from gfn_ray.runtime.training.pacing import Pacing
 from gfn_ray.runtime.training.publisher import Publisher
 from gfn_ray.seeds import Seed, Stream, generator, seed_of
-from gfn_ray.storage.packed import Record
+from gfn_ray.storage.serialization import Record
 from gfn_ray.storage.trajectories import pack_trajectories, unpack_trajectories
 from gfn_ray.tasks.task import TaskData
 from gfn_ray.trajectory import Trajectory
@@ -48,16 +48,16 @@ class Collector:
         self,
         config: JobConfig,
         data: TaskData,
-        fleet: Fleet,
+        workers: WorkerGroup,
         calls: PendingCalls,
         pacing: Pacing,
         publisher: Publisher,
         replay: ReplayCalls,
-        bad: BadBatches,
+        bad: NonFiniteBatches,
         check: EngineCheck,
     ) -> None:
         self._config = config
-        self._fleet = fleet
+        self._workers = workers
         self._calls = calls
         self._pacing = pacing
         self._publisher = publisher
@@ -97,7 +97,7 @@ class Collector:
 
     def empty_replay(self) -> None:
         """Forgets every stored trajectory, while nothing is under way."""
-        self._fleet.ask(self._fleet.replay, "be emptied", self._replay.clear())
+        self._workers.ask(self._workers.replay, "be emptied", self._replay.clear())
         self.stored = 0
         for call in self._to_sample_again:
             self._pacing.gave_up(call.version)
@@ -132,7 +132,7 @@ class Collector:
         """One sampling call. What is lost on its way is sampled again."""
         try:
             block, info = await self._calls.make(
-                self._fleet.samplers[sampler],
+                self._workers.samplers[sampler],
                 "sample a group",
                 lambda actor: actor.sample.options(num_returns=2).remote(
                     call.adapter, call.query_ids, call.seed, False
@@ -160,7 +160,7 @@ class Collector:
         self.trajectories += report["offered"]
         self.newest = unpack_trajectories(report["shown"])
         self.log_reward = report["log_reward_mean"]
-        await self._check.arrived(call.version, call.adapter, scored, self._fleet, self._calls)
+        await self._check.arrived(call.version, call.adapter, scored, self._workers, self._calls)
 
     async def _score_and_store(self, block: Any) -> tuple[Any, Record] | None:
         """The reference of the scored block, as replay got it, and replay's report; None where
@@ -169,7 +169,7 @@ class Collector:
         self._reward_load[reward] += 1
         try:
             scored, info = await self._calls.make(
-                self._fleet.rewards[reward],
+                self._workers.rewards[reward],
                 "score a group",
                 lambda actor: actor.score.options(num_returns=2).remote(block),
             )
@@ -183,9 +183,9 @@ class Collector:
             usable = self._bad.sift(found, info["faults"])
             if not usable:
                 return None
-            scored = self._fleet.put(pack_trajectories(usable))
+            scored = self._workers.put(pack_trajectories(usable))
         add = self._replay.add(scored)
-        report = await self._calls.make(self._fleet.replay, "store a group", add)
+        report = await self._calls.make(self._workers.replay, "store a group", add)
         self.stored = report["size"]
         return scored, report
 

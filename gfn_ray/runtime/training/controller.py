@@ -25,16 +25,16 @@ from typing import Any
 
 from gfn_ray.config import JobConfig
 from gfn_ray.learners.learner import SkippedUpdate
-from gfn_ray.runs.bad_batches import BadBatch, BadBatches
+from gfn_ray.runs.nonfinite_batches import NonFiniteBatch, NonFiniteBatches
 from gfn_ray.runs.stopwatch import StageMeter
 from gfn_ray.runtime.actors.failures import DataLost
-from gfn_ray.runtime.actors.fleet import Fleet
 from gfn_ray.runtime.actors.replay_calls import ReplayCalls
+from gfn_ray.runtime.actors.worker_group import WorkerGroup
 from gfn_ray.runtime.training.collector import Collector
 from gfn_ray.runtime.training.engine_check import EngineCheck
 from gfn_ray.runtime.training.pacing import Pacing
 from gfn_ray.runtime.training.publisher import Publisher
-from gfn_ray.storage.packed import Record
+from gfn_ray.storage.serialization import Record
 from gfn_ray.storage.trajectories import unpack_trajectories
 from gfn_ray.tasks.task import TaskData
 from gfn_ray.trajectory import Trajectory
@@ -57,17 +57,22 @@ class Controller:
     """Training, from the first published adapter to the last."""
 
     def __init__(
-        self, config: JobConfig, data: TaskData, fleet: Fleet, bad: BadBatches, check: EngineCheck
+        self,
+        config: JobConfig,
+        data: TaskData,
+        workers: WorkerGroup,
+        bad: NonFiniteBatches,
+        check: EngineCheck,
     ) -> None:
         self._config = config
-        self._fleet = fleet
+        self._workers = workers
         self._bad = bad
         self._pacing = pacing = Pacing(config)
-        self._calls = fleet.calls()
+        self._calls = workers.calls()
         self._replay = ReplayCalls()
-        self._publisher = Publisher(fleet, self._calls, pacing)
+        self._publisher = Publisher(workers, self._calls, pacing)
         self._collector = Collector(
-            config, data, fleet, self._calls, pacing, self._publisher, self._replay, bad, check
+            config, data, workers, self._calls, pacing, self._publisher, self._replay, bad, check
         )
         self._replay_stats: dict[str, float] = {}
         self._stop_asked = False
@@ -86,9 +91,9 @@ class Controller:
         return self._pacing.version
 
     @property
-    def largest_lag(self) -> int:
+    def largest_staleness(self) -> int:
         """Most versions that any trajectory was behind when it reached replay."""
-        return self._pacing.largest_lag
+        return self._pacing.largest_staleness
 
     @property
     def adapter(self) -> Any:
@@ -175,7 +180,7 @@ class Controller:
         draw = self._replay.sample(
             learner.queries_per_step, learner.trajectories_per_query, self.version
         )
-        block, drawn = await self._calls.make(self._fleet.replay, "give a batch", draw)
+        block, drawn = await self._calls.make(self._workers.replay, "give a batch", draw)
         if drawn["trajectories"] == 0:
             self._pacing.found_nothing(self._collector.stored)
             return
@@ -183,7 +188,7 @@ class Controller:
         self._replay_stats = drawn["stats"]
         try:
             losses, metrics = await self._calls.make(
-                self._fleet.learner,
+                self._workers.learner,
                 "apply an update",
                 lambda actor: actor.step.options(num_returns=2).remote(block),
                 changes_state=lambda metrics: not isinstance(metrics, SkippedUpdate),
@@ -214,16 +219,18 @@ class Controller:
     async def _drop(self, block: Any, skipped: SkippedUpdate) -> None:
         """The learner would not apply this batch, and is as it was before."""
         try:
-            found = unpack_trajectories(await self._calls.fetch(block, "hand over a bad batch"))
+            found = unpack_trajectories(
+                await self._calls.fetch(block, "hand over a non-finite batch")
+            )
             known = skipped.known
         except DataLost:
             found, known = [], {}
-        self._bad.dropped(BadBatch("update", skipped.reason, found, known))
+        self._bad.dropped(NonFiniteBatch("update", skipped.reason, found, known))
 
     async def _update_priorities(self, drawn: Record, losses: Any) -> None:
         told = self._replay.update_priorities(drawn["slots"], drawn["generations"], losses)
         try:
-            await self._calls.make(self._fleet.replay, "update priorities", told)
+            await self._calls.make(self._workers.replay, "update priorities", told)
         except DataLost:  # the losses; replay keeps the priorities that it has
             return
 
@@ -232,6 +239,6 @@ class Controller:
             **metrics,
             **self._collector.described(),
             **{f"replay_{name}": value for name, value in self._replay_stats.items()},
-            "policy_lag_max": float(self.largest_lag),
+            "staleness_max": float(self.largest_staleness),
             **{f"{stage}_tokens_per_s": meter.rate for stage, meter in self.meters.items()},
         }

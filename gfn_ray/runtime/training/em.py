@@ -20,15 +20,15 @@ from gfn_ray.evaluation.result import Baseline, Evaluation
 from gfn_ray.rewards.label_model import Array
 from gfn_ray.runs.batches import shuffled_batches
 from gfn_ray.runtime.actors.calls import PendingCalls
-from gfn_ray.runtime.actors.fleet import Fleet
-from gfn_ray.runtime.actors.members import Issue
+from gfn_ray.runtime.actors.worker import RemoteCall
+from gfn_ray.runtime.actors.worker_group import WorkerGroup
 from gfn_ray.runtime.training.controller import Controller, StepReport
-from gfn_ray.runtime.training.schedule import AfterRound, Rival
+from gfn_ray.runtime.training.schedule import AfterRound, BaselineMethod
 from gfn_ray.seeds import Seed, Stream, seed_of
-from gfn_ray.serving.labels import TunedLabels
-from gfn_ray.storage.packed import Record
+from gfn_ray.serving.tuned_labels import TunedLabels
+from gfn_ray.storage.serialization import Record
 from gfn_ray.storage.trajectories import unpack_trajectories
-from gfn_ray.tasks.labels import Classifier, LabelPlan
+from gfn_ray.tasks.label_plan import Classifier, LabelPlan
 from gfn_ray.tasks.task import Task
 from gfn_ray.trajectory import IntArray, Trajectory
 
@@ -43,20 +43,25 @@ class EM:
     tunes_reward = True
 
     def __init__(
-        self, config: JobConfig, task: Task, plan: LabelPlan, queries: Sequence[Any], fleet: Fleet
+        self,
+        config: JobConfig,
+        task: Task,
+        plan: LabelPlan,
+        queries: Sequence[Any],
+        workers: WorkerGroup,
     ) -> None:
         self._config = config
         self._task: Any = task  # a PredictsLabels too, as check_data has seen
         self._plan = plan
         self._queries = {query.query_id: query for query in queries}
-        self._fleet = fleet
+        self._workers = workers
         self._done = 0
         self._model: Record | None = None
 
-    def rivals(self) -> Iterator[Rival]:
+    def baseline_methods(self) -> Iterator[BaselineMethod]:
         """The classifiers without z."""
         for classifier in self._plan.classifiers:
-            yield Rival(classifier.name, partial(self._measure, classifier))
+            yield BaselineMethod(classifier.name, partial(self._measure, classifier))
 
     def _measure(self, classifier: Classifier) -> Baseline:
         """A classifier on the held-out queries; one with examples is tuned as long as EM tunes."""
@@ -68,7 +73,7 @@ class EM:
             {query_id: row[None] for query_id, row in zip(ids, log_p, strict=True)}
         )
         self._change("reset_labels", "reset the label model")
-        self._fleet.rewards[0].saved(lambda actor: actor.reset_labels.remote())
+        self._workers.rewards[0].saved(lambda actor: actor.reset_labels.remote())
         return Baseline(metrics, [])
 
     def train(
@@ -108,17 +113,17 @@ class EM:
     def _take_over(self, state: Record) -> None:
         """Gives every reward actor, and its successors, this label model."""
         self._model = state
-        for member in self._fleet.rewards:
-            self._fleet.ask(
-                member, "load the label model", lambda actor: actor.load_labels.remote(state)
+        for worker in self._workers.rewards:
+            self._workers.ask(
+                worker, "load the label model", lambda actor: actor.load_labels.remote(state)
             )
-            member.saved(lambda actor: actor.load_labels.remote(state))
+            worker.saved(lambda actor: actor.load_labels.remote(state))
 
     def _examples(self, adapter: Any, done: int) -> tuple[Examples, float]:
         """(x z, label) for samples of q inside the target, and the share of the others."""
         ids = list(self._plan.truth)
         size = self._config.sampler.queries_per_call
-        calls, found = self._fleet.calls(), list[Trajectory]()
+        calls, found = self._workers.calls(), list[Trajectory]()
         for start in range(0, len(ids), size):
             seed = seed_of(Stream.M_STEP_CALL, self._config.seed, done, start)
             batch = ids[start : start + size]
@@ -141,9 +146,11 @@ class EM:
         ]
         return examples, 1 - len(inside) / len(found)
 
-    async def _hand_over(self, calls: PendingCalls, sample: Issue, found: list[Trajectory]) -> None:
+    async def _hand_over(
+        self, calls: PendingCalls, sample: RemoteCall, found: list[Trajectory]
+    ) -> None:
         """Adds what a sampling call gives."""
-        sampler = self._fleet.samplers[0]
+        sampler = self._workers.samplers[0]
         block, _ = await calls.make(sampler, "sample for the M-step", sample)
         found += unpack_trajectories(await calls.fetch(block, "hand over samples"))
 
@@ -185,14 +192,14 @@ class EM:
 
     def _call(self, method: str, what: str, *arguments: Any) -> Any:
         """A call of the first reward actor that leaves it as it is, and its value."""
-        return self._fleet.ask(
-            self._fleet.rewards[0], what, lambda actor: getattr(actor, method).remote(*arguments)
+        return self._workers.ask(
+            self._workers.rewards[0], what, lambda actor: getattr(actor, method).remote(*arguments)
         )
 
     def _change(self, method: str, what: str, *arguments: Any) -> Any:
         """A call of the first reward actor that changes its label model, and its value."""
-        return self._fleet.ask(
-            self._fleet.rewards[0],
+        return self._workers.ask(
+            self._workers.rewards[0],
             what,
             lambda actor: getattr(actor, method).remote(*arguments),
             changes_state=True,

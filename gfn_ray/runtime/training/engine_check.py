@@ -19,8 +19,8 @@ from gfn_ray.errors import RunFailed
 from gfn_ray.evaluation.mismatch import mismatch_kl, share_of_change
 from gfn_ray.runtime.actors.calls import PendingCalls
 from gfn_ray.runtime.actors.failures import DataLost
-from gfn_ray.runtime.actors.fleet import Fleet
-from gfn_ray.storage.packed import Record
+from gfn_ray.runtime.actors.worker_group import WorkerGroup
+from gfn_ray.storage.serialization import Record
 
 # Versions that must have told, and most that are looked at: each costs about an update.
 VERSIONS_TOLD = 2
@@ -58,7 +58,7 @@ class EngineCheck:
         self._to_tell, self._to_look_at = VERSIONS_TOLD, MOST_VERSIONS
 
     async def arrived(
-        self, version: int, adapter: Any, scored: Any, fleet: Fleet, calls: PendingCalls
+        self, version: int, adapter: Any, scored: Any, workers: WorkerGroup, calls: PendingCalls
     ) -> None:
         """Looks at a version as the first of its samples arrive. adapter, scored: references."""
         if self._over or version <= self._newest:
@@ -68,7 +68,7 @@ class EngineCheck:
             return
         try:
             found = await calls.make(
-                fleet.learner,
+                workers.learner,
                 "score the engine's samples",
                 lambda actor: actor.compare.remote(scored, adapter, *before),
             )

@@ -1,7 +1,7 @@
 """What may start next: a sampling call, an update, a publication.
 
 Owns the count of updates and the two bounds between samplers and learner, samples per insert and
-policy lag. Knows no Ray and waits for nothing: whoever starts work asks before, and says what
+staleness. Knows no Ray and waits for nothing: whoever starts work asks before, and says what
 became of it.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import RunFailed
 from gfn_ray.replay.rate_limiter import limiter_for
-from gfn_ray.runtime.training.lag import LagGate
+from gfn_ray.runtime.training.staleness import StalenessGate
 
 # Draws that found nothing eligible, each after a new add, before the run is given up.
 EMPTY_DRAWS_LIMIT = 30
@@ -26,7 +26,7 @@ class Pacing:
         self._per_call = config.sampler.queries_per_call * config.sampler.trajectories_per_query
         self._batch = config.learner.queries_per_step * config.learner.trajectories_per_query
         self._limiter = limiter_for(config)
-        self._gate = LagGate(config.max_policy_lag)
+        self._gate = StalenessGate(config.max_staleness)
         self._updating = self._has_batch = False
         self._starved = False
         self._empty_draws = 0
@@ -39,7 +39,7 @@ class Pacing:
         return self._gate.version
 
     @property
-    def largest_lag(self) -> int:
+    def largest_staleness(self) -> int:
         """Most versions that any trajectory was behind when it reached replay."""
         return self._gate.largest_seen
 
@@ -167,13 +167,13 @@ class Pacing:
         """Without what is promised, which nobody will keep after a restart."""
         return {
             "step": self.step,
-            "largest_lag": self._gate.largest_seen,
+            "largest_staleness": self._gate.largest_seen,
             "limiter": self._limiter.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         self.step = state["step"]
-        self._gate.largest_seen = state["largest_lag"]
+        self._gate.largest_seen = state["largest_staleness"]
         self._limiter.restore(state["limiter"])
 
     def start_anew(self) -> None:

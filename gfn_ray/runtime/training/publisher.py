@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gfn_ray.runtime.actors.calls import PendingCalls
-from gfn_ray.runtime.actors.fleet import Fleet
+from gfn_ray.runtime.actors.worker_group import WorkerGroup
 from gfn_ray.runtime.training.pacing import Pacing
 
 
@@ -13,8 +13,8 @@ class Publisher:
     """adapter: the reference of the newest version; None before the first. step: the update after
     which it was published."""
 
-    def __init__(self, fleet: Fleet, calls: PendingCalls, pacing: Pacing) -> None:
-        self._fleet = fleet
+    def __init__(self, workers: WorkerGroup, calls: PendingCalls, pacing: Pacing) -> None:
+        self._workers = workers
         self._calls = calls
         self._pacing = pacing
         self.adapter: Any = None
@@ -25,7 +25,7 @@ class Publisher:
         self._pacing.will_publish()
         # The reference is owned here, so the weights outlive the learner's process.
         self.adapter, info = await self._calls.make(
-            self._fleet.learner,
+            self._workers.learner,
             "publish its weights",
             lambda actor: actor.publish.options(num_returns=2).remote(),
             changes_state=True,

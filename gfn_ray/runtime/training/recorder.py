@@ -11,8 +11,8 @@ from typing import Any
 
 from gfn_ray.evaluation.result import Baseline, Evaluation
 from gfn_ray.evaluation.weights import WeightDiagnostics
-from gfn_ray.runs.bad_batches import BadBatchReport
 from gfn_ray.runs.display import Display, Progress, Sample
+from gfn_ray.runs.nonfinite_batches import NonFiniteReport
 from gfn_ray.runs.run_dir import RunDir
 from gfn_ray.runtime.actors.supervisor import Restart
 from gfn_ray.runtime.training.controller import Controller, StepReport
@@ -74,9 +74,9 @@ class Recorder:
             for trajectory, text, log_q in zip(one.trajectories, one.texts, one.log_q, strict=True)
         )
 
-    def warm_update(self, step: int, metrics: dict[str, float]) -> None:
+    def sft_update(self, step: int, metrics: dict[str, float]) -> None:
         """One likelihood update's numbers, counted apart from the objective's."""
-        self._directory.append_metrics(step, "warm start", _named("warm_start", metrics))
+        self._directory.append_metrics(step, "SFT", _named("sft", metrics))
 
     def m_step(self, step: int, number: int, metrics: dict[str, float]) -> None:
         """What an M-step did, after so many updates of the policy."""
@@ -119,10 +119,10 @@ class Recorder:
         """The most memory that each process has had; summary.json has it, too."""
         self._directory.append_metrics(step, "memory", _named("memory/peak_mib", peaks, "_"))
 
-    def bad_batch(self, report: BadBatchReport) -> None:
+    def nonfinite_batch(self, report: NonFiniteReport) -> None:
         """A batch that was dropped for a number that is not finite."""
-        numbers = {"runtime/bad_batches": report.number, "reason": report.reason}
-        self._directory.append_metrics(report.step, "bad batch", numbers)
+        numbers = {"runtime/nonfinite_batches": report.number, "reason": report.reason}
+        self._directory.append_metrics(report.step, "non-finite batch", numbers)
         self._display.message(
             f"{report.reason}: the {report.kind} was dropped, see "
             f"{report.file.relative_to(self._directory.path)}"
@@ -138,7 +138,7 @@ class Recorder:
         )
 
     def _row(self, query: Query, trajectory: Trajectory, text: str) -> dict[str, Any]:
-        left, right = self._task.around(query)
+        left, right = self._task.context_text(query)
         return {
             "query_id": query.query_id,
             "left": left,
@@ -162,7 +162,7 @@ def _progress(controller: Controller, report: StepReport) -> Progress:
         step=report.step,
         trajectories=controller.trajectories,
         policy_version=controller.version,
-        policy_lag=controller.largest_lag,
+        staleness=controller.largest_staleness,
         replay_size=int(metrics["replay_size"]),
         loss=metrics["loss"],
         log_reward=report.log_reward,

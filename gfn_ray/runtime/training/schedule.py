@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from gfn_ray.evaluation.result import Baseline, Evaluation
 from gfn_ray.runtime.training.controller import Controller, StepReport
-from gfn_ray.serving.labels import TunedLabels
+from gfn_ray.serving.tuned_labels import TunedLabels
 
 AfterRound = Callable[[int, dict[str, float]], None]
 """Gets the number of a round, from 1, and its metrics, while nothing is under way and replay is
@@ -19,7 +19,7 @@ empty."""
 
 
 @dataclass(frozen=True)
-class Rival:
+class BaselineMethod:
     """Something to be measured beside the policy. measure: does it, in some seconds or minutes."""
 
     name: str
@@ -30,7 +30,7 @@ class Schedule(Protocol):
     """Example: `schedule.train(controller, observe, after_round)` makes all updates of a run, and
     calls `observe` after each."""
 
-    def rivals(self) -> Iterator[Rival]:
+    def baseline_methods(self) -> Iterator[BaselineMethod]:
         """Before training."""
         ...
 
@@ -64,7 +64,7 @@ class Plain:
 
     tunes_reward = False
 
-    def rivals(self) -> Iterator[Rival]:
+    def baseline_methods(self) -> Iterator[BaselineMethod]:
         yield from ()
 
     def train(

@@ -16,7 +16,7 @@ from gfn_ray.config.sections import (
     ReplayConfig,
     SamplerConfig,
     Section,
-    WarmStartConfig,
+    SFTConfig,
 )
 
 
@@ -135,8 +135,8 @@ class ArithmeticJob(JobConfig):
     data: ArithmeticDataConfig = Field(
         default_factory=ArithmeticDataConfig, description="Where problems come from."
     )
-    warm_start: WarmStartConfig = Field(
-        default_factory=lambda: WarmStartConfig(steps=60), description="Likelihood first."
+    sft: SFTConfig = Field(
+        default_factory=lambda: SFTConfig(steps=60), description="Likelihood first."
     )
     sampler: SamplerConfig = Field(
         default_factory=lambda: SamplerConfig(
@@ -147,7 +147,7 @@ class ArithmeticJob(JobConfig):
     # Of each problem its best z beside the next: most have few different ones.
     replay: ReplayConfig = Field(
         default_factory=lambda: ReplayConfig(
-            alpha=2.0, seed_references=True, max_times_sampled=None, samples_per_insert=1.5
+            alpha=2.0, seed_demonstrations=True, max_times_sampled=None, samples_per_insert=1.5
         ),
         description="The replay buffer.",
     )

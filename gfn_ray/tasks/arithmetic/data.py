@@ -16,7 +16,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from gfn_ray.data.placement import place
+from gfn_ray.data.hash_split import place
 from gfn_ray.errors import UserError
 
 Part = Literal["train", "validation", "test"]

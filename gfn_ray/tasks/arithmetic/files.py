@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gfn_ray.data.apart import kept_apart
 from gfn_ray.data.columns import Columns, refuse_missing
 from gfn_ray.data.files import read_document
+from gfn_ray.data.leakage import kept_apart
 from gfn_ray.data.strict_json import parse_json
 from gfn_ray.errors import UserError, shown
+from gfn_ray.formatting import count
 from gfn_ray.tasks.arithmetic.config import ArithmeticConfig, ArithmeticDataConfig
 from gfn_ray.tasks.arithmetic.data import Problem, Splits, generate, parse
-from gfn_ray.wording import count
 
 _NEEDED = ("str_query", "num_sol")
 _KEYS = (*_NEEDED, "str_rationale", "str_sol")

@@ -18,9 +18,9 @@ import numpy as np
 
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.plots.accuracy_plot import LengthAccuracy, draw_accuracy
-from gfn_ray.evaluation.proportion import wilson_interval
 from gfn_ray.evaluation.result import Baseline, Evaluation, QueryTexts
-from gfn_ray.models.spelling import cut_ids, text_ids
+from gfn_ray.evaluation.wilson import wilson_interval
+from gfn_ray.models.tokenization import checked_continuation_ids, text_ids
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.reward import Reward
 from gfn_ray.rewards.verifier import VerifierReward
@@ -33,12 +33,12 @@ from gfn_ray.tasks.arithmetic.data import Problem, Splits, parse
 from gfn_ray.tasks.arithmetic.files import load_splits
 from gfn_ray.tasks.arithmetic.grammar import ArithmeticGrammar
 from gfn_ray.tasks.base import BaseTask
-from gfn_ray.tasks.room import Room
+from gfn_ray.tasks.length_limit import LengthLimit
 from gfn_ray.tasks.task import (
     DIAGNOSTICS,
-    Conclusion,
     MetricInfo,
     TaskData,
+    TaskSummary,
 )
 from gfn_ray.tasks.vocabulary import Vocabulary
 from gfn_ray.trajectory import BoolArray, Query
@@ -66,7 +66,7 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
                 raise UserError(
                     f"problem {problem.expression!r} {beyond}; raise that, or leave the problem out"
                 )
-        room = Room.of_prompts("problem", config.sampler, config.data.too_long)
+        room = LengthLimit.of_prompts("problem", config.sampler, config.data.too_long)
         train = room.fitting(
             self._query(problem, tokenizer, known=known)
             for part, known in ((splits.demonstrations, True), (splits.train, False))
@@ -81,7 +81,7 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
         evaluated = sorted(fitting, key=lambda query: int(query.texts["operands"]))
         support = self.support(tokenizer, vocab_size)
         for query in (*train, *evaluated):
-            if not all(support.contains(z) for z in query.references):
+            if not all(support.contains(z) for z in query.demonstrations):
                 raise UserError(
                     f"the rationale of {query.query_id!r} is not in the language of z as the "
                     "tokenizer of model.name spells it, within task.max_equations "
@@ -141,20 +141,20 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
             "length_mean": float(np.mean([len(t) for t in one.trajectories])),
         }
 
-    def around(self, query: Query) -> tuple[str, str]:
+    def context_text(self, query: Query) -> tuple[str, str]:
         return query.texts["question"], query.texts["answer"]
 
     def answer(self, query: Query, text: str) -> str | None:
         """The integer that a z arrives at; None where it ends in no equation."""
         return answer_of(text)
 
-    def conclude(
+    def summarize(
         self,
         before: Evaluation,
         after: Evaluation,
         directory: Path,
         baselines: Mapping[str, Baseline],
-    ) -> Conclusion:
+    ) -> TaskSummary:
         rows = [self._by_length(result) for result in (before, after)]
         findings = [
             f"{row.operands} operands, right by majority of {self._config.eval.samples}: "
@@ -170,7 +170,7 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
             f"Majority of {self._config.eval.samples} samples on held-out problems, with 95 % "
             f"Wilson intervals. Trained on {' and '.join(map(str, trained))} operands only.",
         )
-        return Conclusion(findings, files)
+        return TaskSummary(findings, files)
 
     @property
     def metrics(self) -> dict[str, MetricInfo]:
@@ -231,14 +231,16 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
         prompt = self._shown(problem, task.shots)
         context = self._shown(problem, task.reward_shots) if scored else prompt
         no_cut = "a rationale cannot be cut from its question"
-        z = cut_ids(tokenizer, prompt, problem.rationale, no_cut)
-        answer = cut_ids(tokenizer, context + problem.rationale, problem.answer, no_cut)
+        z = checked_continuation_ids(tokenizer, prompt, problem.rationale, no_cut)
+        answer = checked_continuation_ids(
+            tokenizer, context + problem.rationale, problem.answer, no_cut
+        )
         return Query(
             query_id=problem.expression,
             prompt_ids=text_ids(tokenizer, prompt),
             context_ids=text_ids(tokenizer, context),
             answer_ids=answer,
-            references=(z,) if known else (),
+            demonstrations=(z,) if known else (),
             texts={
                 "question": problem.question,
                 "answer": problem.answer,

@@ -12,11 +12,11 @@ from itertools import islice
 from pathlib import Path
 
 from gfn_ray.config import DataConfig
-from gfn_ray.data.apart import kept_apart, same_text
 from gfn_ray.data.columns import Columns, refuse_missing
 from gfn_ray.data.files import folded, text_lines
+from gfn_ray.data.hash_split import place
 from gfn_ray.data.hub import Table, load_tables, load_test_table
-from gfn_ray.data.placement import place
+from gfn_ray.data.leakage import kept_apart, same_text
 from gfn_ray.data.stories import load_stories, split
 from gfn_ray.errors import UserError
 from gfn_ray.tasks.continuation.config import PromptDataConfig

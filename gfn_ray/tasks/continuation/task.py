@@ -17,23 +17,23 @@ import numpy as np
 from gfn_ray.data.files import folded
 from gfn_ray.decoding.decoder import Decoder
 from gfn_ray.errors import UserError
-from gfn_ray.evaluation.plots.plane import Mark, draw_plane
+from gfn_ray.evaluation.plots.diversity_plot import Mark, draw_diversity
 from gfn_ray.evaluation.result import Baseline, Evaluation, QueryTexts
 from gfn_ray.evaluation.text_metrics.text import distinct_fraction
 from gfn_ray.models.sentence_encoder import SentenceEncoder, mean_pairwise_distance
-from gfn_ray.models.spelling import cut_ids, text_ids
+from gfn_ray.models.tokenization import checked_continuation_ids, text_ids
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.support import Support
 from gfn_ray.tasks.base import BaseTask
 from gfn_ray.tasks.continuation.config import ContinuationJob
 from gfn_ray.tasks.continuation.data import Prompt, load_prompts
-from gfn_ray.tasks.room import Room
+from gfn_ray.tasks.length_limit import LengthLimit
 from gfn_ray.tasks.sentence_support import sentence_support
 from gfn_ray.tasks.task import (
     DIAGNOSTICS,
-    Conclusion,
     MetricInfo,
     TaskData,
+    TaskSummary,
     check_parts,
 )
 from gfn_ray.tasks.vocabulary import Vocabulary
@@ -53,7 +53,7 @@ class ContinuationTask(BaseTask[ContinuationJob]):
     def load(self, tokenizer: Any, vocab_size: int) -> TaskData:
         config, asked = self._config, self._config.eval.queries
         prompts = load_prompts(config.data)
-        room = Room.of_prompts("text", config.sampler, config.data.too_long)
+        room = LengthLimit.of_prompts("text", config.sampler, config.data.too_long)
         train = room.fitting(self._query(one, tokenizer) for one in prompts.train)
         held_out = room.fitting((self._query(one, tokenizer) for one in prompts.held_out), asked)
         with room.blamed():
@@ -93,16 +93,16 @@ class ContinuationTask(BaseTask[ContinuationJob]):
             )
         return found
 
-    def around(self, query: Query) -> tuple[str, str]:
+    def context_text(self, query: Query) -> tuple[str, str]:
         return query.texts["prompt"], ""
 
-    def conclude(
+    def summarize(
         self,
         before: Evaluation,
         after: Evaluation,
         directory: Path,
         baselines: Mapping[str, Baseline],
-    ) -> Conclusion:
+    ) -> TaskSummary:
         marks = [
             *(Mark.of(name, one.metrics, "decoder") for name, one in baselines.items()),
             Mark.of("sampling", before.metrics, "before"),
@@ -112,7 +112,7 @@ class ContinuationTask(BaseTask[ContinuationJob]):
         names = [_tempered(t) for t in sorted(self._config.task.temperatures)]
         tempered = [by_label[name] for name in (*names, "sampling") if name in by_label]
         prompts, samples = self._config.eval.queries, self._config.eval.samples
-        files = draw_plane(
+        files = draw_diversity(
             directory / "plane",
             marks,
             f"Likelihood and diversity of the next sentence, {self._config.model.name}",
@@ -121,7 +121,7 @@ class ContinuationTask(BaseTask[ContinuationJob]):
             "others decode the frozen model under the same support.",
             [tempered],
         )
-        return Conclusion(files=files)
+        return TaskSummary(files=files)
 
     @property
     def metrics(self) -> dict[str, MetricInfo]:
@@ -160,8 +160,8 @@ class ContinuationTask(BaseTask[ContinuationJob]):
     def _query(self, prompt: Prompt, tokenizer: Any) -> Query:
         prompt_ids = text_ids(tokenizer, prompt.text)
         texts = {"prompt": prompt.text}
-        references: tuple[IntArray, ...] = ()
-        stop = cut_ids(tokenizer, f"{prompt.text} word", FULL_STOP, NO_CUT)
+        demonstrations: tuple[IntArray, ...] = ()
+        stop = checked_continuation_ids(tokenizer, f"{prompt.text} word", FULL_STOP, NO_CUT)
         if len(stop) != 1:
             raise UserError(
                 "the tokenizer of model.name writes a full stop in several tokens; choose "
@@ -170,8 +170,8 @@ class ContinuationTask(BaseTask[ContinuationJob]):
         if prompt.following:
             texts["reference"] = prompt.following
             z = " " + prompt.following.removesuffix(FULL_STOP)
-            references = (cut_ids(tokenizer, prompt.text, z, NO_CUT),)
-        return Query(prompt.prompt_id, prompt_ids, prompt_ids, stop, references, texts)
+            demonstrations = (checked_continuation_ids(tokenizer, prompt.text, z, NO_CUT),)
+        return Query(prompt.prompt_id, prompt_ids, prompt_ids, stop, demonstrations, texts)
 
 
 def _tempered(temperature: float) -> str:

@@ -15,7 +15,7 @@ from gfn_ray.config.sections import (
     LearnerConfig,
     ReplayConfig,
     Section,
-    WarmStartConfig,
+    SFTConfig,
 )
 from gfn_ray.config.tune_base import TextTuningConfig
 
@@ -84,11 +84,12 @@ class InfillJob(JobConfig):
         description="The base model is first tuned on the training stories, once.",
     )
 
-    warm_start: WarmStartConfig = Field(
-        default_factory=lambda: WarmStartConfig(steps=25), description="Likelihood first."
+    sft: SFTConfig = Field(
+        default_factory=lambda: SFTConfig(steps=25), description="Likelihood first."
     )
     replay: ReplayConfig = Field(
-        default_factory=lambda: ReplayConfig(seed_references=True), description="The replay buffer."
+        default_factory=lambda: ReplayConfig(seed_demonstrations=True),
+        description="The replay buffer.",
     )
     learner: LearnerConfig = Field(
         default_factory=lambda: LearnerConfig(lr_end=0.1), description="The updates."

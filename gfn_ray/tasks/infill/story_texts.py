@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from gfn_ray.config import DataConfig
 from gfn_ray.data.stories import Story, load_splits
 from gfn_ray.errors import UserError
-from gfn_ray.models.spelling import text_ids
-from gfn_ray.tasks.room import Room
+from gfn_ray.models.tokenization import text_ids
+from gfn_ray.tasks.length_limit import LengthLimit
 from gfn_ray.trajectory import IntArray
 
 
@@ -39,7 +39,7 @@ def story_texts(config: DataConfig, tokenizer: Any, positions: int | None) -> Ba
     for a longer story, unless data.too_long skips those, and where none is left to train on.
     """
     splits = load_splits(config)
-    room = Room("story", positions, "the model of model.name reads", config.too_long)
+    room = LengthLimit("story", positions, "the model of model.name reads", config.too_long)
 
     def ids_of(part: list[Story]) -> list[IntArray]:
         texts = ((s.story_id, text_ids(tokenizer, " ".join(s.sentences))) for s in part)

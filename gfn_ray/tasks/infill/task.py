@@ -17,10 +17,11 @@ from gfn_ray.data.stories import Story, load_splits
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.result import QueryTexts
 from gfn_ray.evaluation.text_metrics.bert_score import bert_score
-from gfn_ray.evaluation.text_metrics.overlap import bleu4, gleu4
+from gfn_ray.evaluation.text_metrics.bleu import bleu4, gleu4
 from gfn_ray.evaluation.text_metrics.text import is_copy
+from gfn_ray.formatting import count
 from gfn_ray.models.sentence_encoder import SentenceEncoder
-from gfn_ray.models.spelling import cut_ids, text_ids
+from gfn_ray.models.tokenization import checked_continuation_ids, text_ids
 from gfn_ray.rewards.adjusted import AdjustedReward, Term
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.reward import Reward
@@ -30,8 +31,8 @@ from gfn_ray.tasks.base import BaseTask
 from gfn_ray.tasks.infill.config import InfillJob
 from gfn_ray.tasks.infill.story_texts import BaseTexts, story_texts
 from gfn_ray.tasks.infill.target import CopyPenalty, LengthPrior
+from gfn_ray.tasks.length_limit import LengthLimit
 from gfn_ray.tasks.line_support import line_support
-from gfn_ray.tasks.room import Room
 from gfn_ray.tasks.task import (
     DIAGNOSTICS,
     MetricInfo,
@@ -40,7 +41,6 @@ from gfn_ray.tasks.task import (
 )
 from gfn_ray.tasks.vocabulary import Vocabulary
 from gfn_ray.trajectory import IntArray, Query
-from gfn_ray.wording import count
 
 NO_CUT = "a story cannot be cut between sentences"
 
@@ -55,7 +55,7 @@ class InfillTask(BaseTask[InfillJob]):
     def load(self, tokenizer: Any, vocab_size: int) -> TaskData:
         config, asked = self._config, self._config.eval.queries
         splits = load_splits(config.data)
-        room = Room.of_prompts("story", config.sampler, config.data.too_long)
+        room = LengthLimit.of_prompts("story", config.sampler, config.data.too_long)
         train = room.fitting(self._query(story, tokenizer) for story in splits.train)
         held_out = room.fitting((self._query(story, tokenizer) for story in splits.test), asked)
         with room.blamed():
@@ -84,7 +84,7 @@ class InfillTask(BaseTask[InfillJob]):
             "copy_fraction": float(np.mean([is_copy(text, given) for text in one.texts])),
         }
 
-    def around(self, query: Query) -> tuple[str, str]:
+    def context_text(self, query: Query) -> tuple[str, str]:
         return query.texts["beginning"], query.texts["ending"]
 
     @property
@@ -111,7 +111,7 @@ class InfillTask(BaseTask[InfillJob]):
             query_id=self.name,
             prompt_ids=self._prompt_ids(beginning, ending, tokenizer),
             context_ids=text_ids(tokenizer, beginning),
-            answer_ids=cut_ids(tokenizer, beginning, " " + ending, NO_CUT),
+            answer_ids=checked_continuation_ids(tokenizer, beginning, " " + ending, NO_CUT),
             texts={"beginning": beginning, "ending": ending, "given": f"{beginning}\n{ending}"},
         )
 
@@ -131,7 +131,7 @@ class InfillTask(BaseTask[InfillJob]):
         if task.copy_penalty:
             terms.append(Verifier(CopyPenalty(task.copy_penalty), tokenizer))
         if task.length_prior == "training":
-            lengths = [len(z) for query in train for z in query.references]
+            lengths = [len(z) for query in train for z in query.demonstrations]
             if len(set(lengths)) < 2:
                 raise UserError(
                     "task.length_prior training needs true middles of different lengths, and those "
@@ -148,8 +148,10 @@ class InfillTask(BaseTask[InfillJob]):
             query_id=story.story_id,
             prompt_ids=self._prompt_ids(text, ending, tokenizer),
             context_ids=text_ids(tokenizer, text),
-            answer_ids=cut_ids(tokenizer, f"{text} {middle}", " " + ending, NO_CUT),
-            references=(cut_ids(tokenizer, text, " " + middle, NO_CUT),),
+            answer_ids=checked_continuation_ids(
+                tokenizer, f"{text} {middle}", " " + ending, NO_CUT
+            ),
+            demonstrations=(checked_continuation_ids(tokenizer, text, " " + middle, NO_CUT),),
             texts={
                 "beginning": text,
                 "ending": ending,

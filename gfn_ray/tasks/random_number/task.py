@@ -19,7 +19,7 @@ from gfn_ray.errors import UserError
 from gfn_ray.evaluation.exact import ExactComparison
 from gfn_ray.evaluation.plots.histogram import draw_histogram
 from gfn_ray.evaluation.result import Array, Baseline, Enumeration, Evaluation
-from gfn_ray.models.spelling import continuation_ids, text_ids
+from gfn_ray.models.tokenization import continuation_ids, text_ids
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.table import TableReward, table_key
 from gfn_ray.support import BoundedSupport, Support
@@ -28,9 +28,9 @@ from gfn_ray.tasks.random_number.config import RandomNumberJob
 from gfn_ray.tasks.random_number.targets import log_target
 from gfn_ray.tasks.task import (
     DIAGNOSTICS,
-    Conclusion,
     MetricInfo,
     TaskData,
+    TaskSummary,
     check_prompt_lengths,
 )
 from gfn_ray.tasks.vocabulary import Vocabulary, writable
@@ -84,16 +84,16 @@ class RandomNumberTask(BaseTask[RandomNumberJob]):
             raise RuntimeError("what an integer looks like is known once query() has been called")
         return self._answers.get(text)
 
-    def around(self, query: Query) -> tuple[str, str]:
+    def context_text(self, query: Query) -> tuple[str, str]:
         return query.texts["prompt"], ""
 
-    def conclude(
+    def summarize(
         self,
         before: Evaluation,
         after: Evaluation,
         directory: Path,
         baselines: Mapping[str, Baseline],
-    ) -> Conclusion:
+    ) -> TaskSummary:
         exact = after.exact[0]
         q, target = np.exp(exact.log_q), np.exp(exact.log_target)
         log_ratio = exact.log_q - exact.log_target
@@ -118,7 +118,7 @@ class RandomNumberTask(BaseTask[RandomNumberJob]):
             f"Total variation to the target {untrained.tv:.3f} → {exact.tv:.3f}; mass on other "
             f"texts {other[0]} → {other[1]}. Every probability is enumerated, none is sampled.",
         )
-        return Conclusion(findings, files)
+        return TaskSummary(findings, files)
 
     @property
     def metrics(self) -> dict[str, MetricInfo]:
@@ -156,7 +156,7 @@ class RandomNumberTask(BaseTask[RandomNumberJob]):
             prompt_ids=prompt_ids,
             context_ids=prompt_ids,
             answer_ids=np.zeros(0, dtype=np.int32),
-            references=tuple(outcomes),
+            demonstrations=tuple(outcomes),
             texts={"prompt": self._prompt()},
         )
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from gfn_ray.data.files import folded
 from gfn_ray.errors import UserError
-from gfn_ray.evaluation.labels import (
+from gfn_ray.evaluation.label_metrics import (
     Array,
     content_free_offset,
     halving_offset,
@@ -27,21 +27,21 @@ from gfn_ray.evaluation.labels import (
 )
 from gfn_ray.evaluation.plots.sample_curve import draw_sample_curve
 from gfn_ray.evaluation.result import Baseline, Evaluation, QuerySamples, QueryTexts
-from gfn_ray.models.spelling import continuation_ids, text_ids
+from gfn_ray.models.tokenization import continuation_ids, text_ids
 from gfn_ray.rewards.labelled import LabelledReward, shared_prefix
 from gfn_ray.support import Support
 from gfn_ray.tasks.base import BaseTask
-from gfn_ray.tasks.labels import Classifier, LabelPlan
+from gfn_ray.tasks.label_plan import Classifier, LabelPlan
+from gfn_ray.tasks.length_limit import LengthLimit
 from gfn_ray.tasks.line_support import line_support
-from gfn_ray.tasks.room import Room
 from gfn_ray.tasks.subjectivity.config import SubjectivityJob
 from gfn_ray.tasks.subjectivity.data import LABELS, Sentence, draw_labels, load_sentences
-from gfn_ray.tasks.subjectivity.named_label import NamesLabel
+from gfn_ray.tasks.subjectivity.label_leak import LabelLeakFilter
 from gfn_ray.tasks.task import (
     DIAGNOSTICS,
-    Conclusion,
     MetricInfo,
     TaskData,
+    TaskSummary,
 )
 from gfn_ray.tasks.vocabulary import Vocabulary
 from gfn_ray.trajectory import IntArray, Query
@@ -63,14 +63,14 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
         super().__init__(config)
         self._test: dict[str, int] = {}
         self._calibrating: list[str] = []
-        self._names_label: NamesLabel | None = None
+        self._names_label: LabelLeakFilter | None = None
 
     def load(self, tokenizer: Any, vocab_size: int) -> TaskData:
         task, em = self._config.task, self._config.em
         data = self._config.data
         splits = load_sentences(data, validate=task.calibration == "validation")
         answers = self.label_answers(tokenizer)
-        room = Room.of_prompts("sentence", self._config.sampler, data.too_long)
+        room = LengthLimit.of_prompts("sentence", self._config.sampler, data.too_long)
 
         def fits(one: Sentence) -> bool:
             return room.takes_prompt(self._query(one, answers, tokenizer))
@@ -141,16 +141,16 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
             return content_free_offset(calibrating)
         return 0.0
 
-    def around(self, query: Query) -> tuple[str, str]:
+    def context_text(self, query: Query) -> tuple[str, str]:
         return query.texts["text"], query.texts["label"]
 
-    def conclude(
+    def summarize(
         self,
         before: Evaluation,
         after: Evaluation,
         directory: Path,
         baselines: Mapping[str, Baseline],
-    ) -> Conclusion:
+    ) -> TaskSummary:
         sizes = _doublings(self._config.eval.samples)
         untrained, trained = (self._accuracies(one, sizes) for one in (before, after))
         points = ", ".join(f"{s}: {a:.3f}" for s, a in zip(sizes, trained, strict=True))
@@ -167,7 +167,7 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
             "same for all. One standard error of an accuracy is at most "
             f"{0.5 / np.sqrt(test):.3f}.",
         )
-        return Conclusion([f"accuracy by number of rationales averaged over: {points}"], files)
+        return TaskSummary([f"accuracy by number of rationales averaged over: {points}"], files)
 
     def _accuracies(self, one: Evaluation, sizes: Sequence[int]) -> list[float]:
         """Accuracy when so many of each sentence's samples are averaged."""
@@ -261,10 +261,10 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
             )
         return answers
 
-    def _filter(self, tokenizer: Any, vocab_size: int) -> NamesLabel:
+    def _filter(self, tokenizer: Any, vocab_size: int) -> LabelLeakFilter:
         task = self._config.task
         texts = Vocabulary(tokenizer, vocab_size).texts
-        self._names_label = NamesLabel.of((*task.named_stems, *task.label_words), texts)
+        self._names_label = LabelLeakFilter.of((*task.named_stems, *task.label_words), texts)
         return self._names_label
 
 

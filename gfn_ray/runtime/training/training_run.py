@@ -12,16 +12,17 @@ from gfn_ray.config import JobConfig
 from gfn_ray.evaluation.report import Example, FinalReport, ReportPaths, final_report
 from gfn_ray.evaluation.result import Baseline, Evaluation
 from gfn_ray.evaluation.weights import warnings
+from gfn_ray.formatting import count, number
 from gfn_ray.policy.adapter import load_adapter
-from gfn_ray.runs.bad_batches import BadBatches
 from gfn_ray.runs.checkpoints import Measured, Resumption, write_measured
 from gfn_ray.runs.display import Display
+from gfn_ray.runs.nonfinite_batches import NonFiniteBatches
 from gfn_ray.runs.published import newest_complete
 from gfn_ray.runs.run_dir import RunDir
 from gfn_ray.runs.stopwatch import Stopwatch
-from gfn_ray.runtime.actors.fleet import Fleet
 from gfn_ray.runtime.actors.peak_memory import PeakMemory
 from gfn_ray.runtime.actors.supervisor import Restart, Supervisor
+from gfn_ray.runtime.actors.worker_group import WorkerGroup
 from gfn_ray.runtime.evaluation.baselines import measure_decoder
 from gfn_ray.runtime.evaluation.evaluate import Evaluator
 from gfn_ray.runtime.profiling.profile import Profiler
@@ -32,14 +33,13 @@ from gfn_ray.runtime.training.em import EM
 from gfn_ray.runtime.training.engine_check import EngineCheck
 from gfn_ray.runtime.training.recorder import Recorder
 from gfn_ray.runtime.training.schedule import Plain, Schedule
-from gfn_ray.runtime.training.warm_start import warm_start, warm_start_references
-from gfn_ray.tasks.references import reference_trajectories
+from gfn_ray.runtime.training.sft import sft, sft_demonstrations
+from gfn_ray.tasks.demonstrations import demonstration_trajectories
 from gfn_ray.tasks.task import Task, TaskData
 from gfn_ray.tracking import Tracker
-from gfn_ray.wording import count, number
 
 
-class Session:
+class TrainingRun:
     """One run's phases over a started fleet."""
 
     def __init__(
@@ -59,16 +59,16 @@ class Session:
         self._directory = directory
         self._display = display
         self._tracker = tracker
-        self._warm_start_references = warm_start_references(config, data)
+        self._warm_start_references = sft_demonstrations(config, data)
         queries = [*data.train, *data.held_out]
         self._recorder = Recorder(task, queries, self._decode, directory, display)
         self._supervisor = Supervisor(config.runtime, display.message, self._restarted)
-        self._bad = BadBatches(
+        self._bad = NonFiniteBatches(
             config,
-            directory.bad_batches_dir,
+            directory.nonfinite_batches_dir,
             self._decode,
             lambda: self._step,
-            self._recorder.bad_batch,
+            self._recorder.nonfinite_batch,
         )
         self._controller: Controller | None = None
         self._profiler: Profiler | None = None
@@ -84,7 +84,7 @@ class Session:
         """Every phase, the start of the actors first. resumption: where to go on, if not at the
         beginning. An interruption leaves a checkpoint where updates were under way."""
         config = self._config
-        fleet = Fleet.start(
+        workers = WorkerGroup.start(
             config, self._data, device, self._directory.replay_dir, self._supervisor
         )
         self._check = EngineCheck(
@@ -93,20 +93,20 @@ class Session:
             lambda kl: self._recorder.mismatch(self._step, kl),
             self._display.message,
         )
-        controller = Controller(config, self._data, fleet, self._bad, self._check)
+        controller = Controller(config, self._data, workers, self._bad, self._check)
         self._controller = controller
-        if fleet.log is not None:
+        if workers.log is not None:
             self._profiler = Profiler(
-                config.profile, fleet, fleet.log, self._directory, self._display.message
+                config.profile, workers, workers.log, self._directory, self._display.message
             )
-        self._balance = ThreadBalance(fleet, self._display.message)
-        self._memory = PeakMemory(fleet.members)
-        self._schedule = self._make_schedule(fleet)
+        self._balance = ThreadBalance(workers, self._display.message)
+        self._memory = PeakMemory(workers.all)
+        self._schedule = self._make_schedule(workers)
         self._checkpointer = Checkpointer(
-            config, self._task.name, self._directory, fleet, self._schedule, self._display
+            config, self._task.name, self._directory, workers, self._schedule, self._display
         )
         try:
-            return self._phases(fleet, controller, resumption)
+            return self._phases(workers, controller, resumption)
         except KeyboardInterrupt:
             if controller.settled:
                 self._checkpoint(controller)
@@ -114,11 +114,11 @@ class Session:
                     self._profiler.end()
             raise
 
-    def _make_schedule(self, fleet: Fleet) -> Schedule:
+    def _make_schedule(self, workers: WorkerGroup) -> Schedule:
         plan = self._data.labels
         if plan is None:
             return Plain()
-        return EM(self._config, self._task, plan, self._data.train, fleet)
+        return EM(self._config, self._task, plan, self._data.train, workers)
 
     def interrupt(self, *_: Any) -> None:
         """What a signal asks for: between updates, an end without loss; else, and the second
@@ -136,15 +136,15 @@ class Session:
         return f"the policy so far is {checkpoint}; go on with --resume {self._directory.path}"
 
     def _phases(
-        self, fleet: Fleet, controller: Controller, resumption: Resumption | None
+        self, workers: WorkerGroup, controller: Controller, resumption: Resumption | None
     ) -> FinalReport:
         config, held_out = self._config, count(len(self._data.held_out), "held-out query")
-        evaluator = Evaluator(config, self._task, self._data, fleet, self._bad, self._decode)
+        evaluator = Evaluator(config, self._task, self._data, workers, self._bad, self._decode)
         if resumption is None:
-            measured = self._begin(fleet, controller, evaluator)
+            measured = self._begin(workers, controller, evaluator)
         else:
             measured = resumption.measured
-            self._go_on(fleet, controller, resumption)
+            self._go_on(workers, controller, resumption)
         self.has_begun = True
         if controller.step < config.steps:
             self._display.phase(f"training for {count(config.steps - controller.step, 'update')}")
@@ -163,7 +163,7 @@ class Session:
         adapter = self._checkpointer.newest_adapter(controller)
         tuned = self._schedule.tuned(after)
         self._checkpointer.publish(adapter, self._directory.adapter_dir, tuned)
-        conclusion = self._task.conclude(before, after, self._directory.path, baselines)
+        conclusion = self._task.summarize(before, after, self._directory.path, baselines)
         summary = {
             "task": self._task.name,
             "model": config.model.name,
@@ -171,16 +171,16 @@ class Session:
             "init_adapter": config.init_adapter,
             "objective": config.objective.kind,
             "steps": controller.step,
-            "warm_start_steps": config.warm_start.steps,
+            "sft_steps": config.sft.steps,
             "ended_by": self._ended_by,
             "trajectories": controller.trajectories,
             "wall_seconds": self._wall.seconds,
             "training_seconds": self._training_wall.seconds,
             "seconds_per_step": self._training_wall.seconds / max(1, controller.step),
             "policy_versions": adapter.version + 1,
-            "max_policy_lag_seen": controller.largest_lag,
+            "max_policy_lag_seen": controller.largest_staleness,
             "restarts": len(self._supervisor.restarts),
-            "bad_batches": self._bad.total,
+            "nonfinite_batches": self._bad.total,
             "peak_mib": memory,
             "mlflow_run_id": self._tracker.run_id,
             "adapter": str(self._directory.adapter_dir),
@@ -205,15 +205,17 @@ class Session:
             [*conclusion.findings, *(f"drawn: {file}" for file in conclusion.files)],
         )
 
-    def _begin(self, fleet: Fleet, controller: Controller, evaluator: Evaluator) -> Measured:
+    def _begin(
+        self, workers: WorkerGroup, controller: Controller, evaluator: Evaluator
+    ) -> Measured:
         """All that comes before the first update by the objective, and a checkpoint of it."""
         config, held_out = self._config, count(len(self._data.held_out), "held-out query")
         which = "untrained policy"
         if config.init_adapter is not None:
             which = f"policy of {config.init_adapter}"
-            adapter = fleet.put(load_adapter(config.init_adapter))
-            fleet.ask(
-                fleet.learner,
+            adapter = workers.put(load_adapter(config.init_adapter))
+            workers.ask(
+                workers.learner,
                 "start from an adapter",
                 lambda actor: actor.start_from.remote(adapter),
                 changes_state=True,
@@ -221,50 +223,50 @@ class Session:
         controller.publish_now()
         self._display.phase(f"evaluating the {which} on {held_out}")
         before = self._final_evaluation(evaluator, controller, "before")
-        measured = Measured(before, self._measure_baselines(fleet))
+        measured = Measured(before, self._measure_baselines(workers))
         write_measured(self._directory, measured)
         if self._warm_start_references:
-            warm = count(config.warm_start.steps, "likelihood update")
+            warm = count(config.sft.steps, "likelihood update")
             known = count(len(self._warm_start_references), "reference")
-            self._display.phase(f"warm start: {warm} on {known}")
-            with left_to(fleet, fleet.learner):
-                warm_start(
+            self._display.phase(f"SFT: {warm} on {known}")
+            with left_to(workers, workers.learner):
+                sft(
                     config,
                     self._warm_start_references,
-                    fleet,
+                    workers,
                     self._bad,
-                    self._after_warm_update,
+                    self._after_sft_update,
                 )
             controller.publish_now()
-        if config.replay.seed_references and config.steps:
-            seeds = reference_trajectories(self._data.train, self._data.support)
+        if config.replay.seed_demonstrations and config.steps:
+            seeds = demonstration_trajectories(self._data.train, self._data.support)
             self._display.phase(f"seeding replay with {count(len(seeds), 'reference')}")
-            with left_to(fleet, fleet.rewards[0]):
+            with left_to(workers, workers.rewards[0]):
                 controller.seed_replay(seeds)
         self._checkpoint(controller)
         return measured
 
-    def _go_on(self, fleet: Fleet, controller: Controller, resumption: Resumption) -> None:
+    def _go_on(self, workers: WorkerGroup, controller: Controller, resumption: Resumption) -> None:
         """Everything as the checkpoint has it, with its weights published."""
         training = resumption.hand_over()
-        session, learner = training["session"], training["learner"]
+        training_run, learner = training["session"], training["learner"]
         self._display.phase(f"going on after update {training['controller']['step']}")
         version = learner["policy"]["version"] - 1
-        if self._config.max_policy_lag:
+        if self._config.max_staleness:
             # Replay has seen versions of updates that are lost; theirs are not given out again.
-            newest = fleet.ask(
-                fleet.replay, "tell its newest version", lambda a: a.newest_version.remote()
+            newest = workers.ask(
+                workers.replay, "tell its newest version", lambda a: a.newest_version.remote()
             )
             version = max(version, newest + 1)
         controller.restore(training["controller"])
-        fleet.restore_learner(learner, version)
+        workers.restore_learner(learner, version)
         controller.publish_now()
         self._schedule.restore(training["schedule"])
-        self._evaluated_step = session["evaluated_step"]
-        self._wall.add(session["wall_seconds"])
-        self._training_wall.add(session["training_seconds"])
-        self._ended_by = session["ended_by"]
-        self._bad.total = session["bad_batches"]
+        self._evaluated_step = training_run["evaluated_step"]
+        self._wall.add(training_run["wall_seconds"])
+        self._training_wall.add(training_run["training_seconds"])
+        self._ended_by = training_run["ended_by"]
+        self._bad.total = training_run["nonfinite_batches"]
         if self._ended_by != "steps":
             controller.end_here()
 
@@ -273,7 +275,7 @@ class Session:
         return {
             "evaluated_step": self._evaluated_step,
             "ended_by": self._ended_by,
-            "bad_batches": self._bad.total,
+            "nonfinite_batches": self._bad.total,
             "wall_seconds": self._wall.seconds,
             "training_seconds": self._training_wall.seconds,
         }
@@ -303,20 +305,20 @@ class Session:
         warm = bool(self._warm_start_references)
         return bool(controller.step) or warm or self._schedule.tunes_reward
 
-    def _measure_baselines(self, fleet: Fleet) -> dict[str, Baseline]:
+    def _measure_baselines(self, workers: WorkerGroup) -> dict[str, Baseline]:
         found: dict[str, Baseline] = {}
         for decoder in self._data.decoders:
             self._display.phase(f"decoding the frozen model for comparison: {decoder.name}")
             one = measure_decoder(
-                self._config, self._task, self._data, fleet, self._bad, self._decode, decoder
+                self._config, self._task, self._data, workers, self._bad, self._decode, decoder
             )
             self._recorder.baseline(decoder.name, one)
             found[decoder.name] = one
-        for rival in self._schedule.rivals():
-            self._display.phase(f"measuring for comparison: {rival.name}")
-            one = rival.measure()
-            self._recorder.baseline(rival.name, one)
-            found[rival.name] = one
+        for method in self._schedule.baseline_methods():
+            self._display.phase(f"measuring for comparison: {method.name}")
+            one = method.measure()
+            self._recorder.baseline(method.name, one)
+            found[method.name] = one
         return found
 
     def _train(self, evaluator: Evaluator, controller: Controller) -> None:
@@ -341,11 +343,11 @@ class Session:
             self._training = False
             self._training_wall.stop()
 
-    def _after_warm_update(self, step: int, metrics: dict[str, float]) -> None:
-        self._recorder.warm_update(step, metrics)
+    def _after_sft_update(self, step: int, metrics: dict[str, float]) -> None:
+        self._recorder.sft_update(step, metrics)
         if step % self._config.runtime.log_every == 0:
-            steps, loss = self._config.warm_start.steps, number(metrics["loss"])
-            self._display.phase(f"warm start {step}/{steps} | loss {loss}")
+            steps, loss = self._config.sft.steps, number(metrics["loss"])
+            self._display.phase(f"SFT {step}/{steps} | loss {loss}")
 
     def _after_update(
         self, evaluator: Evaluator, controller: Controller, report: StepReport
@@ -396,7 +398,7 @@ class Session:
         pairs = zip(before.samples, after.samples, strict=True)
         return [
             Example(
-                *self._task.around(one.query),
+                *self._task.context_text(one.query),
                 truth=one.query.texts.get("reference", ""),
                 before=one.texts,
                 after=other.texts,

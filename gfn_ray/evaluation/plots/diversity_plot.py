@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gfn_ray.evaluation.plots.drawing import AFTER, GRID, INK, MUTED, VERMILION, halo, save_figure
+from gfn_ray.evaluation.plots.plotting import AFTER, GRID, INK, MUTED, VERMILION, halo, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +46,7 @@ class Mark:
         return Mark(label, metrics["log_p_mean"], metrics["diversity"], role)
 
 
-def draw_plane(
+def draw_diversity(
     path_stem: Path,
     marks: Sequence[Mark],
     title: str,

@@ -1,7 +1,7 @@
 """Finished continuation runs on one plane of likelihood and diversity, with one table.
 
     python jobs/continuation.py --reward.temperature-end 0.8 --seed 1 --run-dir runs/T0.8-s1
-    python benchmarks/continuation_plane.py runs/T* --out plane
+    python benchmarks/continuation_diversity.py runs/T* --out plane
 
 Runs of equal reward temperature are averaged over seeds; decoders are averaged over all runs.
 All else that makes a run what it is must be the same in all of them.
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from gfn_ray.errors import UserError
-from gfn_ray.evaluation.plots.plane import Mark, Role, draw_plane
+from gfn_ray.evaluation.plots.diversity_plot import Mark, Role, draw_diversity
 
 METRICS = ("log_p_mean", "log_p_max", "diversity", "length_mean")
 # Settings that may differ: what is averaged or told apart, and what no number depends on.
@@ -142,7 +142,7 @@ def main() -> int:
         return 2
     print(table(values))
     points, lines = marks(values)
-    files = draw_plane(
+    files = draw_diversity(
         given.out,
         points,
         "Likelihood and diversity of the next sentence",

@@ -1,4 +1,4 @@
-"""A warm start: likelihood updates on known good z, before the objective's own.
+"""An SFT: likelihood updates on known good z, before the objective's own.
 
 Runs in the learner, one call an update, while nothing else is under way.
 """
@@ -12,60 +12,60 @@ from typing import Any
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import UserError
 from gfn_ray.learners.learner import SkippedUpdate
-from gfn_ray.runs.bad_batches import BadBatch, BadBatches
 from gfn_ray.runs.batches import shuffled_batches
-from gfn_ray.runtime.actors.fleet import Fleet
+from gfn_ray.runs.nonfinite_batches import NonFiniteBatch, NonFiniteBatches
+from gfn_ray.runtime.actors.worker_group import WorkerGroup
 from gfn_ray.seeds import Stream, seed_of
 from gfn_ray.storage.trajectories import pack_trajectories
-from gfn_ray.tasks.references import reference_trajectories
+from gfn_ray.tasks.demonstrations import demonstration_trajectories
 from gfn_ray.tasks.task import TaskData
 from gfn_ray.trajectory import Trajectory
 
 
-def warm_start_references(config: JobConfig, data: TaskData) -> list[Trajectory]:
-    """The z to be learned from. Raises UserError where a warm start is asked of none."""
-    if not config.warm_start.steps:
+def sft_demonstrations(config: JobConfig, data: TaskData) -> list[Trajectory]:
+    """The z to be learned from. Raises UserError where an SFT is asked of none."""
+    if not config.sft.steps:
         return []
-    references = reference_trajectories(data.train, data.support)
-    if not references:
+    demonstrations = demonstration_trajectories(data.train, data.support)
+    if not demonstrations:
         raise UserError(
-            f"warm_start.steps asks for {config.warm_start.steps} updates on known good z, and no "
+            f"sft.steps asks for {config.sft.steps} updates on known good z, and no "
             "training query of this task has one within the support; set it to 0"
         )
-    return references
+    return demonstrations
 
 
-def warm_start(
+def sft(
     config: JobConfig,
-    references: list[Trajectory],
-    fleet: Fleet,
-    bad: BadBatches,
+    demonstrations: list[Trajectory],
+    workers: WorkerGroup,
+    bad: NonFiniteBatches,
     observe: Callable[[int, dict[str, float]], None],
 ) -> None:
-    """Runs `warm_start.steps` updates; `observe` gets each one's number, from 1, and metrics.
+    """Runs `sft.steps` updates; `observe` gets each one's number, from 1, and metrics.
     A batch that cannot be learned from is no update."""
-    order = seed_of(Stream.WARM_START_ORDER, config.seed)
-    batches = shuffled_batches(references, config.warm_start.batch, order)
+    order = seed_of(Stream.SFT_ORDER, config.seed)
+    batches = shuffled_batches(demonstrations, config.sft.batch, order)
     step = 0
-    while step < config.warm_start.steps:
+    while step < config.sft.steps:
         # Each query's z side by side, so that the learner packs them behind one prompt.
         batch = sorted(next(batches), key=lambda t: t.query_id)
         block = pack_trajectories(batch)
-        metrics = fleet.ask(
-            fleet.learner,
+        metrics = workers.ask(
+            workers.learner,
             "apply a likelihood update",
             partial(_fit, block),
             changes_state=lambda metrics: not isinstance(metrics, SkippedUpdate),
         )
         if isinstance(metrics, SkippedUpdate):
-            bad.dropped(BadBatch("warm-start update", metrics.reason, batch, metrics.known))
+            bad.dropped(NonFiniteBatch("SFT update", metrics.reason, batch, metrics.known))
             continue
-        bad.usable("warm-start update")
+        bad.usable("SFT update")
         step += 1
         observe(step, metrics)
         # The last one, too: a successor would repeat what is not saved with fewer threads.
-        if step % config.checkpoint.every == 0 or step == config.warm_start.steps:
-            fleet.save_learner()
+        if step % config.checkpoint.every == 0 or step == config.sft.steps:
+            workers.save_learner()
 
 
 def _fit(block: bytes, learner: Any) -> Any:

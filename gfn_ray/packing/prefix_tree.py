@@ -40,7 +40,7 @@ class Spans:
         return (self.first[None, :] <= number) & (number < self.end[None, :])
 
 
-class TokenForest:
+class PrefixTree:
     """Trees of tokens, packed into one sequence of nodes.
 
     A node is one token after one particular history. Its position id is its depth, and

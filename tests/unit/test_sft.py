@@ -6,16 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from gfn_ray.learners.likelihood import LikelihoodTrainer
+from gfn_ray.learners.sft import SFTTrainer
 from gfn_ray.learners.trainer import PolicyTrainer
 from gfn_ray.policy.log_q import TrajectoryGroup, log_q
 from testing.policies import groups_of, job, load, lora_trainer
 
 
-def likelihood(trainer: PolicyTrainer, support, *, lr=2e-3, budget=4096) -> LikelihoodTrainer:
-    return LikelihoodTrainer(
-        trainer.model, support, lr=lr, max_grad_norm=1.0, tokens_per_forward=budget
-    )
+def likelihood(trainer: PolicyTrainer, support, *, lr=2e-3, budget=4096) -> SFTTrainer:
+    return SFTTrainer(trainer.model, support, lr=lr, max_grad_norm=1.0, tokens_per_forward=budget)
 
 
 @pytest.fixture

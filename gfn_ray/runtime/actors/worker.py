@@ -14,19 +14,19 @@ import ray
 
 from gfn_ray.runtime.actors.failures import making
 
-Issue = Callable[[Any], Any]
+RemoteCall = Callable[[Any], Any]
 """A remote call, given the actor's handle. Returns its reference, or a list of several of which
 the last one's value is to be read here."""
 
 
-class Member:
+class Worker:
     """name: as errors and logs say it, "sampler 0". create: a new actor's handle."""
 
     def __init__(self, name: str, create: Callable[[], Any]) -> None:
         self.name = name
         self._create = create
-        self._saved: Issue | None = None
-        self._since: list[Issue] = []
+        self._saved: RemoteCall | None = None
+        self._since: list[RemoteCall] = []
         self.handle: Any = None
         self.generation = 0
         self.failures_in_a_row = 0
@@ -43,7 +43,7 @@ class Member:
         """References of the calls that make it what its predecessor was, in their order."""
         issues = [*([self._saved] if self._saved else []), *self._since]
         with making(self.name, "take up its work again"):
-            return [read_here(issue(self._starting)) for issue in issues]
+            return [read_here(remote_call(self._starting)) for remote_call in issues]
 
     def up(self) -> None:
         """It may be called."""
@@ -55,11 +55,11 @@ class Member:
         self.handle = None
         ray.kill(self._starting)
 
-    def changed_by(self, issue: Issue) -> None:
+    def changed_by(self, remote_call: RemoteCall) -> None:
         """A call has changed its state."""
-        self._since.append(issue)
+        self._since.append(remote_call)
 
-    def saved(self, restore: Issue) -> None:
+    def saved(self, restore: RemoteCall) -> None:
         """Its present state is safe, and `restore` brings it back: older calls are forgotten."""
         self._saved = restore
         self._since = []
@@ -71,5 +71,5 @@ class Member:
 
 
 def read_here(result: Any) -> Any:
-    """The reference whose value is to be read here, of what an `Issue` returned."""
+    """The reference whose value is to be read here, of what an `RemoteCall` returned."""
     return result[-1] if isinstance(result, list) else result

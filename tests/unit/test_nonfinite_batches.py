@@ -1,4 +1,4 @@
-"""Bad batches: what is dropped, what is written down of it, and when a run has had enough."""
+"""Non-finite batches: what is dropped, what is written down of it, and when a run has had enough."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 
 from gfn_ray.config import LearnerConfig, RuntimeConfig
 from gfn_ray.errors import RunFailed
-from gfn_ray.runs.bad_batches import FILES_KEPT, BadBatch, BadBatches
+from gfn_ray.runs.nonfinite_batches import FILES_KEPT, NonFiniteBatch, NonFiniteBatches
 from gfn_ray.tasks.infill.config import InfillJob
 from testing.makers import make_support, random_trajectories
 
@@ -21,14 +21,14 @@ def reports():
 
 @pytest.fixture
 def bad(tmp_path, reports):
-    return make(tmp_path / "bad_batches", reports)
+    return make(tmp_path / "nonfinite_batches", reports)
 
 
 def make(directory, reports, **learner):
     config = InfillJob(
-        runtime=RuntimeConfig(max_bad_batches=LIMIT), learner=LearnerConfig(**learner)
+        runtime=RuntimeConfig(max_nonfinite_batches=LIMIT), learner=LearnerConfig(**learner)
     )
-    return BadBatches(
+    return NonFiniteBatches(
         config, directory, lambda ids: f"{len(ids)} tokens", lambda: 7, reports.append
     )
 
@@ -52,7 +52,7 @@ def call(*groups):
 def update(reason="the loss is nan"):
     group = scored("q")
     known = {"log_q": np.array([-1.5, np.nan]), "loss": np.array([2.0, np.inf])}
-    return BadBatch("update", reason, group, known)
+    return NonFiniteBatch("update", reason, group, known)
 
 
 def test_a_group_with_a_fault_is_dropped_whole_and_its_neighbours_are_kept(bad, reports):

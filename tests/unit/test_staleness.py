@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gfn_ray.runtime.training.lag import LagGate
+from gfn_ray.runtime.training.staleness import StalenessGate
 
 
 @given(st.integers(0, 4), st.integers(1, 3), st.lists(st.integers(0, 2), max_size=80))
 def test_whatever_the_order_of_events_no_arrival_exceeds_the_limit(limit, every, events):
     """Events: 0 starts a group, 1 delivers the oldest, 2 starts or finishes an update."""
-    gate = LagGate(limit)
+    gate = StalenessGate(limit)
     gate.published(0)
     in_flight: list[int] = []
     updates, updating = 0, False
@@ -34,14 +34,14 @@ def test_whatever_the_order_of_events_no_arrival_exceeds_the_limit(limit, every,
 
 @given(st.integers(0, 4))
 def test_an_idle_loop_may_always_sample_and_update(limit):
-    gate = LagGate(limit)
+    gate = StalenessGate(limit)
     gate.published(0)
     assert gate.may_sample()
     assert gate.may_update(publishes=True)
 
 
 def test_a_limit_of_zero_is_synchronous():
-    gate = LagGate(0)
+    gate = StalenessGate(0)
     gate.published(0)
     gate.sampling(0)
     assert not gate.may_update(publishes=True), "a group is still on its way"
@@ -55,7 +55,7 @@ def test_a_limit_of_zero_is_synchronous():
 
 
 def test_an_update_that_did_not_happen_lets_samplers_go_on():
-    gate = LagGate(0)
+    gate = StalenessGate(0)
     gate.published(0)
     gate.will_publish()
     gate.publication_cancelled()
@@ -63,7 +63,7 @@ def test_an_update_that_did_not_happen_lets_samplers_go_on():
 
 
 def test_versions_never_go_backwards():
-    gate = LagGate(1)
+    gate = StalenessGate(1)
     gate.published(3)
     with pytest.raises(ValueError, match="after 3"):
         gate.published(3)

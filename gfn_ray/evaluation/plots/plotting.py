@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gfn_ray.storage.durable import atomic_file
+from gfn_ray.storage.atomic import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from gfn_ray.config import DataConfig, EvalConfig
 from gfn_ray.errors import UserError
-from gfn_ray.models.spelling import continuation_ids, cut_ids, text_ids
+from gfn_ray.models.tokenization import checked_continuation_ids, continuation_ids, text_ids
 from gfn_ray.sampling.calculator import Calculator
 from gfn_ray.sampling.tools import ToolLoop
 from gfn_ray.tasks.catalog import BUILT_IN
@@ -46,7 +46,7 @@ def test_a_text_and_its_continuation_are_the_tokens_of_both(tokenizer):
 
 def test_a_text_that_cannot_be_cut_off_is_refused_by_what_it_prevents(tokenizer):
     with pytest.raises(UserError, match=r"'ent home' .*, so a story cannot end; .* model\.name"):
-        cut_ids(tokenizer, "He w", "ent home", "a story cannot end")
+        checked_continuation_ids(tokenizer, "He w", "ent home", "a story cannot end")
 
 
 def test_what_a_tokenizer_puts_before_a_text_stays_and_what_it_appends_goes(tokenizer, marking):
@@ -71,7 +71,7 @@ def beginnings(data: TaskData) -> Iterator[np.ndarray]:
 def insides(data: TaskData) -> Iterator[np.ndarray]:
     """Every text that stands after another."""
     for query in (*data.train, *data.held_out):
-        yield from (query.answer_ids, *query.references)
+        yield from (query.answer_ids, *query.demonstrations)
     if data.labels:
         yield from data.labels.answers
         yield from (ids for one in data.labels.classifiers for ids in one.answers)

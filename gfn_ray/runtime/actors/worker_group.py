@@ -26,11 +26,11 @@ from gfn_ray.runtime.actors.failures import (
 )
 from gfn_ray.runtime.actors.label_actor import LabelRewardActor
 from gfn_ray.runtime.actors.learner_actor import LearnerActor
-from gfn_ray.runtime.actors.members import Issue, Member
 from gfn_ray.runtime.actors.replay_actor import ReplayActor
 from gfn_ray.runtime.actors.reward_actor import RewardActor
 from gfn_ray.runtime.actors.sampler_actor import SamplerActor
 from gfn_ray.runtime.actors.supervisor import Supervisor, late
+from gfn_ray.runtime.actors.worker import RemoteCall, Worker
 from gfn_ray.runtime.profiling.work_log import CallLog, timed
 from gfn_ray.runtime.resources.cluster import cores_by_machine, free_room
 from gfn_ray.runtime.resources.placement import Placement
@@ -42,7 +42,7 @@ _LEARNER = "the learner"
 
 
 @dataclass(frozen=True)
-class Fleet:
+class WorkerGroup:
     """Members by kind. Names, as errors and logs use them, are "sampler 0" and so on.
 
     threads: of each actor with a model, now. log: of every call, where the run is profiled.
@@ -50,17 +50,17 @@ class Fleet:
 
     config: JobConfig
     supervisor: Supervisor
-    samplers: list[Member]
-    rewards: list[Member]
-    replay: Member
-    learner: Member
+    samplers: list[Worker]
+    rewards: list[Worker]
+    replay: Worker
+    learner: Worker
     threads: ThreadPlan
     log: CallLog | None = None
 
     @staticmethod
     def start(
         config: JobConfig, data: TaskData, device: str, replay_dir: Path, supervisor: Supervisor
-    ) -> Fleet:
+    ) -> WorkerGroup:
         """Starts every actor and returns once each has loaded its model.
 
         replay_dir: where replay is kept; a path of this machine, so replay runs on it.
@@ -73,12 +73,12 @@ class Fleet:
         threads = _plan(config)
         placement, places = Placement(config, device), count()
 
-        def member(
+        def worker(
             name: str,
             kind: type,
             section: SamplerConfig | RewardConfig | LearnerConfig,
             *given: Any,
-        ) -> Member:
+        ) -> Worker:
             vllm = section is config.sampler and config.sampler.backend == "vllm"
             own = vllm_environment(device) if vllm else {}
             options = _resources(config, device, section.gpus) | placement.options(next(places))
@@ -89,7 +89,7 @@ class Fleet:
                 actor = remote.options(**options, runtime_env=environment)
                 return actor.remote(config, device, support, *given)
 
-            return Member(name, create)
+            return Worker(name, create)
 
         reward_kind = RewardActor if data.labels is None else LabelRewardActor
         replay = _remote(ReplayActor, log).options(
@@ -99,38 +99,38 @@ class Fleet:
                 ray.get_runtime_context().get_node_id(), soft=False
             ),
         )
-        fleet = Fleet(
+        workers = WorkerGroup(
             config,
             supervisor,
             [
-                member(name, SamplerActor, config.sampler, queries, data.tool)
+                worker(name, SamplerActor, config.sampler, queries, data.tool)
                 for name in _samplers(config)
             ],
             [
-                member(name, reward_kind, config.reward, data.reward, queries)
+                worker(name, reward_kind, config.reward, data.reward, queries)
                 for name in _rewards(config)
             ],
-            Member("replay", lambda: replay.remote(config, replay_dir)),
-            member(_LEARNER, LearnerActor, config.learner, queries),
+            Worker("replay", lambda: replay.remote(config, replay_dir)),
+            worker(_LEARNER, LearnerActor, config.learner, queries),
             threads,
             log,
         )
-        others = [*fleet.rewards, fleet.replay, fleet.learner]
+        others = [*workers.rewards, workers.replay, workers.learner]
         # vLLM sizes its cache by what a GPU has free, so there the others load before it.
-        together = [[*others, *fleet.samplers]]
+        together = [[*others, *workers.samplers]]
         vllm = config.sampler.backend == "vllm"
-        waves = [others, fleet.samplers] if device == "cuda" and vllm else together
+        waves = [others, workers.samplers] if device == "cuda" and vllm else together
         for wave in waves:
             load(config.runtime, supervisor, wave)
-        return fleet
+        return workers
 
     @property
-    def members(self) -> list[Member]:
+    def all(self) -> list[Worker]:
         """All, in the order of a trajectory's way."""
         return [*self.samplers, *self.rewards, self.replay, self.learner]
 
     @property
-    def with_models(self) -> list[Member]:
+    def with_models(self) -> list[Worker]:
         return [*self.samplers, *self.rewards, self.learner]
 
     def calls(self) -> PendingCalls:
@@ -138,18 +138,25 @@ class Fleet:
         return PendingCalls(self.config.runtime, self.supervisor, self.log)
 
     def ask(
-        self, member: Member, what: str, issue: Issue, *, changes_state: ChangesState = False
+        self,
+        worker: Worker,
+        what: str,
+        remote_call: RemoteCall,
+        *,
+        changes_state: ChangesState = False,
     ) -> Any:
         """What one call gives, waited for; see PendingCalls.make."""
         calls = self.calls()
-        call = calls.make(member, what, issue, changes_state=changes_state)
+        call = calls.make(worker, what, remote_call, changes_state=changes_state)
         calls.run_all()
         return call.result()
 
-    def ask_each(self, members: Sequence[Member], what: str, issue: Issue) -> dict[str, Any]:
+    def ask_each(
+        self, workers: Sequence[Worker], what: str, remote_call: RemoteCall
+    ) -> dict[str, Any]:
         """The same of several at the same time; values by the member's name."""
         calls = self.calls()
-        made = {member.name: calls.make(member, what, issue) for member in members}
+        made = {worker.name: calls.make(worker, what, remote_call) for worker in workers}
         calls.run_all()
         return {name: call.result() for name, call in made.items()}
 
@@ -201,7 +208,7 @@ def _plan(config: JobConfig) -> ThreadPlan:
         **dict.fromkeys(_rewards(config), config.reward.threads),
         _LEARNER: config.learner.threads,
     }
-    in_turn = config.max_policy_lag == 0
+    in_turn = config.max_staleness == 0
     return ThreadPlan(asked, samplers, cores_by_machine(), in_turn=in_turn)
 
 
@@ -215,21 +222,21 @@ def _put(value: Any) -> Any:
         return ray.put(value)
 
 
-def load(config: RuntimeConfig, supervisor: Supervisor, members: list[Member]) -> None:
+def load(config: RuntimeConfig, supervisor: Supervisor, workers: list[Worker]) -> None:
     """Has these actors load their models at the same time, and waits for all. One whose process
     is killed is started again; one that raises would raise the second time, too."""
     deadline = time.monotonic() + config.start_timeout_s
     try:
-        loading = {member.start(): member for member in members}
-        while not all(member.handle for member in members):
+        loading = {worker.start(): worker for worker in workers}
+        while not all(worker.handle for worker in workers):
             supervisor.attend()
-            watched = [*loading, *supervisor.references]
+            watched = [*loading, *supervisor.demonstrations]
             done = ray.wait(watched, timeout=POLL_SECONDS)[0] if watched else []
             if not watched:  # every one that is missing waits for its back-off
                 time.sleep(POLL_SECONDS)
             for ref in done:
-                if (member := loading.pop(ref, None)) is not None:
-                    _first_loaded(member, ref, supervisor)
+                if (worker := loading.pop(ref, None)) is not None:
+                    _first_loaded(worker, ref, supervisor)
             if loading and time.monotonic() > deadline:
                 late_one = next(iter(loading.values()))
                 raise RunFailed(late(late_one.name, "load its model", config, "start_timeout_s"))
@@ -238,13 +245,13 @@ def load(config: RuntimeConfig, supervisor: Supervisor, members: list[Member]) -
         raise RunFailed(f"{error}{free}") from error
 
 
-def _first_loaded(member: Member, loading: Any, supervisor: Supervisor) -> None:
+def _first_loaded(worker: Worker, loading: Any, supervisor: Supervisor) -> None:
     try:
-        remark = value_of(loading, member.name, "load its model")
+        remark = value_of(loading, worker.name, "load its model")
     except ActorDied as death:
-        supervisor.replace(member, str(death))
+        supervisor.replace(worker, str(death))
         return
-    member.up()
+    worker.up()
     if remark:
         supervisor.observe(remark)
 

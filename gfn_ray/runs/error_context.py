@@ -13,10 +13,10 @@ _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.
 
 
 @contextmanager
-def with_way_on(left_behind: Callable[[], str], take_back: Callable[[], bool]) -> Iterator[None]:
+def with_resume_hint(left_behind: Callable[[], str], discard: Callable[[], bool]) -> Iterator[None]:
     """Adds what the run has left behind to an error that ends it; a full or broken disk is one.
 
-    take_back: after a person's mistake, undoes the start of a run that has nothing to keep yet,
+    discard: after a person's mistake, undoes the start of a run that has nothing to keep yet,
     and says whether it did. Raises what it was given, UserError or RunFailed, and RunFailed for
     the disk.
     """
@@ -24,7 +24,7 @@ def with_way_on(left_behind: Callable[[], str], take_back: Callable[[], bool]) -
         with writing():
             yield
     except UserError as error:
-        if take_back():
+        if discard():
             raise
         raise UserError(f"{error}; {left_behind()}") from error
     except RunFailed as error:

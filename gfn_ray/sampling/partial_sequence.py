@@ -7,20 +7,20 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from gfn_ray.sampling.exploration import ProposalPlan
+from gfn_ray.sampling.exploration import BehaviourPolicy
 from gfn_ray.seeds import Stream, generator, seed_of
 from gfn_ray.support import Support
 from gfn_ray.trajectory import Query, Trajectory
 
 
 @dataclass
-class Draft:
+class PartialSequence:
     """token_ids, tool_mask and log_pf: z so far, who wrote each token, and the engine's log q of
     it, 0 where a tool did. log_stop: of stopping after them; 0 where nothing else is legal and the
     engine is not asked. stopped: the policy chose the terminator. turn: of the policy, from 0."""
 
     query: Query
-    plan: ProposalPlan
+    plan: BehaviourPolicy
     token_ids: list[int] = field(default_factory=list)
     tool_mask: list[bool] = field(default_factory=list)
     log_pf: list[float] = field(default_factory=list)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from gfn_ray.evaluation.proportion import wilson_interval
+from gfn_ray.evaluation.wilson import wilson_interval
 
 
 @given(st.integers(1, 500), st.data())

@@ -6,7 +6,13 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from gfn_ray.evaluation.plots.plane import PNG_SIZE, Mark, _overlaps, _places, draw_plane
+from gfn_ray.evaluation.plots.diversity_plot import (
+    PNG_SIZE,
+    Mark,
+    _overlaps,
+    _places,
+    draw_diversity,
+)
 
 
 def marks(count=9, spread=1.0):
@@ -19,7 +25,7 @@ def marks(count=9, spread=1.0):
 
 
 def draw(stem, points, joined=((0, 1, 2),)):
-    return draw_plane(stem, points, "A title that is no $formula$", "A caption. " * 20, joined)
+    return draw_diversity(stem, points, "A title that is no $formula$", "A caption. " * 20, joined)
 
 
 @pytest.mark.parametrize("spread", [1.0, 0.0])

@@ -5,14 +5,14 @@ from __future__ import annotations
 from gfn_ray.cli import dump_toml
 from gfn_ray.config import JobConfig, TuneBaseJob
 from gfn_ray.errors import UserError
-from gfn_ray.places import output_root
+from gfn_ray.paths import output_root
 from gfn_ray.runs.display import Display
-from gfn_ray.runs.endings import writing
+from gfn_ray.runs.error_context import writing
 from gfn_ray.runs.run_dir import ConfigT, RunDir, redacted, resolve_tracking_uri
 from gfn_ray.tracking import Tracker, is_redacted, redact_uri
 
 
-def open_books(config: ConfigT, name: str, display: Display) -> tuple[RunDir, Tracker]:
+def open_run_directory(config: ConfigT, name: str, display: Display) -> tuple[RunDir, Tracker]:
     """A new run directory with the settings in it, and an MLflow run of the same name.
 
     name: of the task. Whoever opens them has the tracker follow, and ends it. Raises UserError
@@ -25,13 +25,13 @@ def open_books(config: ConfigT, name: str, display: Display) -> tuple[RunDir, Tr
             display.phase("opening MLflow")
             tracker = _tracker(config, directory)
     except BaseException:
-        directory.take_back()
+        directory.discard()
         raise
     directory.link_latest(name)
     return directory, tracker
 
 
-def reopen_books(config: JobConfig, directory: RunDir, display: Display) -> Tracker:
+def reopen_run_directory(config: JobConfig, directory: RunDir, display: Display) -> Tracker:
     """The MLflow run of a directory that is resumed; the new settings are written to it.
 
     Raises UserError where the tracking store does not have that run, RunFailed where the disk

@@ -1,11 +1,11 @@
-"""The bound on policy lag: how many versions a trajectory may be behind on arrival."""
+"""The bound on staleness: how many versions a trajectory may be behind on arrival."""
 
 from __future__ import annotations
 
 from collections import Counter
 
 
-class LagGate:
+class StalenessGate:
     """Keeps (version published when a trajectory reaches replay) - (its own) within a limit.
 
     Two questions keep it, asked before work is handed out: may a sampler start, given

@@ -5,7 +5,7 @@ import json
 import pytest
 import tomli_w
 
-from continuation_plane import gather, main, marks, read_run, table
+from continuation_diversity import gather, main, marks, read_run, table
 from gfn_ray.errors import UserError
 
 

@@ -36,7 +36,7 @@ def continuation_ids(tokenizer: Any, left: str, text: str) -> IntArray:
     return whole[len(before) :]
 
 
-def cut_ids(tokenizer: Any, left: str, text: str, otherwise: str) -> IntArray:
+def checked_continuation_ids(tokenizer: Any, left: str, text: str, otherwise: str) -> IntArray:
     """`continuation_ids` of a text that a task cannot do without.
 
     Raises UserError where the tokenizer joins the two. otherwise: what then cannot be, as in

@@ -10,7 +10,7 @@ from gfn_ray.trajectory import IntArray
 
 
 @dataclass(frozen=True)
-class NamesLabel:
+class LabelLeakFilter:
     """Whether a text has one of the stems, in any case and with marks or hyphens between.
 
     stems: as `plain_letters` gives them. token_texts: of every token id, within a text.
@@ -20,8 +20,8 @@ class NamesLabel:
     token_texts: Sequence[str]
 
     @staticmethod
-    def of(stems: Iterable[str], token_texts: Sequence[str]) -> NamesLabel:
-        return NamesLabel(tuple(sorted(set(map(plain_letters, stems)))), token_texts)
+    def of(stems: Iterable[str], token_texts: Sequence[str]) -> LabelLeakFilter:
+        return LabelLeakFilter(tuple(sorted(set(map(plain_letters, stems)))), token_texts)
 
     def __call__(self, token_ids: IntArray) -> bool:
         return self.in_text("".join(self.token_texts[token] for token in token_ids))

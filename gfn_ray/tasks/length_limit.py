@@ -12,11 +12,11 @@ from itertools import islice
 
 from gfn_ray.config import SamplerConfig, TooLong
 from gfn_ray.errors import UserError
+from gfn_ray.formatting import count
 from gfn_ray.trajectory import Query
-from gfn_ray.wording import count
 
 
-class Room:
+class LengthLimit:
     """Takes texts up to a limit in tokens, and keeps count of the others."""
 
     def __init__(
@@ -33,7 +33,7 @@ class Room:
         self._skipped: dict[str, int] = {}
 
     @classmethod
-    def of_prompts(cls, noun: str, sampler: SamplerConfig, too_long: TooLong) -> Room:
+    def of_prompts(cls, noun: str, sampler: SamplerConfig, too_long: TooLong) -> LengthLimit:
         """That of the sampling engine."""
         whose = "sampler.max_prompt_tokens allows"
         return cls(noun, sampler.max_prompt_tokens, whose, too_long, "the prompt of ")

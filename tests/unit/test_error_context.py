@@ -6,13 +6,13 @@ import os
 import pytest
 
 from gfn_ray.errors import RunFailed, UserError
-from gfn_ray.runs.endings import with_way_on
+from gfn_ray.runs.error_context import with_resume_hint
 
 LEFT = "the policy so far is step-000050; go on with --resume runs/a"
 
 
 def ending(error):
-    with pytest.raises(Exception) as ended, with_way_on(lambda: LEFT, lambda: False):
+    with pytest.raises(Exception) as ended, with_resume_hint(lambda: LEFT, lambda: False):
         raise error
     return ended.value
 
@@ -20,7 +20,7 @@ def ending(error):
 def test_a_disk_that_is_full_ends_the_run_with_a_sentence():
     with (
         pytest.raises(RunFailed) as ended,
-        with_way_on(lambda: LEFT, lambda: False),
+        with_resume_hint(lambda: LEFT, lambda: False),
         open("/dev/full", "w") as out,
     ):
         out.write("x" * 10_000)
@@ -45,7 +45,7 @@ def test_an_error_keeps_its_kind_and_so_its_exit_code(kind):
 
 
 def test_after_a_mistake_whose_start_is_taken_back_there_is_nothing_to_go_on_with():
-    with pytest.raises(UserError) as ended, with_way_on(lambda: LEFT, lambda: True):
+    with pytest.raises(UserError) as ended, with_resume_hint(lambda: LEFT, lambda: True):
         raise UserError("no room; raise sampler.kv_cache_mb")
     assert str(ended.value) == "no room; raise sampler.kv_cache_mb"
 
@@ -55,7 +55,7 @@ def test_nothing_is_taken_back_after_what_is_nobodys_mistake(kind):
     taken = []
     with (
         pytest.raises(RunFailed, match=LEFT),
-        with_way_on(lambda: LEFT, lambda: taken.append(1) or True),
+        with_resume_hint(lambda: LEFT, lambda: taken.append(1) or True),
     ):
         raise kind(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert not taken

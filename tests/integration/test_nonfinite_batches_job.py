@@ -1,4 +1,4 @@
-"""Runs that meet numbers that are not finite: one bad batch is survived, too many end the run."""
+"""Runs that meet numbers that are not finite: one non-finite batch is survived, too many end the run."""
 
 import json
 import sys
@@ -27,7 +27,9 @@ FAULTY = f'{{"rain": float("nan"), "wind": 1e25 * len(text)}}.get(query.query_id
 
 
 def dumps(home):
-    return [json.loads(file.read_text()) for file in sorted((home / "run/bad_batches").iterdir())]
+    return [
+        json.loads(file.read_text()) for file in sorted((home / "run/nonfinite_batches").iterdir())
+    ]
 
 
 def rows(home, phase):
@@ -45,8 +47,8 @@ def test_bad_batches_are_dropped_and_the_run_goes_on(tiny_dir, tmp_path):
         steps=STEPS,
         checkpoint__every=STEPS,
         replay__priority="uniform",
-        max_policy_lag=0,
-        runtime__max_bad_batches=8,
+        max_staleness=0,
+        runtime__max_nonfinite_batches=8,
     )
     process = start(flags, tmp_path, command=(sys.executable, str(faulty)))
     try:
@@ -69,30 +71,39 @@ def test_bad_batches_are_dropped_and_the_run_goes_on(tiny_dir, tmp_path):
         assert "wind" in {t["query_id"] for t in one["trajectories"]}
         assert all(isinstance(t["log_q"], float) for t in one["trajectories"])
 
-    total = summary(tmp_path)["bad_batches"]
+    total = summary(tmp_path)["nonfinite_batches"]
     assert len(found) == min(total, 20)  # the newest
-    assert [row["runtime/bad_batches"] for row in rows(tmp_path, "bad batch")] == list(
+    assert [row["runtime/nonfinite_batches"] for row in rows(tmp_path, "non-finite batch")] == list(
         range(1, total + 1)
     )
     assert [row["step"] for row in rows(tmp_path, "train")] == list(range(1, STEPS + 1))
     assert all(row["train/loss"] is not None for row in rows(tmp_path, "train"))
-    assert mlflow_run(tmp_path).data.metrics["runtime/bad_batches"] == total
-    assert "log R is nan: the group was dropped, see bad_batches/" in (tmp_path / "out").read_text()
+    assert mlflow_run(tmp_path).data.metrics["runtime/nonfinite_batches"] == total
+    assert (
+        "log R is nan: the group was dropped, see nonfinite_batches/"
+        in (tmp_path / "out").read_text()
+    )
 
 
 def test_a_run_whose_every_update_is_bad_ends_with_a_diagnosis(tiny_dir, tmp_path):
     """The first update is fine, and takes the weights so far that nothing after it is."""
     flags = tiny_number_flags(
-        tiny_dir, tmp_path, learner__lr="1e30", learner__warmup_steps=0, runtime__max_bad_batches=3
+        tiny_dir,
+        tmp_path,
+        learner__lr="1e30",
+        learner__warmup_steps=0,
+        runtime__max_nonfinite_batches=3,
     )
     code, _, err = run(flags, tmp_path, "random_number")
     assert code == 3, err
     assert "Traceback" not in err
     (line,) = [line for line in err.splitlines() if "in a row were dropped" in line]
-    assert "3 updates in a row were dropped, as many as runtime.max_bad_batches allows" in line
+    assert (
+        "3 updates in a row were dropped, as many as runtime.max_nonfinite_batches allows" in line
+    )
     assert "the loss is nan (3 x)" in line
-    assert f"{tmp_path / 'run' / 'bad_batches' / '000003.json'}" in line
+    assert f"{tmp_path / 'run' / 'nonfinite_batches' / '000003.json'}" in line
     assert "lower learner.lr (1e+30)" in line and "reward.temperature_end" in line
     assert [one["reason"] for one in dumps(tmp_path)] == ["the loss is nan"] * 3
     assert mlflow_run(tmp_path).info.status == "FAILED"
-    assert mlflow_run(tmp_path).data.metrics["runtime/bad_batches"] == 3
+    assert mlflow_run(tmp_path).data.metrics["runtime/nonfinite_batches"] == 3

@@ -11,7 +11,7 @@ from gfn_ray.tasks.task import TaskData
 from gfn_ray.trajectory import IntArray, Query, Trajectory
 
 
-def known_trajectory(query_id: str, token_ids: IntArray, support: Support) -> Trajectory:
+def demonstration_trajectory(query_id: str, token_ids: IntArray, support: Support) -> Trajectory:
     """A given z as an unscored record; the support must contain it."""
     return Trajectory.demonstration(
         query_id,
@@ -22,14 +22,14 @@ def known_trajectory(query_id: str, token_ids: IntArray, support: Support) -> Tr
     )
 
 
-def check_references(name: str, data: TaskData, tokenizer: Any) -> None:
+def check_demonstrations(name: str, data: TaskData, tokenizer: Any) -> None:
     """Raises UserError where a known z has a tool write what that would not answer: its log q
     would be that of another z."""
     if data.tool is None:
         return
     loop = ToolLoop(data.tool, tokenizer, data.support)
     for query in (*data.train, *data.held_out):
-        for z in query.references:
+        for z in query.demonstrations:
             if data.support.contains(z) and not loop.contains(query.prompt_ids, z):
                 raise UserError(
                     f"load() of task {name} gave query {query.query_id!r} the reference "
@@ -38,11 +38,11 @@ def check_references(name: str, data: TaskData, tokenizer: Any) -> None:
                 )
 
 
-def reference_trajectories(queries: list[Query], support: Support) -> list[Trajectory]:
+def demonstration_trajectories(queries: list[Query], support: Support) -> list[Trajectory]:
     """The known good z of each query that lie inside the support."""
     return [
-        known_trajectory(query.query_id, tokens, support)
+        demonstration_trajectory(query.query_id, tokens, support)
         for query in queries
-        for tokens in query.references
+        for tokens in query.demonstrations
         if support.contains(tokens)
     ]

@@ -4,7 +4,7 @@ Owns their count, the files that a person may look into, and the end of a run th
 many in a row, with a diagnosis. A batch is what is dropped whole: an update's trajectories, or
 the z of one query that came from a sampler together. Whoever met one goes on without it.
 
-    RUN_DIR/bad_batches/000001.json     reason, and every z with its text and numbers
+    RUN_DIR/nonfinite_batches/000001.json     reason, and every z with its text and numbers
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import numpy as np
 
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import RunFailed
-from gfn_ray.storage.durable import atomic_file
+from gfn_ray.storage.atomic import atomic_file
 from gfn_ray.trajectory import Trajectory
 
 # The newest are kept: an ending run's diagnosis points to one of them.
 FILES_KEPT = 20
 
-Kind = Literal["update", "warm-start update", "group", "measurement"]
+Kind = Literal["update", "SFT update", "group", "measurement"]
 
 _FINITE_REWARD = (
     "give every z that may stop a finite log R, such as a floor 20 nats below all else, not "
@@ -37,7 +37,7 @@ _FINITE_REWARD = (
 
 
 @dataclass(frozen=True)
-class BadBatch:
+class NonFiniteBatch:
     """kind: what was dropped. known: by name, further numbers of each trajectory [B]."""
 
     kind: Kind
@@ -47,8 +47,8 @@ class BadBatch:
 
 
 @dataclass(frozen=True)
-class BadBatchReport:
-    """A bad batch as a run's records have it. number: of those in the whole run. step: updates
+class NonFiniteReport:
+    """A non-finite batch as a run's records have it. number: of those in the whole run. step: updates
     done by then."""
 
     number: int
@@ -58,7 +58,7 @@ class BadBatchReport:
     file: Path
 
 
-class BadBatches:
+class NonFiniteBatches:
     """decode: the text of token ids. step: how many updates are done. record: what to do with
     each report."""
 
@@ -68,7 +68,7 @@ class BadBatches:
         directory: Path,
         decode: Callable[[Any], str],
         step: Callable[[], int],
-        record: Callable[[BadBatchReport], None],
+        record: Callable[[NonFiniteReport], None],
     ) -> None:
         self._config = config
         self._directory = directory
@@ -82,12 +82,12 @@ class BadBatches:
         """A batch of this kind had no fault: what comes next begins a new row."""
         self._reasons[kind].clear()
 
-    def dropped(self, batch: BadBatch) -> None:
+    def dropped(self, batch: NonFiniteBatch) -> None:
         """Counts a batch and writes it down. Raises RunFailed where it is one too many."""
         file = self._put_down(batch)
         reasons = self._reasons[batch.kind]
         reasons.append(batch.reason)
-        if len(reasons) >= self._config.runtime.max_bad_batches:
+        if len(reasons) >= self._config.runtime.max_nonfinite_batches:
             raise RunFailed(self._diagnosis(batch.kind, file))
 
     def sift(self, scored: Sequence[Trajectory], faults: Mapping[int, str]) -> list[Trajectory]:
@@ -103,7 +103,7 @@ class BadBatches:
                 self.usable("group")
                 kept += group
             else:
-                self.dropped(BadBatch("group", reason, group))
+                self.dropped(NonFiniteBatch("group", reason, group))
         return kept
 
     def check_measured(self, scored: Sequence[Trajectory], faults: Mapping[int, str]) -> None:
@@ -113,7 +113,7 @@ class BadBatches:
         place, reason = next(iter(faults.items()))
         ids = {scored[index].query_id for index in faults}
         own = [one for one in scored if one.query_id in ids]
-        file = self._put_down(BadBatch("measurement", reason, own))
+        file = self._put_down(NonFiniteBatch("measurement", reason, own))
         text = self._decode(scored[place].token_ids)
         raise RunFailed(
             f"{reason} for the z {text!r} of the held-out query {scored[place].query_id!r}, and "
@@ -125,7 +125,7 @@ class BadBatches:
         found = ", ".join(f"{reason} ({n} x)" for reason, n in Counter(reasons).most_common())
         return (
             f"{len(reasons)} {_PLURAL[kind]} in a row were dropped, as many as "
-            f"runtime.max_bad_batches allows: {found}; the last is in {file}; {self._remedy(kind)}"
+            f"runtime.max_nonfinite_batches allows: {found}; the last is in {file}; {self._remedy(kind)}"
         )
 
     def _remedy(self, kind: Kind) -> str:
@@ -135,7 +135,7 @@ class BadBatches:
         rate = (
             f"learner.lr ({learner.lr:g})"
             if kind == "update"
-            else f"warm_start.lr ({self._config.warm_start.lr:g})"
+            else f"sft.lr ({self._config.sft.lr:g})"
         )
         advice = [f"lower {rate} or learner.max_grad_norm ({learner.max_grad_norm:g})"]
         if kind == "update":
@@ -144,13 +144,13 @@ class BadBatches:
             advice.append(f"set learner.dtype to float32 ({learner.precision})")
         return ", or ".join(advice)
 
-    def _put_down(self, batch: BadBatch) -> Path:
+    def _put_down(self, batch: NonFiniteBatch) -> Path:
         self.total += 1
         file = self._write(batch)
-        self._record(BadBatchReport(self.total, self._step(), batch.kind, batch.reason, file))
+        self._record(NonFiniteReport(self.total, self._step(), batch.kind, batch.reason, file))
         return file
 
-    def _write(self, batch: BadBatch) -> Path:
+    def _write(self, batch: NonFiniteBatch) -> Path:
         self._directory.mkdir(exist_ok=True)
         before = sorted(self._directory.glob("*.json"))
         number = int(before[-1].stem) + 1 if before else 1
@@ -194,7 +194,7 @@ class BadBatches:
 
 _PLURAL: dict[Kind, str] = {
     "update": "updates",
-    "warm-start update": "updates of the warm start",
+    "SFT update": "updates of the SFT",
     "group": "groups of samples",
 }
 

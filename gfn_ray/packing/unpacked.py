@@ -14,16 +14,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gfn_ray.packing.forest import ROOT, TokenForest
+from gfn_ray.packing.prefix_tree import ROOT, PrefixTree
 
 ROWS = 16  # paths in one forward
 
 
-def logits_by_path(
-    model: Any, forest: TokenForest, rows: npt.NDArray[np.int64], device: torch.device
+def logits_unpacked(
+    model: Any, tree: PrefixTree, rows: npt.NDArray[np.int64], device: torch.device
 ) -> Tensor:
     """Next-token logits [R, V] after the given nodes, at the model's own precision."""
-    parents, token_ids = forest.parents, forest.token_ids
+    parents, token_ids = tree.parents, tree.token_ids
     inner: set[int] = set()
     for node in rows.tolist():
         above = int(parents[node])

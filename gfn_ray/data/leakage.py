@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import TypeVar
 
 from gfn_ray.errors import UserError
-from gfn_ray.wording import count
+from gfn_ray.formatting import count
 
 RowT = TypeVar("RowT")
 Content = Callable[[RowT], Hashable]

@@ -1,4 +1,4 @@
-"""Likelihood tuning of the policy on known good z: a warm start, and the baseline beside it."""
+"""Likelihood tuning of the policy on known good z: an SFT, and the baseline beside it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gfn_ray.policy.log_q import TrajectoryGroup, chunks, log_q
 from gfn_ray.support import Support
 
 
-class LikelihoodTrainer:
+class SFTTrainer:
     """Maximises log q(z) of given z, under the support, with an optimizer of its own.
 
     model: a causal LM whose trainable parameters are the policy's. Tokens that a tool wrote

@@ -16,9 +16,9 @@ import numpy as np
 
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import UserError
-from gfn_ray.evaluation.labels import log_odds, model_average, probabilities
+from gfn_ray.evaluation.label_metrics import log_odds, model_average, probabilities
 from gfn_ray.models.loading import load_causal_lm
-from gfn_ray.places import is_file
+from gfn_ray.paths import is_file
 from gfn_ray.policy.adapter import Adapter, load_adapter, write_adapter
 from gfn_ray.rewards.label_model import LabelModel
 from gfn_ray.trajectory import IntArray
