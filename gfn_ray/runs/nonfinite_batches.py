@@ -48,7 +48,7 @@ class NonFiniteBatch:
 
 @dataclass(frozen=True)
 class NonFiniteReport:
-    """A non-finite batch as a run's records have it. number: of those in the whole run. step: updates
+    """A non-finite batch in the records of a run. number: its number in the whole run. step: updates
     done by then."""
 
     number: int
@@ -125,7 +125,8 @@ class NonFiniteBatches:
         found = ", ".join(f"{reason} ({n} x)" for reason, n in Counter(reasons).most_common())
         return (
             f"{len(reasons)} {_PLURAL[kind]} in a row were dropped, as many as "
-            f"runtime.max_nonfinite_batches allows: {found}; the last is in {file}; {self._remedy(kind)}"
+            f"runtime.max_nonfinite_batches allows: {found}; the last is in {file}; "
+            f"{self._remedy(kind)}"
         )
 
     def _remedy(self, kind: Kind) -> str:

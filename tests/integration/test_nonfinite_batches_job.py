@@ -1,4 +1,4 @@
-"""Runs that meet numbers that are not finite: one non-finite batch is survived, too many end the run."""
+"""A run survives one batch with numbers that are not finite; too many end it."""
 
 import json
 import sys

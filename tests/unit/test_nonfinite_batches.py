@@ -1,4 +1,4 @@
-"""Non-finite batches: what is dropped, what is written down of it, and when a run has had enough."""
+"""Non-finite batches: what is skipped, what is recorded of it, and when the run ends."""
 
 import json
 
