@@ -45,6 +45,7 @@ from gfn_ray.settings import (
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 Settings = dict[str, Setting]
 
+_MOST_SUGGESTED = 3  # of several settings with one name
 _LARGEST_CONFIG = 2**18  # bytes; all the settings of a job are some 4,000
 _STORED_SETTINGS = "config.toml"
 _RESUMED_WITH = ("resume", "steps", "tracking.uri", "checkpoint", "profile", "runtime")
@@ -302,8 +303,10 @@ def _unknown(written: str, name: str, settings: Settings, spell: Callable[[Setti
             return f"{written} is a section; name one of its settings, such as {spell(known)}"
     last = name.split(".")[-1]
     namesakes = [known for known in settings if known.split(".")[-1] == last]
-    near = difflib.get_close_matches(name, namesakes, 1, cutoff=0) or difflib.get_close_matches(
-        name, settings, 1
+    near = difflib.get_close_matches(name, namesakes, _MOST_SUGGESTED, cutoff=0)
+    near = (
+        near if near and name == last else near[:1] or difflib.get_close_matches(name, settings, 1)
     )
-    hint = f"did you mean {spell(settings[near[0]])}?" if near else "--help lists every setting"
+    suggested = " or ".join(spell(settings[one]) for one in near)
+    hint = f"did you mean {suggested}?" if near else "--help lists every setting"
     return f"unknown setting {written}; {hint}"

@@ -48,8 +48,8 @@ class NonFiniteBatch:
 
 @dataclass(frozen=True)
 class NonFiniteReport:
-    """A non-finite batch in the records of a run. number: its number in the whole run. step: updates
-    done by then."""
+    """A non-finite batch in the records of a run. number: its place among those of the run. step:
+    updates done by then."""
 
     number: int
     step: int

@@ -169,9 +169,12 @@ def test_each_kind_of_a_section_has_its_own_defaults() -> None:
         ),
         (["--run-dir", ""], "--run-dir got ''; it takes a path, or none"),
         (["--learner.lrr", "1"], "unknown setting --learner.lrr; did you mean --learner.lr?"),
-        (["--lr", "1"], "unknown setting --lr; did you mean --learner.lr?"),
+        (
+            ["--lr", "1"],
+            "unknown setting --lr; did you mean --sft.lr or --learner.lr or --tune-base.lr?",
+        ),
         (["--step", "1"], "unknown setting --step; did you mean --steps?"),
-        (["--max-policy", "1"], "unknown setting --max-policy; did you mean --max-staleness?"),
+        (["--max-stale", "1"], "unknown setting --max-stale; did you mean --max-staleness?"),
         (["--no-learner.lr"], "unknown setting --no-learner.lr; did you mean --learner.lr?"),
         (["--bananas", "1"], "unknown setting --bananas; --help lists every setting"),
         (
@@ -226,10 +229,13 @@ def test_a_bad_command_line_gets_one_line(
         ),
         ("run_dir = 3", "run_dir in run.toml got 3; it takes a path, or none"),
         ("learner = 3", "learner in run.toml got 3; it is a section, [learner]"),
-        ("lr = 3", "unknown setting lr in run.toml; did you mean learner.lr?"),
         (
-            "max-policy-lag = 3",
-            "unknown setting max-policy-lag in run.toml; did you mean max_staleness?",
+            "lr = 3",
+            "unknown setting lr in run.toml; did you mean sft.lr or learner.lr or tune_base.lr?",
+        ),
+        (
+            "max-staleness = 3",
+            "unknown setting max-staleness in run.toml; did you mean max_staleness?",
         ),
         (
             "[learner]\nlearning = 3",
