@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +54,6 @@ class MlflowRun:
 
     client: MlflowClient
     run_id: str
-    uri: str
     former: str | None = None
 
 
@@ -66,7 +65,7 @@ def open_run(
     artifact_root: Path,
     run_id: str | None,
 ) -> MlflowRun:
-    """A new run, or the one of this id again. The other arguments are those of Tracker.start.
+    """A new run, or the one of this id again. The other arguments are those of Tracker.
 
     Raises UserError where the store does not take a run and its parameters.
     """
@@ -74,11 +73,11 @@ def open_run(
         client = _open(uri)
         experiment_id = _experiment(client, uri, experiment, artifact_root)
         if run_id is not None:
-            return _reopened(MlflowRun(client, run_id, uri))
+            return _reopened(client, uri, run_id)
         from mlflow.tracking.context.registry import resolve_tags
 
         made = client.create_run(experiment_id, tags=resolve_tags(), run_name=run_name)
-        run = MlflowRun(client, str(made.info.run_id), uri)
+        run = MlflowRun(client, str(made.info.run_id))
         _fill(run, params)
         return run
     except UserError:
@@ -178,17 +177,17 @@ def erase(run: MlflowRun) -> None:
             shutil.rmtree(Path(local_file_uri_to_path(location)).parent, ignore_errors=True)
 
 
-def _reopened(run: MlflowRun) -> MlflowRun:
+def _reopened(client: MlflowClient, uri: str, run_id: str) -> MlflowRun:
     from mlflow.exceptions import MlflowException
 
     try:
-        former = str(run.client.get_run(run.run_id).info.status)
-        run.client.update_run(run.run_id, status="RUNNING")
-        return replace(run, former=former)
+        former = str(client.get_run(run_id).info.status)
+        client.update_run(run_id, status="RUNNING")
+        return MlflowRun(client, run_id, former)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         raise UserError(
-            f"--tracking.uri got {redact_uri(run.uri)}, which has no run {run.run_id}; name the "
-            "store that the run was begun in"
+            f"--tracking.uri got {redact_uri(uri)}, which has no run {run_id}; name the store that "
+            "the run was begun in"
         ) from None

@@ -559,7 +559,7 @@ def test_a_proxy_that_answers_400_loses_nothing(tmp_path: Path) -> None:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         uri = f"http://127.0.0.1:{server.server_address[1]}"
-        run = MlflowRun(client(uri), state.run_id, uri)
+        run = MlflowRun(client(uri), state.run_id)
         with pytest.raises(Exception, match="400"):
             list(Deliveries(run, tmp_path, state).numbers())
         server.shutdown()
@@ -589,7 +589,7 @@ def test_lines_of_any_bytes_hold_up_nothing_that_comes_after_them(
     run = RunDir(tmp_path_factory.mktemp("run"))
     run.metrics_file.write_bytes(b"".join([*parts, b"\n", GOOD.replace(b"loss", b"last")]))
     state = TrackingState(run_id=mlflow.create_run("0").info.run_id)
-    list(Deliveries(MlflowRun(mlflow, state.run_id, ""), run.path, state).numbers())
+    list(Deliveries(MlflowRun(mlflow, state.run_id), run.path, state).numbers())
     assert state.numbers == {"metrics.jsonl": run.metrics_file.stat().st_size}
     found = mlflow.get_run(state.run_id).data.metrics
     assert found["last"] == 1.5 and all(map(math.isfinite, found.values()))
@@ -616,7 +616,7 @@ def test_whatever_dies_mlflow_has_every_line_of_the_file_and_each_once(
             state.begin(run.path)
         else:
             account = state.model_dump()
-            list(Deliveries(MlflowRun(mlflow, state.run_id, ""), run.path, state).numbers())
+            list(Deliveries(MlflowRun(mlflow, state.run_id), run.path, state).numbers())
             if event == "die":
                 state = TrackingState(**account)
     found = [one.step for one in mlflow.get_metric_history(state.run_id, "loss")]

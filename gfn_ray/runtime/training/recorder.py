@@ -117,7 +117,8 @@ class Recorder:
 
     def memory(self, step: int, peaks: Mapping[str, float]) -> None:
         """The most memory that each process has had; summary.json has it, too."""
-        self._directory.append_metrics(step, "memory", _named("memory/peak_mib", peaks, "_"))
+        numbers = {f"memory/peak_mib_{name}": mib for name, mib in peaks.items()}
+        self._directory.append_metrics(step, "memory", numbers)
 
     def nonfinite_batch(self, report: NonFiniteReport) -> None:
         """A batch that was dropped for a number that is not finite."""
@@ -152,8 +153,8 @@ class Recorder:
         }
 
 
-def _named(prefix: str, metrics: Mapping[str, float], between: str = "/") -> dict[str, float]:
-    return {f"{prefix}{between}{name}": value for name, value in metrics.items()}
+def _named(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    return {f"{prefix}/{name}": value for name, value in metrics.items()}
 
 
 def _progress(controller: Controller, report: StepReport) -> Progress:
