@@ -54,6 +54,10 @@ arithmetic: setup ## Train chains of calculation, with a calculator (ARGS="--hel
 continuation: setup ## Train a policy to continue a text by likely, different sentences (ARGS="--help")
 	@$(PYTHON) jobs/continuation.py $(ARGS)
 
+.PHONY: prompts
+prompts: setup ## Train on your prompts and your reward function; by itself, on sets of words (ARGS="--help")
+	@$(PYTHON) jobs/prompts.py $(ARGS)
+
 .PHONY: subjectivity
 subjectivity: setup ## Train rationales that help to label sentences, by EM on ten labels (ARGS="--help")
 	@$(PYTHON) jobs/subjectivity.py $(ARGS)
@@ -163,6 +167,12 @@ mlflow-ui: setup ## Show the runs at http://127.0.0.1:5000 (MLFLOW_PORT=5000)
 	@$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(MLFLOW_PORT) --workers 1
 
 ##@ Maintain
+
+.PHONY: wheel
+wheel: setup ## Build dist/gfn_ray-*.whl, which installs the command gfn-ray (pip install "...whl[cpu]")
+	@$(PYTHON) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@rm -rf build
+	@ls dist/*.whl
 
 # Versions that are locked stay as they are unless LOCK_ARGS=--upgrade is said.
 LOCK_ARGS ?=

@@ -1,9 +1,8 @@
-"""python -m gfn_ray sample|predict: a trained adapter from the shell."""
+"""python -m gfn_ray: the command gfn-ray."""
 
 import sys
 
-from gfn_ray.cli import main
-from gfn_ray.serving.command import command
+from gfn_ray.shell import main
 
 if __name__ == "__main__":
-    sys.exit(main(lambda: command(sys.argv[1:])))
+    sys.exit(main())

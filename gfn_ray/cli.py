@@ -48,7 +48,15 @@ Settings = dict[str, Setting]
 _MOST_SUGGESTED = 3  # of several settings with one name
 _LARGEST_CONFIG = 2**18  # bytes; all the settings of a job are some 4,000
 _STORED_SETTINGS = "config.toml"
-_RESUMED_WITH = ("resume", "steps", "tracking.uri", "checkpoint", "profile", "runtime")
+_RESUMED_WITH = (
+    "resume",
+    "steps",
+    "task.reward",  # where it is code, which a run's directory alone does not have run
+    "tracking.uri",
+    "checkpoint",
+    "profile",
+    "runtime",
+)
 _CONFIG = Setting("config", {"type": "string", "format": "path"}, "a path", REQUIRED)
 
 

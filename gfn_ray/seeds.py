@@ -41,6 +41,7 @@ class Stream(IntEnum):
     LABEL_ADAPTER = 13
     TEXT_ADAPTER = 14
     DIAGNOSTIC = 15  # before and after training alike; at: number of the draw
+    RESAMPLED = 16  # of served candidates
 
 
 def seed_of(stream: Stream, seed: int, *at: int) -> Seed:

@@ -2,18 +2,7 @@
 
 import sys
 
-from gfn_ray.cli import main, parse
-from gfn_ray.tasks.arithmetic.config import ArithmeticJob
-
-
-def arithmetic() -> int:
-    config = parse(ArithmeticJob, prog="jobs/arithmetic.py")
-    # Imported once the settings are known to be sound: these bring in torch and Ray.
-    from gfn_ray.runtime.run import run
-    from gfn_ray.tasks.arithmetic.task import ArithmeticTask
-
-    return run(config, ArithmeticTask(config))
-
+from gfn_ray.shell import run_job
 
 if __name__ == "__main__":
-    sys.exit(main(arithmetic))
+    sys.exit(run_job("arithmetic", "jobs/arithmetic.py"))

@@ -2,16 +2,7 @@
 
 import sys
 
-from gfn_ray.cli import main, parse
-from gfn_ray.config import CompareJob
-
-
-def compare() -> int:
-    config = parse(CompareJob, prog="jobs/compare.py")
-    from gfn_ray.runs.compare_runs import compare_runs
-
-    return compare_runs(config)
-
+from gfn_ray.shell import run_job
 
 if __name__ == "__main__":
-    sys.exit(main(compare))
+    sys.exit(run_job("compare", "jobs/compare.py"))

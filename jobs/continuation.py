@@ -2,18 +2,7 @@
 
 import sys
 
-from gfn_ray.cli import main, parse
-from gfn_ray.tasks.continuation.config import ContinuationJob
-
-
-def continuation() -> int:
-    config = parse(ContinuationJob, prog="jobs/continuation.py")
-    # Imported once the settings are known to be sound: these bring in torch and Ray.
-    from gfn_ray.runtime.run import run
-    from gfn_ray.tasks.continuation.task import ContinuationTask
-
-    return run(config, ContinuationTask(config))
-
+from gfn_ray.shell import run_job
 
 if __name__ == "__main__":
-    sys.exit(main(continuation))
+    sys.exit(run_job("continuation", "jobs/continuation.py"))

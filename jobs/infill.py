@@ -2,18 +2,7 @@
 
 import sys
 
-from gfn_ray.cli import main, parse
-from gfn_ray.tasks.infill.config import InfillJob
-
-
-def infill() -> int:
-    config = parse(InfillJob, prog="jobs/infill.py")
-    # Imported once the settings are known to be sound: these bring in torch and Ray.
-    from gfn_ray.runtime.run import run
-    from gfn_ray.tasks.infill.task import InfillTask
-
-    return run(config, InfillTask(config))
-
+from gfn_ray.shell import run_job
 
 if __name__ == "__main__":
-    sys.exit(main(infill))
+    sys.exit(run_job("infill", "jobs/infill.py"))

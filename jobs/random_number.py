@@ -2,18 +2,7 @@
 
 import sys
 
-from gfn_ray.cli import main, parse
-from gfn_ray.tasks.random_number.config import RandomNumberJob
-
-
-def random_number() -> int:
-    config = parse(RandomNumberJob, prog="jobs/random_number.py")
-    # Imported once the settings are known to be sound: these bring in torch and Ray.
-    from gfn_ray.runtime.run import run
-    from gfn_ray.tasks.random_number.task import RandomNumberTask
-
-    return run(config, RandomNumberTask(config))
-
+from gfn_ray.shell import run_job
 
 if __name__ == "__main__":
-    sys.exit(main(random_number))
+    sys.exit(run_job("random-number", "jobs/random_number.py"))

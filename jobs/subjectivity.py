@@ -2,18 +2,7 @@
 
 import sys
 
-from gfn_ray.cli import main, parse
-from gfn_ray.tasks.subjectivity.config import SubjectivityJob
-
-
-def subjectivity() -> int:
-    config = parse(SubjectivityJob, prog="jobs/subjectivity.py")
-    # Imported once the settings are known to be sound: these bring in torch and Ray.
-    from gfn_ray.runtime.run import run
-    from gfn_ray.tasks.subjectivity.task import SubjectivityTask
-
-    return run(config, SubjectivityTask(config))
-
+from gfn_ray.shell import run_job
 
 if __name__ == "__main__":
-    sys.exit(main(subjectivity))
+    sys.exit(run_job("subjectivity", "jobs/subjectivity.py"))

@@ -31,7 +31,12 @@ def tiny_model(directory: Path, seed: int = 0, **changes: int) -> Path:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = _tokenizer()
-    shape = {"hidden_size": 64, "num_hidden_layers": 2, **changes}
+    shape = {
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "max_position_embeddings": 512,
+        **changes,
+    }
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         intermediate_size=128,
@@ -39,7 +44,6 @@ def tiny_model(directory: Path, seed: int = 0, **changes: int) -> Path:
         num_attention_heads=4,
         num_key_value_heads=2,  # grouped, as in SmolLM2
         head_dim=32,
-        max_position_embeddings=512,
         tie_word_embeddings=False,
         initializer_range=0.3,  # ten times the usual: logits spread over several nats
         bos_token_id=tokenizer.bos_token_id,

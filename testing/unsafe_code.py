@@ -21,10 +21,14 @@ FORBIDDEN_CALLS = {
     "pandas.read_pickle": "reads pickles",
     "yaml.load": "can make any object",
     "yaml.unsafe_load": "can make any object",
+    "pkgutil.resolve_name": "imports what a variable says",
+    "runpy.run_path": "runs what a variable says",
+    "runpy.run_module": "runs what a variable says",
     "tempfile.mktemp": "names a file that another may make first",
     "shutil.unpack_archive": "unpacks wherever the archive says",
 }
 FORBIDDEN_METHODS = {
+    "exec_module": "runs what a variable says",
     "extractall": "unpacks wherever the archive says",
     "read_pickle": "reads pickles",
 }

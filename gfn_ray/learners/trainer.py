@@ -20,6 +20,7 @@ from gfn_ray.config import JobConfig
 from gfn_ray.learners.learner import PolicyScores, SkippedUpdate, Update
 from gfn_ray.learners.log_z import LogZHead
 from gfn_ray.learners.optimizer_step import optimizer_step
+from gfn_ray.learners.split_group import as_leaves, carry_on, log_q_in_parts, parts
 from gfn_ray.learners.training_state import State, read_training_state, write_training_state
 from gfn_ray.objectives import FlowBatch, choose
 from gfn_ray.policy.adapter import Adapter, put_adapter, read_adapter
@@ -74,11 +75,19 @@ class PolicyTrainer:
         self._optimizer.zero_grad(set_to_none=True)
         total_loss = total_weight = 0.0
         losses, log_qs, log_z, log_ratios = [], [], [], []
-        for chunk in chunks(groups, self._config.learner.tokens_per_forward):
-            batch, whole, log_ratio = self._batch(chunk, temperature)
+        budget = self._config.learner.tokens_per_forward
+        for chunk in chunks(groups, budget):
+            split = parts(chunk[0], budget) if len(chunk) == 1 else []
+            if len(split) > 1:
+                q = as_leaves(log_q_in_parts(self._log_q_of, split))
+            else:
+                q = self._log_q(chunk)
+            batch, whole, log_ratio = self._batch(q, chunk, temperature)
             result = self._objective.loss(batch)
             # Chunks add up as if they were one batch: gradients of the sums, divided below.
             (result.loss * result.weight).backward()
+            if len(split) > 1:
+                carry_on(self._log_q_of, split, q)
             total_loss += float((result.loss * result.weight).detach())
             total_weight += float(result.weight)
             losses.append(result.per_trajectory)
@@ -120,11 +129,16 @@ class PolicyTrainer:
         }
         return Update(metrics, torch.cat(losses).float().cpu().numpy())
 
+    def _log_q(self, groups: Sequence[TrajectoryGroup]) -> LogQ:
+        return log_q(self.model, groups, self._support, self._masks)
+
+    def _log_q_of(self, group: TrajectoryGroup) -> LogQ:
+        return self._log_q([group])
+
     def _batch(
-        self, groups: Sequence[TrajectoryGroup], temperature: float
+        self, q: LogQ, groups: Sequence[TrajectoryGroup], temperature: float
     ) -> tuple[FlowBatch, Tensor, Tensor]:
         """What the objective reads, and of each whole z log q and log R/T - log q [B], detached."""
-        q = log_q(self.model, groups, self._support, self._masks)
         rewards = [_log_reward(t) / temperature for g in groups for t in g.trajectories]
         log_reward = q.prefix_matrix(rewards)
         batch = FlowBatch(q.log_pf, q.log_stop, log_reward, q.terminable, q.group)
@@ -155,14 +169,20 @@ class PolicyTrainer:
     def _reference(self, groups: Sequence[TrajectoryGroup]) -> LogQ:
         """log q under the untrained policy: the same support, without the adapter."""
         with self.model.disable_adapter():
-            return log_q(self.model, groups, self._support, self._masks)
+            if len(groups) > 1:
+                return self._log_q(groups)
+            budget = self._config.learner.tokens_per_forward
+            return log_q_in_parts(self._log_q_of, parts(groups[0], budget))
 
     @torch.no_grad()
     def score(self, groups: Sequence[TrajectoryGroup]) -> PolicyScores:
         """log q under the current weights, for evaluation."""
         whole, content, reference = [], [], []
-        for chunk in chunks(groups, self._config.learner.tokens_per_forward):
-            q = log_q(self.model, chunk, self._support, self._masks)
+        budget = self._config.learner.tokens_per_forward
+        # No trajectory is compared with another here, so a large group is simply several.
+        small = [part for group in groups for part in parts(group, budget)]
+        for chunk in chunks(small, budget):
+            q = self._log_q(chunk)
             whole.append(q.log_q)
             content.append(q.log_pf.sum(dim=1))
             if self._objective.needs_reference:

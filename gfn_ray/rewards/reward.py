@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from gfn_ray.trajectory import Query, Trajectory
 
@@ -22,4 +22,14 @@ class Reward(Protocol):
 
     def score(self, pairs: Sequence[Pair]) -> list[Trajectory]:
         """The trajectories in order, with untempered log R [T+1] in nats attached."""
+        ...
+
+
+@runtime_checkable
+class ExplainsFaults(Protocol):
+    """A reward that knows why it gave some trajectory no log R."""
+
+    @property
+    def faults(self) -> Mapping[int, str]:
+        """Of the latest `score`, by a trajectory's place."""
         ...

@@ -35,6 +35,8 @@ _FINITE_REWARD = (
     "-inf, where it should be rare"
 )
 
+_OWN_REASON = "mend what this says, for only a finite log R can be learned from"
+
 
 @dataclass(frozen=True)
 class NonFiniteBatch:
@@ -117,7 +119,7 @@ class NonFiniteBatches:
         text = self._decode(scored[place].token_ids)
         raise RunFailed(
             f"{reason} for the z {text!r} of the held-out query {scored[place].query_id!r}, and "
-            f"no measurement may leave a z out (see {file}); {_FINITE_REWARD}"
+            f"no measurement may leave a z out (see {file}); {_cure(reason)}"
         )
 
     def _diagnosis(self, kind: Kind, file: Path) -> str:
@@ -132,7 +134,7 @@ class NonFiniteBatches:
     def _remedy(self, kind: Kind) -> str:
         learner, reward = self._config.learner, self._config.reward
         if kind == "group":
-            return _FINITE_REWARD
+            return _cure(self._reasons[kind][-1])
         rate = (
             f"learner.lr ({learner.lr:g})"
             if kind == "update"
@@ -198,6 +200,11 @@ _PLURAL: dict[Kind, str] = {
     "SFT update": "updates of the SFT",
     "group": "groups of samples",
 }
+
+
+def _cure(reason: str) -> str:
+    """What mends a group or a measurement without a log R."""
+    return _FINITE_REWARD if reason.startswith("log R is") else _OWN_REASON
 
 
 def _number(value: Any) -> float | str:

@@ -16,7 +16,7 @@ from gfn_ray.errors import UserError
 from gfn_ray.formatting import one_line, take_any_text
 
 if TYPE_CHECKING:
-    from gfn_ray.serving.policy import Prediction, Sample
+    from gfn_ray.serving.samples import Prediction, Sample
 
 HELP = """\
 usage: python -m gfn_ray sample ADAPTER [--FIELD TEXT] ... [--OPTION VALUE] ...
@@ -32,6 +32,9 @@ flags by the names its task gives them, --beginning and --ending for infill.
   --seed N      the same seed gives the same samples [default 0]
   --model NAME  the base model, where it is not where the run had it
   --base-adapter DIRECTORY  that of --task.base-adapter, likewise
+  --resample    draw samples from more candidates by R/q: closer to the posterior
+  --candidates N  how many [default: 4 for each sample]
+  --weighted    weigh the answers of predict by R/q
   --json        one JSON object a line
   --help, -h
   --version
@@ -39,6 +42,7 @@ flags by the names its task gives them, --beginning and --ending for infill.
 A task of your own is served from Python: gfn_ray.sample(adapter, query, n, task=MyTask)."""
 
 _SAMPLES = {"sample": 8, "predict": 16}
+_SWITCHES = {"--json": "as_json", "--resample": "resample", "--weighted": "weighted"}
 
 
 @dataclass
@@ -51,6 +55,9 @@ class Words:
     seed: int = 0
     model: str | None = None
     base_adapter: str | None = None
+    resample: bool = False
+    candidates: int | None = None
+    weighted: bool = False
     as_json: bool = False
     query: dict[str, str] = field(default_factory=dict)
 
@@ -67,14 +74,21 @@ def command(arguments: Sequence[str]) -> int:
     from gfn_ray.serving.policy import ServedPolicy
 
     with ServedPolicy(words.adapter, model=words.model, base_adapter=words.base_adapter) as policy:
+        query, n, seed = words.query, words.n, words.seed
         if words.verb == "sample":
-            _print_samples(policy.sample(words.query, words.n, seed=words.seed), words.as_json)
+            drawn = policy.sample(
+                query, n, seed=seed, resample=words.resample, candidates=words.candidates
+            )
+            _print_samples(drawn, words.as_json)
         else:
-            _print_answers(policy.predict(words.query, words.n, seed=words.seed), words.as_json)
+            found = policy.predict(query, n, seed=seed, weighted=words.weighted)
+            _print_answers(found, words.as_json)
     return 0
 
 
 def _print_samples(drawn: list[Sample], as_json: bool) -> None:
+    if (effective := getattr(drawn, "effective_sample_size", None)) is not None:
+        print(f"effective sample size {effective:.1f}", file=sys.stderr)
     for one in drawn:
         record = {**vars(one), "token_ids": list(one.token_ids)}
         _print(record, f"{one.log_q:9.3f}  {one_line(one.text)}", as_json)
@@ -102,8 +116,8 @@ def read_words(arguments: Sequence[str]) -> Words:
         word = left.pop()
         if not word.startswith("--"):
             raise UserError(f"unexpected word {word!r}; a query's texts are written --name TEXT")
-        if word == "--json":
-            words.as_json = True
+        if word in _SWITCHES:
+            setattr(words, _SWITCHES[word], True)
             continue
         flag, equals, text = word.partition("=")
         if not equals:
@@ -115,6 +129,8 @@ def read_words(arguments: Sequence[str]) -> Words:
             words.n = _whole(flag, text)
         elif name == "seed":
             words.seed = _whole(flag, text)
+        elif name == "candidates":
+            words.candidates = _whole(flag, text)
         elif name == "model":
             words.model = text
         elif name == "base_adapter":

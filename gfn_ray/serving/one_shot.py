@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gfn_ray.serving.policy import Prediction, Sample, ServedPolicy
+from gfn_ray.serving.policy import ServedPolicy
+from gfn_ray.serving.samples import Prediction, Sample
 
 
 def open(
@@ -20,13 +21,15 @@ def open(
     model: str | None = None,
     base_adapter: str | Path | None = None,
     trust_remote_code: bool = False,
+    reward: Any = None,
 ) -> ServedPolicy:
     """The policy of an adapter directory; close it, or use it in a `with` statement.
 
     task: your task's class, where it is not a built-in one. model: directory or hub id of the
     base model, where it is not where the run had it. base_adapter: the directory of
     --task.base-adapter, likewise. trust_remote_code: run Python code that the model's repository
-    ships; what the adapter's run allowed does not count here.
+    ships; what the adapter's run allowed does not count here. reward: of a run of prompts, its
+    reward function or functions, which weighing samples needs and naming does not import.
 
     Files and settings are read at once; the engine, which takes seconds, starts with the first
     sample. Raises gfn_ray.errors.UserError, here or at the first sample, where a file, a field
@@ -38,6 +41,7 @@ def open(
         model=model,
         base_adapter=base_adapter,
         trust_remote_code=trust_remote_code,
+        reward=reward,
     )
 
 
@@ -51,13 +55,19 @@ def sample(
     model: str | None = None,
     base_adapter: str | Path | None = None,
     trust_remote_code: bool = False,
+    reward: Any = None,
+    resample: bool = False,
+    candidates: int | None = None,
 ) -> list[Sample]:
     """n independent samples z of q(z | query), each with its text, its tokens and log q in nats.
 
     query: a text for each of the task's fields. infill: beginning, ending. arithmetic: question.
-    continuation: prompt. subjectivity: text. random_number: none. n: at least 1. seed: at least
-    0; the same seed gives the same samples. task, model, base_adapter and
-    trust_remote_code: as in `open`.
+    continuation: prompt. prompts: prompt, and any columns that its reward reads. subjectivity:
+    text. random_number: none. n: at least 1. seed: at least 0; the same seed gives the same
+    samples. task, model, base_adapter, trust_remote_code and reward: as in `open`.
+
+    resample: draw the n from more candidates by R / q, which is closer to the posterior than q; the
+    list has the candidates' effective_sample_size. candidates: how many; default: 4 n.
 
     Starts an engine and ends it again, which takes seconds: for several queries `open` the policy
     once. Raises gfn_ray.errors.UserError where an argument, a file or a model is at fault.
@@ -68,8 +78,9 @@ def sample(
         model=model,
         base_adapter=base_adapter,
         trust_remote_code=trust_remote_code,
+        reward=reward,
     ) as policy:
-        return policy.sample(query, n, seed=seed)
+        return policy.sample(query, n, seed=seed, resample=resample, candidates=candidates)
 
 
 def predict(
@@ -82,12 +93,15 @@ def predict(
     model: str | None = None,
     base_adapter: str | Path | None = None,
     trust_remote_code: bool = False,
+    reward: Any = None,
+    weighted: bool = False,
 ) -> Prediction:
     """Answers with their weights, the heaviest first, averaged over n samples; see `Prediction`.
 
     For tasks whose z ends in an answer or explains a label, among the built-in ones arithmetic,
     random_number and subjectivity. Weights and the share of samples without an answer sum to 1.
-    n: at least 1. query, seed, the time it takes and the rest: as in `sample`.
+    n: at least 1. weighted: weigh samples by R / q, rather than alike. query, seed, the time it
+    takes and the rest: as in `sample`.
 
     Raises gfn_ray.errors.UserError, for a task whose z is no answer too.
     """
@@ -97,5 +111,6 @@ def predict(
         model=model,
         base_adapter=base_adapter,
         trust_remote_code=trust_remote_code,
+        reward=reward,
     ) as policy:
-        return policy.predict(query, n, seed=seed)
+        return policy.predict(query, n, seed=seed, weighted=weighted)

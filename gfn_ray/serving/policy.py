@@ -8,68 +8,46 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
 
 from gfn_ray.data.files import bad_bytes
 from gfn_ray.errors import UserError, shown
 from gfn_ray.formatting import count
 from gfn_ray.models.adapter_files import check_fits
-from gfn_ray.models.loading import linear_layers, load_tokenizer, resolve_model, vocab_size
+from gfn_ray.models.loading import (
+    linear_layers,
+    load_causal_lm,
+    load_tokenizer,
+    resolve_model,
+    vocab_size,
+)
 from gfn_ray.models.merged import merged_model_dir
 from gfn_ray.policy.adapter import load_adapter
+from gfn_ray.rewards.reward import ExplainsFaults
 from gfn_ray.sampling.environment import vllm_environment
 from gfn_ray.sampling.tools import ToolLoop
 from gfn_ray.seeds import Stream, generator, seed_of
 from gfn_ray.serving.description import FILE, read_description
+from gfn_ray.serving.resampling import Weights
+from gfn_ray.serving.samples import Prediction, Resampled, Sample
 from gfn_ray.serving.tuned_labels import LabelAverage, read_labels
 from gfn_ray.settings import path_from
 from gfn_ray.tasks.label_plan import PredictsLabels
 from gfn_ray.tasks.vocabulary import check_support
-from gfn_ray.trajectory import Query
+from gfn_ray.trajectory import Query, Trajectory
+
+_CANDIDATES_EACH = 4  # of resample=True, for each sample that is drawn
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One z. token_ids: its tokens, those that a tool wrote included, without the stop. text: what
-    they spell. stopped: it chose to stop, before max_len.
+@runtime_checkable
+class TakesReward(Protocol):
+    """A task whose reward functions may be given anew."""
 
-    log_q: log-probability in nats, under the policy and its support, of the whole z with its
-    stop, as the engine computed it: in float32 on a CPU, bfloat16 on CUDA unless set otherwise.
-    A tool's tokens are given and count nothing in it, nor does the stop that max_len forces.
-    """
-
-    text: str
-    token_ids: tuple[int, ...]
-    log_q: float
-    stopped: bool
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Answers averaged over the policy's samples.
-
-    answers: (answer, weight), the heaviest first. A weight is the share of samples that give
-    the answer: a Monte Carlo estimate of its posterior probability, sum over z of
-    q(z | query) [z gives it], since z comes with the posterior's weights already. Its standard
-    error is at most .5 / sqrt(n). Where a label model reads z, as after EM, a weight is the mean
-    over samples of p(answer | query, z), under the run's correction for a prior. Weights and
-    `unanswered`, the share of samples that give none, sum to 1.
-    """
-
-    answers: list[tuple[str, float]]
-    unanswered: float
-    samples: list[Sample]
-
-    @staticmethod
-    def of_votes(votes: Sequence[str | None], samples: list[Sample]) -> Prediction:
-        """votes [n]: the answer that each sample gives; None where it gives none."""
-        given = Counter(vote for vote in votes if vote is not None)
-        answers = [(answer, number / len(votes)) for answer, number in given.most_common()]
-        return Prediction(answers, votes.count(None) / len(votes), samples)
+    def judge_by(self, reward: Any) -> None: ...
 
 
 class ServedPolicy:
@@ -83,6 +61,7 @@ class ServedPolicy:
         model: str | None = None,
         base_adapter: str | Path | None = None,
         trust_remote_code: bool = False,
+        reward: Any = None,
     ) -> None:
         try:
             self._directory = path_from(str(adapter)).expanduser()
@@ -94,6 +73,10 @@ class ServedPolicy:
         description = read_description(self._directory)
         self._adapter = load_adapter(self._directory)
         self._task, config = description.make_task(task)
+        if reward is not None:
+            if not isinstance(self._task, TakesReward):
+                raise UserError(f"task {self._task.name} has a reward of its own; leave reward out")
+            self._task.judge_by(reward)
         if self._adapter.config["r"] != config.policy.lora_rank:
             raise UserError(
                 f"the adapter {self._directory} has rank {self._adapter.config['r']}, and its "
@@ -119,6 +102,7 @@ class ServedPolicy:
         self._support = self._task.support(self._tokenizer, size)
         check_support(self._task.name, self._support, self._tokenizer, size)
         self._engine: Any = None
+        self._frozen_lm: Any = None
         self._average: LabelAverage | None = None
         self._closed = False
 
@@ -128,35 +112,66 @@ class ServedPolicy:
         return self._task.fields
 
     def sample(
-        self, query: Mapping[str, str] | None = None, n: int = 8, *, seed: int = 0
+        self,
+        query: Mapping[str, str] | None = None,
+        n: int = 8,
+        *,
+        seed: int = 0,
+        resample: bool = False,
+        candidates: int | None = None,
     ) -> list[Sample]:
         """n independent samples of q(z | query). The same seed gives the same samples.
 
+        resample: draw them from more candidates by R / q instead, which is closer to the posterior;
+        a `Resampled` list, with the effective sample size. candidates: how many; default: four
+        for each that is drawn.
+
         query: a text for each of `fields`. Raises UserError where it has others, where a text is
         empty or no valid Unicode, where the prompt is longer than any of the run could be, for
-        n < 1, for seed < 0, and once the policy is closed.
+        n < 1, for seed < 0, where log R cannot be had, and once the policy is closed.
         """
-        return self._sample(self._query(query or {}), n, seed)
+        asked = self._query(query or {})
+        if not resample:
+            if candidates is not None:
+                raise UserError("candidates are what resample=True draws from; give both or none")
+            return [self._shown(z) for z in self._sample(asked, n, seed)]
+        most = _CANDIDATES_EACH * n if candidates is None else candidates
+        if most < n:
+            raise UserError(f"candidates got {most}; it takes at least n ({n}), which are drawn")
+        drawn = self._sample(asked, most, seed)
+        weights = self._weights(asked, drawn)
+        shown = [self._shown(z) for z in drawn]
+        places = weights.draw(n, generator(seed_of(Stream.RESAMPLED, seed)))
+        return Resampled([shown[i] for i in places], shown, weights)
 
     def predict(
-        self, query: Mapping[str, str] | None = None, n: int = 16, *, seed: int = 0
+        self,
+        query: Mapping[str, str] | None = None,
+        n: int = 16,
+        *,
+        seed: int = 0,
+        weighted: bool = False,
     ) -> Prediction:
         """Answers with the share of n samples that give them; see `Prediction`.
 
-        Raises UserError as `sample` does, and where z of the task is no answer.
+        weighted: weigh samples by R / q, rather than alike. Raises UserError as `sample` does, and
+        where z of the task is no answer.
         """
         asked = self._query(query or {})
         labels = self._label_average()
-        samples = self._sample(asked, n, seed)
+        drawn = self._sample(asked, n, seed)
+        samples = [self._shown(z) for z in drawn]
+        weights = self._weights(asked, drawn) if weighted else Weights.of(np.zeros(n))
         if labels is not None:
-            weighted = labels.predict(asked.context_ids, [one.token_ids for one in samples])
-            return Prediction(weighted, 0.0, samples)
-        return Prediction.of_votes([self._task.answer(asked, z.text) for z in samples], samples)
+            answers = labels.predict(asked.context_ids, [one.token_ids for one in samples])
+            return Prediction(answers, 0.0, samples, weights.effective)
+        votes = [self._task.answer(asked, z.text) for z in samples]
+        return Prediction.of_votes(votes, samples, weights)
 
     def close(self) -> None:
         """Frees the engine; the policy cannot be sampled any more."""
         self._closed = True
-        self._average = None
+        self._average = self._frozen_lm = None
         if self._engine is not None:
             self._engine.close()
             self._engine = None
@@ -201,7 +216,8 @@ class ServedPolicy:
     def _query(self, texts: Mapping[str, str]) -> Query:
         name, expected = self._task.name, self.fields
         takes = ", ".join(expected) or "none"
-        for field in expected:
+        further = [field for field in texts if field not in expected]
+        for field in (*expected, *(further if self._task.further_fields else ())):
             text = texts.get(field)
             if not isinstance(text, str) or not text.strip():
                 got = "nothing" if text is None else repr(text)
@@ -211,8 +227,8 @@ class ServedPolicy:
                     f"the query's {field} got {shown(text)}, with {found}; give a text in UTF-8 "
                     "without NUL bytes"
                 )
-        if unknown := [field for field in texts if field not in expected]:
-            raise UserError(f"the query has a field {unknown[0]!r}; {name} takes {takes}")
+        if further and not self._task.further_fields:
+            raise UserError(f"the query has a field {further[0]!r}; {name} takes {takes}")
         query = self._task.query(texts, self._tokenizer)
         most = self._config.sampler.max_prompt_tokens
         if len(query.prompt_ids) > most:
@@ -222,7 +238,7 @@ class ServedPolicy:
             )
         return query
 
-    def _sample(self, query: Query, n: int, seed: int) -> list[Sample]:
+    def _sample(self, query: Query, n: int, seed: int) -> list[Trajectory]:
         if self._closed:
             raise UserError("the policy is closed; open it again with gfn_ray.open")
         for name, number, least in (("n", n, 1), ("seed", seed, 0)):
@@ -234,15 +250,44 @@ class ServedPolicy:
         from gfn_ray.sampling.exploration import on_policy_behaviour
 
         plans = on_policy_behaviour(n, generator(seed_of(Stream.SERVED, seed)))
-        return [
-            Sample(
-                text=self._tokenizer.decode(t.token_ids),
-                token_ids=tuple(t.token_ids.tolist()),
-                log_q=t.sampler_log_content + t.sampler_log_stop,
-                stopped=t.stopped,
+        drawn: list[Trajectory] = self._engine.sample([SampleRequest(query, plans)])
+        return drawn
+
+    def _shown(self, z: Trajectory) -> Sample:
+        return Sample(
+            text=self._tokenizer.decode(z.token_ids),
+            token_ids=tuple(z.token_ids.tolist()),
+            log_q=_log_q(z),
+            stopped=z.stopped,
+        )
+
+    def _weights(self, query: Query, drawn: list[Trajectory]) -> Weights:
+        """R^(1/T) / q of each sample, at the T that the run ended with."""
+        config = self._config
+        if config.objective.kind == "ref_tb":
+            raise UserError(
+                "objective.kind ref_tb adds log p_ref to log R in the learner, so R alone weighs "
+                "samples wrongly; train with task.prior instead"
             )
-            for t in self._engine.sample([SampleRequest(query, plans)])
-        ]
+        reward = self._task.target(self._tokenizer, self._support.vocab_size)
+        reward.load(self._load_frozen_lm)
+        scored = reward.score([(query, z) for z in drawn])
+        for place, one in enumerate(scored):
+            if (fault := one.reward_fault) is not None:
+                reasons = reward.faults if isinstance(reward, ExplainsFaults) else {}
+                raise UserError(f"{reasons.get(place, fault)}; every sample needs a finite log R")
+        temperature = config.reward.temperature_end
+        return Weights.of([z.final_log_reward / temperature - _log_q(z) for z in scored])
+
+    def _load_frozen_lm(self) -> Any:
+        if self._frozen_lm is None:
+            self._frozen_lm = load_causal_lm(
+                self._model,
+                self._config.reward.dtype,
+                _device(self._config.runtime.device),
+                self._config.model.trust_remote_code,
+            )
+        return self._frozen_lm
 
     def _start(self) -> Any:
         """The engine that sampled for the run, with the adapter live."""
@@ -259,6 +304,10 @@ class ServedPolicy:
     def _tool_loop(self) -> ToolLoop | None:
         tool = self._task.tool
         return None if tool is None else ToolLoop(tool, self._tokenizer, self._support)
+
+
+def _log_q(z: Trajectory) -> float:
+    return z.sampler_log_content + z.sampler_log_stop
 
 
 def _device(setting: str) -> str:

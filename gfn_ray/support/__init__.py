@@ -4,6 +4,7 @@ from gfn_ray.support.bounded import BoundedSupport
 from gfn_ray.support.characters import CharacterGrammar, lift
 from gfn_ray.support.grammar import GrammarSupport
 from gfn_ray.support.protocol import Answer, Cursor, Support
+from gfn_ray.support.whole import WholeSupport
 
 __all__ = [
     "Answer",
@@ -12,5 +13,6 @@ __all__ = [
     "Cursor",
     "GrammarSupport",
     "Support",
+    "WholeSupport",
     "lift",
 ]

@@ -16,6 +16,7 @@ from gfn_ray.config import JobConfig
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.result import Baseline, Evaluation, QueryTexts
 from gfn_ray.evaluation.text_metrics.text import distinct_fraction
+from gfn_ray.rewards.reward import Reward
 from gfn_ray.sampling.tools import Tool
 from gfn_ray.support import Support
 from gfn_ray.tasks.task import DIAGNOSTICS, MetricInfo, TaskData, TaskSummary
@@ -30,6 +31,7 @@ class BaseTask(ABC, Generic[ConfigT]):
     name: str
     job: type[ConfigT]
     fields: tuple[str, ...] = ()
+    further_fields: bool = False
 
     def __init__(self, config: ConfigT) -> None:
         self._config = config
@@ -51,6 +53,10 @@ class BaseTask(ABC, Generic[ConfigT]):
             f"task {self.name} takes no queries from outside: {type(self).__name__} has no "
             "query(fields, tokenizer)"
         )
+
+    def target(self, tokenizer: Any, vocab_size: int) -> Reward:
+        """That of `load`, for a task whose log R needs no more than `query` has."""
+        return self.load(tokenizer, vocab_size).reward
 
     def answer(self, query: Query, text: str) -> str | None:
         raise UserError(

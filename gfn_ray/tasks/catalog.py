@@ -14,6 +14,7 @@ BUILT_IN: dict[str, Callable[[], type[Any]]] = {
     "arithmetic": lambda: import_module("gfn_ray.tasks.arithmetic.task").ArithmeticTask,
     "continuation": lambda: import_module("gfn_ray.tasks.continuation.task").ContinuationTask,
     "infill": lambda: import_module("gfn_ray.tasks.infill.task").InfillTask,
+    "prompts": lambda: import_module("gfn_ray.tasks.prompts.task").PromptsTask,
     "random_number": lambda: import_module("gfn_ray.tasks.random_number.task").RandomNumberTask,
     "subjectivity": lambda: import_module("gfn_ray.tasks.subjectivity.task").SubjectivityTask,
 }

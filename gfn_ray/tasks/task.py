@@ -32,6 +32,7 @@ class TaskData:
     calibration: ids of held-out queries that only correct the predictions for others; they are
         sampled with those, and left out of every mean over queries.
     notes: what a person should know of how the data came about, a line each.
+    chats: prompts are put into the model's chat template.
     """
 
     train: list[Query]
@@ -44,6 +45,7 @@ class TaskData:
     labels: LabelPlan | None = None
     calibration: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
+    chats: bool = False
 
 
 @dataclass(frozen=True)
@@ -214,6 +216,18 @@ class Task(Protocol):
 
     def query(self, fields: Mapping[str, str], tokenizer: Any) -> Query:
         """A query of a person's own; `fields` has a text for each name in self.fields."""
+        ...
+
+    @property
+    def further_fields(self) -> bool:
+        """Whether `query` takes texts of other names too."""
+        ...
+
+    def target(self, tokenizer: Any, vocab_size: int) -> Reward:
+        """log R of the latest `query`, to weigh samples by.
+
+        Raises UserError where it cannot be had, as where it needs the right answer.
+        """
         ...
 
     def answer(self, query: Query, text: str) -> str | None:

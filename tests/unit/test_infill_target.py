@@ -10,11 +10,12 @@ from transformers import AutoTokenizer
 
 from gfn_ray.models.tokenization import continuation_ids
 from gfn_ray.rewards.adjusted import AdjustedReward
+from gfn_ray.rewards.length_prior import LengthPrior
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.verifier import Verifier
 from gfn_ray.tasks.demonstrations import demonstration_trajectory
 from gfn_ray.tasks.infill.config import InfillConfig, InfillJob
-from gfn_ray.tasks.infill.target import CopyPenalty, LengthPrior
+from gfn_ray.tasks.infill.target import CopyPenalty
 from gfn_ray.tasks.infill.task import InfillTask
 from testing.makers import make_support, make_trajectory, random_query
 

@@ -9,6 +9,7 @@ from gfn_ray.cli import parse
 from gfn_ray.tasks.arithmetic.config import ArithmeticJob
 from gfn_ray.tasks.continuation.config import ContinuationJob
 from gfn_ray.tasks.infill.config import InfillJob
+from gfn_ray.tasks.prompts.config import PromptsJob
 from gfn_ray.tasks.random_number.config import RandomNumberJob
 from gfn_ray.tasks.subjectivity.config import SubjectivityJob
 
@@ -19,6 +20,7 @@ JOBS = {
     "arithmetic": ArithmeticJob,
     "continuation": ContinuationJob,
     "infill": InfillJob,
+    "prompts": PromptsJob,
     "random_number": RandomNumberJob,
     "subjectivity": SubjectivityJob,
 }

@@ -1,9 +1,12 @@
 """What SECURITY.md promises of our own code, and of model and adapter files from strangers."""
 
 import json
+import os
 import pickle
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +50,45 @@ OURS = sorted(
 def test_no_module_of_ours_does_what_is_unsafe():
     assert len(OURS) > 100
     found = {str(file.relative_to(ROOT)): unsafe(file.read_text("utf-8")) for file in OURS}
+    asked_for = found.pop("gfn_ray/rewards/functions/calling.py")  # a person's own reward function
+    assert [fault.split(": ")[1].split("(")[0] for fault in asked_for] == [
+        "pkgutil.resolve_name",
+        "exec_module",
+    ]
     assert {file: faults for file, faults in found.items() if faults} == {}
+
+
+def test_a_reward_function_is_imported_by_its_own_process_alone():
+    """Whoever finds a function by its name runs what the name says."""
+    users = [file.name for file in OURS if "find_function" in file.read_text("utf-8")]
+    assert sorted(users) == ["calling.py", "process.py", "worker.py"]
+    assert "import find_function" not in (ROOT / "gfn_ray/rewards/functions/process.py").read_text()
+
+
+def resumed(tmp_path, *flags):
+    """The settings of a stranger's run, whose reward is code of theirs."""
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'it-ran')!r}, 'w').close()\n")
+    reward = f"{tmp_path / 'evil.py'}:reward"
+    (tmp_path / "config.toml").write_text(f'[task]\nreward = ["{reward}"]\n')
+    return subprocess.run(
+        [sys.executable, ROOT / "jobs" / "prompts.py", "--resume", tmp_path, *flags],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=120,
+    )
+
+
+def test_a_resumed_runs_reward_function_is_not_imported_unasked(tmp_path):
+    ended = resumed(tmp_path)
+    assert ended.returncode == 2 and not (tmp_path / "it-ran").exists()
+    assert "give it again, as --task.reward" in ended.stderr
+
+
+def test_a_resumed_runs_reward_function_is_imported_where_it_is_named_again(tmp_path):
+    ended = resumed(tmp_path, "--task.reward", f"{tmp_path / 'evil.py'}:reward")
+    assert ended.returncode == 2 and (tmp_path / "it-ran").exists()
+    assert "AttributeError" in ended.stderr  # it has no such function
 
 
 @pytest.mark.parametrize(
@@ -92,6 +133,8 @@ def test_no_module_of_ours_does_what_is_unsafe():
         "import shutil\nshutil.unpack_archive(file)",
         "from importlib import import_module\nimport_module(name)",
         "__import__(name)",
+        "import pkgutil\npkgutil.resolve_name(name)",
+        "spec.loader.exec_module(module)",
     ],
 )
 def test_each_unsafe_thing_is_noticed(snippet):

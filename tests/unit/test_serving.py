@@ -11,12 +11,14 @@ from transformers import AutoTokenizer
 
 import gfn_ray
 from gfn_ray.cli import dump_toml
-from gfn_ray.config import ModelConfig
+from gfn_ray.config import JobConfig, ModelConfig
 from gfn_ray.errors import UserError
 from gfn_ray.policy.adapter import Adapter, load_adapter, write_adapter
 from gfn_ray.serving.description import FILE, read_description, write_description
-from gfn_ray.serving.policy import Prediction, Sample
+from gfn_ray.serving.resampling import Weights
+from gfn_ray.serving.samples import Prediction, Sample
 from gfn_ray.serving.tuned_labels import TunedLabels, read_labels, write_labels
+from gfn_ray.shell import JOBS
 from gfn_ray.storage.atomic import COMPLETE, checksums
 from gfn_ray.tasks.catalog import BUILT_IN
 from gfn_ray.tasks.infill.config import InfillJob
@@ -60,11 +62,8 @@ def test_weights_come_back_as_they_were(tmp_path):
 
 
 def test_the_catalogue_has_every_job_that_trains_a_task():
-    jobs = {file.stem: file.read_text() for file in (ROOT / "jobs").glob("*.py")}
-    training = {
-        name for name, text in jobs.items() if "from gfn_ray.runtime.run import run" in text
-    }
-    assert training == set(BUILT_IN)
+    training = {name for name, job in JOBS.items() if issubclass(job.settings(), JobConfig)}
+    assert {name.replace("-", "_") for name in training} == set(BUILT_IN)
 
 
 def test_each_task_of_the_catalogue_names_itself_and_its_settings():
@@ -241,7 +240,7 @@ def test_a_task_without_answers_says_so():
 
 def test_an_empty_answer_keeps_its_weight():
     votes = ["", "", "7", None]
-    found = Prediction.of_votes(votes, [Sample("z", (), 0.0, True)] * 4)
+    found = Prediction.of_votes(votes, [Sample("z", (), 0.0, True)] * 4, Weights.of([0.0] * 4))
     assert (found.answers, found.unanswered) == ([("", 0.5), ("7", 0.25)], 0.25)
 
 

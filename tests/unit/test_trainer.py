@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from gfn_ray.learners.split_group import parts
 from gfn_ray.learners.trainer import PolicyTrainer
 from gfn_ray.policy.log_q import TrajectoryGroup, log_q
 from testing.flow_oracles import each_objective, reference_loss
@@ -73,6 +74,38 @@ def test_an_update_in_chunks_equals_the_update_at_once(tiny_dir, base, case):
     for name in ("loss", "grad_norm", "log_z", "log_ratio_var"):
         assert whole.metrics[name] == pytest.approx(parts.metrics[name], rel=1e-3), name
     assert np.allclose(whole.losses, parts.losses, rtol=1e-3, atol=1e-3)
+
+
+@each_objective
+def test_a_group_too_large_for_a_forward_pass_is_split_and_the_update_is_the_same(
+    tiny_dir, base, case
+):
+    support = support_for(case, base)
+    groups = groups_of(support, count=20)
+    assert len(parts(groups[0], 64)) > 1
+    updates, weights, scores = [], [], []
+    for budget in (4096, 64):
+        trainer = lora_trainer(load(tiny_dir), job(case, tokens_per_forward=budget), support)
+        updates.append(trainer.step(groups))
+        weights.append(trainer.publish().tensors)
+        scores.append(trainer.score(groups))
+    whole, split = updates
+    for name in ("loss", "grad_norm", "log_z", "log_ratio_var"):
+        assert whole.metrics[name] == pytest.approx(split.metrics[name], rel=1e-3), name
+    assert np.allclose(whole.losses, split.losses, rtol=1e-3, atol=1e-3)
+    assert np.allclose(scores[0].log_q, scores[1].log_q, atol=0.05)
+    for name, tensor in weights[0].items():
+        # Adam's first step is the sign of the gradient: where that is noise, so is the step.
+        assert np.isclose(tensor, weights[1][name], atol=1e-4).mean() > 0.95, name
+
+
+@pytest.mark.parametrize("budget", [64, 100, 4096])
+def test_the_parts_of_a_group_are_its_trajectories_in_order_within_the_budget(support, budget):
+    (group,) = groups_of(support, count=20, queries=1)
+    split = parts(group, budget)
+    assert [t for part in split for t in part.trajectories] == group.trajectories
+    assert all(part.packed_tokens <= budget for part in split)
+    assert (len(split) == 1) == (group.packed_tokens <= budget)
 
 
 @pytest.mark.parametrize("kind", ["subtb", "vargrad"])

@@ -7,7 +7,7 @@ from typing import Any
 
 from gfn_ray.config import JobConfig
 from gfn_ray.decoding.decoder import Decoder
-from gfn_ray.rewards.reward import Reward
+from gfn_ray.rewards.reward import ExplainsFaults, Reward
 from gfn_ray.runtime.actors.model_actor import ModelActor, load_model
 from gfn_ray.seeds import Seed
 from gfn_ray.storage.serialization import Record
@@ -66,6 +66,8 @@ class RewardActor(ModelActor):
 
     def _info(self, scored: list[Trajectory], started: float) -> Record:
         faults = {index: t.reward_fault for index, t in enumerate(scored)}
+        if isinstance(self._reward, ExplainsFaults):
+            faults.update(self._reward.faults)
         return {
             "tokens": sum(len(t) for t in scored),
             "seconds": time.perf_counter() - started,

@@ -29,7 +29,11 @@ LOCAL_OBJECT_STORE_BYTES = 512 << 20
 
 @contextmanager
 def connected() -> Iterator[None]:
-    """Connects to $RAY_ADDRESS (set inside a submitted job), else starts Ray locally."""
+    """Stays with the Ray that this process has, if any, and leaves it running; else connects to
+    $RAY_ADDRESS (set inside a submitted job), or starts Ray locally."""
+    if ray.is_initialized():
+        yield
+        return
     address = os.environ.get("RAY_ADDRESS")
     if address == "local":  # Ray's own word for that
         address = None

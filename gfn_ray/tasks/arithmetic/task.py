@@ -113,6 +113,12 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
     def tool(self) -> Calculator | None:
         return Calculator() if self._config.task.calculator else None
 
+    def target(self, tokenizer: Any, vocab_size: int) -> Reward:
+        raise UserError(
+            f"log R of task {self.name} needs the right answer, which a query from outside does "
+            "not have; its samples cannot be weighed"
+        )
+
     def query(self, fields: Mapping[str, str], tokenizer: Any) -> Query:
         """A question such as "3 + 4 - 2", which may have more operands than those of training."""
         try:

@@ -1,20 +1,11 @@
-"""Terms of the infilling target beside the frozen LM's: against copying, against drift in length.
-
-A frozen LM rewards a repeated sentence and a short one. Owns the terms that can be added to
-log R at every prefix that may end.
-"""
+"""The term of the infilling target against copying: a frozen LM rewards a repeated sentence."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from gfn_ray.evaluation.text_metrics.text import is_copy
-from gfn_ray.rewards.adjusted import Array
-from gfn_ray.trajectory import Query, Trajectory
+from gfn_ray.trajectory import Query
 
 
 @dataclass(frozen=True)
@@ -25,21 +16,3 @@ class CopyPenalty:
 
     def __call__(self, query: Query, text: str) -> float:
         return -self.nats if is_copy(text, query.texts["given"].split("\n")) else 0.0
-
-
-@dataclass(frozen=True)
-class LengthPrior:
-    """log of a normal density at the number of tokens of each prefix."""
-
-    mean: float
-    std: float
-
-    @staticmethod
-    def of(lengths: Sequence[int]) -> LengthPrior:
-        """The normal density of these lengths, two or more of which differ."""
-        return LengthPrior(float(np.mean(lengths)), float(np.std(lengths, ddof=1)))
-
-    def __call__(self, query: Query, trajectory: Trajectory) -> Array:
-        away = (np.arange(len(trajectory) + 1, dtype=np.float64) - self.mean) / self.std
-        log_density: Array = -0.5 * away**2 - math.log(self.std * math.sqrt(2 * math.pi))
-        return log_density

@@ -23,6 +23,7 @@ from gfn_ray.formatting import count
 from gfn_ray.models.sentence_encoder import SentenceEncoder
 from gfn_ray.models.tokenization import checked_continuation_ids, text_ids
 from gfn_ray.rewards.adjusted import AdjustedReward, Term
+from gfn_ray.rewards.length_prior import LengthPrior
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.reward import Reward
 from gfn_ray.rewards.verifier import Verifier
@@ -30,7 +31,7 @@ from gfn_ray.support import Support
 from gfn_ray.tasks.base import BaseTask
 from gfn_ray.tasks.infill.config import InfillJob
 from gfn_ray.tasks.infill.story_texts import BaseTexts, story_texts
-from gfn_ray.tasks.infill.target import CopyPenalty, LengthPrior
+from gfn_ray.tasks.infill.target import CopyPenalty
 from gfn_ray.tasks.length_limit import LengthLimit
 from gfn_ray.tasks.line_support import line_support
 from gfn_ray.tasks.task import (

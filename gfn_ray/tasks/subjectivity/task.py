@@ -29,6 +29,7 @@ from gfn_ray.evaluation.plots.sample_curve import draw_sample_curve
 from gfn_ray.evaluation.result import Baseline, Evaluation, QuerySamples, QueryTexts
 from gfn_ray.models.tokenization import continuation_ids, text_ids
 from gfn_ray.rewards.labelled import LabelledReward, shared_prefix
+from gfn_ray.rewards.reward import Reward
 from gfn_ray.support import Support
 from gfn_ray.tasks.base import BaseTask
 from gfn_ray.tasks.label_plan import Classifier, LabelPlan
@@ -109,6 +110,12 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
         task = self._config.task
         vocabulary = Vocabulary(tokenizer, vocab_size)
         return line_support(vocabulary, task.min_len, task.max_len, "rationale")
+
+    def target(self, tokenizer: Any, vocab_size: int) -> Reward:
+        raise UserError(
+            f"log R of task {self.name} needs the right label, which a query from outside does not "
+            "have; its samples cannot be weighed"
+        )
 
     def query(self, fields: Mapping[str, str], tokenizer: Any) -> Query:
         sentence = Sentence(self.name, folded(fields["text"], "text"), 0)

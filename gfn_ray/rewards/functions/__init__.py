@@ -1,0 +1,1 @@
+"""Functions that judge a whole completion: built in, a user's file, or a callable from Python."""

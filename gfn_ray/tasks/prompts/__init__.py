@@ -1,0 +1,1 @@
+"""A file of prompts and a reward function."""
