@@ -7,7 +7,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from gfn_ray.config import (
     EvalConfig,
     LearnerConfig,
-    ObjectiveConfig,
     PolicyConfig,
     RewardConfig,
     SamplerConfig,
@@ -39,7 +38,6 @@ def config():
         task=PromptsConfig(max_len=LONGEST, reward=("contains",)),
         sampler=SamplerConfig(backend="transformers", max_prompt_tokens=300),
         reward=RewardConfig(tokens_per_forward=BUDGET),
-        objective=ObjectiveConfig(kind="vargrad"),
         learner=LearnerConfig(tokens_per_forward=BUDGET),
         eval=EvalConfig(queries=2),
     )

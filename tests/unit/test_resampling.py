@@ -12,7 +12,7 @@ from gfn_ray.config import ModelConfig, PolicyConfig, SamplerConfig
 from gfn_ray.errors import UserError
 from gfn_ray.serving.description import write_description
 from gfn_ray.serving.resampling import Weights
-from gfn_ray.storage.atomic import COMPLETE
+from gfn_ray.storage.atomic import COMPLETE, checksums
 from gfn_ray.tasks.arithmetic.config import ArithmeticJob
 from gfn_ray.tasks.prompts.config import PromptsConfig, PromptsJob
 from gfn_ray.tasks.random_number.config import RandomNumberConfig, RandomNumberJob
@@ -70,7 +70,7 @@ def served(tiny_dir, directory, config, task):
         "sampler": SamplerConfig(backend="transformers", max_batch=512, max_prompt_tokens=200),
     }
     write_description(adapter, task, dump_toml(config.model_copy(update=settings)))
-    (adapter / COMPLETE).touch()
+    (adapter / COMPLETE).write_text(checksums(adapter))
     return adapter
 
 
