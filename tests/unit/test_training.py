@@ -1,12 +1,13 @@
 """gfn_ray.train: from its arguments to the settings and the task of a run."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
 
 import gfn_ray
 from gfn_ray import training
-from gfn_ray.cli import dump_toml
+from gfn_ray.cli import dump_toml, read_stored
 from gfn_ray.errors import UserError
 from gfn_ray.tasks.prompts.config import PromptsConfig, PromptsJob
 from gfn_ray.tasks.prompts.rewards import named_functions
@@ -46,6 +47,8 @@ def test_a_list_of_prompts_has_the_defaults_of_a_persons_own_and_is_split_as_a_f
     rows = [{"question": text, "answer": "1"} for text in PROMPTS]
     config, task = prepared(None, rows, "exact", data__columns=["question=prompt"])
     assert config.stops == () and config.max_len == 256
+    stored = read_stored(PromptsJob, tomllib.loads(dump_toml(config)), Path("config.toml"))
+    assert stored == config  # so a served adapter has the same ends
     parts = (task._given_rows.train, task._given_rows.held_out)
     assert sum(map(len, parts)) == 20 and all(parts)
     assert parts[0][0].row.columns == {"answer": "1"}

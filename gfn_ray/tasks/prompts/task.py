@@ -157,7 +157,7 @@ class PromptsTask(BaseTask[PromptsJob]):
     def _make_target(
         self, tokenizer: Any, support: WholeSupport, length: LengthPrior | None
     ) -> CompletionReward:
-        """UserError where a function is not to be had."""
+        """log R of completions of the rows; UserError where a function is not to be had."""
         task = self._config.task
         columns = sorted({name for row in self._rows.values() for name in row.columns})
         self._target = CompletionReward(
@@ -182,9 +182,6 @@ class PromptsTask(BaseTask[PromptsJob]):
             value = final_number(text)
             return None if value is None else str(value)
         return " ".join(text.split())
-
-    def query_metrics(self, samples: Sequence[QueryTexts]) -> list[dict[str, float]]:
-        return [self.metrics_of(one) for one in samples]
 
     def metrics_of(self, one: QueryTexts) -> dict[str, float]:
         task, target = self._config.task, self._target
