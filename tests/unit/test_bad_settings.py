@@ -133,17 +133,17 @@ FLAGS = {
     "template that looks inside": (
         InfillJob,
         ["--task.template", "{beginning.x} {ending}"],
-        ["task.template takes {beginning} and {ending} as they stand"],
+        ["task.template takes plain {beginning} and {ending}"],
     ),
     "template by an index": (
         SubjectivityJob,
         ["--task.answer", "{label[x]}"],
-        ["task.answer takes {label} as they stand", "'{label[x]}'"],
+        ["task.answer takes plain {label}", "'{label[x]}'"],
     ),
     "template of a great width": (
         RandomNumberJob,
         ["--task.prompt", "{low:>99999999999}"],
-        ["task.prompt takes {how}, {low} and {high} as they stand"],
+        ["task.prompt takes plain {how}, {low} and {high}"],
     ),
     "template with braces doubled": (
         InfillJob,
@@ -163,7 +163,7 @@ FLAGS = {
     "two tests": (
         InfillJob,
         ["--data.hub", "b/c", "--data.test-path", "a.csv", "--data.test-split", "test"],
-        ["data.test_path (", "data.test_split (test) name two tests; give one"],
+        ["data.test_path (", "data.test_split (test) name two test sets; give one"],
     ),
     "test that is the training": (
         InfillJob,
@@ -178,7 +178,7 @@ FLAGS = {
     "split of no dataset": (
         SubjectivityJob,
         ["--data.split", "train"],
-        ["data.split (train)", "data.hub is none; give that"],
+        ["data.split (train)", "data.hub is none; set data.hub"],
     ),
     "column without a name": (
         InfillJob,
