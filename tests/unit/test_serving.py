@@ -108,7 +108,7 @@ def test_an_adapter_of_unknown_origin_is_refused(tmp_path):
         (FILE, 'format = 1\ntask = "infill"\n[settings]\nspeed = 9', "unknown setting speed"),
         (FILE, 'format = 1\ntask = "infill"\n[settings]\nsteps = "x"', "it takes a whole number"),
         ("adapter_model.safetensors", "", "cannot be read"),
-        ("adapter_config.json", "{", "is no PEFT configuration"),
+        ("adapter_config.json", "{", "is not a PEFT configuration"),
     ],
 )
 def test_a_foreign_file_is_refused_though_its_checksum_is_right(tmp_path, file, content, message):
