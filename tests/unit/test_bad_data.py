@@ -117,8 +117,8 @@ STORIES = {
     "too few": (stories(STORY), ["eval.queries asks for 24", "lower it or give more stories"]),
 }
 PROMPTS = {
-    "empty": ("", ["data holds no prompt", "give one a line"]),
-    "blank": (" \n\t\r\n", ["data holds no prompt", "give one a line"]),
+    "empty": ("", ["data holds no prompt", "give one per line"]),
+    "blank": (" \n\t\r\n", ["data holds no prompt", "give one per line"]),
     "bytes in the third line": (b"One.\nTwo.\n\x80\n", ["data, line 3: bytes that are not UTF-8"]),
     "NUL": ("One.\nT\0o.\n", ["data, line 2: a NUL byte"]),
     "second line of 2 MiB": ("One.\n" + "x" * 2 * MIB, ["data, line 2: more than 1,048,576"]),
@@ -147,9 +147,9 @@ SUMS = {
     "half a pair": (r'[{"str_sol": "\ud83d"}]', ["'str_sol' has half of a surrogate pair; write"]),
     "an object": (
         json.dumps(ROW),
-        ["data holds no list of problems; expected [{str_query, num_sol"],
+        ["data is not a list of problems; expected [{str_query, num_sol"],
     ),
-    "empty list": ("[]", ["data holds no list of problems"]),
+    "empty list": ("[]", ["data is not a list of problems"]),
     "row that is a text": (json.dumps([ROW, "6 - 0"]), ["data, row 2: expected an object with"]),
     "key missing": (
         json.dumps([{"str_query": ""}]),

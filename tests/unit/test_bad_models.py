@@ -86,9 +86,9 @@ ADAPTERS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "a pickle": (pickled, ("adapter_model.bin, a pickle, which could run code",)),
     "settings that are no JSON": (no_json("{"), (CONFIG_FILE, "is not a PEFT configuration")),
     "settings that are no object": (no_json("[]"), (CONFIG_FILE, "not a JSON object")),
-    "settings that nest too deep": (no_json("[" * 100_000), (CONFIG_FILE, "is no PEFT")),
+    "settings that nest too deep": (no_json("[" * 100_000), (CONFIG_FILE, "is not a PEFT")),
     "a rank of the wrong type": (config_of(r="8"), ("its r is not a whole number",)),
-    "ranks by layer of the wrong type": (config_of(rank_pattern=5), ("is no PEFT",)),
+    "ranks by layer of the wrong type": (config_of(rank_pattern=5), ("is not a PEFT",)),
     "another rank": (config_of(r=4), ("it names rank 4, and the tensors have rank 8",)),
     "a rank beyond all memory": (config_of(r=10**12), ("it names rank 1000000000000",)),
     "other layers": (

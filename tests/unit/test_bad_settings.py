@@ -193,7 +193,7 @@ FLAGS = {
     "columns of a text": (
         ContinuationJob,
         ["--data.path", "a.txt", "--data.columns", "a=text"],
-        ["data.columns (a=text) is of data.hub", "no columns; leave it out"],
+        ["data.columns (a=text) needs data.hub", "no columns; leave it out"],
     ),
     "half a stop": (InfillJob, ["--stop.metric", "elbo"], ["stop.metric", "stop.below", "both"]),
     "stop that is never read": (
@@ -236,7 +236,7 @@ FLAGS = {
     "sum of one number": (
         ArithmeticJob,
         ["--task.train-operands", "1"],
-        ["task.train_operands takes different numbers from 2 on", "(1,)"],
+        ["task.train_operands takes distinct numbers of 2 or more", "(1,)"],
     ),
     "sums too large": (ArithmeticJob, ["--task.largest-operand", "99"], ["task.max_digits (2)"]),
     "nothing to learn": (
@@ -252,7 +252,7 @@ FLAGS = {
     "the same temperature twice": (
         ContinuationJob,
         ["--task.temperatures", "0.5,0.5"],
-        ["task.temperatures takes different numbers", "0.5, 0.5"],
+        ["task.temperatures takes distinct numbers", "0.5, 0.5"],
     ),
     "a whole nucleus": (ContinuationJob, ["--task.nucleus", "1"], ["--task.nucleus", "below 1"]),
     "groups that do not divide": (

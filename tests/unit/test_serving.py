@@ -235,7 +235,7 @@ def test_a_story_of_a_persons_own_reads_like_one_of_the_data(policy):
 
 
 def test_a_task_without_answers_says_so():
-    with pytest.raises(UserError, match=r"task infill is no answer.*gfn_ray\.sample"):
+    with pytest.raises(UserError, match=r"task infill gives no answer.*gfn_ray\.sample"):
         InfillTask(InfillJob()).answer(None, " He ran.")
 
 
