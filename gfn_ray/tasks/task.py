@@ -98,7 +98,7 @@ def check_parts(what: str, train: Sequence[object], held_out: Sequence[object], 
     """
     if len(held_out) < asked:
         raise UserError(
-            f"eval.queries asks for {asked} held-out {what}, the data have {len(held_out)}; lower "
+            f"eval.queries asks for {asked} held-out {what}, the data has {len(held_out)}; lower "
             f"it or give more {what}"
         )
     if not train:

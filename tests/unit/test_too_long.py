@@ -139,7 +139,7 @@ def test_a_text_is_counted_once_and_a_limit_may_be_none():
         False,
     ]
     assert room.notes == (
-        "2 stories left out because each has more tokens than the model of model.name reads, 5; the "
-        "longest has 9",
+        "2 stories left out because each has more tokens than the model of model.name reads, 5; "
+        "the longest has 9",
     )
     assert LengthLimit("story", None, "", "refuse").takes("a", 10**9)

@@ -1,7 +1,7 @@
-"""Terms of the infilling target beside the frozen LM's: against copying, against drift in length.
+"""Terms of the infilling target besides the frozen LM's, against copying and drift in length.
 
-A frozen LM rewards a repeated sentence and a short one. Owns the terms that can be added to
-log R at every prefix that may end.
+A frozen LM rewards repeated sentences and short ones. These terms can be added to log R at every
+prefix that may stop.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gfn_ray.trajectory import Query, Trajectory
 
 @dataclass(frozen=True)
 class CopyPenalty:
-    """-nats for a text that nearly repeats a given sentence, as `copy_fraction` counts it."""
+    """Returns -nats for a text that nearly repeats a given sentence, as in `copy_fraction`."""
 
     nats: float
 
@@ -29,14 +29,14 @@ class CopyPenalty:
 
 @dataclass(frozen=True)
 class LengthPrior:
-    """log of a normal density at the number of tokens of each prefix."""
+    """Log of a normal density at each prefix's number of tokens [T+1]."""
 
     mean: float
     std: float
 
     @staticmethod
     def of(lengths: Sequence[int]) -> LengthPrior:
-        """The normal density of these lengths, two or more of which differ."""
+        """Fits the density to lengths, at least two of which differ."""
         return LengthPrior(float(np.mean(lengths)), float(np.std(lengths, ddof=1)))
 
     def __call__(self, query: Query, trajectory: Trajectory) -> Array:
