@@ -242,7 +242,7 @@ def test_operands_beyond_the_language_are_refused_by_its_settings(tokenizer, tmp
 
 
 def test_too_few_held_out_problems_name_both_settings(tokenizer):
-    with pytest.raises(UserError, match=r"eval\.queries \(8\) .* task\.held_out is 1"):
+    with pytest.raises(UserError, match=r"eval\.queries \(8\) .* task\.held_out 1"):
         ArithmeticTask(job(held_out=1)).load(tokenizer, len(tokenizer))
 
 

@@ -70,7 +70,7 @@ STORIES = {
     "missing": (None, ["--data.path", "data: No such file", "check the path"]),
     "directory": (lambda p: p.mkdir(), ["--data.path", "data: it is a directory; give a file"]),
     "pipe that nobody writes": (os.mkfifo, ["--data.path", "data: it is a pipe; save what"]),
-    "socket": (listen, ["--data.path", "data: it is a socket; save what it gives to a file"]),
+    "socket": (listen, ["--data.path", "data: it is a socket; save its output to a file"]),
     "device": (lambda p: p.symlink_to("/dev/zero"), ["--data.path", "data: it is a device"]),
     "link to itself": (lambda p: p.symlink_to(p.name), ["--data.path", "data: Too many levels"]),
     "more than 1 GiB": (sparse(GIB + 1), ["--data.path", "1,073,741,824 bytes; give a part"]),
@@ -142,7 +142,7 @@ SUMS = {
     "too deep": (nested(99_999), ["data is not JSON", "nested too deep; flatten it"]),
     "number of 5,000 digits": ("[" + "9" * 5000 + "]", ["more than 18 digits; write a smaller"]),
     "number beyond a float": ("[1e999]", ["the number '1e999' is too large; write a smaller"]),
-    "NaN": ("[NaN]", ["data is not JSON: NaN is no JSON; write a number or null"]),
+    "NaN": ("[NaN]", ["data is not JSON: NaN is not JSON; write a number or null"]),
     "key twice": ('[{"num_sol": 1, "num_sol": 2}]', ["the key 'num_sol' stands twice"]),
     "half a pair": (r'[{"str_sol": "\ud83d"}]', ["'str_sol' has half of a surrogate pair; write"]),
     "an object": (

@@ -30,7 +30,7 @@ DIGITS = "9" * 5000
 FILES = {
     "missing": (None, FILE, ["--config", "run.toml", "No such file", "check the path"]),
     "directory": (Path.mkdir, FILE, ["--config", "run.toml", "a directory; give a file"]),
-    "pipe": (os.mkfifo, FILE, ["--config", "run.toml", "a pipe; save what it gives to a file"]),
+    "pipe": (os.mkfifo, FILE, ["--config", "run.toml", "a pipe; save its output to a file"]),
     "device": (None, ("--config", "/dev/zero"), ["--config", "/dev/zero", "a device; save"]),
     "link to itself": (lambda p: p.symlink_to(p.name), FILE, ["--config", "run.toml", "links"]),
     "too large": (sparse(2**30), FILE, ["--config", "run.toml", "more than 262,144 bytes"]),
