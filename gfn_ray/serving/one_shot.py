@@ -1,7 +1,7 @@
 """`gfn_ray.open`, `gfn_ray.sample` and `gfn_ray.predict`: a trained adapter in a line of Python.
 
-Thin functions around `ServedPolicy`. Starting the engine takes seconds, so whoever has
-several queries opens the policy once.
+Thin functions around `ServedPolicy`. Starting the engine takes seconds, so open the policy once
+for several queries.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ def open(
     base_adapter: str | Path | None = None,
     trust_remote_code: bool = False,
 ) -> ServedPolicy:
-    """The policy of an adapter directory; close it, or use it in a `with` statement.
+    """Opens the policy of an adapter directory; close it, or use it in a `with` statement.
 
-    task: your task's class, where it is not a built-in one. model: directory or hub id of the
-    base model, where it is not where the run had it. base_adapter: the directory of
-    --task.base-adapter, likewise. trust_remote_code: run Python code that the model's repository
-    ships; what the adapter's run allowed does not count here.
+    task: your task's class, if it is not built in. model: directory or hub id of the base model,
+    if it is no longer where the run had it. base_adapter: the directory of --task.base-adapter,
+    likewise. trust_remote_code: run Python code that the model's repository ships; the setting of
+    the adapter's run does not count here.
 
-    Files and settings are read at once; the engine, which takes seconds, starts with the first
-    sample. Raises gfn_ray.errors.UserError, here or at the first sample, where a file, a field
-    or a model is at fault.
+    Files and settings are read now; the engine, which takes seconds to start, starts with the
+    first sample. Raises gfn_ray.errors.UserError, here or at the first sample, for an invalid file,
+    field or model.
     """
     return ServedPolicy(
         adapter,
@@ -52,15 +52,15 @@ def sample(
     base_adapter: str | Path | None = None,
     trust_remote_code: bool = False,
 ) -> list[Sample]:
-    """n independent samples z of q(z | query), each with its text, its tokens and log q in nats.
+    """Draws n independent z from q(z | query), each with its text, tokens and log q in nats.
 
     query: a text for each of the task's fields. infill: beginning, ending. arithmetic: question.
     continuation: prompt. subjectivity: text. random_number: none. n: at least 1. seed: at least
     0; the same seed gives the same samples. task, model, base_adapter and
     trust_remote_code: as in `open`.
 
-    Starts an engine and ends it again, which takes seconds: for several queries `open` the policy
-    once. Raises gfn_ray.errors.UserError where an argument, a file or a model is at fault.
+    Starts and stops an engine, which takes seconds: for several queries `open` the policy once.
+    Raises gfn_ray.errors.UserError for an invalid argument, file or model.
     """
     with open(
         adapter,
@@ -83,13 +83,13 @@ def predict(
     base_adapter: str | Path | None = None,
     trust_remote_code: bool = False,
 ) -> Prediction:
-    """Answers with their weights, the heaviest first, averaged over n samples; see `Prediction`.
+    """Returns answers averaged over n samples, by descending weight; see `Prediction`.
 
-    For tasks whose z ends in an answer or explains a label, among the built-in ones arithmetic,
-    random_number and subjectivity. Weights and the share of samples without an answer sum to 1.
-    n: at least 1. query, seed, the time it takes and the rest: as in `sample`.
+    For tasks whose z ends in an answer or explains a label; of the built-in tasks these are
+    arithmetic, random_number and subjectivity. Weights and the share of samples without an answer
+    sum to 1. n: at least 1. Other arguments and the time it takes: as in `sample`.
 
-    Raises gfn_ray.errors.UserError, for a task whose z is no answer too.
+    Raises gfn_ray.errors.UserError as `sample`, and for a task whose z gives no answer.
     """
     with open(
         adapter,

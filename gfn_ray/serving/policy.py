@@ -1,7 +1,7 @@
-"""A trained policy that answers queries: the run's own engine and support, in this process.
+"""A trained policy that answers queries, with the run's engine and support in this process.
 
-Owns the way from an adapter directory to samples. Knows no Ray. Files and fields are checked
-first; the engine, which takes seconds, starts with the first sample.
+Turns an adapter directory into samples, without Ray. Checks files and fields first; the engine,
+which takes seconds to start, starts with the first sample.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from gfn_ray.trajectory import Query
 
 @dataclass(frozen=True)
 class Sample:
-    """One z. token_ids: its tokens, those that a tool wrote included, without the stop. text: what
-    they spell. stopped: it chose to stop, before max_len.
+    """One z. token_ids: its tokens, including a tool's, without the stop. text: their text.
+    stopped: whether it chose to stop, before max_len.
 
     log_q: log-probability in nats, under the policy and its support, of the whole z with its
-    stop, as the engine computed it: in float32 on a CPU, bfloat16 on CUDA unless set otherwise.
-    A tool's tokens are given and count nothing in it, nor does the stop that max_len forces.
+    stop, as computed by the engine: in float32 on a CPU, bfloat16 on CUDA unless set otherwise.
+    A tool's tokens are given and do not count, and neither does a stop forced by max_len.
     """
 
     text: str
@@ -52,12 +52,12 @@ class Sample:
 class Prediction:
     """Answers averaged over the policy's samples.
 
-    answers: (answer, weight), the heaviest first. A weight is the share of samples that give
+    answers: (answer, weight), by descending weight. A weight is the share of samples that give
     the answer: a Monte Carlo estimate of its posterior probability, sum over z of
-    q(z | query) [z gives it], since z comes with the posterior's weights already. Its standard
-    error is at most .5 / sqrt(n). Where a label model reads z, as after EM, a weight is the mean
-    over samples of p(answer | query, z), under the run's correction for a prior. Weights and
-    `unanswered`, the share of samples that give none, sum to 1.
+    q(z | query) [z gives it], because z is sampled from the posterior already. Its standard
+    error is at most .5 / sqrt(n). With a label model, as after EM, a weight is the mean over
+    samples of p(answer | query, z), under the run's prior correction. Weights and `unanswered`,
+    the share of samples that give none, sum to 1.
     """
 
     answers: list[tuple[str, float]]
@@ -66,14 +66,14 @@ class Prediction:
 
     @staticmethod
     def of_votes(votes: Sequence[str | None], samples: list[Sample]) -> Prediction:
-        """votes [n]: the answer that each sample gives; None where it gives none."""
+        """Counts votes [n], the answer of each sample; None if it has none."""
         given = Counter(vote for vote in votes if vote is not None)
         answers = [(answer, number / len(votes)) for answer, number in given.most_common()]
         return Prediction(answers, votes.count(None) / len(votes), samples)
 
 
 class ServedPolicy:
-    """The policy of one adapter directory. Not for several threads at once."""
+    """The policy of one adapter directory. Not thread-safe."""
 
     def __init__(
         self,
@@ -97,9 +97,9 @@ class ServedPolicy:
         if self._adapter.config["r"] != config.policy.lora_rank:
             raise UserError(
                 f"the adapter {self._directory} has rank {self._adapter.config['r']}, and its "
-                f"{FILE} says policy.lora_rank {config.policy.lora_rank}; take a whole adapter"
+                f"{FILE} says policy.lora_rank {config.policy.lora_rank}; take a complete adapter"
             )
-        # From the caller alone: an adapter may come from a stranger.
+        # Only the caller decides: an adapter may come from a stranger.
         setting = config.model.model_copy(update={"trust_remote_code": trust_remote_code})
         if model is not None:
             setting = setting.model_copy(update={"name": model})
@@ -113,7 +113,7 @@ class ServedPolicy:
             check_fits(self._directory, shapes, layers, self._model)
         except UserError as error:
             raise UserError(
-                f"{error} (the base model of {self._directory}; `model` names it anew)"
+                f"{error} (the base model of {self._directory}; `model` can name another)"
             ) from None
         self._merge(base_adapter)
         self._support = self._task.support(self._tokenizer, size)
@@ -124,26 +124,26 @@ class ServedPolicy:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Names of the texts that a query has."""
+        """Names of a query's texts."""
         return self._task.fields
 
     def sample(
         self, query: Mapping[str, str] | None = None, n: int = 8, *, seed: int = 0
     ) -> list[Sample]:
-        """n independent samples of q(z | query). The same seed gives the same samples.
+        """Draws n independent samples from q(z | query). The same seed gives the same samples.
 
-        query: a text for each of `fields`. Raises UserError where it has others, where a text is
-        empty or no valid Unicode, where the prompt is longer than any of the run could be, for
-        n < 1, for seed < 0, and once the policy is closed.
+        query: a text for each of `fields`. Raises UserError for other fields, for a text that is
+        empty or not valid Unicode, for a prompt longer than the run allowed, for n < 1, for
+        seed < 0, and after the policy is closed.
         """
         return self._sample(self._query(query or {}), n, seed)
 
     def predict(
         self, query: Mapping[str, str] | None = None, n: int = 16, *, seed: int = 0
     ) -> Prediction:
-        """Answers with the share of n samples that give them; see `Prediction`.
+        """Returns answers with the share of n samples that give them; see `Prediction`.
 
-        Raises UserError as `sample` does, and where z of the task is no answer.
+        Raises UserError as `sample` does, and if z of the task gives no answer.
         """
         asked = self._query(query or {})
         labels = self._label_average()
@@ -154,7 +154,7 @@ class ServedPolicy:
         return Prediction.of_votes([self._task.answer(asked, z.text) for z in samples], samples)
 
     def close(self) -> None:
-        """Frees the engine; the policy cannot be sampled any more."""
+        """Frees the engine; the policy can no longer be sampled."""
         self._closed = True
         self._average = None
         if self._engine is not None:
@@ -168,7 +168,7 @@ class ServedPolicy:
         self.close()
 
     def _merge(self, given: str | Path | None) -> None:
-        """Makes the model the tuned one that the run had as its base, where it had one."""
+        """Replaces the model by the tuned base of the run, if it had one."""
         written = self._config.base_adapter
         if written is None:
             if given is not None:
@@ -183,11 +183,11 @@ class ServedPolicy:
             self._model = merged_model_dir(self._model, adapter, trusted)
         except UserError as error:
             raise UserError(
-                f"{error} (the base of {self._directory}; `base_adapter` names it anew)"
+                f"{error} (the base of {self._directory}; `base_adapter` can name another)"
             ) from None
 
     def _label_average(self) -> LabelAverage | None:
-        """What averages labels over z, for a task whose answers are labels."""
+        """Returns the model that averages labels over z, if the task's answers are labels."""
         if self._average is None and isinstance(self._task, PredictsLabels):
             self._average = LabelAverage(
                 read_labels(self._directory),
@@ -245,7 +245,7 @@ class ServedPolicy:
         ]
 
     def _start(self) -> Any:
-        """The engine that sampled for the run, with the adapter live."""
+        """Starts the run's kind of engine and loads the adapter."""
         from gfn_ray.sampling.backend import start_backend
 
         config, device = self._config, _device(self._config.runtime.device)
@@ -265,13 +265,13 @@ def _device(setting: str) -> str:
     import torch
 
     if setting == "cpu" or not torch.cuda.is_available():
-        # A run on another machine may have had a GPU; its adapter is served on what is here.
+        # The run may have had a GPU on another machine; serving uses what is available here.
         return "cpu"
     return "cuda"
 
 
 def _prepare_environment(device: str) -> None:
-    """Sets what vLLM reads while it is imported; UserError where that has been already."""
+    """Sets variables that vLLM reads on import; raises UserError if it was imported before."""
     wanted = vllm_environment(device)
     missing = {name: value for name, value in wanted.items() if os.environ.get(name) != value}
     if missing and "vllm" in sys.modules:

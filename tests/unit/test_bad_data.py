@@ -143,7 +143,7 @@ SUMS = {
     "number of 5,000 digits": ("[" + "9" * 5000 + "]", ["more than 18 digits; write a smaller"]),
     "number beyond a float": ("[1e999]", ["the number '1e999' is too large; write a smaller"]),
     "NaN": ("[NaN]", ["data is not JSON: NaN is not JSON; write a number or null"]),
-    "key twice": ('[{"num_sol": 1, "num_sol": 2}]', ["the key 'num_sol' stands twice"]),
+    "key twice": ('[{"num_sol": 1, "num_sol": 2}]', ["the key 'num_sol' occurs twice"]),
     "half a pair": (r'[{"str_sol": "\ud83d"}]', ["'str_sol' has half of a surrogate pair; write"]),
     "an object": (
         json.dumps(ROW),
@@ -190,7 +190,7 @@ SENTENCES_OF = {
     "label outside the set": (lines(LABELLED | {"label": 2}), ["label: expected 0", "got 2"]),
     "label that is no whole number": (lines(LABELLED | {"label": 0.0}), ["label", "got 0.0"]),
     "labels at odds": (lines(LABELLED | {"label": 1}), ["label_text: expected 'subjective'"]),
-    "label twice": ('{"label": 0, "label": 1}', ["the key 'label' stands twice"]),
+    "label twice": ('{"label": 0, "label": 1}', ["the key 'label' occurs twice"]),
     "NUL as JSON writes it": (lines(LABELLED | {"text": "a\0"}), ["line 1, text: a NUL byte"]),
     "half a pair": (lines(LABELLED | {"text": "\ud800"}), ["'text' has half of a surrogate"]),
     "one label": (

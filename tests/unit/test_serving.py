@@ -138,7 +138,7 @@ def test_a_class_that_is_not_the_adapters_task_is_refused(tmp_path, task, messag
 
 def test_a_base_model_that_is_gone_asks_for_a_new_name(tmp_path):
     config = InfillJob(model=ModelConfig(name="/no/such/model"))
-    assert "`model` names it anew" in refuse(adapter_dir(tmp_path, config=config))
+    assert "`model` can name another" in refuse(adapter_dir(tmp_path, config=config))
 
 
 def test_a_base_adapter_that_is_gone_asks_for_the_place_where_it_is(
@@ -150,7 +150,7 @@ def test_a_base_adapter_that_is_gone_asks_for_the_place_where_it_is(
     )
     directory = adapter_dir(tmp_path, config=config)
     message = refuse(directory)
-    assert "/no/such/adapter" in message and "`base_adapter` names it anew" in message
+    assert "/no/such/adapter" in message and "`base_adapter` can name another" in message
     assert "`model` names" not in message
     base = write_random_adapter(tiny_dir, tmp_path / "base")
     assert gfn_ray.open(directory, base_adapter=base).fields == ("beginning", "ending")
