@@ -46,7 +46,7 @@ ConfigT = TypeVar("ConfigT", bound=BaseModel)
 Settings = dict[str, Setting]
 
 _MOST_SUGGESTED = 3  # settings of the same name
-_LARGEST_CONFIG = 2**18  # bytes; all the settings of a job are some 4,000
+_LARGEST_CONFIG = 2**18  # bytes; a job's settings take about 4,000
 _STORED_SETTINGS = "config.toml"
 _RESUMED_WITH = ("resume", "steps", "tracking.uri", "checkpoint", "profile", "runtime")
 _CONFIG = Setting("config", {"type": "string", "format": "path"}, "a path", REQUIRED)
@@ -70,7 +70,7 @@ def parse(
 
 
 def main(run: Callable[[], int]) -> int:
-    """Run a job's body and turn its outcome into an exit code; a bug keeps its traceback."""
+    """Runs a job's body and turns its outcome into an exit code; a bug keeps its traceback."""
     try:
         return run()
     except UserError as error:
@@ -158,7 +158,7 @@ def _resolved(
                 f"{origins[name]} belongs to {switch} {'|'.join(setting.kinds)}; this run has "
                 f"{get(tree, setting.switch)}"
             )
-        if name in switches and value != get(tree, name):  # a kind has defaults of its own
+        if name in switches and value != get(tree, name):  # each kind has its own defaults
             put(tree, name.rpartition(".")[0], {})
         put(tree, name, value)
     try:

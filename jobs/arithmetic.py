@@ -8,7 +8,7 @@ from gfn_ray.tasks.arithmetic.config import ArithmeticJob
 
 def arithmetic() -> int:
     config = parse(ArithmeticJob, prog="jobs/arithmetic.py")
-    # Imported once the settings are known to be sound: these bring in torch and Ray.
+    # Imported only after the settings are checked: these import torch and Ray.
     from gfn_ray.runtime.run import run
     from gfn_ray.tasks.arithmetic.task import ArithmeticTask
 

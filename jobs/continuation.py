@@ -8,7 +8,7 @@ from gfn_ray.tasks.continuation.config import ContinuationJob
 
 def continuation() -> int:
     config = parse(ContinuationJob, prog="jobs/continuation.py")
-    # Imported once the settings are known to be sound: these bring in torch and Ray.
+    # Imported only after the settings are checked: these import torch and Ray.
     from gfn_ray.runtime.run import run
     from gfn_ray.tasks.continuation.task import ContinuationTask
 

@@ -8,7 +8,7 @@ from gfn_ray.tasks.random_number.config import RandomNumberJob
 
 def random_number() -> int:
     config = parse(RandomNumberJob, prog="jobs/random_number.py")
-    # Imported once the settings are known to be sound: these bring in torch and Ray.
+    # Imported only after the settings are checked: these import torch and Ray.
     from gfn_ray.runtime.run import run
     from gfn_ray.tasks.random_number.task import RandomNumberTask
 

@@ -8,7 +8,7 @@ from gfn_ray.tasks.subjectivity.config import SubjectivityJob
 
 def subjectivity() -> int:
     config = parse(SubjectivityJob, prog="jobs/subjectivity.py")
-    # Imported once the settings are known to be sound: these bring in torch and Ray.
+    # Imported only after the settings are checked: these import torch and Ray.
     from gfn_ray.runtime.run import run
     from gfn_ray.tasks.subjectivity.task import SubjectivityTask
 

@@ -1,4 +1,4 @@
-"""Tuning a base on stories: python jobs/tune_base.py [--data.path FILE.csv] [--steps 60] ..."""
+"""Tuning a base model: python jobs/tune_base.py [--data.path FILE.csv] [--steps 60] ..."""
 
 import sys
 
@@ -8,7 +8,7 @@ from gfn_ray.config import TuneBaseJob
 
 def tune() -> int:
     config = parse(TuneBaseJob, prog="jobs/tune_base.py")
-    # Imported once the settings are known to be sound: this brings in torch.
+    # Imported only after the settings are checked: this imports torch.
     from gfn_ray.runs.tune_base import tune_base
 
     return tune_base(config)

@@ -75,7 +75,7 @@ class TBConfig(RootedConfig):
 
 
 class VarGradConfig(BaseObjectiveConfig):
-    """The variance of log R/T - log q over the z of a query."""
+    """The variance of log R/T - log q over each query's z."""
 
     kind: Literal["vargrad"] = "vargrad"
     maker: ClassVar[str] = "gfn_ray.objectives.variance:make_vargrad"

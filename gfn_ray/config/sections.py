@@ -156,7 +156,7 @@ class RewardConfig(Section):
 
     @property
     def precision(self) -> DType:
-        """The dtype; float32 where that is still open."""
+        """The dtype; float32 while it is still auto."""
         return "float32" if self.dtype == "auto" else self.dtype
 
 
@@ -232,7 +232,7 @@ class LearnerConfig(Section):
 
     @property
     def precision(self) -> DType:
-        """The dtype; float32 where that is still open."""
+        """The dtype; float32 while it is still auto."""
         return "float32" if self.dtype == "auto" else self.dtype
 
 

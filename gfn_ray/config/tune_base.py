@@ -17,7 +17,7 @@ from gfn_ray.config.sections import (
 
 
 class TextTuningConfig(Section):
-    """Likelihood tuning of an adapter on whole texts."""
+    """Supervised fine-tuning of an adapter on whole texts."""
 
     steps: int = Field(
         30, ge=0, description="Updates of the base model on whole training texts; 0: none."
@@ -29,7 +29,7 @@ class TextTuningConfig(Section):
 
 
 class TuneBaseJob(TextTuningConfig):
-    """Likelihood tuning of an adapter on whole stories, for --task.base-adapter of infilling.
+    """Supervised fine-tuning of an adapter on whole stories, for infilling's --task.base-adapter.
 
     Training stories are those of infilling; perplexity is measured on its validation stories,
     and its test stories are never seen.

@@ -105,7 +105,7 @@ def _convert(gguf: Path, directory: Path) -> None:
 
     try:
         save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
-    except SafetensorError as error:  # its form of a full disk
+    except SafetensorError as error:  # raised for a full disk
         raise OSError(str(error)) from error
     config.save_pretrained(directory)
     if model.generation_config is not None:

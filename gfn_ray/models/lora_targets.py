@@ -14,7 +14,7 @@ from gfn_ray.errors import UserError, cut
 from gfn_ray.models.loading import is_linear, skeleton
 
 ALL_LINEAR = "all-linear"
-"""PEFT's word for every linear layer but the head that gives the logits."""
+"""PEFT's name for every linear layer except the output head."""
 
 # Characters; a model repeats its layers' names, so there are a few tens at most.
 _LONGEST_LIST = 400

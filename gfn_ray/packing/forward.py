@@ -63,7 +63,7 @@ class LegalTokens:
 @dataclass(frozen=True)
 class NodeLogProbs:
     """log_prob [L]: log p(token | history) of each requested node, 0 elsewhere.
-    log_stop [L]: log p(stop | history incl. the node) at requested nodes, 0 elsewhere."""
+    log_stop [L]: log p(stop | history, node included) at requested nodes, 0 elsewhere."""
 
     log_prob: Tensor
     log_stop: Tensor

@@ -98,7 +98,7 @@ def write_adapter(adapter: Adapter, directory: Path) -> None:
     """
     from safetensors.numpy import save
 
-    # Not save_file, which reports a full disk with an exception of its own.
+    # Not save_file, which reports a full disk with its own kind of exception.
     (directory / WEIGHTS_FILE).write_bytes(save(adapter.tensors))
     (directory / CONFIG_FILE).write_text(json.dumps(adapter.config, indent=2))
 

@@ -46,8 +46,8 @@ def _check_base(directory: Path, made_for: str | None, model: str) -> None:
         return
     raise UserError(
         f"init_adapter got {directory}, which was trained on {made_for}, and the base of this run "
-        f"is {model}; give that one as --model.name, with --task.base-adapter where its run had "
-        "one, or with --tune-base.steps 0 where its base was not tuned"
+        f"is {model}; give the former as --model.name, with --task.base-adapter if its run had "
+        "one, or with --tune-base.steps 0 if its base was not tuned"
     )
 
 

@@ -36,7 +36,7 @@ flags named by its task's fields: --beginning and --ending for infill.
   --help, -h
   --version
 
-A task of your own is served from Python: gfn_ray.sample(adapter, query, n, task=MyTask)."""
+Your own task is served from Python: gfn_ray.sample(adapter, query, n, task=MyTask)."""
 
 _SAMPLES = {"sample": 8, "predict": 16}
 

@@ -48,7 +48,7 @@ class LabelPlan:
 
 @runtime_checkable
 class PredictsLabels(Protocol):
-    """A task that has a `LabelPlan`. label_names: of label 0 and 1."""
+    """A task that has a `LabelPlan`. label_names: of labels 0 and 1."""
 
     label_names: tuple[str, str]
 
@@ -65,5 +65,5 @@ class PredictsLabels(Protocol):
         ...
 
     def is_outside(self, token_ids: IntArray) -> bool:
-        """Whether a z is outside the target, so that no M-step may learn from it."""
+        """Whether a z is outside the target, so that no M-step learns from it."""
         ...

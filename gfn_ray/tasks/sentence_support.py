@@ -33,7 +33,7 @@ OUTSIDE: dict[str, str] = {
     "it is markup": r"[<>{}\[\]|_^~*#=]",
 }
 
-# Why z may hold a token but not stop after it: a full stop there would end no sentence.
+# Why z may contain a token but not stop after it: a full stop there would not end a sentence.
 NOT_LAST: dict[str, str] = {
     "it is the stem of an abbreviation": rf"^ (?:{'|'.join(_STEMS.split())})$",
     "it is an initial, as in U. S.": r"^ (?:[B-HJ-Z]|[b-z])$",

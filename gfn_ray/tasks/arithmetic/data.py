@@ -63,7 +63,7 @@ class Problem:
 
     @property
     def part(self) -> Part:
-        """The only split in which this question may be generated."""
+        """The only split for which this question may be generated."""
         where = place(self.expression)
         return next(part for part, end in _UP_TO.items() if where < end)
 

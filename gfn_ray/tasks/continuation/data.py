@@ -23,7 +23,7 @@ from gfn_ray.tasks.continuation.config import PromptDataConfig
 
 TRAIN_SHARE = 0.8
 COLUMN = "text"
-STORY_SENTENCES = 2  # of an embedded story; the next one is the reference
+STORY_SENTENCES = 2  # of an embedded story; the next one is the demonstration
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ NO_CUT = "a text cannot be cut between sentences"
 
 
 class ContinuationTask(BaseTask[ContinuationJob]):
-    """The prompt is given; z is the next sentence, as " text" without its full stop."""
+    """z is the sentence after the prompt, as " text" without its full stop."""
 
     name = "continuation"
     job = ContinuationJob

@@ -30,7 +30,7 @@ class SubjectivityDataConfig(DataConfig):
 
 
 class SubjectivityConfig(Section):
-    """Is a sentence objective or subjective? A rationale z first, then the label y."""
+    """Is a sentence objective or subjective? First a rationale z, then the label y."""
 
     labels: int = Field(10, ge=2, description="Labelled sentences, half of each label.")
     draw: int = Field(0, ge=0, description="Seed of the draw of labelled sentences from the pool.")
