@@ -69,7 +69,7 @@ def listen(path):
 STORIES = {
     "missing": (None, ["--data.path", "data: No such file", "check the path"]),
     "directory": (lambda p: p.mkdir(), ["--data.path", "data: it is a directory; give a file"]),
-    "pipe that nobody writes": (os.mkfifo, ["--data.path", "data: it is a pipe; save what"]),
+    "pipe that nobody writes": (os.mkfifo, ["--data.path", "data: it is a pipe; save its"]),
     "socket": (listen, ["--data.path", "data: it is a socket; save its output to a file"]),
     "device": (lambda p: p.symlink_to("/dev/zero"), ["--data.path", "data: it is a device"]),
     "link to itself": (lambda p: p.symlink_to(p.name), ["--data.path", "data: Too many levels"]),
