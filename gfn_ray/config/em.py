@@ -11,7 +11,7 @@ class EMConfig(Section):
     rounds: int = Field(
         2,
         ge=1,
-        description="Rounds of EM; each trains the policy for an equal share of --steps, then "
+        description="Rounds of EM; each trains the policy for its share of --steps, then "
         "tunes p(y | x, z).",
     )
     m_steps: int = Field(20, ge=1, description="Updates of p(y | x, z) in one M-step.")

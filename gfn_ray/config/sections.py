@@ -66,7 +66,10 @@ class SamplerConfig(Section):
         0.125, ge=0, le=1, description="Share of a group sampled with epsilon-uniform noise."
     )
     epsilon: float = Field(
-        0.03, ge=0, le=1, description="Chance that a token of those is drawn uniformly instead."
+        0.03,
+        ge=0,
+        le=1,
+        description="Chance, per token of those, of drawing a uniform legal token.",
     )
     dtype: AutoDType = Field(
         "auto",
@@ -355,8 +358,8 @@ class RuntimeConfig(Section):
     max_nonfinite_batches: int = Field(
         5,
         ge=1,
-        description="Batches in a row with a NaN or infinite loss, gradient or log R before the "
-        "run ends; above replay.max_times_sampled, one z alone cannot end it.",
+        description="Batches skipped in a row for a NaN or infinite loss, gradient or log R before "
+        "the run ends; above replay.max_times_sampled, one z alone cannot end it.",
     )
     log_every: int = Field(5, ge=1, description="Updates between two plain progress lines.")
 

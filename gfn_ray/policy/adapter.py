@@ -115,8 +115,8 @@ def load_adapter(directory: Path) -> Adapter:
         tensors = load_file(directory / WEIGHTS_FILE)
     except KeyError as error:  # a type that numpy lacks
         raise UserError(
-            f"{directory / WEIGHTS_FILE} holds tensors of type {error}; expected F32, as a run "
-            "writes them"
+            f"{directory / WEIGHTS_FILE} holds tensors of type {error}; expected F32: give "
+            "an adapter that a run wrote"
         ) from None
     return Adapter(0, config, tensors)
 
