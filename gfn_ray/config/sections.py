@@ -69,7 +69,7 @@ class SamplerConfig(Section):
         0.03,
         ge=0,
         le=1,
-        description="Chance, per token of those, of drawing a uniform legal token.",
+        description="Chance, per token of those, of a uniform legal token.",
     )
     dtype: AutoDType = Field(
         "auto",

@@ -49,7 +49,7 @@ def checked_continuation_ids(tokenizer: Any, left: str, text: str, otherwise: st
 
 
 def _put_before(tokenizer: Any) -> list[int]:
-    """Returns the ids put before a text, found with a non-empty one: an empty one's may follow it."""
+    """Returns the ids put before a text, found with a non-empty one: else they may follow it."""
     bare = _bare(tokenizer, "a")
     marked: list[int] = tokenizer("a")["input_ids"]
     starts = range(len(marked) - len(bare) + 1)
