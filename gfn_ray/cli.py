@@ -1,7 +1,7 @@
-"""Settings from defaults, a TOML file and flags, in that order; errors in plain words.
+"""Reads settings from defaults, a TOML file and flags, in that order; reports errors plainly.
 
-Owns the command line of every job: how flags are spelled, the one line that a mistake
-gets, and the exit code. Imports nothing heavy, so that `--help` is instant.
+Defines the command line of every job: how flags are spelled, the one-line error for a mistake,
+and the exit code. Imports nothing heavy, so that `--help` is instant.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ from gfn_ray.settings import (
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 Settings = dict[str, Setting]
 
-_MOST_SUGGESTED = 3  # of several settings with one name
-_LARGEST_CONFIG = 2**18  # bytes; all the settings of a job are some 4,000
+_MOST_SUGGESTED = 3  # settings of the same name
+_LARGEST_CONFIG = 2**18  # bytes; a job's settings take about 4,000
 _STORED_SETTINGS = "config.toml"
 _RESUMED_WITH = (
     "resume",
@@ -63,7 +63,7 @@ _CONFIG = Setting("config", {"type": "string", "format": "path"}, "a path", REQU
 def parse(
     job: type[ConfigT], argv: Sequence[str] | None = None, prog: str | None = None
 ) -> ConfigT:
-    """The resolved config. A mistake ends the process with code 2 and one line on stderr."""
+    """Returns the resolved config. A mistake ends the process with code 2 and a line on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if "--help" in arguments or "-h" in arguments:
         print(help_page(job, prog or Path(sys.argv[0]).name))
@@ -78,7 +78,7 @@ def parse(
 
 
 def main(run: Callable[[], int]) -> int:
-    """Run a job's body and turn its outcome into an exit code; a bug keeps its traceback."""
+    """Runs a job's body and turns its outcome into an exit code; a bug keeps its traceback."""
     try:
         return run()
     except UserError as error:
@@ -91,9 +91,9 @@ def main(run: Callable[[], int]) -> int:
 
 
 def dump_toml(config: BaseModel) -> str:
-    """The config as TOML that `--config` reads back to an equal config.
+    """Returns the config as TOML that `--config` reads back to an equal config.
 
-    A None is left out, except where the default is something else: there it is "none".
+    A None is left out unless the default is something else; then it is written as "none".
     """
     import tomli_w
 
@@ -108,16 +108,16 @@ def dump_toml(config: BaseModel) -> str:
 
 
 def read_stored(job: type[ConfigT], tree: Tree, file: Path) -> ConfigT:
-    """The config of a tree of settings that `dump_toml` wrote; `file` names it in errors.
+    """Returns the config from settings that `dump_toml` wrote; `file` names it in errors.
 
-    Raises UserError on an unknown setting or a value that it does not take.
+    Raises UserError for an unknown setting or an invalid value.
     """
     settings = settings_of(job)
     return _resolved(job, settings, _flatten(tree, settings, file), {}, file)
 
 
 def _fail(error: Exception, code: int) -> int:
-    # What a file or a name holds must not steer the terminal that it is quoted on.
+    # Quoted file contents and names must not send control codes to the terminal.
     line = "".join(
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
         for c in " ".join(str(error).splitlines())
@@ -151,7 +151,7 @@ def _resolve(job: type[ConfigT], arguments: list[str]) -> ConfigT:
 def _resolved(
     job: type[ConfigT], settings: Settings, stored: Tree, flags: dict[str, str], file: Path | None
 ) -> ConfigT:
-    """The config of what a file and flags set; flags win."""
+    """Returns the config from the settings of a file and of flags; flags win."""
     origins = {name: f"{name} in {file}" for name in stored}
     origins |= {name: settings[name].flag for name in flags}
     values = stored | {name: settings[name].from_text(text) for name, text in flags.items()}
@@ -166,7 +166,7 @@ def _resolved(
                 f"{origins[name]} belongs to {switch} {'|'.join(setting.kinds)}; this run has "
                 f"{get(tree, setting.switch)}"
             )
-        if name in switches and value != get(tree, name):  # a kind has defaults of its own
+        if name in switches and value != get(tree, name):  # each kind has its own defaults
             put(tree, name.rpartition(".")[0], {})
         put(tree, name, value)
     try:
@@ -177,13 +177,13 @@ def _resolved(
 
 
 def _check(setting: Setting, origin: str, value: Any) -> None:
-    """Refuses a kind that there is not, and what is more than a machine can hold or find."""
+    """Refuses unknown choices, nested values, integers beyond 64 bits and impossible paths."""
     if value not in setting.schema.get("enum", [value]):
         raise _refusal(setting, origin, value)
     for part in value if isinstance(value, list) else [value]:
-        if isinstance(part, list | dict):  # perhaps deeper than JSON goes
+        if isinstance(part, list | dict):  # may be nested deeper than JSON allows
             raise _refusal(setting, origin, value)
-        if isinstance(part, int) and abs(part) >= 2**63:  # arrays have 64 bits a number
+        if isinstance(part, int) and abs(part) >= 2**63:  # arrays hold 64-bit numbers
             raise _refusal(setting, origin, value, ", which is too large")
         if setting.is_path and isinstance(part, str):
             try:
@@ -195,7 +195,7 @@ def _check(setting: Setting, origin: str, value: Any) -> None:
 def _explained(
     error: ErrorDetails, settings: Settings, origins: dict[str, str], tree: Tree
 ) -> UserError:
-    """Pydantic's complaint in our words; the messages of our own validators stand as they are."""
+    """Rewords pydantic's error; keeps the messages of our own validators."""
     if error["type"] in ("value_error", "assertion_error"):
         return UserError(str(error["ctx"]["error"]))
     setting = next(one for name, one in settings.items() if _is_at(name, error["loc"]))
@@ -205,8 +205,8 @@ def _explained(
 
 
 def _is_at(name: str, place: tuple[int | str, ...]) -> bool:
-    """Whether pydantic's place of an error is that setting's. Its section's kind and the type of
-    its value stand there, too: objective.subtb_lambda at ("objective", "subtb", "subtb_lambda")."""
+    """Whether pydantic's location of an error is that setting. The location also contains the
+    kind of its section: ("objective", "subtb", "subtb_lambda") for objective.subtb_lambda."""
     section, *rest = name.split(".")
     parts = iter(place[1:])
     return section == place[0] and all(part in parts for part in rest)
@@ -217,10 +217,12 @@ def _refusal(setting: Setting, origin: str, value: Any, because: str = "") -> Us
 
 
 def _read_flags(arguments: list[str], settings: Settings) -> tuple[dict[str, str], Path | None]:
-    """Flag texts by setting name, and the file that --config names."""
+    """Returns flag texts by setting name, and the file given to --config."""
     for word in arguments:
         if word != word.encode(errors="replace").decode():  # config.toml could not hold it
-            raise UserError(f"argument {shown(word)} is not UTF-8; write it so, or rename the file")
+            raise UserError(
+                f"argument {shown(word)} is not UTF-8; encode it so, or rename the file"
+            )
     known = {**settings, "config": _CONFIG}
     flags: dict[str, str] = {}
     left = arguments[::-1]
@@ -255,9 +257,8 @@ def _read_flags(arguments: list[str], settings: Settings) -> tuple[dict[str, str
 
 
 def _resumed(flags: dict[str, str], file: Path | None, setting: Setting) -> Path:
-    """The settings of the run to be resumed; others may be given only where they change no
-    number that was computed before. The directory itself, not a -latest link, which another run
-    may move while this one writes."""
+    """Returns the settings file of the run to resume. Only flags that change no number computed
+    before may be given. Resolves a -latest link, which another run may move in the meantime."""
     if file is not None:
         raise UserError(f"--resume takes the run's own settings; leave --config {file} out")
     for name in flags:
@@ -271,7 +272,7 @@ def _resumed(flags: dict[str, str], file: Path | None, setting: Setting) -> Path
     if not is_file(directory / _STORED_SETTINGS, "--resume"):
         raise UserError(
             f"--resume got {directory}, which has no {_STORED_SETTINGS}; it takes the directory of "
-            "a run, as the run's first and last lines name it"
+            "a run, as printed in the run's first and last lines"
         )
     return Path(os.path.realpath(directory)) / _STORED_SETTINGS
 
@@ -280,14 +281,14 @@ def _read_toml(file: Path, flag: str) -> Tree:
     text = read_document(file, flag, _LARGEST_CONFIG)
     try:
         return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # the latter: brackets without end
+    except (ValueError, RecursionError) as error:  # the latter from deeply nested brackets
         raise UserError(
             f"{flag} got {file}, which is not TOML: {error}; fix it, or give another"
         ) from None
 
 
 def _flatten(tree: Tree, settings: Settings, file: Path, prefix: str = "") -> Tree:
-    """Values of a TOML tree by dotted setting name; unknown keys are refused."""
+    """Returns the values of a TOML tree by dotted setting name; refuses unknown keys."""
     flat: Tree = {}
     for key, value in tree.items():
         name = prefix + key

@@ -1,4 +1,4 @@
-"""What --help prints: every setting of a job, with what it takes, its default and its meaning."""
+"""The page that --help prints: every setting of a job, its values, its default and its meaning."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _METAVARS = {
 
 
 def help_page(job: type[BaseModel], prog: str) -> str:
-    """The page, as wide as the terminal."""
+    """Returns the help page of a job, as wide as the terminal."""
     width = min(_WIDEST_HELP, shutil.get_terminal_size().columns)
 
     def paragraph(text: str, indent: str = "") -> str:
@@ -39,11 +39,11 @@ def help_page(job: type[BaseModel], prog: str) -> str:
         f"usage: {prog} [--config FILE.toml] [--SETTING VALUE] ...",
         paragraph(job.__doc__ or ""),
         paragraph(
-            "Settings come from their defaults, then from the TOML file, then from flags; the last "
-            "one counts. A switch is set by --NAME and cleared by --no-NAME."
+            "Settings come from their defaults, then the TOML file, then flags; the last one wins. "
+            "--NAME turns a switch on, --no-NAME turns it off."
         ),
         "  --config PATH\n"
-        + paragraph("TOML file of settings; a section is a table there, as in [learner].", " " * 6)
+        + paragraph("TOML file of settings; a section is a table, such as [learner].", " " * 6)
         + "\n  --help, -h\n  --version",
     ]
     for heading, settings in groupby(listed(job), lambda setting: setting.heading):
@@ -56,7 +56,7 @@ def help_page(job: type[BaseModel], prog: str) -> str:
 
 
 def _metavar(setting: Setting) -> str:
-    """What stands for the value after the flag; a switch has none."""
+    """Returns the placeholder for the value after the flag; empty for a switch."""
     if choices := setting.main.get("enum"):
         return " " + "|".join(map(str, choices))
     kind = setting.main.get("format") or setting.main["type"]

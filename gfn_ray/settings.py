@@ -1,7 +1,7 @@
-"""A config class seen as a list of named settings.
+"""A config class as a list of named settings.
 
-Owns what each setting takes, in words, and which value a flag's text stands for, both read off the
-JSON schema that pydantic makes of the class. Judging values is left to pydantic.
+Derives what each setting takes, in words, and the value of a flag's text from the JSON schema that
+pydantic makes of the class. Validating values is left to pydantic.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pydantic import BaseModel
 Tree = dict[str, Any]
 
 NONE = "none"
-"""How "no value" is written in flags and in TOML, which has no null."""
+"""Stands for "no value" in flags and in TOML, which has no null."""
 
 REQUIRED = object()
-"""The default of a setting that has none."""
+"""Stands for the default of a setting without one."""
 
 _NULL = {"type": "null"}
 _WORDS = {
@@ -40,10 +40,10 @@ _BOUNDS = {
 @dataclass(frozen=True)
 class Setting:
     """One setting: its dotted name, the JSON schema of its values, what it takes, in words, its
-    default as JSON, and the heading that it has in help.
+    default as JSON, and its heading in the help.
 
-    kinds: those of its section that have it, where the section has kinds. switch: the setting that
-    says which kind it is.
+    kinds: the kinds of its section that have it, if the section has kinds. switch: the setting
+    that selects the kind.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Setting:
 
     @property
     def main(self) -> Tree:
-        """Schema X of X | None and of X | Literal, whose words are texts as they stand."""
+        """Schema X of X | None and of X | Literal, whose words stay texts."""
         found: Tree = self.schema.get("anyOf", [self.schema])[0]
         return found
 
@@ -74,20 +74,20 @@ class Setting:
 
     @property
     def is_path(self) -> bool:
-        """Whether it is a path, or several."""
+        """Whether its value is a path or several paths."""
         return self.main.get("items", self.main).get("format") == "path"
 
     def from_text(self, text: str) -> Any:
-        """The value that a flag's text stands for; the text itself, if it stands for none."""
+        """Returns the value of a flag's text, or the text itself if it cannot be converted."""
         return None if self.optional and text == NONE else _from_text(self.main, text)
 
     def is_in(self, values: Tree) -> bool:
-        """Whether the kind of its section in these values has it."""
+        """Whether the kind that these values select for its section has it."""
         return not self.kinds or get(values, self.switch) in self.kinds
 
 
 def settings_of(job: type[BaseModel]) -> dict[str, Setting]:
-    """Every setting of a job by dotted name, section after section."""
+    """Returns every setting of a job by dotted name, section by section."""
     found: dict[str, Setting] = {}
     for setting in listed(job):
         known = found.get(setting.name, replace(setting, kinds=()))
@@ -96,17 +96,17 @@ def settings_of(job: type[BaseModel]) -> dict[str, Setting]:
 
 
 def listed(job: type[BaseModel]) -> Iterator[Setting]:
-    """The same as `--help` shows them: what several kinds of a section have is there for each."""
+    """Yields settings as `--help` shows them: one that several kinds have appears under each."""
     return _section(job, "", "run: The whole run.", defaults_of(job))
 
 
 def defaults_of(job: type[BaseModel]) -> Tree:
-    """Every default as JSON; in a section, the job's own, which may differ from the class's."""
+    """Returns every default as JSON; a job's default for a section overrides the class's."""
     return job.model_construct().model_dump(mode="json")
 
 
 def put(tree: Tree, name: str, value: Any) -> None:
-    """Write a value at a dotted name of a nested dict."""
+    """Writes a value at a dotted name of a nested dict."""
     *sections, key = name.split(".")
     for section in sections:
         tree = tree.setdefault(section, {})
@@ -114,7 +114,7 @@ def put(tree: Tree, name: str, value: Any) -> None:
 
 
 def get(tree: Tree, name: str) -> Any:
-    """The value at a dotted name of a nested dict."""
+    """Returns the value at a dotted name of a nested dict."""
     value: Any = tree
     for key in name.split("."):
         value = value[key]
@@ -122,13 +122,13 @@ def get(tree: Tree, name: str) -> Any:
 
 
 def path_from(text: str) -> Path:
-    """The path of a text; ValueError for one that the system can hold no file at."""
+    """Returns the path of a text; raises ValueError if no file can have that path."""
     if not text or "\0" in text:
         raise ValueError
     path = Path(text)
     try:
         path.expanduser()
-    except RuntimeError:  # ~name of nobody
+    except RuntimeError:  # ~name without such a user
         raise ValueError from None
     return path
 
@@ -162,7 +162,7 @@ def _kinds(
     models: list[type[BaseModel]], name: str, heading: str, tag: str, defaults: Tree
 ) -> Iterator[Setting]:
     switch, kinds = f"{name}.{tag}", {model.model_fields[tag].default: model for model in models}
-    schema = {"enum": list(kinds), "description": "Which of those below, each with its settings."}
+    schema = {"enum": list(kinds), "description": "One of the kinds below, each with its settings."}
     yield Setting(switch, schema, _takes(schema), defaults[tag], heading)
     for kind, model in kinds.items():
         own = defaults if kind == defaults[tag] else {}
@@ -182,10 +182,10 @@ def _takes(schema: Tree) -> str:
         members = schema.get("prefixItems")
         item = members[0] if members else schema["items"]
         if "enum" in item:
-            return f"some of {', '.join(item['enum'])}, with commas between"
+            return f"some of {', '.join(item['enum'])}, separated by commas"
         words = "paths" if item.get("format") == "path" else _WORDS[item["type"]]
         number = f"{len(members)} of it" if members else "or several"
-        return f"{words}, {number} with commas between"
+        return f"{words}, {number}, separated by commas"
     if schema["type"] not in _WORDS:
         raise TypeError(f"a flag cannot spell a value of {schema}")
     words = "a path" if schema.get("format") == "path" else _WORDS[schema["type"]]

@@ -1,4 +1,4 @@
-"""Runs beside one another: python jobs/compare.py --runs runs/a,runs/b"""
+"""Comparison of runs: python jobs/compare.py --runs runs/a,runs/b"""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Tuning a base on stories: python jobs/tune_base.py [--data.path FILE.csv] [--steps 60] ..."""
+"""Tuning a base model: python jobs/tune_base.py [--data.path FILE.csv] [--steps 60] ..."""
 
 import sys
 

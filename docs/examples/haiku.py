@@ -27,7 +27,9 @@ A poem about {topic}, in three lines / with slashes between:
 
 
 class HaikuConfig(Section):
-    strictness: float = Field(6.0, ge=0, description="Nats that a syllable too many or few costs.")
+    strictness: float = Field(
+        6.0, ge=0, description="Cost of a missing or extra syllable, in nats."
+    )
     max_len: int = Field(28, ge=3, description="Longest poem, in tokens.")
 
 
@@ -38,12 +40,12 @@ class HaikuJob(JobConfig):
 
 
 def syllables(word):
-    """Groups of vowels, a silent e left out: a rule of thumb."""
+    """Counts groups of vowels without a silent e: a rule of thumb."""
     return max(1, len(re.findall("[aeiouy]+", re.sub("e$|(?<![sczxgh])es$", "", word))))
 
 
 def syllables_off(text):
-    """Syllables too many or too few, over three lines."""
+    """Counts missing and extra syllables over three lines."""
     lines = [re.findall("[a-z]+", line) for line in text.lower().split("/")]
     found = [sum(map(syllables, line)) for line in lines]
     return sum(abs(a - b) for a, b in zip_longest((5, 7, 5), found, fillvalue=0))
@@ -78,7 +80,7 @@ class HaikuTask(BaseTask[HaikuJob]):
 
     @property
     def metrics(self):
-        off = MetricInfo("lower", "syllables too many or too few")
+        off = MetricInfo("lower", "missing or extra syllables")
         return {"exact": MetricInfo("higher", "poems of 5-7-5"), "off": off, **super().metrics}
 
 

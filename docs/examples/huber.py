@@ -1,5 +1,5 @@
-"""Random numbers by an objective of your own, trajectory balance with Huber's loss: one z with an
-odd log R bends the others less. python docs/examples/huber.py"""
+"""Random numbers with a custom objective: trajectory balance with the Huber loss, so that one z
+with an outlying log R affects the others less. python docs/examples/huber.py"""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
 
 
 class HuberConfig(BaseObjectiveConfig):
-    """Trajectory balance about the batch's mean, in which large residuals count linearly."""
+    """Trajectory balance around the batch mean, in which large residuals count linearly."""
 
     kind: Literal["huber"] = "huber"
     maker: ClassVar[str] = "huber:make"
-    delta: float = Field(5.0, gt=0, description="Nats from which a residual counts linearly.")
+    delta: float = Field(5.0, gt=0, description="Residual in nats beyond which the loss is linear.")
 
 
 class HuberJob(RandomNumberJob):
-    """Random numbers by Huber's loss."""
+    """Random numbers with the Huber loss."""
 
     objective: HuberConfig = Field(default_factory=HuberConfig, description="The loss.")
 
 
 def make(settings: HuberConfig) -> Objective:
-    """What `maker` names."""
+    """Makes the objective; `maker` names this function."""
     from gfn_ray.objectives import Objective
 
     return Objective(partial(huber, delta=settings.delta))
 
 
 def huber(batch: FlowBatch, delta: float) -> ObjectiveLoss:
-    """u_T of each whole z against its query's mean; every z weighs the same."""
+    """Compares u_T of each whole z with its query's mean; every z weighs the same."""
     import torch
 
     from gfn_ray.objectives import ObjectiveLoss

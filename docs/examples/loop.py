@@ -3,10 +3,10 @@
     python docs/examples/loop.py                          # SmolLM2-135M, integers from 0 to 100
     python docs/examples/loop.py --task.high 9 --steps 40
 
-A policy q(z | prompt) learns to write integers in proportion to a reward, here the same for each.
-The distributed run does the same: samplers, reward actors, replay and the learner are these
-objects, each in an actor of its own, and gfn_ray/runtime/training/ hands the records on between
-them. Settings of actors, such as --samplers or --resume, say nothing here.
+A policy q(z | prompt) learns to write integers in proportion to a reward, here equal for all.
+A distributed run does the same: it puts these objects (sampler, reward, replay, learner) into
+actors, and gfn_ray/runtime/training/ passes records between them. Settings of actors, such as
+--samplers or --resume, have no effect here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gfn_ray.tasks.random_number.config import RandomNumberJob
 
 
 class Job(RandomNumberJob):
-    """The settings of jobs/random_number.py, for updates that sample as much as they learn from."""
+    """The settings of jobs/random_number.py, with as many samples as trajectories per update."""
 
     steps: int = 60
     sampler: SamplerConfig = SamplerConfig(
@@ -36,7 +36,7 @@ class Job(RandomNumberJob):
 
 
 def train(config: Job) -> float:
-    """The total variation between policy and target at the end."""
+    """Trains, and returns the total variation between policy and target at the end."""
     from gfn_ray.learners.learner import SkippedUpdate
     from gfn_ray.learners.trainer import PolicyTrainer
     from gfn_ray.models import loading
@@ -48,7 +48,7 @@ def train(config: Job) -> float:
     from gfn_ray.tasks.demonstrations import demonstration_trajectory
     from gfn_ray.tasks.random_number.task import RandomNumberTask
 
-    # The task: one prompt, which tokens z may have, log R of every z, and all z there are.
+    # The task: one prompt, the support (which tokens z may have), log R, and every possible z.
     path = loading.resolve_model(config.model)
     loading.hide_loading_bars(path)
     tokenizer, size = loading.load_tokenizer(path, False), loading.vocab_size(path, False)
@@ -59,12 +59,12 @@ def train(config: Job) -> float:
     def model() -> Any:
         return loading.load_causal_lm(path, "float32", "cpu", False)
 
-    # The policy: a LoRA adapter on the model, once to be trained and once to be sampled from.
+    # The policy: a LoRA adapter on the model, one copy to train and one to sample from.
     learner = PolicyTrainer(add_adapter(model(), config.policy, config.seed), config, support)
     sampler = TransformersSampler(
         path, support, config.sampler, config.policy, device="cpu", seed=config.seed
     )
-    reward.load(model)  # only where --task.support full asks the frozen model, too
+    reward.load(model)  # used only with --task.support full, which also asks the frozen model
     per_update = config.learner.trajectories_per_query
     replay = ReplayBuffer(config.replay, config.seed, group=per_update)
     rng = np.random.default_rng(config.seed)
@@ -73,20 +73,20 @@ def train(config: Job) -> float:
         outcomes = [demonstration_trajectory(query.query_id, z, support) for z in every_z]
         q = np.exp(learner.score([TrajectoryGroup(prompt, outcomes)]).log_q)
         p = np.exp(enumeration.log_reward - np.logaddexp.reduce(enumeration.log_reward))
-        return float(0.5 * (np.abs(p - q).sum() + 1 - q.sum()))  # what q writes besides counts, too
+        return float(0.5 * (np.abs(p - q).sum() + 1 - q.sum()))  # q's mass outside counts, too
 
     for step in range(1, config.steps + 1):
-        # The newest weights, and trajectories: half of q itself, half more adventurous.
+        # The newest weights; half of the trajectories on policy, half exploring.
         adapter = learner.publish()
         sampler.load(adapter)
         (plans,) = exploration_behaviours(config.sampler, 1, rng)
         drawn = sampler.sample([SampleRequest(query, plans)])
-        # log R at every prefix that may stop, and a batch of what is known by now.
+        # log R at every prefix that may stop, then a batch from replay.
         replay.add(reward.score([(query, one) for one in drawn]))
         batch = replay.sample(1, per_update, current_version=adapter.version)
         if batch is None:
             continue
-        # One step on the subtrajectory balance of the batch (gfn_ray/objectives).
+        # One step on the batch's sub-trajectory balance (gfn_ray/objectives).
         update = learner.step([TrajectoryGroup(prompt, batch.trajectories)])
         if isinstance(update, SkippedUpdate):
             raise RunFailed(f"update {step}: {update.reason}; lower --learner.lr")

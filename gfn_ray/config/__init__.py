@@ -1,8 +1,8 @@
-"""The settings that jobs share: typed, documented, one field a setting.
+"""The settings that jobs share, one typed and documented field each.
 
-Owns names, types, defaults, bounds and the checks between fields; a task's own are in its folder,
-and `cli.py` reads both from a TOML file and from flags. Imports no torch, Ray or vLLM, so that
-`--help` and a refused configuration answer at once.
+Defines names, types, defaults, bounds and the checks between fields. A task keeps its own settings
+in its folder; `cli.py` reads both from a TOML file and from flags. Imports no torch, Ray or vLLM,
+so that `--help` and configuration errors appear at once.
 """
 
 from gfn_ray.config.compare import CompareJob

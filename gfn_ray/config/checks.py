@@ -1,4 +1,4 @@
-"""What several sections ask of settings. Checks raise ValueError, as pydantic expects."""
+"""Checks that several sections share. They raise ValueError, as pydantic expects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gfn_ray.errors import shown
 
 
 def check_lengths(min_len: int, max_len: int) -> None:
-    """The shortest z must be no longer than the longest."""
+    """Check that the shortest z is no longer than the longest."""
     if min_len > max_len:
         raise ValueError(
             f"task.min_len ({min_len}) exceeds task.max_len ({max_len}); "
@@ -20,22 +20,22 @@ def check_lengths(min_len: int, max_len: int) -> None:
 
 
 def real_directory(path: Path | None) -> Path | None:
-    """The directory that a path leads to now, from wherever it is read later."""
+    """Returns the path with its links resolved now, valid from any working directory."""
     return None if path is None else Path(os.path.realpath(path.expanduser()))
 
 
 def absolute_path(path: Path | None) -> Path | None:
-    """The path from wherever it is read later; links in it are followed then."""
+    """Returns the path, valid from any working directory; its links stay unresolved."""
     return None if path is None else Path(os.path.abspath(path.expanduser()))
 
 
 def check_template(
     setting: str, template: str, fields: Sequence[str], *, needed: Sequence[str] = ()
 ) -> None:
-    """A template must have no other fields than these, all of those needed, and each as {field}.
+    """Check that a template has only these fields, all the needed ones, each as a plain {field}.
 
-    What Python would fill in beside that is refused: {field.x} and {field[x]} look inside of a
-    text, and {field:9999999999} makes it that long.
+    Python would fill in more than that: {field.x} and {field[x]} reach inside a text, and
+    {field:9999999999} pads it to that length.
     """
     *others, last = (f"{{{field}}}" for field in fields)
     takes = f"{', '.join(others)} and {last}" if others else last
@@ -45,7 +45,7 @@ def check_template(
         parts = [("", "", "", "")]
     if any(field not in fields or spec or conversion for _, field, spec, conversion in parts):
         raise ValueError(
-            f"{setting} takes {takes} as they stand, and doubled braces for literal ones; got "
+            f"{setting} takes plain {takes}, and doubled braces for literal ones; got "
             f"{shown(template)}"
         )
     if missing := set(needed) - {field for _, field, _, _ in parts}:
@@ -53,8 +53,8 @@ def check_template(
 
 
 def check_end(setting: str, template: str, what_follows: str) -> None:
-    """A template must not end in a space where what follows begins with one, as a z does that opens
-    with a word: a language model has hardly ever read two, and every log p would tell of that."""
+    """Check that a template does not end in a space if the text after it begins with one, as a z
+    that opens with a word does. A language model has rarely seen two; every log p would suffer."""
     last = template[-1:]
     if last.isspace() and last not in "\r\n":
         raise ValueError(

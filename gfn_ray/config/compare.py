@@ -10,11 +10,11 @@ from gfn_ray.config.sections import Section
 
 
 class CompareJob(Section):
-    """Runs beside one another on the same held-out queries, with paired bootstrap intervals."""
+    """Compares runs on the same held-out queries, with paired bootstrap intervals."""
 
     runs: tuple[Path, ...] = Field(
-        description="Directories of finished runs; the first is held against the others and "
-        "against itself before training."
+        description="Directories of finished runs; the first is compared with the others and "
+        "with itself before training."
     )
     resamples: int = Field(
         10_000, ge=100, le=1_000_000, description="Bootstrap resamples of the queries."

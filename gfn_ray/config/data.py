@@ -1,4 +1,4 @@
-"""Settings of data: which files or tables are read, and what becomes of what does not fit."""
+"""Data settings: which files or tables to read, and what to do with texts that do not fit."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ TooLong = Literal["refuse", "skip"]
 
 
 class FileConfig(Section):
-    """What every task that reads files has."""
+    """Settings of every task that reads files."""
 
-    path: Path | None = Field(None, description="File to read; default: what is embedded.")
+    path: Path | None = Field(None, description="File to read; default: the embedded data.")
     test_path: Path | None = Field(
         None,
-        description="File of the same format whose rows alone are tested on; no test is cut off "
-        "from the other data then, and rows that stand there too are left out of the test.",
+        description="File of test rows in the same format. No test split is taken from the other "
+        "data then, and rows found in both files are left out of the test.",
     )
     columns: tuple[str, ...] | None = Field(
         None,
-        description="Columns or keys with other names than expected, each as FOUND=EXPECTED: "
-        "sentence=text reads the data's 'sentence' as 'text'.",
+        description="Columns or keys to rename, each as FOUND=EXPECTED: sentence=text reads the "
+        "data's 'sentence' as 'text'.",
     )
     too_long: TooLong = Field(
         "refuse",
-        description="What becomes of a text that is too long for the model or its prompt: the run "
-        "is refused, or the text is left out, and the run says how many were.",
+        description="What to do with a text that is too long for the model or its prompt: refuse "
+        "the run, or skip the text and report how many were skipped.",
     )
 
     @property
     def renamed(self) -> dict[str, str]:
-        """The expected name of each column that is found under another."""
+        """The expected name of each renamed column, by its name in the data."""
         pairs = (pair.rpartition("=") for pair in self.columns or ())
         return {found.strip(): expected.strip() for found, _, expected in pairs}
 
     @property
     def has_test(self) -> bool:
-        """Whether the rows to test on are given apart."""
+        """Whether the test rows come from a source of their own."""
         return self.test_path is not None
 
     @field_validator("path", "test_path")
     @classmethod
     def _from_anywhere(cls, path: Path | None) -> Path | None:
-        """The settings are read again by --resume, by --config and where an adapter is served."""
+        """Makes the path absolute: --resume, --config and serving read the settings again."""
         return absolute_path(path)
 
     @model_validator(mode="after")
@@ -66,33 +66,33 @@ class FileConfig(Section):
     def _two_files(self) -> FileConfig:
         if self.path is not None and self.path == self.test_path:
             raise ValueError(
-                f"data.path and data.test_path are both {self.path}; leave the second out, and a "
-                "test is cut off from the first"
+                f"data.path and data.test_path are both {self.path}; leave the second out to "
+                "take a test split from the first"
             )
         return self
 
 
 class DataConfig(FileConfig):
-    """What the tasks that read texts have: stories, here."""
+    """Settings of the tasks that read stories."""
 
     path: Path | None = Field(
         None,
-        description="CSV with ROCStories or Story Cloze columns, between commas, semicolons or "
-        "tabs; default: the embedded stories.",
+        description="CSV with ROCStories or Story Cloze columns, separated by commas, semicolons "
+        "or tabs; default: the embedded stories.",
     )
     hub: str | None = Field(
         None, description="Hugging Face dataset id with the ROCStories columns, instead of a file."
     )
     hub_config: str | None = Field(
-        None, description="Which of its configurations, where it has several."
+        None, description="Configuration of that dataset, if it has several."
     )
     split: str | None = Field(
         None,
-        description="Which of its splits is read, such as train or train[:90%]; default: all but "
+        description="Split of it to read, such as train or train[:90%]; default: all but "
         "data.test_split.",
     )
     test_split: str | None = Field(
-        None, description="Its split whose rows alone are tested on, as by data.test_path."
+        None, description="Split of it with the test rows, as data.test_path."
     )
 
     @property
@@ -108,13 +108,13 @@ class DataConfig(FileConfig):
         if self.test_path is not None and self.test_split is not None:
             raise ValueError(
                 f"data.test_path ({self.test_path}) and data.test_split ({self.test_split}) name "
-                "two tests; give one"
+                "two test sets; give one"
             )
         for name in ("hub_config", "split", "test_split"):
             if self.hub is None and getattr(self, name) is not None:
                 raise ValueError(
-                    f"data.{name} ({getattr(self, name)}) is of a dataset of the hub, and data.hub "
-                    "is none; give that, or leave it out"
+                    f"data.{name} ({getattr(self, name)}) needs a dataset of the hub, and data.hub "
+                    "is none; set data.hub, or leave this out"
                 )
         if self.split is not None and self.split == self.test_split:
             raise ValueError(f"data.split and data.test_split are both {self.split}; change one")

@@ -15,8 +15,8 @@ class EMConfig(Section):
         "tunes p(y | x, z).",
     )
     m_steps: int = Field(20, ge=1, description="Updates of p(y | x, z) in one M-step.")
-    m_lr: float = Field(5e-4, gt=0, description="AdamW's learning rate in them, constant.")
+    m_lr: float = Field(5e-4, gt=0, description="AdamW's constant learning rate in the M-step.")
     samples: int = Field(
-        4, ge=1, description="Rationales of each labelled sentence that an M-step learns from."
+        4, ge=1, description="Rationales per labelled sentence that an M-step learns from."
     )
-    batch: int = Field(8, ge=1, description="Of these, as many in one update.")
+    batch: int = Field(8, ge=1, description="Rationales in one update of an M-step.")

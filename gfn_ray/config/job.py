@@ -1,4 +1,4 @@
-"""What every job has in common."""
+"""Settings of every job."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from gfn_ray.config.tune_base import TextTuningConfig
 
 
 class JobConfig(Section):
-    """What every job has in common; a task adds its own `task` section."""
+    """The settings that all jobs share; a task adds its own `task` section."""
 
     steps: int = Field(100, ge=0, description="Learner updates by the objective.")
-    # Of 32 bits: vLLM hands it to NumPy's old generator.
+    # 32 bits: vLLM passes it to NumPy's legacy generator.
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of every random choice.")
     samplers: int = Field(1, ge=1, description="Sampler actors.")
     reward_actors: int = Field(1, ge=1, description="Reward actors.")
@@ -46,24 +46,24 @@ class JobConfig(Section):
     )
     resume: Path | None = Field(
         None,
-        description="Directory of an interrupted run to go on with, under its own settings; only "
-        "steps, tracking.uri, checkpoint, profile and runtime may be set anew.",
+        description="Directory of an interrupted run to resume, under its own settings; only "
+        "steps, tracking.uri, checkpoint, profile and runtime may change.",
     )
     init_adapter: Path | None = Field(
         None,
-        description="Adapter that the policy starts from, such as a run's adapter/ or a checkpoint "
-        "of it, in place of a new one. With no updates of either kind, it is only evaluated.",
+        description="Adapter the policy starts from instead of a new one, such as a run's adapter/ "
+        "or a checkpoint of it. With steps and sft.steps 0, the run only evaluates it.",
     )
     model: ModelConfig = Field(default_factory=ModelConfig, description="The base language model.")
     policy: PolicyConfig = Field(default_factory=PolicyConfig, description="The adapter on it.")
     sampler: SamplerConfig = Field(default_factory=SamplerConfig, description="Proposals.")
     reward: RewardConfig = Field(default_factory=RewardConfig, description="The target.")
     replay: ReplayConfig = Field(default_factory=ReplayConfig, description="The replay buffer.")
-    sft: SFTConfig = Field(default_factory=SFTConfig, description="Likelihood first.")
+    sft: SFTConfig = Field(default_factory=SFTConfig, description="Supervised fine-tuning first.")
     objective: ObjectiveConfig = Field(default_factory=SubTBConfig, description="The loss.")
     learner: LearnerConfig = Field(default_factory=LearnerConfig, description="The updates.")
-    eval: EvalConfig = Field(default_factory=EvalConfig, description="How good the policy is.")
-    stop: StopConfig = Field(default_factory=StopConfig, description="When enough is enough.")
+    eval: EvalConfig = Field(default_factory=EvalConfig, description="Evaluation of the policy.")
+    stop: StopConfig = Field(default_factory=StopConfig, description="Early stopping.")
     tracking: TrackingConfig = Field(default_factory=TrackingConfig, description="MLflow.")
     checkpoint: CheckpointConfig = Field(
         default_factory=CheckpointConfig, description="What survives an interrupted run."
@@ -75,22 +75,22 @@ class JobConfig(Section):
 
     @property
     def base_adapter(self) -> Path | None:
-        """PEFT adapter to merge into the base model before all else, where a task has one."""
+        """PEFT adapter to merge into the base model first, if the task has one."""
         return None
 
     @property
     def base_tuning(self) -> TextTuningConfig | None:
-        """How such an adapter is made from the task's own texts, where it is still to be made."""
+        """How to train such an adapter on the task's own texts, if the run must do so first."""
         return None
 
     def on_base(self, adapter: Path) -> JobConfig:
-        """These settings with that adapter, made by base_tuning, as their base_adapter."""
+        """Returns these settings with the adapter that base_tuning made as base_adapter."""
         raise NotImplementedError
 
     @field_validator("init_adapter")
     @classmethod
     def _itself(cls, path: Path | None) -> Path | None:
-        """The directory, not a -latest link, which this run is about to move."""
+        """Resolves a -latest link, which this run is about to move."""
         return real_directory(path)
 
     @model_validator(mode="after")
@@ -114,13 +114,13 @@ class JobConfig(Section):
             )
         if self.stop.metric is not None and self.eval.every == 0:
             raise ValueError(
-                f"stop.metric ({self.stop.metric}) is read at evaluations on the way, and "
+                f"stop.metric ({self.stop.metric}) is read at evaluations during training, and "
                 "eval.every is 0, so there are none; set it to a number of updates"
             )
         if self.stop.metric is not None and self.eval.every >= self.steps:
             raise ValueError(
-                f"stop.metric ({self.stop.metric}) is read at evaluations on the way, the first "
-                f"after eval.every ({self.eval.every}) updates, and the run is over after steps "
+                f"stop.metric ({self.stop.metric}) is read at evaluations during training, the "
+                f"first after eval.every ({self.eval.every}) updates, and the run ends after steps "
                 f"({self.steps}); lower the first or raise the second"
             )
         if replay.max_times_sampled and replay.samples_per_insert > replay.max_times_sampled:

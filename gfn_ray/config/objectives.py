@@ -1,6 +1,6 @@
-"""Settings of the objectives: a class for each kind, with that kind's settings and no others.
+"""Settings of the objectives, one class per kind with only that kind's settings.
 
-`objective.kind` says which class a run takes. To add one, write its class here, name it in
+`objective.kind` selects the class. To add an objective, write its class here, add it to
 `ObjectiveConfig`, and write the loss in one file of `gfn_ray/objectives/`.
 """
 
@@ -17,10 +17,10 @@ _LOG_Z_LR = 1e-2
 
 
 class BaseObjectiveConfig(Section):
-    """What every kind has.
+    """Settings of every kind.
 
-    kind: a Literal of its name. maker: the function that makes its `Objective` of these settings,
-    as "module:function"; named rather than imported, since losses import torch.
+    kind: a Literal of its name. maker: the function that makes its `Objective` from these settings,
+    as "module:function"; named rather than imported, because losses import torch.
     """
 
     kind: str
@@ -33,11 +33,11 @@ class RootedConfig(BaseObjectiveConfig):
 
     root_flow: RootFlow = Field(
         "batch_mean",
-        description="log Z of a query: the mean of the batch, a learned head on the prompt, or the "
-        "flow of the empty z, where that may stop.",
+        description="log Z of a query: the mean over the batch, a learned head on the prompt, or "
+        "the flow of the empty z, if z may be empty.",
     )
     log_z_lr: float = Field(
-        _LOG_Z_LR, gt=0, description="Learning rate of log Z, with root_flow learned."
+        _LOG_Z_LR, gt=0, description="Learning rate of log Z if root_flow is learned."
     )
 
     @model_validator(mode="after")
@@ -51,12 +51,12 @@ class RootedConfig(BaseObjectiveConfig):
 
 
 class SubTBConfig(RootedConfig):
-    """Sub-trajectory balance: every pair of prefixes that may stop, the root included."""
+    """Sub-trajectory balance: all pairs of prefixes that may stop, including the root."""
 
     kind: Literal["subtb"] = "subtb"
     maker: ClassVar[str] = "gfn_ray.objectives.pairs:make_subtb"
     subtb_lambda: float = Field(
-        1.0, gt=0, description="Weight of a sub-trajectory falls by this factor per node it skips."
+        1.0, gt=0, description="A sub-trajectory's weight falls by this factor per node it skips."
     )
 
 
@@ -75,14 +75,14 @@ class TBConfig(RootedConfig):
 
 
 class VarGradConfig(BaseObjectiveConfig):
-    """The variance of log R/T - log q over the z of a query."""
+    """The variance of log R/T - log q over each query's z."""
 
     kind: Literal["vargrad"] = "vargrad"
     maker: ClassVar[str] = "gfn_ray.objectives.variance:make_vargrad"
 
 
 class RefTBConfig(BaseObjectiveConfig):
-    """That variance with log p_ref + log R/T for log R/T: KL-regularised RL at beta = T."""
+    """VarGrad with log p_ref + log R/T in place of log R/T: KL-regularised RL at beta = T."""
 
     kind: Literal["ref_tb"] = "ref_tb"
     maker: ClassVar[str] = "gfn_ray.objectives.variance:make_reference_tb"

@@ -1,4 +1,4 @@
-"""The groups of settings that every job has, one field a setting."""
+"""The sections of settings that every job has."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 DType = Literal["float32", "bfloat16"]
 AutoDType = Literal["auto", "float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda"]
-# A Pareto k of fewer importance weights is the fit's own prior rather than theirs: of 48 the alarm
-# would be false in every tenth run whose weights are harmless (see evaluation/weights.py).
+# With fewer importance weights, the fit's prior dominates Pareto k: with 48, one run in ten with
+# harmless weights would raise a false alarm (see evaluation/weights.py).
 FEWEST_FOR_A_TAIL = 64
 Threads = Annotated[int, Field(ge=1)] | Literal["auto"]
 
@@ -40,7 +40,7 @@ class PolicyConfig(Section):
     lora_alpha: float = Field(32.0, gt=0, description="LoRA scale: updates are alpha/rank * BA.")
     lora_targets: tuple[str, ...] = Field(
         LORA_TARGETS,
-        description="Names of the linear layers that get an adapter; all-linear is every one but "
+        description="Names of the linear layers that get an adapter; all-linear is every layer but "
         "the head.",
     )
 
@@ -48,14 +48,14 @@ class PolicyConfig(Section):
 class SamplerConfig(Section):
     backend: Literal["vllm", "transformers"] = Field(
         "vllm",
-        description="What samples: vLLM, or transformers' own forward pass, for models that "
-        "vLLM has no adapter for; its cache is as large as a batch needs.",
+        description="Sampling engine: vLLM, or transformers' own forward pass, for models that "
+        "vLLM has no LoRA support for; its cache grows with the batch.",
     )
     trajectories_per_query: int = Field(
-        8, ge=2, description="Trajectories K sampled for a query in one group."
+        8, ge=2, description="Trajectories K sampled per query, in one group."
     )
     queries_per_call: int = Field(
-        8, ge=1, description="Queries in one engine call; larger batches cost less a token."
+        8, ge=1, description="Queries in one engine call; larger batches cost less per token."
     )
     tempered_fraction: float = Field(
         0.375, ge=0, le=1, description="Share of a group sampled at a random temperature."
@@ -66,24 +66,27 @@ class SamplerConfig(Section):
         0.125, ge=0, le=1, description="Share of a group sampled with epsilon-uniform noise."
     )
     epsilon: float = Field(
-        0.03, ge=0, le=1, description="Chance, per token of those, of a uniform legal token."
+        0.03,
+        ge=0,
+        le=1,
+        description="Chance, per token of those, of a uniform legal token.",
     )
     dtype: AutoDType = Field(
         "auto",
         description="Precision of the sampling engine. auto: bfloat16 on CUDA, whose LoRA kernels "
-        "take no float32; on a CPU also where that is twice as fast as float32, for the likelihood "
-        "of a text as the target and a max_staleness above 0.",
+        "take no float32; on a CPU bfloat16 if it is twice as fast as float32, the target is the "
+        "likelihood of a text and max_staleness is above 0; else float32.",
     )
     threads: Threads = Field(
         "auto",
-        description="CPU threads of one sampler actor. auto: on 4 cores or more, shares by the CPU "
-        "seconds that stages need in the first updates (even ones where max_staleness is 0); else "
-        "1.",
+        description="CPU threads of one sampler actor. auto: on 4 or more cores, a share by the "
+        "CPU seconds each stage needs in the first updates (equal shares if max_staleness is 0); "
+        "else 1.",
     )
-    gpus: float = Field(0.4, gt=0, description="GPUs Ray reserves for one, where CUDA is used.")
+    gpus: float = Field(0.4, gt=0, description="GPUs Ray reserves for one sampler, with CUDA.")
     kv_cache_mb: int = Field(256, ge=16, description="KV cache of one CPU engine, in MiB.")
     gpu_memory_fraction: float = Field(
-        0.4, gt=0, le=1, description="Share of one GPU's memory the engine may take."
+        0.4, gt=0, le=1, description="Share of one GPU's memory that the engine may use."
     )
     max_batch: int = Field(64, ge=1, description="Trajectories the engine decodes together.")
     max_prompt_tokens: int = Field(
@@ -91,11 +94,11 @@ class SamplerConfig(Section):
     )
 
     def engine_length(self, longest_z: int) -> int:
-        """Tokens that the engine has room for: a prompt, a z and what ends it."""
+        """Tokens that the engine has room for: a prompt, a z and its stop token."""
         return self.max_prompt_tokens + longest_z + 1
 
     def dtype_on(self, device: str) -> str:
-        """Precision of the engine on "cpu" or "cuda"."""
+        """Returns the engine's precision on "cpu" or "cuda"."""
         if self.dtype == "auto":
             return "float32" if device == "cpu" else "bfloat16"
         return self.dtype
@@ -123,31 +126,31 @@ class RewardConfig(Section):
     threads: Threads = Field(
         "auto", description="CPU threads of one reward actor; auto: as in the sampler."
     )
-    gpus: float = Field(0.2, gt=0, description="GPUs Ray reserves for one, where CUDA is used.")
+    gpus: float = Field(0.2, gt=0, description="GPUs Ray reserves for one reward actor, with CUDA.")
     tokens_per_forward: int = Field(
         1024, ge=64, description="Tree tokens packed into one forward pass."
     )
     temperature_start: float = Field(
         1.0,
         gt=0,
-        description="Reward temperature T_r of the first update; log R is divided by it.",
+        description="Reward temperature T_r at the first update; log R is divided by it.",
     )
     temperature_end: float = Field(
         1.0,
         gt=0,
-        description="T_r once annealed, and at evaluation: 1 is the posterior itself, less is "
+        description="T_r after annealing and at evaluation: 1 is the posterior itself, lower is "
         "sharper.",
     )
     temperature_steps: int = Field(
         40,
         ge=0,
-        description="Updates over which T_r goes from start to end, linearly; a shorter run has "
+        description="Updates over which T_r goes linearly from start to end; a shorter run reaches "
         "the end at its last update.",
     )
 
     def temperature(self, step: int, updates: int) -> float:
-        """T_r of an update (0-based) of a run of so many. The last has the one that the run is
-        judged at."""
+        """Returns T_r of an update (0-based) in a run of `updates`. The last update has the T_r
+        that evaluation uses."""
         annealing = min(self.temperature_steps, updates - 1)
         if step >= annealing:
             return self.temperature_end
@@ -156,7 +159,7 @@ class RewardConfig(Section):
 
     @property
     def precision(self) -> DType:
-        """The dtype; float32 where that is still open."""
+        """The dtype; float32 while it is still auto."""
         return "float32" if self.dtype == "auto" else self.dtype
 
 
@@ -165,8 +168,8 @@ class ReplayConfig(Section):
     per_query: int = Field(64, ge=1, description="Trajectories kept for one query.")
     priority: Literal["log_reward", "loss", "uniform"] = Field(
         "log_reward",
-        description="What makes a trajectory likelier to be replayed than others of its query; "
-        "queries weigh the same.",
+        description="What makes a trajectory more likely to be replayed than others of its query; "
+        "all queries weigh the same.",
     )
     alpha: float = Field(
         0.25, ge=0, description="Sharpness of the priority: 0 is uniform; weight = score ** alpha."
@@ -174,16 +177,16 @@ class ReplayConfig(Section):
     recency: float = Field(
         0.1,
         ge=0,
-        description="Preference for new trajectories, and for queries by their newest: weights "
+        description="Preference for new trajectories, and for queries with new ones: weights "
         "double every 1/recency versions.",
     )
     edit_distance: int = Field(
-        0, ge=0, description="Trajectories of a query this few token edits apart are duplicates."
+        0, ge=0, description="Trajectories of a query within this many token edits are duplicates."
     )
     max_staleness: int | None = Field(
         None,
         ge=0,
-        description="Oldest policy version that may be replayed, behind the current one.",
+        description="Policy versions a replayed trajectory may be behind the current one.",
     )
     max_times_sampled: int | None = Field(
         4, ge=1, description="Times a trajectory may be replayed."
@@ -192,39 +195,39 @@ class ReplayConfig(Section):
         32, ge=1, description="Scored trajectories the learner waits for before its first update."
     )
     samples_per_insert: float = Field(
-        1.5, gt=0, description="Trajectories learned from, per trajectory sampled; the rate limit."
+        1.5, gt=0, description="Trajectories replayed per trajectory sampled; the rate limit."
     )
     seed_demonstrations: bool = Field(
-        False, description="Put the known good z of each training query into replay at the start."
+        False, description="Seed replay with the demonstrations of the training queries."
     )
 
 
 class LearnerConfig(Section):
     queries_per_step: int = Field(2, ge=1, description="Queries in one update.")
     trajectories_per_query: int = Field(
-        8, ge=2, description="Trajectories of each query in one update; the root flow needs two."
+        8, ge=2, description="Trajectories per query in one update; the root flow needs two."
     )
     lr: float = Field(5e-4, gt=0, description="AdamW's learning rate after warm-up.")
     warmup_steps: int = Field(
         5,
         ge=0,
-        description="Updates over which the rate rises linearly; a shorter run has it whole at its "
+        description="Updates over which the rate rises linearly; a shorter run reaches lr at its "
         "last update.",
     )
     lr_end: float = Field(
-        1.0, gt=0, le=1, description="Rate of the last update as a share of lr; falls linearly."
+        1.0, gt=0, le=1, description="Rate at the last update as a share of lr; it falls linearly."
     )
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
     dtype: AutoDType = Field(
         "auto",
-        description="Precision of the base weights; LoRA's own are kept in float32. auto: as in "
+        description="Precision of the base weights; LoRA weights stay in float32. auto: as in "
         "the sampler, but float32 on CUDA.",
     )
     threads: Threads = Field(
         "auto", description="CPU threads of the learner; auto: as in the sampler."
     )
-    gpus: float = Field(0.4, gt=0, description="GPUs Ray reserves for it, where CUDA is used.")
+    gpus: float = Field(0.4, gt=0, description="GPUs Ray reserves for the learner, with CUDA.")
     tokens_per_forward: int = Field(
         1024, ge=64, description="Tree tokens packed into one forward pass; gradients accumulate."
     )
@@ -232,7 +235,7 @@ class LearnerConfig(Section):
 
     @property
     def precision(self) -> DType:
-        """The dtype; float32 where that is still open."""
+        """The dtype; float32 while it is still auto."""
         return "float32" if self.dtype == "auto" else self.dtype
 
 
@@ -240,26 +243,26 @@ class SFTConfig(Section):
     steps: int = Field(
         0,
         ge=0,
-        description="Likelihood updates on the known good z of training queries, before the "
-        "objective's. With --steps 0 they are the whole run: the likelihood-tuned baseline.",
+        description="Likelihood updates on the demonstrations of training queries, before the "
+        "objective's. With --steps 0 they are the whole run: the SFT baseline.",
     )
-    batch: int = Field(8, ge=1, description="Known good z in one such update.")
-    lr: float = Field(5e-4, gt=0, description="AdamW's learning rate in them, constant.")
+    batch: int = Field(8, ge=1, description="Demonstrations in one such update.")
+    lr: float = Field(5e-4, gt=0, description="AdamW's constant learning rate in them.")
 
 
 class EncoderConfig(Section):
     name: str = Field(
         "all-minilm-l6-v2",
-        description="Sentence encoder of text metrics: 'all-minilm-l6-v2' (embedded, offline), a "
+        description="Sentence encoder for text metrics: 'all-minilm-l6-v2' (embedded, offline), a "
         "local directory, or a Hugging Face id.",
     )
 
 
 class EvalConfig(Section):
     queries: int = Field(24, ge=1, description="Held-out queries evaluated before and after.")
-    samples: int = Field(8, ge=2, description="On-policy samples of each.")
+    samples: int = Field(8, ge=2, description="On-policy samples per query.")
     tempered_samples: int = Field(
-        4, ge=2, description="Further samples of each at eval.temperature; they show lost modes."
+        4, ge=2, description="Further samples per query at eval.temperature; they show lost modes."
     )
     temperature: float = Field(
         1.3, gt=0, le=2, description="Sampling temperature of those further samples."
@@ -267,26 +270,26 @@ class EvalConfig(Section):
     diagnostic_queries: int = Field(
         6,
         ge=0,
-        description="Held-out queries whose importance weights are looked into at both ends of a "
-        "run, to tell whether log_z_gap and ess_fraction can be trusted; 0: none.",
+        description="Held-out queries whose importance weights are checked at the start and end of "
+        "a run, to tell whether log_z_gap and ess_fraction can be trusted; 0: none.",
     )
     diagnostic_samples: int = Field(
         64,
         ge=FEWEST_FOR_A_TAIL,
-        description="On-policy samples of each of those, eval.samples among them; of fewer their "
-        "tail shows nothing.",
+        description="On-policy samples per such query, including eval.samples; with fewer, the "
+        "tail of the weights shows nothing.",
     )
     every: int = Field(
-        0, ge=0, description="Updates between two evaluations on the way; 0: only at both ends."
+        0, ge=0, description="Updates between evaluations; 0: only at the start and the end."
     )
     shown: int = Field(4, ge=0, description="Held-out queries whose samples the report shows.")
 
 
 class StopConfig(Section):
     metric: str | None = Field(
-        None, description="Evaluation metric that ends the run early, such as log_ratio_var."
+        None, description="Evaluation metric that can end the run early, such as log_ratio_var."
     )
-    below: float | None = Field(None, description="The run ends once that metric is below this.")
+    below: float | None = Field(None, description="The run ends when that metric is below this.")
 
     @model_validator(mode="after")
     def _whole(self) -> StopConfig:
@@ -309,16 +312,16 @@ class ProfileConfig(Section):
     seconds: float = Field(
         0.0,
         ge=0,
-        description="Seconds of training, from the first update on, whose calls are traced to "
-        "profile.json of the run, for Perfetto or Chrome, and summed up in a table; 0: none.",
+        description="Seconds of training, from the first update, whose calls are traced to the "
+        "run's profile.json, for Perfetto or Chrome, and summed up in a table; 0: none.",
     )
-    then_stop: bool = Field(False, description="Whether training ends once they are over.")
+    then_stop: bool = Field(False, description="Stop training when they are over.")
 
     @model_validator(mode="after")
     def _consistent(self) -> ProfileConfig:
         if self.then_stop and not self.seconds:
             raise ValueError(
-                "profile.then_stop ends training after profile.seconds, and those are 0; set them"
+                "profile.then_stop ends training after profile.seconds, which is 0; raise it"
             )
         return self
 
@@ -329,34 +332,34 @@ class CheckpointConfig(Section):
 
 
 class RuntimeConfig(Section):
-    device: Device = Field("auto", description="Where models run: auto takes CUDA where there is.")
+    device: Device = Field("auto", description="Where models run; auto: CUDA if available.")
     cpus_per_actor: float = Field(
         0.5,
         ge=0,
-        description="CPUs Ray reserves for an actor with a model; below 1, two cores serve three.",
+        description="CPUs Ray reserves per actor with a model; below 1, two cores serve three.",
     )
     placement: Literal["pack", "spread"] | None = Field(
         None,
-        description="Reserve room for all actors with models before any starts: pack on as few "
-        "machines as there can be, spread over as many; none leaves each to Ray.",
+        description="Reserve resources for all actors with models before any starts: pack onto as "
+        "few machines as possible, spread over as many; none leaves each to Ray.",
     )
     start_timeout_s: float = Field(
-        600.0, gt=0, description="Longest an actor may take to load its model, in seconds."
+        600.0, gt=0, description="Time limit for an actor to load its model, in seconds."
     )
     call_timeout_s: float = Field(
-        300.0, gt=0, description="Longest one remote call may take, in seconds."
+        300.0, gt=0, description="Time limit of one remote call, in seconds."
     )
     max_restarts: int = Field(
         20,
         ge=0,
-        description="Times in all that an actor which died, or passed a time limit, is started "
-        "again; then the run ends.",
+        description="Restarts, in all, of actors that died or exceeded a time limit, before the "
+        "run ends.",
     )
     max_nonfinite_batches: int = Field(
         5,
         ge=1,
-        description="Batches with a NaN or infinite loss, gradient or log R that are dropped in a "
-        "row until the run ends; above replay.max_times_sampled, one z alone cannot end it.",
+        description="Batches skipped in a row for a NaN or infinite loss, gradient or log R before "
+        "the run ends; above replay.max_times_sampled, one z alone cannot end it.",
     )
     log_every: int = Field(5, ge=1, description="Updates between two plain progress lines.")
 
@@ -365,6 +368,6 @@ class RuntimeConfig(Section):
         if self.placement is not None and not self.cpus_per_actor:
             raise ValueError(
                 f"runtime.placement {self.placement} reserves runtime.cpus_per_actor for each "
-                "actor, and that is 0; raise it, or leave the first at none"
+                "actor, and that is 0; raise it, or set runtime.placement to none"
             )
         return self

@@ -1,4 +1,4 @@
-"""Settings of tuning a base model on whole texts, by itself or ahead of a run."""
+"""Settings for tuning a base model on whole texts, on its own or before a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gfn_ray.config.sections import (
 
 
 class TextTuningConfig(Section):
-    """Likelihood tuning of an adapter on whole texts."""
+    """Supervised fine-tuning of an adapter on whole texts."""
 
     steps: int = Field(
         30, ge=0, description="Updates of the base model on whole training texts; 0: none."
@@ -29,7 +29,7 @@ class TextTuningConfig(Section):
 
 
 class TuneBaseJob(TextTuningConfig):
-    """Likelihood tuning of an adapter on whole stories, for --task.base-adapter of infilling.
+    """Supervised fine-tuning of an adapter on whole stories, for infilling's --task.base-adapter.
 
     Training stories are those of infilling; perplexity is measured on its validation stories,
     and its test stories are never seen.
@@ -37,7 +37,7 @@ class TuneBaseJob(TextTuningConfig):
 
     steps: int = Field(30, ge=1, description="Updates.")
     threads: int = Field(2, ge=1, description="CPU threads.")
-    device: Device = Field("auto", description="Where it runs: auto takes CUDA where there is.")
+    device: Device = Field("auto", description="Where it runs; auto: CUDA if available.")
     log_every: int = Field(5, ge=1, description="Updates between two progress lines.")
     run_dir: Path | None = Field(
         None, description="Directory of this run's outputs; default runs/tune-base-<time>."

@@ -1,1 +1,1 @@
-"""Data sets: read, checked and split. Knows nothing of tokens, prompts or models."""
+"""Data sets: reading, checking and splitting. Independent of tokens, prompts and models."""

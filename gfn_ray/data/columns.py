@@ -1,7 +1,7 @@
-"""Columns of tables and keys of JSON by the names that are expected of them.
+"""Columns of tables and keys of JSON, by their expected names.
 
-Owns `data.columns`, under which data has them by other names, and the sentences for those that
-are missing or that a name of `data.columns` is not among. Does not own what the cells hold.
+Implements `data.columns`, which renames them, and the errors for columns that are missing and for
+names in `data.columns` that no data have.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import NoReturn
 from gfn_ray.config import FileConfig
 from gfn_ray.errors import UserError, cut
 
-_LONGEST_LIST = 120  # characters of the names that a message lists
+_LONGEST_LIST = 120  # characters of names that a message lists
 
 
 class Columns:
-    """How the columns of all the data of a run are named."""
+    """The column names of all data of a run."""
 
     def __init__(self, renamed: Mapping[str, str]) -> None:
-        """renamed: the expected name of each that is found under another."""
+        """renamed: the expected name of each renamed column, by its name in the data."""
         self._renamed = dict(renamed)
         self._missed = set(renamed)
 
@@ -28,31 +28,34 @@ class Columns:
         return cls(config.renamed)
 
     def expected(self, found: Sequence[str]) -> list[str]:
-        """The names by which columns are read. One that is renamed takes the place of another
-        that has its new name already, which is then read by none: its name here is empty."""
+        """Returns the names by which columns are read. A renamed column replaces one that already
+        has its new name; that one is not read, so its name here is empty."""
         self._missed -= set(found)
         taken = {self._renamed[name] for name in found if name in self._renamed}
         return [self._renamed.get(name, "" if name in taken else name) for name in found]
 
     def row(self, cells: Mapping[str, object]) -> dict[str, object]:
-        """The cells by those names."""
+        """Returns the cells by their expected names."""
         names = zip(self.expected(list(cells)), cells.values(), strict=True)
         return {name: cell for name, cell in names if name}
 
     def check_all_found(self) -> None:
-        """Raises UserError where data.columns renames what none of the data has. Once all is
-        read: files may differ in their names."""
+        """Raises UserError if data.columns renames a column that no data have. Called after all
+        are read, because files may differ in their names."""
         if self._missed:
             raise UserError(
                 f"data.columns renames {listed(sorted(self._missed))}, and no data have a column "
-                "or key of that name; mend it, or leave it out"
+                "or key of that name; correct it, or leave it out"
             )
 
 
 def refuse_missing(
     where: str, what: str, missing: Sequence[str], found: Iterable[str], also: str = ""
 ) -> NoReturn:
-    """what: "column" or "key". found: as the data name them. also: further expectations."""
+    """Raises UserError for missing columns.
+
+    what: "column" or "key". found: as the data name them. also: further expectations.
+    """
     names = list(found)
     have = f"found {listed(names)}" if names else f"found no {what}"
     example = f"{names[0] if names else 'FOUND'}={missing[0]}"
@@ -63,5 +66,5 @@ def refuse_missing(
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names of a person's own, as one message has room for."""
+    """Joins names from the user's data, cut to fit a message."""
     return cut(", ".join(name or "''" for name in names), _LONGEST_LIST)

@@ -1,8 +1,7 @@
-"""A person's own files, read within bounds.
+"""Reads the user's files, within bounds.
 
-Owns what is refused of any such file, whatever its format: one that is not there, is no regular
-file (a pipe could block for ever), is too large, has a line too long, or holds no UTF-8. A
-byte-order mark of UTF-8 is passed over. Does not own formats.
+Refuses any file, whatever its format, that is missing, is not a regular file (a pipe could block
+forever), is too large, has too long a line, or is not UTF-8. A byte-order mark of UTF-8 is skipped.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import BinaryIO, NoReturn
 from gfn_ray.errors import UserError
 from gfn_ray.paths import unreadable
 
-LARGEST_FILE = 2**30  # bytes: read line by line, but what comes of it is kept in memory
+LARGEST_FILE = 2**30  # bytes: read line by line, but the parsed rows are kept in memory
 LARGEST_DOCUMENT = 2**26  # bytes: kept in memory whole, several times as large once parsed
 LONGEST_LINE = 2**20  # bytes: a book of 200,000 words
 
@@ -40,7 +39,7 @@ _KINDS = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
 
 
 def raw_lines(path: Path, setting: str) -> Iterator[bytes]:
-    """Its lines with their ends, each as it is read; UserError where one cannot be had.
+    """Yields the lines with their ends; raises UserError if one cannot be read.
 
     setting: the flag that names the file, for messages.
     """
@@ -55,7 +54,7 @@ def raw_lines(path: Path, setting: str) -> Iterator[bytes]:
                     f"{path}, line {number}: more than {LONGEST_LINE:,} bytes; break the line up, "
                     f"or give another file as {setting}"
                 )
-            if size > LARGEST_FILE:  # it grew
+            if size > LARGEST_FILE:  # the file grew
                 _refuse_size(path, setting, LARGEST_FILE)
             yield line
             line = file.readline(LONGEST_LINE + 1)
@@ -63,7 +62,7 @@ def raw_lines(path: Path, setting: str) -> Iterator[bytes]:
 
 
 def text_lines(path: Path, setting: str) -> Iterator[tuple[str, str]]:
-    """Its lines as text, each after its place, as in "prompts.txt, line 3"."""
+    """Yields pairs of a line's location, such as "prompts.txt, line 3", and its text."""
     for number, raw in enumerate(raw_lines(path, setting), 1):
         where = f"{path}, line {number}"
         try:
@@ -76,7 +75,7 @@ def text_lines(path: Path, setting: str) -> Iterator[tuple[str, str]]:
 
 
 def read_document(path: Path, setting: str, largest: int = LARGEST_DOCUMENT) -> str:
-    """The whole text of a file that makes sense only as a whole. largest: in bytes."""
+    """Returns the text of a file that must be parsed as a whole. largest: in bytes."""
     with _opened(path, setting, largest) as file:
         raw = file.read(largest + 1)
     if len(raw) > largest:
@@ -92,10 +91,9 @@ def read_document(path: Path, setting: str, largest: int = LARGEST_DOCUMENT) -> 
 
 
 def folded(text: str, where: str) -> str:
-    """The text with its white space folded to single spaces.
+    """Returns the text with its white space folded to single spaces.
 
-    Raises UserError, which begins with `where`, for what no file in UTF-8 can hold, or a text
-    should not.
+    Raises UserError, which begins with `where`, for NUL and for text that is not valid UTF-8.
     """
     if found := bad_bytes(text):
         _refuse_bytes(where, found)
@@ -103,7 +101,7 @@ def folded(text: str, where: str) -> str:
 
 
 def bad_bytes(text: str) -> str | None:
-    """What of a text no file in UTF-8 can hold, or a text should not; None where it has none."""
+    """Returns what is wrong with a text, NUL or invalid UTF-8; None if nothing is."""
     if any("\ud800" <= character <= "\udfff" for character in text):
         return _NOT_UTF8
     return _A_NUL if "\0" in text else None
@@ -111,10 +109,10 @@ def bad_bytes(text: str) -> str | None:
 
 @contextmanager
 def _opened(path: Path, setting: str, largest: int) -> Iterator[BinaryIO]:
-    """The file at its start; whatever the system says of it is the person's to mend."""
+    """Opens the file; turns OSError into UserError."""
     try:
         home = path.expanduser()
-        status = home.stat()  # before it is opened, for that alone can block
+        status = home.stat()  # before opening, which alone can block
         _check_kind(path, setting, status.st_mode)
         if status.st_size > largest:
             _refuse_size(path, setting, largest)
@@ -135,8 +133,7 @@ def _check_kind(path: Path, setting: str, mode: int) -> None:
     if not stat.S_ISREG(mode):
         kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "a device")
         raise UserError(
-            f"{setting}: cannot read {path}: it is {kind}; save what it gives to a file, and give "
-            "that"
+            f"{setting}: cannot read {path}: it is {kind}; save its output to a file, and give that"
         )
 
 

@@ -1,6 +1,6 @@
-"""Parts of the data that are kept apart: nothing that is tested on may be trained on.
+"""Keeps test data out of training data.
 
-Owns what counts as the same content, and what is said of rows that are left out.
+Defines which rows have the same content, and reports the rows left out.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ Content = Callable[[RowT], Hashable]
 
 
 def same_text(text: str) -> str:
-    """Equal for texts that differ only in white space or in capital letters."""
+    """Returns a key that is equal for texts that differ only in white space or case."""
     return " ".join(text.split()).casefold()
 
 
 def without_leaks(
     part: str, rows: Sequence[RowT], others: Collection[RowT], content: Content[RowT], noun: str
 ) -> tuple[list[RowT], tuple[str, ...]]:
-    """The rows of a part whose content does not stand among the others, and a note of how many
-    do. noun: what a row is, as in "story"."""
+    """Returns the rows of a part whose content is not among the others, and a note on the rest.
+    noun: what a row is, as in "story"."""
     known = set(map(content, others))
     kept = [row for row in rows if content(row) not in known]
     if not (left_out := len(rows) - len(kept)):
         return kept, ()
-    stand = "stands" if left_out == 1 else "stand"
+    stand = "is" if left_out == 1 else "are"
     return kept, (
         f"{left_out:,} of {count(len(rows), noun)} in the {part} data {stand} in other data of the "
-        f"run too: left out of the {part} data",
+        f"run, too: left out of the {part} data",
     )
 
 
 def kept_apart(
     rows: Sequence[RowT], others: Collection[RowT], content: Content[RowT], noun: str
 ) -> tuple[list[RowT], tuple[str, ...]]:
-    """The same of a test that was given apart. Raises UserError where nothing of it is left."""
+    """The same for a separate test source. Raises UserError if nothing of it is left."""
     kept, notes = without_leaks("test", rows, others, content, noun)
     if not kept:
         raise UserError(
-            f"the test has {count(len(rows), noun)}, and the other data have all of them too; give "
+            f"the test has {count(len(rows), noun)}, and the other data contain all of them; give "
             "another test by --data.test-path or --data.test-split, or other data to train on"
         )
     return kept, notes

@@ -1,12 +1,10 @@
-"""Five-sentence stories: read strictly, split for good.
+"""Five-sentence stories, read strictly, with a fixed split.
 
-Owns the two CSV layouts (ROCStories, Story Cloze), what separates their cells, the embedded
-stories, the same columns from the Hugging Face hub, and the split. A malformed row is refused with
-file, line and column, never skipped or mended. Two liberties: a byte-order mark and blank lines are
-passed over, and white space inside a cell is folded to single spaces, because a line break within
-a sentence would end it in a prompt.
-
-Does not own prompts or tokens.
+Reads two CSV layouts (ROCStories, Story Cloze) with several separators, the embedded stories, and
+the same columns from the Hugging Face hub, and splits them. A malformed row is refused with file,
+line and column, never skipped or repaired. Two exceptions: a byte-order mark and blank lines are
+skipped, and white space inside a cell is folded to single spaces, because a line break within a
+sentence would end it in a prompt.
 """
 
 from __future__ import annotations
@@ -37,13 +35,13 @@ CLOZE_ENDINGS = {"1": "RandomFifthSentenceQuiz1", "2": "RandomFifthSentenceQuiz2
 CLOZE_ANSWER = "AnswerRightEnding"
 CLOZE_COLUMNS = ("InputStoryid", *CLOZE_CONTEXT, *CLOZE_ENDINGS.values(), CLOZE_ANSWER)
 EMBEDDED = "stories.csv"
-# By the name that a message gives each. Of those that fit a header equally well the first counts.
+# By their names in messages. If several fit a header equally well, the first is used.
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "vertical bar": "|"}
 
 
 @dataclass(frozen=True)
 class Story:
-    """A title (empty where the source has none) and five sentences."""
+    """A title (empty if the source has none) and five sentences."""
 
     story_id: str
     title: str
@@ -52,7 +50,7 @@ class Story:
 
 @dataclass(frozen=True)
 class Splits:
-    """notes: what a person should know of how they came about."""
+    """notes: remarks for people on how the splits were made."""
 
     train: list[Story]
     validation: list[Story]
@@ -62,17 +60,17 @@ class Splits:
 
 @dataclass(frozen=True)
 class _Row:
-    """Cells by column, and where they stand, for messages."""
+    """Cells by column, and their location for messages."""
 
     where: str
     cells: Mapping[str, str]
 
 
 def load_splits(config: DataConfig) -> Splits:
-    """The stories to train on, those of validation, and those to test on, none of which stands
-    in another part; UserError where a source is malformed.
+    """Loads training, validation and test stories, none of which is in two parts.
 
-    Where a test is given apart, the other stories' own test part is trained on too.
+    Raises UserError if a source is malformed. With a separate test source, the test part of the
+    other stories is used for training, too.
     """
     columns = Columns.of(config)
     parts = split(_load(config, columns))
@@ -87,12 +85,12 @@ def load_splits(config: DataConfig) -> Splits:
 
 
 def load_stories(config: DataConfig) -> list[Story]:
-    """All stories of the configured source, in its order; UserError where it is malformed."""
+    """Loads all stories of the configured source, in order; raises UserError if it is malformed."""
     return _load(config, Columns.of(config))
 
 
 def _load(config: DataConfig, columns: Columns) -> list[Story]:
-    """The stories that are not given as a test apart."""
+    """Loads the stories that are not a separate test source."""
     if config.hub is not None:
         return stories_from_tables(load_tables(config), config.hub, columns)
     if config.path is not None:
@@ -106,7 +104,7 @@ def _load(config: DataConfig, columns: Columns) -> list[Story]:
 
 
 def _load_test(config: DataConfig, columns: Columns) -> list[Story]:
-    """Those that are, under ids that no other story has."""
+    """Loads the separate test source, with ids that no other story has."""
     if config.test_path is not None:
         stories = _load_file(config.test_path, "--data.test-path", columns)
     else:
@@ -123,12 +121,12 @@ def _content(story: Story) -> str:
 
 
 def split(stories: Iterable[Story], fractions: Sequence[float] = (0.7, 0.1, 0.2)) -> Splits:
-    """Train, validation and test, each in the order given.
+    """Splits into train, validation and test, each in the order given.
 
-    A story's part follows from its id alone: SHA-256 of the id, read as a number in [0, 1),
-    falls below the first fraction (train), below the first two (validation), or above
+    A story's part depends on its id alone: SHA-256 of the id, as a number in [0, 1), is
+    below the first fraction (train), below the sum of the first two (validation), or above
     (test). So it is the same on every machine, in every run, and whatever else the file
-    holds; the fractions are met on average.
+    contains; the fractions hold on average.
     """
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-9:
         raise ValueError(f"fractions must be three shares that sum to 1, got {tuple(fractions)}")
@@ -161,7 +159,7 @@ def _parse_csv(raw: Iterable[bytes], name: str, columns: Columns) -> list[Story]
 
 
 def _up_to_header(text: Iterator[str]) -> Iterator[str]:
-    """The first lines, as far as one that is not blank."""
+    """Yields the first lines, up to one that is not blank."""
     for line in text:
         yield line
         if line.strip():
@@ -169,13 +167,13 @@ def _up_to_header(text: Iterator[str]) -> Iterator[str]:
 
 
 def _separator(first: Sequence[str], columns: Columns) -> str:
-    """What stands between the cells: that by which the header has the most of a layout's columns,
-    or the most columns where it has none of them. No header has all of them by two."""
+    """Returns the separator with which the header has the most of a layout's columns, or the most
+    columns if it has none of them. No header has all of them with two separators."""
 
     def lacking(name: str) -> tuple[int, int]:
         try:
             header = next(csv.reader(first[-1:], delimiter=SEPARATORS[name], strict=True), [])
-        except csv.Error:  # such as a cell that goes on in the next line
+        except csv.Error:  # such as a cell that continues on the next line
             header = []
         found = columns.expected([cell.strip() for cell in header])
         return min(len(set(layout.columns) - set(found)) for layout in LAYOUTS), -len(found)
@@ -184,17 +182,17 @@ def _separator(first: Sequence[str], columns: Columns) -> str:
 
 
 def _text(raw: Iterable[bytes]) -> Iterator[str]:
-    """Lines as text, those that end in a carriage return among them.
+    """Yields lines as text, also those that end in a carriage return.
 
-    Undecodable bytes become lone surrogates, which no valid UTF-8 holds, so that they can be
-    reported by line and column once the cells are apart.
+    Undecodable bytes become lone surrogates, which valid UTF-8 never contains, so that they can be
+    reported by line and column after the cells are parsed.
     """
     for line in raw:
         yield from io.StringIO(line.decode("utf-8", "surrogateescape"), newline="")
 
 
 def _csv_lines(text: Iterator[str], name: str, separator: str) -> Iterator[tuple[str, list[str]]]:
-    """Records that are not blank, each with the line it starts on."""
+    """Yields records that are not blank, each with the line it starts on."""
     reader = csv.reader(text, delimiter=separator, strict=True)
     while True:
         where = f"{name}, line {reader.line_num + 1}"
@@ -224,7 +222,7 @@ def _row(where: str, columns: Sequence[str], cells: Sequence[str], separator: st
 
 
 def _checked(cell: str, where: str, column: str) -> str:
-    """The cell with white space folded; refused where its bytes are no text."""
+    """Returns the cell with white space folded; refuses bytes that are not text."""
     return folded(cell, f"{where}, column {column}")
 
 
@@ -236,7 +234,7 @@ def _roc_story(row: _Row) -> Story:
 def _cloze_story(row: _Row) -> Story:
     answer = row.cells[CLOZE_ANSWER]
     if answer not in CLOZE_ENDINGS:
-        _refuse(row.where, CLOZE_ANSWER, f"expected 1 or 2, got {shown(answer)}; mend it there")
+        _refuse(row.where, CLOZE_ANSWER, f"expected 1 or 2, got {shown(answer)}; fix it there")
     endings = {key: _filled(row, column) for key, column in CLOZE_ENDINGS.items()}
     context = tuple(_filled(row, column) for column in CLOZE_CONTEXT)
     return Story(_filled(row, "InputStoryid"), "", (*context, endings[answer]))
@@ -244,7 +242,7 @@ def _cloze_story(row: _Row) -> Story:
 
 @dataclass(frozen=True)
 class _Layout:
-    """A set of columns, the id first, and how a row of them becomes a story."""
+    """A set of columns, the id first, and the function that makes a story of a row."""
 
     columns: tuple[str, ...]
     story: Callable[[_Row], Story]
@@ -256,9 +254,9 @@ LAYOUTS = (_Layout(ROC_COLUMNS, _roc_story), _Layout(CLOZE_COLUMNS, _cloze_story
 def _layout(
     found: Sequence[str], where: str, columns: Columns, separator: str | None = None
 ) -> _Layout:
-    """The layout whose columns are all there; further columns are ignored.
+    """Returns the layout whose columns are all present; further columns are ignored.
 
-    separator: what stands between them, in a file.
+    separator: its name, for a file.
     """
     repeated = sorted({column for column in found if found.count(column) > 1})
     if repeated:
@@ -298,7 +296,7 @@ def _collect(layout: _Layout, rows: Iterable[_Row], name: str) -> list[Story]:
             _refuse(
                 row.where,
                 layout.columns[0],
-                f"{shown(story.story_id)} also stands in {first}; each story needs its own",
+                f"{shown(story.story_id)} is already used in {first}; each story needs its own",
             )
         seen[story.story_id] = row.where
         stories.append(story)
@@ -308,12 +306,12 @@ def _collect(layout: _Layout, rows: Iterable[_Row], name: str) -> list[Story]:
 
 
 def stories_from_tables(tables: Mapping[str, Table], name: str, columns: Columns) -> list[Story]:
-    """Stories of all the tables together: `split` decides the parts, not the hub."""
+    """Returns the stories of all tables together: `split` decides the parts, not the hub."""
     layouts = [
         _layout(table.column_names, f"{name}, {part}", columns) for part, table in tables.items()
     ]
     if not layouts or len(set(layouts)) > 1:
-        raise UserError(f"--data.hub: {name} mixes layouts or has no table at all")
+        raise UserError(f"--data.hub: {name} mixes layouts or has no tables")
     rows = (
         _hub_row(f"{name}, {part}, row {number}", layouts[0].columns, columns.row(cells))
         for part, table in tables.items()
@@ -329,6 +327,6 @@ def _hub_row(where: str, columns: Sequence[str], cells: Mapping[str, object]) ->
         if column == CLOZE_ANSWER and isinstance(cell, int):  # the hub types its columns
             cell = str(cell)
         if not isinstance(cell, str):
-            _refuse(where, column, f"expected text, got {type(cell).__name__}; mend it there")
+            _refuse(where, column, f"expected text, got {type(cell).__name__}; fix it there")
         texts[column] = _checked(cell, where, column)
     return _Row(where, texts)

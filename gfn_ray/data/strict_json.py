@@ -1,8 +1,7 @@
-"""JSON as its standard has it: what Python's reader lets pass beside it is refused.
+"""Strict JSON, without the extensions that Python's reader accepts.
 
-Owns the reading of one text. ValueError, in words for the person who wrote it, for anything that
-is no JSON, a key that stands twice in an object, NaN, a number that nothing can hold, half of a
-surrogate pair, and brackets too deep to be followed.
+Parses one text. Raises ValueError, worded for its author, for anything that is not JSON, a repeated
+key in an object, NaN, a number out of range, half of a surrogate pair, and too deep nesting.
 """
 
 from __future__ import annotations
@@ -13,16 +12,16 @@ from typing import Any, NoReturn
 
 from gfn_ray.errors import shown
 
-_MOST_DIGITS = 18  # of a whole number: what 64 bits hold
+_MOST_DIGITS = 18  # of a whole number, to fit in 64 bits
 
 
 def parse_json(text: str) -> Any:
-    """The value that the text spells; ValueError with the place where it spells none."""
+    """Returns the value of a JSON text; raises ValueError with the location of an error."""
     try:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
         line = f"line {error.lineno}, " if "\n" in text.strip() else ""
-        raise ValueError(f"{error.msg} at {line}column {error.colno}; mend it there") from None
+        raise ValueError(f"{error.msg} at {line}column {error.colno}; fix it there") from None
     except RecursionError:
         raise ValueError("its brackets are nested too deep; flatten it") from None
 
@@ -31,7 +30,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"the key {shown(key)} stands twice in one object; leave one out")
+            raise ValueError(f"the key {shown(key)} occurs twice in one object; leave one out")
         if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
             raise ValueError(
                 f"the text of {shown(key)} has half of a surrogate pair; write both, as in "
@@ -55,7 +54,7 @@ def _finite(digits: str) -> float:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON; write a number or null")
+    raise ValueError(f"{name} is not JSON; write a number or null")
 
 
 _DECODER = json.JSONDecoder(

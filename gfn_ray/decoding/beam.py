@@ -1,8 +1,8 @@
-"""Beam search, and diverse beam search: beams in groups that avoid one another's actions.
+"""Beam search, and diverse beam search: beams in groups that avoid each other's actions.
 
-A finished z keeps its place in the beam for as long as its score is among the best, so a
-beam as wide as the language finds the likeliest z of it. Scores are sums of log p under the
-support, not divided by length. Source: Vijayakumar et al. 2018, "Diverse Beam Search",
+A finished z keeps its place in the beam as long as its score is among the best, so a beam
+as wide as the language finds its likeliest z. Scores are sums of log p under the support,
+not normalised by length. Source: Vijayakumar et al. 2018, "Diverse Beam Search",
 Algorithm 1 with the Hamming diversity; the penalty stays in the score.
 """
 
@@ -22,7 +22,7 @@ from gfn_ray.trajectory import IntArray
 
 @dataclass(frozen=True)
 class _Hypothesis:
-    """row: that of an unfinished z in the frontier; None once z is finished."""
+    """row: an unfinished z's row in the frontier; None once z is finished."""
 
     score: float
     tokens: list[int]
@@ -31,7 +31,7 @@ class _Hypothesis:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A hypothesis and its next action; None where it is finished and has none."""
+    """A hypothesis and its next action, which is None if it is finished."""
 
     score: float
     source: _Hypothesis
@@ -46,10 +46,10 @@ def beam_search(
     groups: int = 1,
     penalty: float = 0.0,
 ) -> list[list[list[int]]]:
-    """The `count` z of each prompt in all beams, group by group, the best of a group first.
+    """Returns the `count` z of each prompt in all beams, by group, the best of a group first.
 
-    Fewer where the support has fewer. groups: beams of count / groups z each. penalty: nats
-    off for an action, for each time that earlier groups took it at the same position.
+    Returns fewer if the support has fewer. groups: beams of count / groups z each. penalty: nats
+    taken off an action for each time that earlier groups took it at the same position.
     """
     if count % groups:
         raise ValueError(f"{count} hypotheses do not divide into {groups} groups")
@@ -78,7 +78,7 @@ def _best(
     taken: Counter[int],
     penalty: float,
 ) -> list[_Candidate]:
-    """The `width` best of a beam's finished z and all that its others may become."""
+    """Returns the `width` best of a beam's finished z and the continuations of the others."""
     found = [_Candidate(one.score, one, None) for one in beam if one.row is None]
     live = [one for one in beam if one.row is not None]
     if live:
@@ -100,7 +100,7 @@ def _best(
 
 
 def _moved(candidate: _Candidate, stop: int, parents: list[int], actions: list[int]) -> _Hypothesis:
-    """The hypothesis after its action; an unfinished one is given a row of the next frontier."""
+    """Returns the hypothesis after its action, with a row of the next frontier if unfinished."""
     source = candidate.source
     if candidate.action is None:
         return source

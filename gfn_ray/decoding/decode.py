@@ -1,4 +1,4 @@
-"""From a decoder's settings to unscored trajectories."""
+"""Runs a decoder and returns unscored trajectories."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def decode(
     count: int,
     seed: Seed,
 ) -> list[Trajectory]:
-    """`count` z for each query, one by a greedy decoder; a query's follow one another.
+    """Returns `count` z for each query, one for a greedy decoder, grouped by query.
 
-    The LM reads what the policy reads. Supports whose tools write tokens are not served. Only whole
-    z are marked terminable: a comparison scores no prefixes. seed: entropy of the random draws.
+    The LM reads the policy's prompt. Supports with tools are not supported. Only whole z are
+    marked terminable, because a comparison scores no prefixes. seed: entropy of the random draws.
     """
     prompts = [query.prompt_ids for query in queries]
     if decoder.kind == "beam":

@@ -1,4 +1,4 @@
-"""What a decoder is: a name and its settings. Loads nothing heavy."""
+"""A decoder's name and settings. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Decoder:
-    """One way to get z from the frozen LM, under the policy's support.
+    """A decoder of the frozen LM under the policy's support.
 
-    name: as people read it, unique in a run. sample: independent draws at `temperature` from
+    name: for display, unique in a run. sample: independent draws at `temperature` from
     the smallest set of actions with mass `top_p`. greedy: the likeliest action at each step, one
-    z a query. beam: `groups` beams side by side; each pays `diversity_penalty`, in nats, for
+    z per query. beam: `groups` parallel beams; each pays `diversity_penalty`, in nats, for
     an action that an earlier one took at the same position.
     """
 

@@ -1,8 +1,8 @@
-"""Many unfinished z under a causal LM, grown together one token at a time.
+"""A batch of unfinished z under a causal LM, extended together one token at a time.
 
-Owns the key-value cache, padding, and log-probabilities renormalised under the support, as the
-policy's are. Which z grow, and by which token, is its user's business: a decoder of the frozen LM,
-or the policy's sampler.
+Manages the key-value cache, padding, and log-probabilities renormalised under the support, as the
+policy's are. The caller, a decoder of the frozen LM or the policy's sampler, decides which z grow
+by which token.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from gfn_ray.trajectory import IntArray
 
 
 class Frontier:
-    """Rows of unfinished z; at first one empty z for each prompt.
+    """Rows of unfinished z; initially one empty z per prompt.
 
-    An action is a content token or the end; the end, whichever stop token writes it, is the
-    one action `stop`. log_probs [N, V]: of each row's actions, float32 in nats, -inf where
+    An action is a content token or the end; all stop tokens together are the single action
+    `stop`. log_probs [N, V]: of each row's actions, float32 in nats, -inf where
     illegal; NaN in rows whose next token is a tool's. tokens: z of each row so far.
     """
 
@@ -43,7 +43,7 @@ class Frontier:
         longest = max(len(prompt) for prompt in prompts)
         ids = np.zeros((len(prompts), longest), dtype=np.int64)
         self._mask = torch.zeros(ids.shape, dtype=torch.long, device=self._device)  # [N, L]
-        for row, prompt in enumerate(prompts):  # padded at the left: every row ends now
+        for row, prompt in enumerate(prompts):  # padded on the left, so that all rows end together
             ids[row, longest - len(prompt) :] = prompt
             self._mask[row, longest - len(prompt) :] = 1
         self._cache = DynamicCache(config=model.config)
@@ -53,7 +53,7 @@ class Frontier:
         return len(self.tokens)
 
     def extend(self, parents: Sequence[int], tokens: Sequence[int]) -> None:
-        """Makes row i the z of row parents[i] and tokens[i]; a row may go on several times."""
+        """Makes row i the z of row parents[i] plus tokens[i]; a row may be extended repeatedly."""
         chosen = torch.as_tensor(parents, device=self._device).long()
         self._cache.batch_select_indices(chosen)
         self._mask = torch.cat([self._mask[chosen], self._mask.new_ones(len(chosen), 1)], dim=1)
@@ -64,7 +64,7 @@ class Frontier:
 
     @torch.no_grad()
     def _read(self, ids: Tensor) -> None:
-        """Feeds ids [N, K] and keeps the distribution over what follows."""
+        """Feeds ids [N, K] and stores the distribution over the next action."""
         positions = (self._mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         output = self._model(
             input_ids=ids,
@@ -86,9 +86,9 @@ class Frontier:
 
 @torch.no_grad()
 def check_cache(model: Any, support: Support) -> None:
-    """Raises UserError where the model does not read padded prompts and a cache as it reads whole
-    texts: recurrent ones keep another state, and some heed no padding. Tried out once, on two
-    prompts of different length and a token more."""
+    """Raises UserError if the model reads padded prompts and a cache differently from whole texts:
+    recurrent models keep another state, and some ignore padding. Tests two prompts of different
+    length and one more token."""
     ids = np.flatnonzero(support.masks.any(axis=0)).astype(np.int32)
     prompts = [np.resize(ids, length) for length in (3, 6)]
     try:
@@ -107,13 +107,13 @@ def check_cache(model: Any, support: Support) -> None:
             legal = torch.isfinite(log_probs[row]).index_fill(0, frontier.stops, False)
             kind = whole.logits.dtype
             if legal.any() and not agree(log_probs[row][legal].to(kind), logits[legal].to(kind)):
-                raise _no_cache(model, "its log-probabilities are not those of whole texts")
+                raise _no_cache(model, "its log-probabilities differ from those of whole texts")
 
 
 def _no_cache(model: Any, why: str) -> UserError:
     base = getattr(model, "base_model", model)
     name = type(getattr(base, "model", base)).__name__
     return UserError(
-        f"{name} cannot be sampled from with a key-value cache of transformers ({why}); set "
+        f"{name} cannot be sampled with a key-value cache of transformers ({why}); set "
         "sampler.backend to vllm, or choose a model of another architecture"
     )

@@ -1,4 +1,4 @@
-"""Decoders that take one action at a time and never look back."""
+"""Decoders that take one action at a time and never backtrack."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from gfn_ray.support import Support
 from gfn_ray.trajectory import IntArray
 
 Choice = Callable[[Tensor], Tensor]
-"""From log-probabilities of actions [N, V] to one action a row [N]."""
+"""Maps log-probabilities of actions [N, V] to one action per row [N]."""
 
 
 def one_by_one(
     model: Any, support: Support, prompts: Sequence[IntArray], count: int, choose: Choice
 ) -> list[list[list[int]]]:
-    """`count` z for each prompt, every action of them picked by `choose`."""
+    """Returns `count` z for each prompt, whose every action `choose` picks."""
     frontier = Frontier(model, support, prompts)
     found: list[list[list[int]]] = [[] for _ in prompts]
-    # The first action of all copies of a prompt is read off its one row.
+    # All copies of a prompt take their first action from its one row.
     owners = [prompt for prompt in range(len(prompts)) for _ in range(count)]
     rows = list(owners)
     while rows:
@@ -41,12 +41,12 @@ def one_by_one(
 
 
 def likeliest(log_probs: Tensor) -> Tensor:
-    """Greedy decoding."""
+    """Picks the likeliest action: greedy decoding."""
     return log_probs.argmax(dim=-1)
 
 
 def drawn(temperature: float, top_p: float, generator: torch.Generator) -> Choice:
-    """Independent draws at a temperature from the nucleus of mass top_p.
+    """Returns a choice that draws at a temperature from the nucleus of mass top_p.
 
     The nucleus is that of the tempered distribution. Source: Holtzman et al. 2020.
     """
@@ -59,7 +59,7 @@ def drawn(temperature: float, top_p: float, generator: torch.Generator) -> Choic
 
 
 def nucleus(probs: Tensor, top_p: float) -> Tensor:
-    """Probabilities [N, V] outside the smallest set of mass at least top_p set to 0."""
+    """Returns probabilities [N, V], 0 outside the smallest set of mass at least top_p."""
     if top_p == 1:
         return probs
     ordered, order = probs.sort(dim=-1, descending=True)

@@ -1,1 +1,1 @@
-"""How good the posterior is, before and after, and how a person is told."""
+"""Measures a policy against its posterior, before and after training, and reports it."""

@@ -1,8 +1,7 @@
-"""Runs beside one another on the same held-out queries: means, and how sure their differences are.
+"""Compares runs on the same held-out queries: means, and intervals of their differences.
 
-Owns the pairing by query, the bootstrap and the table. Where the numbers come from is the
-caller's business. The interval is over queries, as if they were drawn anew: it says nothing
-of other seeds of training.
+Pairs by query, bootstraps, and makes the table; the caller provides the numbers. The interval is
+over queries, as if they were drawn again: it says nothing about other training seeds.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ PerQuery = Mapping[str, Mapping[str, float]]
 
 COVERAGE = 95.0
 NAMES_SHOWN = 3
-DRAWN_AT_ONCE = 2**20  # queries of resamples in memory together, at 12 bytes each
+DRAWN_AT_ONCE = 2**20  # resampled queries in memory at once, at 12 bytes each
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean of paired differences, with the ends of its 95 % interval."""
+    """Mean of paired differences, with its 95 % interval."""
 
     mean: float
     low: float
@@ -46,15 +45,15 @@ class Difference:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval leaves out zero."""
+        """Whether the interval excludes zero."""
         return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True)
 class Row:
-    """One metric over the queries that have it everywhere.
+    """One metric over the queries that have it in all runs.
 
-    untrained: the first run's mean before training. means: of each run after it. differences:
+    untrained: the first run's mean before training. means: each run's mean after it. differences:
     the first run minus untrained, then minus each other run.
     """
 
@@ -66,7 +65,7 @@ class Row:
 
 
 def paired_bootstrap(first: Array, second: Array, resamples: int, seed: int) -> Difference:
-    """first - second, both [N] with a query in each place, resampled by query.
+    """Bootstraps first - second, both [N] over the same queries, resampling queries.
 
     The percentile interval of Efron and Tibshirani 1993, chapter 13. The order of the queries
     does not matter.
@@ -74,7 +73,7 @@ def paired_bootstrap(first: Array, second: Array, resamples: int, seed: int) -> 
     differences = np.sort(np.asarray(first, np.float64) - np.asarray(second, np.float64))
     rng = np.random.default_rng(seed)
     means = np.empty(resamples)
-    # The generator gives the same numbers in blocks as at once.
+    # The generator draws the same numbers in blocks as all at once.
     block = max(1, DRAWN_AT_ONCE // len(differences))
     for start in range(0, resamples, block):
         part = means[start : start + block]
@@ -86,9 +85,9 @@ def paired_bootstrap(first: Array, second: Array, resamples: int, seed: int) -> 
 
 
 def compare(runs: Sequence[Run], resamples: int, seed: int) -> list[Row]:
-    """Every metric that all runs share, in the first run's order.
+    """Compares every metric that all runs share, in the first run's order.
 
-    Raises UserError where the runs were not measured on the same two or more queries.
+    Raises UserError unless the runs were measured on the same two or more queries.
     """
     first = runs[0]
     for run in runs:
@@ -96,8 +95,8 @@ def compare(runs: Sequence[Run], resamples: int, seed: int) -> list[Row]:
             raise UserError(_how_queries_differ(first, run))
     if len(first.after) < 2:
         raise UserError(
-            f"{first.name} has {count(len(first.after), 'held-out query')}, from which nothing can "
-            "be said of others; raise eval.queries"
+            f"{first.name} has {count(len(first.after), 'held-out query')}, too few for an "
+            "interval; raise eval.queries"
         )
     sides = [first.before, *(run.after for run in runs)]
     rows = []
@@ -122,7 +121,7 @@ def compare(runs: Sequence[Run], resamples: int, seed: int) -> list[Row]:
 
 
 def comparison_table(rows: Sequence[Row], runs: int) -> Table:
-    """The rows as Markdown; runs are lettered A, B, ... in their order."""
+    """Returns the rows as a Markdown table; runs are lettered A, B, ... in their order."""
     letters = [chr(ord("A") + index) for index in range(runs)]
     table = Table(box=box.MARKDOWN, safe_box=True)
     table.add_column("metric", no_wrap=True)

@@ -1,4 +1,4 @@
-"""The policy beside other uses of the same frozen model, as a table for people."""
+"""A table of the policy and the baselines of the same frozen model."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from rich.text import Text
 
 from gfn_ray.formatting import number
 
-COLUMNS = 4  # metrics that fit beside a name in 80 characters
+COLUMNS = 4  # metrics that fit next to a name in 80 characters
 
 
 def fill_decoder_table(table: Table, summary: Mapping[str, Any], names: list[str]) -> Table:
-    """Adds a row for each of summary["baselines"], and the policy before and after.
+    """Adds a row for each of summary["baselines"], and for the policy before and after.
 
-    names: metrics in the order people read them; the first few that decoders have are shown.
+    names: metrics in display order; the first few that baselines have are shown.
     """
     baselines: Mapping[str, Mapping[str, float]] = summary["baselines"]
     measured = {name for metrics in baselines.values() for name in metrics}

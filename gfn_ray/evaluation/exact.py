@@ -1,7 +1,7 @@
-"""How far a policy is from a target whose outcomes can all be enumerated.
+"""Distances of a policy from a target whose outcomes can all be enumerated.
 
-Pure numpy, no sampling: both distributions are known on every outcome. Owns the metrics of
-such a comparison; how log q is read off a model belongs to the caller.
+Pure numpy, no sampling: both distributions are known on every outcome. The caller computes
+log q with a model.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
 
-TARGET_TOLERANCE = 1e-6  # a target is computed in float64; more is a mistake, not rounding
+TARGET_TOLERANCE = 1e-6  # a target is computed in float64; larger errors are not rounding
 POLICY_TOLERANCE = 1e-4  # log q is summed from a float32 model's log-softmax over tokens
 
 
@@ -24,9 +24,9 @@ class ExactComparison:
 
     target: what metrics call the target, as in kl_uniform_q.
     log_target [N]: log p, -inf where the target has no mass. log_q [N]: log q of the same
-    outcomes. They may sum to less than 1: what is missing, and what q puts where p = 0, lies
-    outside the target's support and is the policy's invalid mass. Both are kept renormalised
-    within the tolerances above, q only where it exceeds 1, so that the bounds below are exact.
+    outcomes. q may sum to less than 1: the rest, and the mass of q where p = 0, lies outside the
+    target's support and is the policy's invalid mass. Both are renormalised within the
+    tolerances above, q only if it exceeds 1, so that the bounds below are exact.
     """
 
     log_target: Array
@@ -35,7 +35,7 @@ class ExactComparison:
 
     @staticmethod
     def unnormalised(log_weights: Array, log_q: Array, target: str = "target") -> ExactComparison:
-        """The same from log_weights [N], the target's log-probabilities up to a constant."""
+        """Makes one from log_weights [N], the target's log-probabilities up to a constant."""
         return ExactComparison(log_weights - np.logaddexp.reduce(log_weights), log_q, target)
 
     def __post_init__(self) -> None:
@@ -47,7 +47,7 @@ class ExactComparison:
                 f"got shapes {log_p.shape} and {log_q.shape}"
             )
         target_sum, policy_sum = np.exp(log_p).sum(), np.exp(log_q).sum()
-        # Negated comparisons, so that NaN is refused too.
+        # Negated comparisons, so that NaN is refused, too.
         if not abs(target_sum - 1) <= TARGET_TOLERANCE:
             raise ValueError(f"the target's probabilities sum to {target_sum}, not to 1")
         if not policy_sum <= 1 + POLICY_TOLERANCE:
@@ -72,7 +72,7 @@ class ExactComparison:
 
     @property
     def kl_target_q(self) -> float:
-        """sum p (log p - log q) >= 0; inf where q misses an outcome of the support."""
+        """sum p (log p - log q) >= 0; inf if q misses an outcome of the support."""
         log_p, log_q = self._supported()
         return max(0.0, float(np.sum(np.exp(log_p) * (log_p - log_q))))
 
@@ -88,13 +88,13 @@ class ExactComparison:
         if not seen.any():
             return float("inf")
         log_q, log_p = log_q[seen], log_p[seen]
-        # From the largest one, as all the mass that is valid may be too small for exp.
+        # Relative to the largest, because all valid mass may be too small for exp.
         log_q = log_q - log_q.max()
         log_q = log_q - np.log(np.exp(log_q).sum())
         return max(0.0, float(np.sum(np.exp(log_q) * (log_q - log_p))))
 
     def metrics(self) -> dict[str, float]:
-        """Every distance by name."""
+        """Returns every distance by name."""
         return {
             "tv": self.tv,
             f"kl_{self.target}_q": self.kl_target_q,
@@ -103,13 +103,13 @@ class ExactComparison:
         }
 
     def extremes(self, count: int) -> tuple[IntArray, IntArray]:
-        """Indices of the outcomes with the largest q/p > 1 and the smallest q/p < 1.
+        """Returns indices of the outcomes with the largest q/p > 1 and the smallest q/p < 1.
 
         At most `count` each, the most extreme first, ties by index. Outcomes outside the
         target's support have no ratio and are left out.
         """
         if count < 0:
-            raise ValueError(f"count has to be at least 0, got {count}")
+            raise ValueError(f"count must be at least 0, got {count}")
         support = np.flatnonzero(self.log_target > -np.inf)
         log_ratio = self.log_q[support] - self.log_target[support]
         falling, rising = (np.argsort(r, kind="stable") for r in (-log_ratio, log_ratio))
@@ -118,6 +118,6 @@ class ExactComparison:
         return support[over], support[under]
 
     def _supported(self) -> tuple[Array, Array]:
-        """log p and log q on the target's support."""
+        """Returns log p and log q on the target's support."""
         support = self.log_target > -np.inf
         return self.log_target[support], self.log_q[support]

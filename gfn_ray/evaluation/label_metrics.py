@@ -1,6 +1,6 @@
-"""Two-label predictions: averaged over samples, corrected for a prior, and measured.
+"""Two-label predictions: averaging over samples, prior correction, and quality.
 
-Predictions are log p [.., 2] of label 0 and 1 that sum to 1 as probabilities.
+Predictions are log p [.., 2] of labels 0 and 1, whose probabilities sum to 1.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ BINS = 10
 
 
 def model_average(log_probs: Array) -> Array:
-    """log of the mean over samples of p(label | x, z) [2], from their logs [S, 2].
+    """Returns the log of the mean over samples of p(label | x, z) [2], from their logs [S, 2].
 
     Bayesian model averaging over z ~ q(z | x) (Hu et al. 2024, section 4.3).
     """
@@ -26,31 +26,31 @@ def model_average(log_probs: Array) -> Array:
 
 
 def log_odds(log_probs: Sequence[Array]) -> Array:
-    """log p(1) - log p(0) [N] of predictions [N, 2]."""
+    """Returns log p(1) - log p(0) [N] of predictions [N, 2]."""
     rows = np.asarray(log_probs, dtype=np.float64).reshape(-1, 2)
     odds: Array = rows[:, 1] - rows[:, 0]
     return odds
 
 
 def halving_offset(odds: Array) -> float:
-    """The log-odds that half of these [N] exceed: the correction where labels are balanced."""
+    """Returns the median log-odds [N]: the prior correction if labels are balanced."""
     return float(np.median(odds))
 
 
 def content_free_offset(odds: Array) -> float:
-    """Log-odds of the mean probability on inputs without content [N] (Zhao et al. 2021)."""
+    """Returns log-odds of the mean probability on content-free inputs [N] (Zhao et al. 2021)."""
     p = float(np.mean(probabilities(odds)))
     return float(np.log(p) - np.log1p(-p))
 
 
 def probabilities(odds: Array) -> Array:
-    """p(1) [N], within float64's reach of 0 and 1 but never there."""
+    """Returns p(1) [N], clipped to stay strictly between 0 and 1."""
     p: Array = np.exp(-np.logaddexp(0.0, -odds))
     return np.clip(p, 1e-300, 1 - 1e-16)
 
 
 def label_quality(odds: Array, truth: Labels) -> dict[str, float]:
-    """Of log-odds [N] and labels [N] of 0 and 1; auc is absent where one label is.
+    """Measures log-odds [N] against labels [N] of 0 and 1; no auc if only one label occurs.
 
     accuracy: share of right labels, a tie being half right. log_loss: mean -log p(truth), nats.
     ece: `calibration_error`. auc: chance that a 1 has higher odds than a 0, ties counting half.
@@ -68,10 +68,10 @@ def label_quality(odds: Array, truth: Labels) -> dict[str, float]:
 
 
 def calibration_error(p: Array, truth: Labels) -> float:
-    """Expected calibration error of p(1) [N] in ten bins of equal width (Guo et al. 2017).
+    """Returns the expected calibration error of p(1) [N], ten equal bins (Guo et al. 2017).
 
-    Mean over predictions of |accuracy - confidence| of their bin, by the confidence of the
-    label that is predicted. As in accuracy, undecided is half right.
+    The mean over predictions of |accuracy - confidence| of their bin, with the predicted label's
+    confidence. As in accuracy, a tie is half right.
     """
     confidence = np.maximum(p, 1 - p)
     right = np.where(p == 0.5, 0.5, (p > 0.5) == (truth == 1))

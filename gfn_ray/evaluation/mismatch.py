@@ -1,7 +1,6 @@
-"""The sampling engine's log q beside the learner's, on samples that the engine made by q.
+"""Compares the sampling engine's log q with the learner's, on samples from the engine.
 
-Owns the two numbers that say whether both have the same weights. What follows from them is
-runtime/training/engine_check.py's.
+Two numbers tell whether both have the same weights; runtime/training/engine_check.py acts on them.
 """
 
 from __future__ import annotations
@@ -11,14 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-# With fewer samples, what is left beside a fitted line says little of their scatter.
+# With fewer samples, the residuals of a fitted line say little about their scatter.
 FEWEST_SAMPLES = 8
 
 Array = npt.NDArray[np.float64]
 
 
 def mismatch_kl(engine: Array, learner: Array) -> float:
-    """KL(engine || learner) in nats a sample, estimated by k3, the mean of exp(d) - 1 - d with
+    """Estimates KL(engine || learner) in nats per sample by k3, the mean of exp(d) - 1 - d with
     d = learner - engine: no term is negative, so opposite errors do not cancel.
 
     engine, learner [N]: log q of the engine's samples; those where one is NaN are left out.
@@ -30,22 +29,21 @@ def mismatch_kl(engine: Array, learner: Array) -> float:
 
 @dataclass(frozen=True)
 class Share:
-    """How much of a change of weights the engine shows: 1 all of it, 0 none. error: the standard
-    error of that."""
+    """Share of a change of weights that the engine shows: 1 all of it, 0 none. error: its standard
+    error."""
 
     value: float
     error: float
 
 
 def share_of_change(engine: Array, new: Array, old: Array, least: float) -> Share | None:
-    """The slope of (engine - old) against (new - old) over samples, by least squares.
+    """Returns the least-squares slope of (engine - old) against (new - old) over samples.
 
-    It has no unit: the smaller the change and the rougher the engine, the larger its error, and
-    what shifts all samples alike does not count. The engine is nearer to `new` above 1/2.
-
+    It has no unit: the smaller the change and the less precise the engine, the larger its error,
+    and a shift common to all samples does not count. Above 1/2 the engine is closer to `new`.
     engine, new, old [N]: log q of the same samples by the engine, and by the learner with either
     weights. least: standard deviation of the change, in nats, below which it may be rounding;
-    None there, or where there are too few samples.
+    returns None then, or if there are too few samples.
     """
     if len(engine) < FEWEST_SAMPLES:
         return None

@@ -1,12 +1,12 @@
-"""How close samples are to the posterior they should come from, without knowing log Z.
+"""How close samples are to their posterior, without knowing log Z.
 
 With w = log R(z)/T_r - log q(z) of one query's samples, q is the posterior exactly when w is
-constant, and equal to log Z. Owns what can be read off w and how far to trust it; sampling,
-scoring and exact comparisons (evaluation/exact.py) are elsewhere. No tensors, milliseconds.
+constant, and then equal to log Z. This module computes diagnostics of w; exact comparisons are in
+evaluation/exact.py. No tensors, milliseconds.
 
-Whatever weighs samples by exp(w) is blind to a mode that q never visits: w of the others is then
-constant too. The variance of w sees it under any proposal with full support, so it is also taken
-over samples drawn at a higher temperature.
+Estimates that weigh samples by exp(w) are blind to a mode that q never visits: w of the others may
+still be constant. The variance of w sees it under any proposal with full support, so it is also
+computed over samples drawn at a higher temperature.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class QueryDiagnostics:
     """One query's samples; logarithms in nats. All but tempered_ratio_var are on-policy.
 
     log_ratio_var: variance of w, 0 at the posterior. tempered_ratio_var: the same over
-    samples at a higher temperature. elbo: mean w, a lower bound of log Z.
+    samples at a higher temperature. elbo: mean w, a lower bound on log Z.
     log_z: log mean exp(w), the importance-weighted estimate of log Z (Burda et al. 2016).
     log_z_gap: log_z - elbo >= 0, 0 at the posterior. ess: effective sample size
     (sum exp w)^2 / sum exp(w)^2 (Kong 1992), from 1 to samples. ess_fraction: ess / samples.
 
-    Few samples flatter: the mean of log_z is below log Z at any number of them, so log_z_gap is a
-    lower bound of KL(q || p) on average, and ess_fraction cannot fall below 1 / samples. How far
-    off they are, evaluation/weights.py tells.
+    Few samples are optimistic: log_z is below log Z on average for any number, so log_z_gap is a
+    lower bound on KL(q || p) on average, and ess_fraction cannot fall below 1 / samples.
+    evaluation/weights.py tells how far to trust them.
     """
 
     samples: int
@@ -56,21 +56,21 @@ class QueryDiagnostics:
 
 
 def log_mean_exp(values: Array) -> float:
-    """log of the mean of exp(values), in nats."""
+    """Returns the log of the mean of exp(values), in nats."""
     top = values.max()
     return float(top + np.log(np.mean(np.exp(values - top))))
 
 
 def effective_samples(log_ratios: Array) -> float:
-    """Effective sample size of weights exp(log_ratios) [S], from 1 to S."""
+    """Returns the effective sample size of weights exp(log_ratios) [S], from 1 to S."""
     weights = np.exp(log_ratios - log_ratios.max())
     return float(np.sum(weights) ** 2 / np.sum(weights**2))
 
 
 def query_diagnostics(log_ratios: Array, tempered: Array) -> QueryDiagnostics:
-    """Diagnostics of one query from w [S] on-policy and w [M] at a higher temperature, in nats.
+    """Computes one query's diagnostics from w [S] on-policy and w [M] tempered, in nats.
 
-    Both w have the same q, the policy's at temperature 1.
+    Both use the same q, the policy's at temperature 1.
     """
     w = np.asarray(log_ratios, dtype=np.float64)
     log_ratio_var = _variance(w, "eval.samples")
@@ -89,13 +89,13 @@ def query_diagnostics(log_ratios: Array, tempered: Array) -> QueryDiagnostics:
 
 
 def posterior_metrics(each: Sequence[QueryDiagnostics]) -> dict[str, float]:
-    """Averages over queries of their diagnostics; every value is finite."""
+    """Averages diagnostics over queries; every value is finite."""
     return {name: float(np.mean([getattr(one, name) for one in each])) for name in AVERAGED}
 
 
 def _variance(log_ratios: Array, setting: str) -> float:
     if len(log_ratios) < 2:
         raise ValueError(
-            f"a variance needs two samples of a query, got {len(log_ratios)}; raise {setting}"
+            f"a variance needs two samples per query, got {len(log_ratios)}; raise {setting}"
         )
     return float(np.var(log_ratios, ddof=1))

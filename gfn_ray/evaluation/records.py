@@ -1,6 +1,6 @@
-"""Evaluations and baselines as records of arrays and plain values, and back.
+"""Converts evaluations and baselines to records of arrays and plain values, and back.
 
-A run that is resumed reports the measurements that it began with; they are read, not made again.
+A resumed run reports its original measurements from before training, which are read, not repeated.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def evaluation_to_record(found: Evaluation) -> Record:
 
 
 def evaluation_from_record(record: Record, queries: Queries) -> Evaluation:
-    """queries: by id, all those that were evaluated."""
+    """queries: all evaluated ones, by id."""
     return Evaluation(
         metrics=record["metrics"],
         samples=[_samples_from_record(one, queries) for one in _listed(record["samples"])],
@@ -55,7 +55,7 @@ def baseline_to_record(found: Baseline) -> Record:
 
 
 def baseline_from_record(record: Record, queries: Queries) -> Baseline:
-    """queries: by id, all those that were measured."""
+    """queries: all measured ones, by id."""
     texts = [QueryTexts(**_texts(one, queries)) for one in _listed(record["texts"])]
     return Baseline(record["metrics"], texts)
 
@@ -95,7 +95,7 @@ def _texts(record: Record, queries: Queries) -> Record:
 
 
 def _numbered(records: Sequence[Record]) -> Record:
-    """Records with arrays nest in dicts only."""
+    """Turns a list into a dict, because records with arrays nest only in dicts."""
     return {str(i): one for i, one in enumerate(records)}
 
 

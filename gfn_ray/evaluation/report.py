@@ -1,7 +1,6 @@
-"""The last thing a run prints: how much better the policy got, by numbers and by examples.
+"""The final report of a run: metrics before and after training, samples, and paths.
 
-Owns layout and wording of the before-and-after table, the sample pairs and the closing
-paths. Computes no metric: it shows what summary.json holds.
+Lays out and words the report; it shows the metrics of summary.json and computes none.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from gfn_ray.formatting import duration, number, one_line
 from gfn_ray.tracking import redact_uri
 
 SAMPLES_PER_EXAMPLE = 3
-WIDE = 110  # columns from which a metric's meaning fits beside its numbers
+WIDE = 110  # columns from which a metric's meaning fits next to its numbers
 _GAP = "[ ... ]"
 
 
@@ -41,7 +40,7 @@ class MetricDirection(Protocol):
 
 @dataclass(frozen=True)
 class Example:
-    """One held-out query: the texts around z, the known good z, and samples of two policies."""
+    """One held-out query: the texts around z, its demonstration, and samples of two policies."""
 
     left: str
     right: str
@@ -50,14 +49,14 @@ class Example:
     after: Sequence[str]
 
 
-# Elsewhere MLflow 3.17 opens with its view of GenAI applications, whatever an experiment's kind.
+# MLflow 3.17's other pages open its view of GenAI applications, whatever an experiment's kind.
 _TRAINING_PAGE = "/#/experiments?workflowType=machine_learning"
-_OWN_SERVER = "http://127.0.0.1:5000"  # of `mlflow ui`
+_OWN_SERVER = "http://127.0.0.1:5000"  # `mlflow ui`
 
 
 @dataclass(frozen=True)
 class ReportPaths:
-    """tracking_uri: as resolved, so that the printed command works from any directory."""
+    """tracking_uri: resolved, so that the printed command works from any directory."""
 
     run_dir: Path
     adapter: Path
@@ -71,13 +70,13 @@ def final_report(
     paths: ReportPaths,
     findings: Sequence[str] = (),
 ) -> FinalReport:
-    """The report of a run, for `Display.show`. findings: lines of the task's own."""
+    """Returns the report of a run, for `Display.show`. findings: lines from the task."""
     return FinalReport(summary, directions, examples, paths, findings)
 
 
 @dataclass(frozen=True)
 class FinalReport:
-    """A rich renderable that suits its console: colours and lines on a terminal, ASCII in logs."""
+    """A rich renderable that adapts to its console: colours on a terminal, ASCII in logs."""
 
     summary: Mapping[str, Any]
     directions: Mapping[str, MetricDirection]
@@ -97,7 +96,7 @@ class FinalReport:
             yield self._legend()
         if self.summary.get("baselines"):
             yield Text()
-            yield Text("Beside the policy, on the same held-out queries", "bold")
+            yield Text("Baselines, on the same held-out queries", "bold")
             yield fill_decoder_table(_table(plain), self.summary, self._names())
         lines = [*self.findings, *self.summary.get("warnings", ())]
         if peaks := self.summary.get("peak_mib"):
@@ -145,7 +144,7 @@ class FinalReport:
         return legend
 
     def _names(self) -> list[str]:
-        """Metrics in the task's order, then any it does not describe."""
+        """Returns metrics in the task's order, then any that it does not describe."""
         measured = {**self.summary["before"], **self.summary["after"]}
         known = [name for name in self.directions if name in measured]
         return known + [name for name in measured if name not in self.directions]
@@ -159,13 +158,13 @@ class FinalReport:
             lines.append(("MLflow", f"{_mlflow()} ui --backend-store-uri {shlex.quote(uri)}"))
             lines.append(("", f"{_OWN_SERVER}{_TRAINING_PAGE}"))
         for label, value in lines:
-            # One line each, however long: these are to be copied.
+            # One line each, however long, so that they can be copied.
             text = Text(f"{label:<9}", style="bold", no_wrap=True, overflow="ignore")
             yield text.append(value, style="not bold")
 
 
 def _mlflow() -> str:
-    """How to call MLflow: by name, or by path where its environment is not the active one."""
+    """Returns MLflow's command: its name, or its path if its environment is not active."""
     beside_python = Path(sys.executable).with_name("mlflow")
     return "mlflow" if shutil.which("mlflow") else shlex.quote(str(beside_python))
 
@@ -210,7 +209,7 @@ def _samples(example: Example, plain: bool) -> Table:
     table.add_column("after", ratio=1, overflow="fold")
     shown = max(len(example.before), len(example.after))
     for i in range(min(shown, SAMPLES_PER_EXAMPLE)):
-        # The dash shows where a sample that fills several lines begins.
+        # The dash marks the beginning of a sample, which may fill several lines.
         before, after = (
             f"- {one_line(side[i])}" if i < len(side) else ""
             for side in (example.before, example.after)
@@ -220,7 +219,7 @@ def _samples(example: Example, plain: bool) -> Table:
 
 
 def _change(before: float | None, after: float | None) -> str:
-    """The difference, and the ratio where both are positive, for variances and gaps."""
+    """Formats the difference, and the ratio if both are positive, for variances and gaps."""
     if not _known(before, after):
         return "-"
     assert before is not None and after is not None

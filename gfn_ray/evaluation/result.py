@@ -1,4 +1,4 @@
-"""What an evaluation found: the records that runtime fills and tasks and reports read."""
+"""Results of an evaluation, filled by runtime and read by tasks and reports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class QueryTexts:
-    """Scored z of one held-out query, whoever wrote them, and their texts."""
+    """Scored z of one held-out query, from any source, and their texts."""
 
     query: Query
     trajectories: list[Trajectory]
@@ -29,7 +29,7 @@ class QueryTexts:
 class QuerySamples(QueryTexts):
     """On-policy samples of one held-out query. log_q [S]: whole z, in nats.
 
-    label_log_probs [S, L]: log p(label | x, z), where the task's reward has labels.
+    label_log_probs [S, L]: log p(label | x, z), if the task's reward has labels.
     """
 
     log_q: Array
@@ -39,8 +39,8 @@ class QuerySamples(QueryTexts):
 
 @dataclass(frozen=True)
 class Enumeration:
-    """Every z of a held-out query that counts. log_reward [N]: their untempered log R.
-    target: the posterior's name, as metrics of it are called."""
+    """All z of a held-out query with posterior mass. log_reward [N]: their untempered log R.
+    target: the posterior's name, used in its metrics' names."""
 
     query_id: str
     target: str
@@ -50,12 +50,12 @@ class Enumeration:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """metrics: the task's names, in its order. samples: one entry a held-out query.
+    """metrics: by the task's names, in its order. samples: one entry per held-out query.
     exact: one entry for each of the task's enumerations.
-    mismatch: the engine's KL from the learner, over samples of q, content tokens only.
-    per_query: by query id, the metrics that have a value for a single query; without those
-    that are there for calibration, which no mean has either. weights: by query id, the diagnosis
-    of the diagnostic queries; empty on the way."""
+    mismatch: KL of the engine from the learner, over samples of q, content tokens only.
+    per_query: by query id, the metrics defined for a single query; without calibration queries,
+    which are left out of means, too. weights: by query id, diagnostics of the diagnostic queries;
+    empty for evaluations during training."""
 
     metrics: dict[str, float]
     samples: list[QuerySamples]
@@ -67,9 +67,9 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a decoder, or a classifier, makes of the frozen LM on the held-out queries.
+    """Results of a decoder or classifier of the frozen LM on the held-out queries.
 
-    metrics: the task's own, in its order. texts: one entry a held-out query; none of a
+    metrics: the task's own, in its order. texts: one entry per held-out query; none for a
     classifier, which writes no z.
     """
 
@@ -78,7 +78,7 @@ class Baseline:
 
 
 def mean_metrics(found: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of each metric over the queries that have it; nothing where there are none."""
+    """Returns the mean of each metric over the queries that have it; empty without queries."""
     values: dict[str, list[float]] = {}
     for one in found:
         for name, value in one.items():

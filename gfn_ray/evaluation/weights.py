@@ -1,10 +1,10 @@
 """How far estimates that weigh samples by exp(w) can be trusted, with w = log R(z)/T_r - log q(z).
 
-Owns the shape of the weights' tail, query by query, and the alarm over it. The estimates of every
-held-out query are in evaluation/posterior.py; here are a few queries with many samples each, since
-only those have a tail. Few samples of many queries cannot stand in for them: the weights of a query
-are comparable to another's only when divided by their mean, after which none of S exceeds S, and
-the very tail that is looked for is cut off.
+Fits the shape of the weights' tail for each query, and warns if it is heavy. The estimates of
+every held-out query are in evaluation/posterior.py; this module uses a few queries with many
+samples each, because only those have a tail. Few samples of many queries cannot replace them:
+weights of different queries are comparable only when divided by their mean, after which none of S
+exceeds S, which cuts off the very tail in question.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ import numpy as np
 from gfn_ray.config.sections import FEWEST_FOR_A_TAIL
 from gfn_ray.evaluation.posterior import Array, effective_samples, log_mean_exp
 
-# No number of samples that we can afford helps above this. Source of it, and of the lower limit for
-# fewer than 2200 samples: Vehtari et al. 2024, Pareto smoothed importance sampling, JMLR 25(72).
+# Above this, no affordable number of samples helps. Source of it, and of the lower limit for fewer
+# than 2200 samples: Vehtari et al. 2024, Pareto smoothed importance sampling, JMLR 25(72).
 HIGHEST_LIMIT = 0.7
-# The weights have no mean from here on (same source), so that log_z and all that follows from it is
-# wrong at any number of samples.
+# From here on the weights have no mean (same source), so that log_z and everything derived from it
+# are wrong for any number of samples.
 NO_MEAN = 1.0
 
-# When to raise the alarm, by simulation with log-normal weights (tests/unit/test_weights.py).
-# A k fitted to 64 weights is noisy. Where w deviates by 0.5 nats, and the estimates are right to a
-# few hundredths, 18 % of queries are above their limit: a few of them say nothing. At 3 nats 92 %
-# are, so more than half is not chance. Nor should good queries hide a bad one: a k above NO_MEAN
-# has 1 of 400 at 0.5 nats, 1 of 3 at 3 nats, 19 of 20 at 10.
+# When to warn, from simulations with log-normal weights (tests/unit/test_weights.py).
+# A k fitted to 64 weights is noisy. If w has a standard deviation of 0.5 nats, where the estimates
+# are right to a few hundredths, 18 % of queries exceed their limit: a few say nothing. At 3 nats
+# 92 % do, so more than half is not chance. Nor should good queries hide a bad one: a k above
+# NO_MEAN occurs in 1 of 400 at 0.5 nats, 1 of 3 at 3 nats, 19 of 20 at 10.
 MOST_ABOVE_LIMIT = 0.5
 MOST_WITHOUT_MEAN = 0.1
 
-# Largest weights that agree to 10 % dominate nothing, whatever shape their differences have.
+# If the largest weights agree to 10 %, none dominates, whatever the shape of their differences.
 FLAT_TAIL_NATS = 0.1
-# Two samples of one z differ by float32 rounding in log q, not by more.
+# Two samples of the same z differ only by float32 rounding in log q.
 TIE_NATS = 1e-4
 # exp() of a wider span would underflow in float64, whose limit is 745.
 WIDEST_SPAN_NATS = 600.0
@@ -45,16 +45,16 @@ WEIGHT_METRICS = (
     "pareto_k_above",
     "pareto_k_unfitted",
 )
-"""What `weight_metrics` measures, at both ends of a run only."""
+"""Metrics of `weight_metrics`, measured only at the start and end of a run."""
 
 
 @dataclass(frozen=True)
 class WeightDiagnostics:
     """The importance weights of one query's diagnostic samples; logarithms in nats.
 
-    diagnostic_log_z_gap, diagnostic_ess_fraction: as in `QueryDiagnostics`, and nearer the truth
-    for being of more samples. pareto_k: see `pareto_k`; NaN where it cannot be fitted.
-    pareto_k_limit: what pareto_k must not exceed at this number of samples.
+    diagnostic_log_z_gap, diagnostic_ess_fraction: as in `QueryDiagnostics`, more accurate because
+    of more samples. pareto_k: see `pareto_k`; NaN if it cannot be fitted.
+    pareto_k_limit: largest acceptable pareto_k for this number of samples.
     """
 
     diagnostic_samples: int
@@ -65,12 +65,12 @@ class WeightDiagnostics:
 
     @property
     def is_fitted(self) -> bool:
-        """Whether the weights have a tail of a shape."""
+        """Whether a tail could be fitted."""
         return bool(np.isfinite(self.pareto_k))
 
 
 def weight_diagnostics(log_ratios: Array) -> WeightDiagnostics:
-    """The diagnosis of one query from w [S] on-policy, in nats. ValueError for too few samples."""
+    """Diagnoses one query from w [S] on-policy, in nats. Raises ValueError for too few samples."""
     w = np.asarray(log_ratios, dtype=np.float64)
     return WeightDiagnostics(
         diagnostic_samples=len(w),
@@ -82,10 +82,10 @@ def weight_diagnostics(log_ratios: Array) -> WeightDiagnostics:
 
 
 def weight_metrics(each: Sequence[WeightDiagnostics]) -> dict[str, float]:
-    """WEIGHT_METRICS over the diagnostic queries, all of them finite; nothing where there are none.
+    """Returns WEIGHT_METRICS over the diagnostic queries, all finite; empty without queries.
 
-    pareto_k_above: share of queries whose k exceeds its limit. pareto_k_unfitted: share of those of
-    which there is no k, so that they are neither above nor below.
+    pareto_k_above: share of queries whose k exceeds its limit. pareto_k_unfitted: share of queries
+    without a k, which are neither above nor below.
     """
     if not each:
         return {}
@@ -98,27 +98,28 @@ def weight_metrics(each: Sequence[WeightDiagnostics]) -> dict[str, float]:
 
 
 def pareto_k_limit(samples: int) -> float:
-    """The largest k at which so many weights still give a dependable mean (Vehtari et al. 2024)."""
+    """Returns the largest k at which so many weights give a reliable mean (Vehtari et al. 2024)."""
     return float(min(HIGHEST_LIMIT, 1 - 1 / np.log10(samples)))
 
 
 def pareto_k(log_weights: Array) -> float:
-    """Shape k of a generalized Pareto distribution fitted to the largest of exp(log_weights) [S].
+    """Fits a generalized Pareto distribution to the largest of exp(log_weights) [S]; returns its k.
 
-    All weights are one query's. Moments of them exist below order 1/k: from k = 0.5 their
-    variance, and from k = 1 their mean, is infinite (Vehtari et al. 2024). Biased towards 0.5 where
-    the tail is short: ValueError below FEWEST_FOR_A_TAIL weights.
+    All weights belong to one query. Their moments exist below order 1/k: from k = 0.5 their
+    variance, and from k = 1 their mean, is infinite (Vehtari et al. 2024). A short tail biases k
+    towards 0.5: raises ValueError below FEWEST_FOR_A_TAIL weights.
 
-    0.0 for a flat tail, constant weights above all: those are the posterior's, every moment
-    exists, and k = 0 is the largest value of which that is true. Minus infinity, the limit,
-    could be neither averaged nor written as JSON.
-    NaN where a quarter of the tail ties with its threshold: then few different z were drawn, and
-    there is no tail to fit.
+    Returns 0.0 for a flat tail, such as the posterior's constant weights: every moment exists,
+    and k = 0 is the largest value with that property. The limit, minus infinity, could neither be
+    averaged nor written as JSON.
+
+    Returns NaN if a quarter of the tail ties with its threshold: then few different z were drawn,
+    and there is no tail to fit.
     """
     size = len(log_weights)
     if size < FEWEST_FOR_A_TAIL:
         raise ValueError(
-            f"a tail needs {FEWEST_FOR_A_TAIL} samples of a query, got {size}; raise "
+            f"a tail needs {FEWEST_FOR_A_TAIL} samples per query, got {size}; raise "
             "eval.diagnostic_samples"
         )
     w = np.sort(np.asarray(log_weights, dtype=np.float64))
@@ -126,27 +127,27 @@ def pareto_k(log_weights: Array) -> float:
     threshold, tail = w[-in_tail - 1], w[-in_tail:]
     if tail[-1] - tail[0] < FLAT_TAIL_NATS:
         return 0.0
-    # The fit takes its scale from the first quartile of what exceeds the threshold.
+    # The fit takes its scale from the first quartile of the excesses over the threshold.
     if tail[int(in_tail / 4 + 0.5) - 1] - threshold < TIE_NATS:
         return float("nan")
-    # Here, because tasks import this module and SciPy's statistics take two seconds to load.
+    # Imported here, because tasks import this module and SciPy's statistics take two seconds.
     from arviz_stats.base import array_stats
 
     # If x has a Pareto tail of shape k, x^c has one of shape c k.
     stretch = max(1.0, (tail[-1] - threshold) / WIDEST_SPAN_NATS)
-    # Weights, not their logarithms: arviz-stats 0.8.0 takes log_weights=True and fits those as
-    # they are. chain_axis: one chain. r_eff: samples are independent.
+    # Weights, not their logarithms: arviz-stats 0.8.0 with log_weights=True fits the logarithms
+    # themselves. chain_axis: one chain. r_eff: samples are independent.
     weights = np.exp((w - w[-1]) / stretch)
     k = array_stats.pareto_khat(weights, chain_axis=None, r_eff=1.0, tail="right")
     return float(stretch * k)
 
 
 def warnings(each: Sequence[WeightDiagnostics]) -> list[str]:
-    """What a person must know before believing what importance weights say of a policy."""
+    """Returns warnings about estimates of a policy from importance weights."""
     if not each:
         return [
-            "eval.diagnostic_queries is 0: nothing tells whether log_z, log_z_gap and ess_fraction "
-            "can be trusted"
+            "eval.diagnostic_queries is 0: whether log_z, log_z_gap and ess_fraction can be "
+            "trusted is unknown"
         ]
     found = []
     if _is_alarming(each):
@@ -162,9 +163,9 @@ def warnings(each: Sequence[WeightDiagnostics]) -> list[str]:
         )
     if unfitted := sum(not one.is_fitted for one in each):
         found.append(
-            f"Pareto k-hat cannot be fitted in {unfitted} of {len(each)} diagnostic queries, of "
-            f"which few different z were drawn: nothing tells whether their log_z_gap and "
-            f"ess_fraction can be trusted"
+            f"Pareto k-hat cannot be fitted in {unfitted} of {len(each)} diagnostic queries, which "
+            f"have few different z: whether their log_z_gap and ess_fraction can be trusted is "
+            f"unknown"
         )
     return found
 

@@ -1,5 +1,5 @@
 """Base language models: where they come from and how they are loaded.
 
-Owns the embedded model and the way from `--model.name` to a tokenizer and a frozen
-causal LM. Knows nothing of adapters, prompts or rewards.
+Provides the embedded model and turns `--model.name` into a tokenizer and a frozen
+causal LM. Knows nothing about prompts or rewards.
 """

@@ -1,7 +1,7 @@
-"""The two files of a LoRA adapter, by the names that PEFT and vLLM look for.
+"""The two files of a LoRA adapter, under the names that PEFT and vLLM look for.
 
-Owns what is refused of them before anything is loaded: a rank that the settings name and the
-tensors do not have would be allocated all the same.
+Checks them before anything is loaded: a rank that only the settings name would be allocated all
+the same.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def check_adapter(directory: Path, called: str) -> tuple[dict[str, Any], Shapes]:
-    """An adapter's PEFT settings, and the shapes of its tensors by name.
+    """Returns an adapter's PEFT settings, and the shapes of its tensors by name.
 
-    called: the adapter in words. Raises UserError where the directory holds no whole LoRA
-    adapter, or two files that are not of the same one.
+    called: the adapter in words. Raises UserError if the directory holds no complete LoRA
+    adapter, or two files of different ones.
     """
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not is_file(directory / name, called):
             if name == WEIGHTS_FILE and (directory / _PICKLE).exists():
                 raise UserError(
                     f"{called} {directory} holds {_PICKLE}, a pickle, which could run code and is "
-                    f"not read; save the adapter as {WEIGHTS_FILE}, as peft does by itself"
+                    f"not read; save the adapter as {WEIGHTS_FILE}, which is peft's default"
                 )
             raise UserError(
                 f"{called} {directory} holds no {name}; expected a PEFT adapter's directory, such "
                 "as the adapter/ of a run"
             )
     if (directory / COMPLETE).exists() and (found := damage(directory)):
-        raise UserError(f"{found}; bring it back from a copy, or give another adapter")
+        raise UserError(f"{found}; restore it from a copy, or give another adapter")
     config = _config(directory / CONFIG_FILE)
     shapes = _shapes(directory / WEIGHTS_FILE)
     for fault in (*_ranks(config, shapes), *_targets(config, shapes)):
         raise UserError(
-            f"{directory / CONFIG_FILE} does not go with {WEIGHTS_FILE}: {fault}; give an adapter "
+            f"{directory / CONFIG_FILE} does not match {WEIGHTS_FILE}: {fault}; give an adapter "
             "whose two files were written together"
         )
     return config, shapes
@@ -56,9 +56,9 @@ def check_adapter(directory: Path, called: str) -> tuple[dict[str, Any], Shapes]
 def check_fits(
     directory: Path, shapes: Shapes, layers: Mapping[str, tuple[int, int]], model: str
 ) -> None:
-    """Raises UserError where an adapter's tensors are not those of a model.
+    """Raises UserError if an adapter's tensors do not fit a model.
 
-    layers: of the model, the numbers of outputs and inputs by name.
+    layers: the model's numbers of outputs and inputs by layer name.
     """
     for name, shape in shapes.items():
         module = name.removeprefix("base_model.model.").split(".lora_")[0]
@@ -79,25 +79,27 @@ def _config(file: Path) -> dict[str, Any]:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(config, dict):
-            raise ValueError("no JSON object")
+            raise ValueError("not a JSON object")
         if config.get("peft_type", "LORA") != "LORA":
-            raise ValueError(f"its peft_type is {config['peft_type']!r}, and only LORA is read")
+            raise ValueError(
+                f"its peft_type is {config['peft_type']!r}, and only LORA is supported"
+            )
         ranks = [config.get("r"), *dict(config.get("rank_pattern") or {}).values()]
         if not all(type(rank) is int and rank > 0 for rank in ranks):
-            raise ValueError("its r is no whole number above 0")
+            raise ValueError("its r is not a whole number above 0")
         base = config.get("base_model_name_or_path")
         if not isinstance(base, str | None):
             raise ValueError(f"its base_model_name_or_path is {base!r}")
     except (OSError, ValueError, TypeError, RecursionError) as error:
         reason = str(error).splitlines()[0][:200]
         raise UserError(
-            f"{file} is no PEFT configuration ({reason}); give another adapter"
+            f"{file} is not a PEFT configuration ({reason}); give another adapter"
         ) from None
     return config
 
 
 def _shapes(file: Path) -> Shapes:
-    """From the file's header, which is refused where it promises more than there is."""
+    """Returns the shapes in the file's header; refuses one that promises more than there is."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -106,7 +108,7 @@ def _shapes(file: Path) -> Shapes:
             shapes = {name: tuple(tensors.get_slice(name).get_shape()) for name in names}
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(
-            f"{file} cannot be read: {str(error)[:200]}; bring it back from a copy, or give "
+            f"{file} cannot be read: {str(error)[:200]}; restore it from a copy, or give "
             "another adapter"
         ) from None
     return shapes
@@ -117,7 +119,7 @@ def _ranks(config: Mapping[str, Any], shapes: Shapes) -> Iterator[str]:
     found = {shape[0] for name, shape in shapes.items() if _LORA_A in name and len(shape) == 2}
     found |= {shape[1] for name, shape in shapes.items() if _LORA_B in name and len(shape) == 2}
     if not found:
-        yield "the tensors are no LoRA adapter's"
+        yield "the tensors do not belong to a LoRA adapter"
     elif max(named) > max(found) or not found <= named:
         yield f"it names rank {max(named)}, and the tensors have rank {max(found)}"
 

@@ -1,8 +1,8 @@
-"""By which function a model attends: torch's fused one where that is the model's own, else its own.
+"""A model's attention function: torch's fused one if it computes the same, else the model's own.
 
 transformers defines a family by its eager attention. The fused one (SDPA) is faster and keeps no
-scores, but takes what it knows of a layer's arguments and silently drops the rest: a cap on the
-scores (Gemma 2), attention sinks (gpt-oss). Owns the proof that nothing is dropped.
+scores, but silently drops arguments of a layer that it does not know: a cap on the scores
+(Gemma 2), attention sinks (gpt-oss). This module verifies that nothing is dropped.
 """
 
 from __future__ import annotations
@@ -15,29 +15,28 @@ from torch import Tensor
 
 from gfn_ray.errors import out_of_memory
 
-PROBE = "gfn_ray_probe"  # of the attention function, in transformers' registry
+PROBE = "gfn_ray_probe"  # the attention function in transformers' registry
 TOKENS = 12
-# Standard deviations of the scores that both functions are given, in nats. A model's own may be too
-# small for a cap to show; a sink shows only beside small ones.
+# Standard deviations of the scores given to both functions, in nats. A model's own may be too small
+# for a cap to show; a sink shows only next to small ones.
 SPREADS = (1.0, 100.0)
-# Most that their outputs may differ, of values with standard deviation 1; in float32, right ones
-# are 1e-5 apart.
+# Largest difference of their outputs, for values with standard deviation 1; in float32, correct
+# ones differ by 1e-5.
 SAME_OUTPUT = 1e-3
-# Most total variation between next tokens read in two ways. In full precision log-probabilities
-# read in two right ways are 1e-4 nats apart at most. At half precision two right ways are .05 apart
-# on a real model, one that overlooks who sees whom .47 and more (measured on SmolLM2-135M in
-# bfloat16).
+# Largest total variation between next tokens from two forward passes. In full precision, correct
+# log-probabilities differ by at most 1e-4 nats. At half precision, correct passes differ by .05 on
+# a real model, one with a wrong mask by .47 or more (measured on SmolLM2-135M in bfloat16).
 AGREEMENT = {torch.float64: 1e-3, torch.float32: 1e-3}
 AGREEMENT_OF_HALVES = 0.2
 
 
 class _AnotherAttention(Exception):
-    """A layer does not attend as the fused function does."""
+    """A layer's attention differs from the fused function."""
 
 
 def fuse_attention(model: Any) -> None:
-    """From now on a model that is loaded with eager attention attends by the fused function, if
-    every layer's own gives the same, and the whole model on a short text."""
+    """Switches a model loaded with eager attention to the fused function, if every layer's
+    output and the whole model's output on a short text stay the same."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
@@ -57,7 +56,7 @@ def fuse_attention(model: Any) -> None:
 
 
 def agree(logits: Tensor, others: Tensor) -> bool:
-    """Whether two ways to read the same next tokens [..., V] are both right, or both wrong."""
+    """Whether two forward passes give the same next-token logits [..., V], up to rounding."""
     apart = (logits.float().softmax(-1) - others.float().softmax(-1)).abs().sum(-1).max() / 2
     return bool(apart < AGREEMENT.get(logits.dtype, AGREEMENT_OF_HALVES))
 
@@ -65,7 +64,7 @@ def agree(logits: Tensor, others: Tensor) -> bool:
 @torch.no_grad()
 def _logits(model: Any) -> Tensor:
     size = model.config.get_text_config().vocab_size
-    # Ordinary tokens: the first are a tokenizer's special ones.
+    # Ordinary tokens: the first ids are a tokenizer's special tokens.
     ids = torch.arange(TOKENS) * (size // (2 * TOKENS)) + size // 3
     device = next(model.parameters()).device
     logits: Tensor = model(input_ids=ids[None].to(device), use_cache=False).logits
@@ -75,10 +74,10 @@ def _logits(model: Any) -> Tensor:
 def _probe(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **more: Any
 ) -> tuple[Tensor, None]:
-    """The fused function. Raises _AnotherAttention where the layer's own is another."""
+    """The fused function. Raises _AnotherAttention if the layer's own differs."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    # Where its family keeps the function that eager stands for.
+    # The module in which its family defines eager attention.
     own = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
     if own is None:
         raise _AnotherAttention

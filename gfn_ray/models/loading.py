@@ -1,8 +1,8 @@
-"""From `--model.name` to a tokenizer and a frozen causal LM.
+"""Turns `--model.name` into a tokenizer and a frozen causal LM.
 
-Owns the resolution of model names and the one way in which models are loaded. Every
-failure that a person can mend by another name, directory or device becomes a UserError; a
-lack of memory, which may pass, does not.
+All models are resolved and loaded here. Every failure that another name, directory or device can
+fix becomes a UserError; a lack of memory, which may be temporary, does not.
+
 A directory is loaded without any network call. Imports torch and transformers only
 inside functions.
 """
@@ -29,7 +29,7 @@ _LONGEST_REASON = 300  # characters; transformers lists every architecture it kn
 
 
 def resolve_model(config: ModelConfig) -> str:
-    """An absolute directory or a hub id, good for transformers and vLLM alike."""
+    """Returns an absolute directory or a hub id, for both transformers and vLLM."""
     name = config.name
     if name == EMBEDDED:
         return str(embedded_model_dir())
@@ -41,7 +41,7 @@ def resolve_model(config: ModelConfig) -> str:
         if not is_file(directory / "config.json", "--model.name"):
             raise UserError(
                 f"--model.name: {directory.absolute()} holds no config.json; expected the "
-                "directory of a whole causal LM, as save_pretrained writes it"
+                "directory of a complete causal LM, as save_pretrained writes it"
             )
         pickled = sorted(file.name for file in directory.glob("*.bin"))
         if pickled and not any(directory.glob("*.safetensors")):
@@ -63,8 +63,8 @@ def _no_directory(name: str) -> UserError:
 
 
 def hide_loading_bars(path: str) -> None:
-    """Keeps transformers' progress bars off the display where a resolved model is local, and
-    loads in a second. A download keeps its bar."""
+    """Hides transformers' progress bars for a local model, which loads in a second. A download
+    keeps its bar."""
     if Path(path).is_dir():
         from transformers.utils import logging
 
@@ -72,7 +72,7 @@ def hide_loading_bars(path: str) -> None:
 
 
 def load_tokenizer(path: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    """The tokenizer of a resolved model."""
+    """Returns the tokenizer of a resolved model."""
     from transformers import AutoTokenizer
 
     tokenizer: PreTrainedTokenizerBase
@@ -86,8 +86,8 @@ def load_tokenizer(path: str, trust_remote_code: bool) -> PreTrainedTokenizerBas
 
 
 def load_causal_lm(path: str, dtype: str, device: str, trust_remote_code: bool) -> PreTrainedModel:
-    """A resolved model, frozen, in eval mode; dtype as in config.DType. It attends as its eager
-    forward does, by torch's fused function where that is the same.
+    """Returns a resolved model, frozen, in eval mode; dtype as in config.DType. Its attention is
+    torch's fused function if that equals the eager one.
 
     device is 'cpu', 'cuda' or 'cuda:N'.
     """
@@ -105,8 +105,8 @@ def load_causal_lm(path: str, dtype: str, device: str, trust_remote_code: bool) 
             dtype=getattr(torch, dtype),
             local_files_only=Path(path).is_dir(),
             trust_remote_code=trust_remote_code,
-            attn_implementation="eager",  # what the family means by attention
-            use_safetensors=True,  # left to itself, transformers falls back to pickled weights
+            attn_implementation="eager",  # defines the family's attention
+            use_safetensors=True,  # by default transformers falls back to pickled weights
             output_loading_info=True,
         )
     except Exception as error:  # transformers, safetensors, torch and huggingface_hub kinds
@@ -121,7 +121,7 @@ def load_causal_lm(path: str, dtype: str, device: str, trust_remote_code: bool) 
         # transformers fills these with random numbers and only warns.
         raise UserError(
             f"--model.name: the weights of {path} lack {len(missing)} tensors of its "
-            f"architecture, {missing[0]} among them; it is not a whole causal LM"
+            f"architecture, such as {missing[0]}; it is not a complete causal LM"
         )
     model.requires_grad_(False)
     model = model.eval().to(device)
@@ -131,7 +131,7 @@ def load_causal_lm(path: str, dtype: str, device: str, trust_remote_code: bool) 
 
 def _refusal(what: str, path: str, error: Exception) -> UserError:
     if (Path(path) / MARKER).is_file():
-        advice = "remove that directory, and it is made again"
+        advice = "remove that directory to have it made again"
     elif Path(path).is_dir():
         advice = "give another directory"
     else:
@@ -145,18 +145,18 @@ def _first_line(error: Exception) -> str:
 
 
 def vocab_size(path: str, trust_remote_code: bool) -> int:
-    """Length of a resolved model's logits; it may exceed the tokenizer's vocabulary."""
+    """Returns the length of a model's logits, which may exceed the tokenizer's vocabulary."""
     return int(_text_config(path, trust_remote_code).vocab_size)
 
 
 def max_positions(path: str, trust_remote_code: bool) -> int | None:
-    """Longest text in tokens that a resolved model reads; None where it does not say."""
+    """Returns the longest text that a model reads, in tokens; None if it does not say."""
     found = getattr(_text_config(path, trust_remote_code), "max_position_embeddings", None)
     return None if found is None else int(found)
 
 
 def skeleton(path: str, trust_remote_code: bool) -> PreTrainedModel:
-    """A resolved model's modules, whose weights have shapes and no values; a second at most."""
+    """Returns a resolved model's modules without values for their weights; a second at most."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -168,13 +168,13 @@ def skeleton(path: str, trust_remote_code: bool) -> PreTrainedModel:
             )
     except UserError:
         raise
-    except Exception as error:  # whatever a configuration leads transformers into
+    except Exception as error:  # transformers raises many kinds for a bad configuration
         raise _refusal("the configuration", path, error) from error
     return model
 
 
 def is_linear(module: Any) -> bool:
-    """Whether PEFT can put a LoRA adapter on it as on a linear layer."""
+    """Whether PEFT treats the module as a linear layer for LoRA."""
     import torch
     from transformers.pytorch_utils import Conv1D
 
@@ -182,7 +182,7 @@ def is_linear(module: Any) -> bool:
 
 
 def linear_layers(path: str, trust_remote_code: bool) -> dict[str, tuple[int, int]]:
-    """Outputs and inputs of a resolved model's linear layers, by name; no weights are read."""
+    """Returns outputs and inputs of a model's linear layers by name, without reading weights."""
     found = {}
     for name, module in skeleton(path, trust_remote_code).named_modules():
         if is_linear(module):
@@ -192,22 +192,22 @@ def linear_layers(path: str, trust_remote_code: bool) -> dict[str, tuple[int, in
 
 
 def body_layers(path: str, trust_remote_code: bool) -> dict[str, tuple[int, int]]:
-    """The same without those that give the logits, which not every token goes through."""
+    """The same without the output head, which not every token passes through."""
     size = vocab_size(path, trust_remote_code)
     layers = linear_layers(path, trust_remote_code)
     return {name: shape for name, shape in layers.items() if shape[0] != size}
 
 
 def architectures(path: str, trust_remote_code: bool) -> list[str]:
-    """Names of the classes that a resolved model was saved from; none where it does not say."""
+    """Returns the names of the classes that a model was saved from; none if it does not say."""
     return list(_config(path, trust_remote_code).architectures or [])
 
 
 def chat_note(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """What to tell of a model that was tuned on chats, if it was."""
+    """Returns a note for a chat-tuned model; None for any other."""
     if not tokenizer.chat_template:
         return None
-    return "the model has a chat template, and reads plain text here: prompts are not put in it"
+    return "the model has a chat template, which is not used: it reads prompts as plain text here"
 
 
 def _text_config(path: str, trust_remote_code: bool) -> Any:

@@ -1,7 +1,7 @@
-"""Which linear layers of a model `policy.lora_targets` names.
+"""The linear layers of a model that `policy.lora_targets` names.
 
-Owns their names, as PEFT and vLLM match them: by the last part of a module's. A run reads them
-once, before anything starts, so that policy, engine, saved adapters and config.toml agree.
+PEFT and vLLM match them by the last part of a module's name. A run resolves them once, before
+anything starts, so that policy, engine, saved adapters and config.toml agree.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from gfn_ray.errors import UserError, cut
 from gfn_ray.models.loading import is_linear, skeleton
 
 ALL_LINEAR = "all-linear"
-"""PEFT's word for every linear layer but the head that gives the logits."""
+"""PEFT's name for every linear layer except the output head."""
 
-# Characters; a model names its layers alike throughout, a few tens at most.
+# Characters; a model repeats its layers' names, so there are a few tens at most.
 _LONGEST_LIST = 400
 
 
 def with_layer_names(policy: PolicyConfig, path: str, trust_remote_code: bool) -> PolicyConfig:
-    """The settings with the names of a resolved model's layers; no weights are read.
+    """Returns the settings with the names of a resolved model's layers; reads no weights.
 
     Raises UserError as `layer_names` does.
     """
@@ -30,9 +30,9 @@ def with_layer_names(policy: PolicyConfig, path: str, trust_remote_code: bool) -
 
 
 def layer_names(model: Any, asked: Sequence[str]) -> tuple[str, ...]:
-    """The names that are asked for, or those that `all-linear` stands for, in the model's order.
+    """Returns the names asked for, or those that `all-linear` stands for, in the model's order.
 
-    Raises UserError, with the model's own linear layers, for a name that is none of them.
+    Raises UserError for a name that is not a linear layer; the message lists those there are.
     """
     head = model.get_output_embeddings()
     linear, others, own = set(), set(), dict[str, None]()
@@ -48,7 +48,7 @@ def layer_names(model: Any, asked: Sequence[str]) -> tuple[str, ...]:
         return tuple(own)
     for name in asked:
         if name not in linear or name in others:
-            fault = "is no linear layer of" if name in others else "is not in"
+            fault = "is not a linear layer of" if name in others else "is not in"
             raise UserError(
                 f"policy.lora_targets names {name!r}, which {fault} this model, a "
                 f"{type(model).__name__}; its linear layers are "

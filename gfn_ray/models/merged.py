@@ -1,8 +1,8 @@
 """A base model with a LoRA adapter merged into it: a model directory like any other.
 
-Owns the merge, done once per pair of base and adapter and kept in the cache, and what is
-refused as not being an adapter of this base. The paper tunes its base on stories first
-and keeps that tuned model as the reward (Hu et al. 2024, section 4.2).
+Merges each pair of base and adapter once, keeps it in the cache, and refuses adapters of another
+base. The paper first tunes its base on stories and uses the tuned model as the reward
+(Hu et al. 2024, section 4.2).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from gfn_ray.models.peft_weights import put_weights
 MERGER_VERSION = 1  # part of the directory's name: raise it when the merge changes
 _PREFIX = "merged-"
 TUNED = "tuned-"
-"""Begins the name of the cached adapter of a base that a run tunes first."""
+"""Prefix of the cached adapter of a base model that a run tunes first."""
 
 
 def merged_model_dir(model: str, adapter: Path, trust_remote_code: bool) -> str:
-    """Directory of the resolved model with the adapter merged in, float32, tokenizer included.
+    """Returns the directory of the model with the adapter merged in, float32, with its tokenizer.
 
-    Merged on first use. Raises UserError where the directory holds no PEFT adapter, or one of
+    Merged on first use. Raises UserError if the directory holds no PEFT adapter, or one of
     another base.
     """
     _check_adapter(model, adapter)
@@ -43,28 +43,27 @@ def merged_model_dir(model: str, adapter: Path, trust_remote_code: bool) -> str:
 
 
 def fingerprint(model: str) -> object:
-    """What tells a resolved model from another, and from an older one in the same directory."""
+    """Returns an identity that differs between models, and for new files in the same directory."""
     where = Path(model)
     files = sorted(where.iterdir()) if where.is_dir() else []
-    # A directory may be written anew under its name; its files' times tell.
+    # A directory may be rewritten under the same name; its files' times show that.
     return (model, [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files])
 
 
 def is_merged(model: str) -> bool:
-    """Whether a resolved model is one of these directories."""
+    """Whether a resolved model is such a merged directory."""
     return Path(model).name.startswith(_PREFIX)
 
 
 def _check_adapter(model: str, adapter: Path) -> None:
     if adapter.name.startswith(TUNED) and not adapter.exists():
         raise UserError(
-            f"the base adapter {adapter} is gone from the cache, where a run had tuned it; the "
-            "same job on the same data and model makes it again, if it is started without "
-            "--task.base-adapter and --resume"
+            f"the base adapter {adapter}, tuned by a run, is gone from the cache; run the same job "
+            "on the same data and model without --task.base-adapter and --resume to make it again"
         )
     config, _ = check_adapter(adapter, "the base adapter")
     made_for = config.get("base_model_name_or_path")
-    # By the last part: a model's directory has another parent on another machine.
+    # Compares the last part only: a directory's parent differs between machines.
     if made_for and Path(made_for).name != Path(model).name:
         raise UserError(
             f"the base adapter {adapter} was made for {made_for}, and the model is {model}; give "
@@ -78,8 +77,8 @@ def _merge(model: str, adapter: Path, directory: Path, trust_remote_code: bool) 
     hide_loading_bars(model)
     base = load_causal_lm(model, "float32", "cpu", trust_remote_code)
     merged = _with_adapter(base, adapter).merge_and_unload(safe_merge=True)
-    # Some models ship sampling defaults that transformers reads but refuses to write; no engine
-    # of ours goes by them.
+    # Some models ship sampling defaults that transformers reads but refuses to write; our engines
+    # do not use them.
     merged.generation_config = GenerationConfig.from_model_config(merged.config)
     merged.save_pretrained(directory)
     load_tokenizer(model, trust_remote_code).save_pretrained(directory)

@@ -1,8 +1,7 @@
 """Sentence embeddings, for metrics that compare texts by meaning.
 
-Owns which encoder a name stands for and how its token states become vectors: the mean over
-tokens, as the Sentence-Transformers models are trained (Reimers and Gurevych 2019). Runs on
-the CPU, whatever the policy runs on.
+Resolves an encoder's name and pools its token states into vectors: the mean over tokens, as the
+Sentence-Transformers models are trained (Reimers and Gurevych 2019). Always runs on the CPU.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class SentenceEncoder:
     def __init__(self, name: str = EMBEDDED) -> None:
         """name: 'all-minilm-l6-v2' (embedded, offline), a local directory or a hub id.
 
-        Raises UserError where that gives nothing that embeds texts.
+        Raises UserError if no sentence encoder can be loaded from it.
         """
         from transformers import AutoModel, AutoTokenizer
 
@@ -42,10 +41,10 @@ class SentenceEncoder:
             self._model = AutoModel.from_pretrained(
                 path, local_files_only=local, trust_remote_code=False, use_safetensors=True
             ).eval()
-            # A position table of 512 in the model, where the tokenizer allows any length.
+            # The tokenizer may allow any length, but the model's position table is limited.
             positions = getattr(self._model.config, "max_position_embeddings", 512)
             self._longest = min(self._tokenizer.model_max_length, positions)
-            # Not all that loads can embed: padding may be missing, or a decoder want its input.
+            # A model that loads may still not embed: padding is missing, or a decoder needs input.
             self.embed(["one", "two of other lengths"])
         except Exception as error:  # transformers, tokenizers and huggingface_hub kinds
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -56,16 +55,16 @@ class SentenceEncoder:
         self._model.requires_grad_(False)
 
     def embed(self, texts: Sequence[str]) -> Embedding:
-        """One vector of length 1 a text [N, D]; texts beyond the encoder's length are cut."""
+        """Returns one unit vector per text [N, D]; texts beyond the encoder's length are cut."""
         rows = []
         for states, mask, _ in self._batches(texts):
-            # Special tokens count in the mean, as they did when the encoder was trained.
+            # Special tokens count in the mean, as in the encoder's training.
             mean = (states * mask[:, :, None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
             rows.append(mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-9))
         return np.concatenate(rows) if rows else np.zeros((0, self._width), np.float32)
 
     def token_embeddings(self, texts: Sequence[str]) -> list[Embedding]:
-        """One vector of length 1 a token, special tokens left out: [T_i, D] for each text."""
+        """Returns one unit vector per token except special ones: [T_i, D] for each text."""
         found: list[Embedding] = []
         for states, mask, special in self._batches(texts):
             states = states / np.maximum(np.linalg.norm(states, axis=2, keepdims=True), 1e-9)
@@ -78,7 +77,7 @@ class SentenceEncoder:
         return int(self._model.config.hidden_size)
 
     def _batches(self, texts: Sequence[str]) -> Iterator[tuple[Embedding, Embedding, BoolArray]]:
-        """Last hidden states [B, T, D], attention mask [B, T], which tokens are special [B, T]."""
+        """Yields last hidden states [B, T, D], attention mask and special-token mask [B, T]."""
         import torch
 
         for start in range(0, len(texts), BATCH):
@@ -98,9 +97,9 @@ class SentenceEncoder:
 
 
 def mean_pairwise_distance(vectors: Embedding) -> float:
-    """1 - mean cosine over the pairs of different rows; 0 where there is one row.
+    """Returns 1 - mean cosine over pairs of different rows; 0 for a single row.
 
-    vectors: of length 1 each [N, D]. The diversity of Hu et al. 2024, section 4.1.
+    vectors: unit vectors [N, D]. The diversity of Hu et al. 2024, section 4.1.
     """
     count = len(vectors)
     if count < 2:

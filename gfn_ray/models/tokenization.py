@@ -1,7 +1,7 @@
-"""The tokens that spell a text in its place. Any tokenizer of transformers serves.
+"""The tokens of a text in its context, for any tokenizer of transformers.
 
-Owns the one way from text to ids, so that policy, reward, labels and tuning read alike: whoever
-calls a tokenizer of its own gets what that one puts around a text.
+All texts become ids here, so that policy, reward, labels and tuning tokenize alike. A direct call
+of a tokenizer would add its own tokens around a text.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from gfn_ray.trajectory import IntArray
 
 
 def text_ids(tokenizer: Any, text: str) -> IntArray:
-    """Token ids of a text from its beginning, with what the tokenizer puts before one, once.
+    """Returns the ids of a text from its beginning, with the tokenizer's prefix (BOS), once.
 
-    What it appends is left out: every text here goes on, by a z or by an answer.
+    Appended tokens are left out, because every text here is continued by a z or an answer.
     """
     before, ids = _put_before(tokenizer), _bare(tokenizer, text)
-    if before == ids[: len(before)]:  # the text has it already, as a copied template may
+    if before == ids[: len(before)]:  # the text may contain it, as a copied template does
         before = []
     return np.array(before + ids, dtype=np.int32)
 
 
 def continuation_ids(tokenizer: Any, left: str, text: str) -> IntArray:
-    """Token ids of `text` as it stands after `left`: some tokenizers start a text anew.
+    """Returns the ids of `text` after `left`, which can differ from those of `text` alone.
 
-    Raises ValueError where the tokenizer joins the two in one token.
+    Raises ValueError if the tokenizer joins the two in one token.
     """
     before, whole = text_ids(tokenizer, left), text_ids(tokenizer, left + text)
     if not np.array_equal(before, whole[: len(before)]):
@@ -37,9 +37,9 @@ def continuation_ids(tokenizer: Any, left: str, text: str) -> IntArray:
 
 
 def checked_continuation_ids(tokenizer: Any, left: str, text: str, otherwise: str) -> IntArray:
-    """`continuation_ids` of a text that a task cannot do without.
+    """Returns `continuation_ids` of a text that a task requires.
 
-    Raises UserError where the tokenizer joins the two. otherwise: what then cannot be, as in
+    Raises UserError if the tokenizer joins the two. otherwise: the consequence, as in
     "a story cannot be cut between sentences".
     """
     try:
@@ -49,7 +49,7 @@ def checked_continuation_ids(tokenizer: Any, left: str, text: str, otherwise: st
 
 
 def _put_before(tokenizer: Any) -> list[int]:
-    """Ids before the first of a text, by a text that has some: of none, they could be its end."""
+    """Returns the ids put before a text, found with a non-empty one: else they may follow it."""
     bare = _bare(tokenizer, "a")
     marked: list[int] = tokenizer("a")["input_ids"]
     starts = range(len(marked) - len(bare) + 1)

@@ -1,6 +1,6 @@
 """Losses over trajectories: tensors in, tensors out. No models, no Ray.
 
-`choose` gives the loss that the settings name; `flows` holds what goes in and comes out.
+`choose` returns the loss that the settings name; `flows` defines its input and output.
 """
 
 from gfn_ray.objectives.choice import choose

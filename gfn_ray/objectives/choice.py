@@ -1,4 +1,4 @@
-"""From settings to a loss."""
+"""Makes the objective that the settings name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gfn_ray.objectives.flows import FlowBatch, Objective, ObjectiveLoss
 
 
 def choose(config: BaseObjectiveConfig) -> Objective:
-    """The objective that these settings are of, in float64 where that is set."""
+    """Returns the objective of these settings, computed in float64 if they say so."""
     objective: Objective = resolve_name(config.maker)(config)
 
     def in_float64(batch: FlowBatch) -> ObjectiveLoss:

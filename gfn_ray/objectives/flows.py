@@ -1,10 +1,10 @@
-"""What every loss reads and gives, and the flow of the root.
+"""Input and output of every loss, and the flow of the root.
 
-Owns the one signature of all objectives, `FlowBatch -> ObjectiveLoss`. The inputs are
+All objectives share one signature, `FlowBatch -> ObjectiveLoss`. The inputs are
 log-probabilities that the learner recomputed under the support and log-rewards that it
 already divided by the reward temperature.
 
-A prefix s_t that may stop gives its own flow, log F(s_t) = log R(s_t) - log q(stop | s_t)
+A prefix s_t that may stop has its own flow, log F(s_t) = log R(s_t) - log q(stop | s_t)
 (Hu et al. 2024, eq. 3), so the residual of two such prefixes i < j of one trajectory,
 
     Delta_ij = log F(s_i) + sum_{i<k<=j} log q(z_k | s_{k-1}) - log F(s_j) = u_i - u_j,
@@ -28,7 +28,7 @@ from gfn_ray.config import RootFlow
 
 
 def path_log_pf(log_pf: Tensor) -> Tensor:
-    """log q of the way to each prefix [B, T+1], its stop left out, from log_pf [B, T]."""
+    """Returns log q of reaching each prefix [B, T+1], without its stop, from log_pf [B, T]."""
     return torch.cat([log_pf.new_zeros(len(log_pf), 1), log_pf.cumsum(dim=1)], dim=1)
 
 
@@ -37,8 +37,8 @@ class FlowBatch:
     """Trajectories of several queries, padded; all log-values in nats, in one float dtype.
 
     log_pf [B, T]: log q(z_k | s_{k-1}), 0 at padding and at tool-written tokens.
-    log_stop [B, T+1]: log q(stop | s_t), read only where terminable.
-    log_reward [B, T+1]: log R(s_t) / T_r, read only where terminable.
+    log_stop [B, T+1]: log q(stop | s_t), used only where terminable.
+    log_reward [B, T+1]: log R(s_t) / T_r, used only where terminable.
     terminable [B, T+1]: bool, the prefixes that may stop; at least one in every row.
     group [B]: integer id of each trajectory's query.
     log_z [B]: a learned log Z of each trajectory's query, for root flow "learned".
@@ -60,7 +60,7 @@ class FlowBatch:
             )
 
     def double(self) -> FlowBatch:
-        """The same in float64."""
+        """Returns the batch in float64."""
         wide = {
             name: value.double()
             for name, value in vars(self).items()
@@ -83,8 +83,8 @@ class FlowBatch:
 
 @dataclass(frozen=True)
 class ObjectiveLoss:
-    """loss: scalar. weight: what it was divided by, so that losses of parts of a batch
-    (whole queries) add up as sum(loss * weight) / sum(weight). per_trajectory [B]: detached
+    """loss: scalar. weight: the divisor in it, so that losses of parts of a batch (whole
+    queries) combine as sum(loss * weight) / sum(weight). per_trajectory [B]: detached
     mean squared residual of each. log_z [B]: detached log F(root) of its query."""
 
     loss: Tensor
@@ -98,11 +98,11 @@ Loss = Callable[[FlowBatch], ObjectiveLoss]
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss, and what it needs besides what every batch has.
+    """A loss, and what it needs beyond the fields that every batch has.
 
-    needs_reference: log_reference, log p_ref of each prefix by the untrained policy.
+    needs_reference: log_reference, log p_ref of each prefix under the untrained policy.
     needs_empty_z: a support in which the empty z may stop.
-    log_z_lr: log_z, which a head on the prompt learns at this rate; None: no such head.
+    log_z_lr: log_z, from a head on the prompt that learns at this rate; None: no such head.
     """
 
     loss: Loss
@@ -124,13 +124,13 @@ class Nodes:
 
 
 def nodes_with_root(batch: FlowBatch, chosen: Tensor, root_flow: RootFlow) -> Nodes:
-    """Those prefixes of a batch that a loss compares, and their root.
+    """Returns the prefixes of a batch that a loss compares, and their root.
 
-    chosen [B, T+1]: bool, a part of batch.terminable. root_flow says where log F(root) is from:
+    chosen [B, T+1]: bool, a subset of batch.terminable. root_flow: the source of log F(root):
     "batch_mean": the mean of u over the chosen prefixes of a query's trajectories, each
-        trajectory counting once, without gradient; it needs two trajectories of a query.
-    "learned": batch.log_z, which learns by the same loss.
-    "terminable": the empty prefix, which may stop and so gives its own flow.
+        trajectory counting once, without gradient; it needs two trajectories per query.
+    "learned": batch.log_z, trained by the same loss.
+    "terminable": the empty prefix, which may stop and so has its own flow.
     """
     u = batch.u
     if root_flow == "terminable":
@@ -140,7 +140,7 @@ def nodes_with_root(batch: FlowBatch, chosen: Tensor, root_flow: RootFlow) -> No
                 "may not; use batch_mean"
             )
         root = u[:, 0]
-        # The empty prefix is the root itself, so it is no further node beside it.
+        # The empty prefix is the root itself, so it does not count as another node.
         chosen = chosen & (torch.arange(chosen.shape[1], device=chosen.device) > 0)
     elif root_flow == "learned":
         if batch.log_z is None:
@@ -153,12 +153,12 @@ def nodes_with_root(batch: FlowBatch, chosen: Tensor, root_flow: RootFlow) -> No
 
 
 def group_mean(u: Tensor, chosen: Tensor, group: Tensor) -> Tensor:
-    """Mean of u over a query's trajectories [B], each the mean over its own chosen prefixes."""
+    """Returns the mean over a query's trajectories [B] of u averaged over chosen prefixes."""
     own = (u * chosen).sum(dim=1) / chosen.sum(dim=1)
     same = same_group(group).to(u.dtype)
     return same @ own / same.sum(dim=1)
 
 
 def same_group(group: Tensor) -> Tensor:
-    """Which trajectories share a query [B, B]."""
+    """Returns which trajectories share a query, bool [B, B]."""
     return group[:, None] == group[None, :]

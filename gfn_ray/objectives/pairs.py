@@ -39,10 +39,10 @@ def _rooted(loss: Callable[..., ObjectiveLoss], settings: RootedConfig, **own: f
 def subtb(
     batch: FlowBatch, *, root_flow: RootFlow = "batch_mean", subtb_lambda: float = 1.0
 ) -> ObjectiveLoss:
-    """Sub-trajectory balance: every pair, w_ij = lambda^(rank_j - rank_i - 1).
+    """Sub-trajectory balance: all pairs, w_ij = lambda^(rank_j - rank_i - 1).
 
     Source: Madan et al. 2023 (SubTB), with the flows of Hu et al. 2024, eq. 3. Ranks count
-    nodes, not tokens: a prefix that may not stop is no state of its own.
+    nodes, not tokens: a prefix that may not stop is not a state.
     """
     nodes = nodes_with_root(batch, batch.terminable, root_flow)
     pairs = _all_pairs(nodes) if subtb_lambda == 1 else _decaying_pairs(nodes, subtb_lambda)
@@ -52,7 +52,7 @@ def subtb(
 def detailed_balance(batch: FlowBatch, *, root_flow: RootFlow = "batch_mean") -> ObjectiveLoss:
     """Detailed balance: neighbouring nodes only, the limit of SubTB at lambda = 0.
 
-    Source: Bengio et al. 2023 (GFlowNet foundations), in the form of Deleu et al. 2022 where
+    Source: Bengio et al. 2023 (GFlowNet foundations), in the form of Deleu et al. 2022, in which
     every state may stop.
     """
     nodes = nodes_with_root(batch, batch.terminable, root_flow)
@@ -70,18 +70,18 @@ def trajectory_balance(batch: FlowBatch, *, root_flow: RootFlow = "batch_mean") 
 
 
 def _mean(nodes: Nodes, squares: Tensor, weights: Tensor) -> ObjectiveLoss:
-    """The loss from weighted squares [B] and sums of weights [B] of each trajectory's pairs."""
-    tiny = torch.finfo(weights.dtype).tiny  # an empty z whose root is itself has no pair
+    """Returns the loss from each trajectory's weighted squares [B] and sum of weights [B]."""
+    tiny = torch.finfo(weights.dtype).tiny  # an empty z that is its own root has no pair
     per_trajectory = (squares / weights.clamp_min(tiny)).detach()
     total = weights.sum()
     return ObjectiveLoss(squares.sum() / total.clamp_min(tiny), total, per_trajectory, nodes.log_z)
 
 
 def _all_pairs(nodes: Nodes) -> tuple[Tensor, Tensor]:
-    """Sum over pairs of squared differences [B], and their number [B], in O(nodes).
+    """Returns the sum of squared differences over pairs [B] and their number [B], in O(nodes).
 
-    sum_{i<j} (v_i - v_j)^2 = n sum v^2 - (sum v)^2; centring first keeps float32 from
-    cancelling two large numbers.
+    sum_{i<j} (v_i - v_j)^2 = n sum v^2 - (sum v)^2; centring first avoids cancellation of
+    two large numbers in float32.
     """
     values, is_node = nodes.values, nodes.is_node
     count = is_node.sum(dim=1).to(values.dtype)
@@ -92,7 +92,7 @@ def _all_pairs(nodes: Nodes) -> tuple[Tensor, Tensor]:
 
 
 def _decaying_pairs(nodes: Nodes, decay: float) -> tuple[Tensor, Tensor]:
-    """The same with weight decay^(rank_j - rank_i - 1) on a pair; O(nodes^2) memory."""
+    """The same, each pair weighted by decay^(rank_j - rank_i - 1); O(nodes^2) memory."""
     values, is_node = nodes.values, nodes.is_node
     rank = is_node.cumsum(dim=1)
     gap = rank[:, None, :] - rank[:, :, None] - 1  # [B, i, j]

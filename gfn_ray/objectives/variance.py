@@ -1,4 +1,4 @@
-"""Losses that compare the trajectories of one query with one another: no root flow at all."""
+"""Losses that compare the trajectories of one query with each other, without a root flow."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def vargrad(batch: FlowBatch) -> ObjectiveLoss:
 
     Each query's log Z is the mean of its own u_T = log R(z) - log q(z), so none is learned.
     Source: Richter et al. 2020 (the log-variance divergence); Zhang et al. 2023 for GFlowNets.
-    A query with a single trajectory has no variance and counts for nothing.
+    A query with a single trajectory has no variance and is not counted.
     """
     ends = batch.ends
     u = torch.where(ends, batch.u, 0.0).sum(dim=1)
-    # The gradient through the mean is sum_i (u_i - mean) = 0; without it float32 is steadier.
+    # The gradient through the mean is sum_i (u_i - mean) = 0; dropping it reduces float32 error.
     mean = group_mean(batch.u.detach(), ends, batch.group)
     count = same_group(batch.group).sum(dim=1)  # trajectories of each row's query
     counted = (count > 1).to(u.dtype)
@@ -41,8 +41,8 @@ def vargrad(batch: FlowBatch) -> ObjectiveLoss:
 def reference_tb(batch: FlowBatch) -> ObjectiveLoss:
     """VarGrad TB on log R = log p_ref(z) + r(z) / beta: the posterior of KL-regularised RL.
 
-    p_ref is the untrained policy (batch.log_reference) and beta the reward temperature, which
-    batch.log_reward was divided by. Source: Bartoldson et al. 2025, Trajectory Balance with
+    p_ref is the untrained policy (batch.log_reference) and beta the reward temperature, by which
+    batch.log_reward was divided. Source: Bartoldson et al. 2025, Trajectory Balance with
     Asynchrony.
     """
     if batch.log_reference is None:

@@ -1,1 +1,1 @@
-"""Log-probabilities along many branches of shared prefixes, in one forward pass."""
+"""Log-probabilities along many branches with shared prefixes, in one forward pass."""

@@ -1,8 +1,8 @@
-"""Attention over a forest in blocks, for CUDA: pairs of nodes that see nothing are not computed.
+"""Block-sparse attention over packed prefix trees, for CUDA: skips blocks that are masked out.
 
-A dense mask costs the square of a forest, and most of that square is one tree against another.
-FlexAttention (Dong et al. 2024) goes through it 128 by 128 and leaves out every block in which
-nobody sees anybody. Owns which blocks those are, and the way to give them to transformers' models.
+A dense mask costs the square of the nodes, and most of that square is one tree against another.
+FlexAttention (Dong et al. 2024) computes it in blocks of 128 by 128 and skips fully masked ones.
+This module finds those blocks and passes them to transformers' models.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from torch.nn.attention.flex_attention import BlockMask
 from gfn_ray.packing.prefix_tree import Spans
 
 SIZE = 128
-COMPILED = 128  # versions of attention in one process, of all its models
-NAME = "gfn_ray_forest"  # of the attention function, in transformers' registry
+COMPILED = 128  # compiled versions of attention per process, over all its models
+NAME = "gfn_ray_blocks"  # the attention function in transformers' registry
 
 
 def block_mask(spans: Spans, device: torch.device) -> BlockMask:
-    """The mask of a forest's nodes as FlexAttention takes it."""
+    """Returns the mask of the nodes of packed trees as FlexAttention takes it."""
     first, end = (torch.as_tensor(side, device=device) for side in (spans.first, spans.end))
 
     def sees(_batch: Tensor, _head: Tensor, node: Tensor, other: Tensor) -> Tensor:
         return (first[other] <= first[node]) & (first[node] < end[other])
 
-    # A block's nodes by the least and the most of their numbers. No pair is overlooked: where one
-    # sees, the bounds do too. A block is full only where every pair of it sees.
+    # Blocks are judged by the bounds of their nodes' numbers. No pair is missed: if one node sees
+    # another, so do the bounds. A block is full only if all of its pairs see each other.
     low, high = _bounds(first)
     shortest, furthest = _bounds(end)
     some = (low[None, :] <= high[:, None]) & (low[:, None] < furthest[None, :])
@@ -43,19 +43,19 @@ def block_mask(spans: Spans, device: torch.device) -> BlockMask:
 
 
 def attend_in_blocks(model: Any) -> None:
-    """From now on the model takes a `BlockMask` too. Raises ValueError where its family has its
-    attention built in."""
+    """Makes the model accept a `BlockMask` too. Raises ValueError if its attention function
+    cannot be replaced."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
-    # A version for each combination of shapes, precision and gradient. Past the limit torch goes on
-    # uncompiled with no more than a warning: ten times slower, and with all scores in memory.
+    # One version per combination of shapes, precision and gradient. Past the limit torch falls back
+    # to uncompiled code with only a warning: ten times slower, and with all scores in memory.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED)
     AttentionInterface.register(NAME, _attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     model.set_attn_implementation(NAME)
     if model.config.get_text_config()._attn_implementation != NAME:
-        raise ValueError(f"{type(model).__name__} chooses no attention function")
+        raise ValueError(f"{type(model).__name__} has no replaceable attention function")
 
 
 def _attention(
@@ -70,14 +70,14 @@ def _attention(
 
 
 def _bounds(numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """Least and most of each block of nodes [ceil(L / SIZE)]; the last may be of fewer."""
+    """Returns minimum and maximum per block of nodes [ceil(L / SIZE)]; the last may be shorter."""
     padding = -len(numbers) % SIZE
     rows = torch.cat([numbers, numbers[-1:].expand(padding)]).view(-1, SIZE)
     return rows.amin(dim=1), rows.amax(dim=1)
 
 
 def _listed(blocks: Tensor) -> tuple[Tensor, Tensor]:
-    """For each row of blocks how many there are, and which: those first, the others after."""
+    """Returns, per row of blocks, how many are set, and their indices before all others."""
     counts = blocks.sum(dim=1, dtype=torch.int32)
     order = torch.argsort(blocks.int(), dim=1, descending=True, stable=True).int()
     return counts[None, None], order[None, None]

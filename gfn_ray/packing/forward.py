@@ -1,9 +1,9 @@
-"""Log-probabilities of a causal LM on a packed forest.
+"""Log-probabilities of a causal LM on packed prefix trees.
 
-Owns the attention mask, what of a forest is computed, and which of the ways to read it a model can
-take. `head` turns hidden states into log-probabilities, `by_path` reads what cannot be packed.
-Source of the idea: tree attention as in speculative decoding (Miao et al. 2023, SpecInfer), here
-with gradients.
+Builds the attention mask, selects the nodes to compute, and detects which forward passes a model
+supports. `head` turns hidden states into log-probabilities; `unpacked` serves models that cannot
+read packed trees. Source of the idea: tree attention as in speculative decoding (Miao et al. 2023,
+SpecInfer), here with gradients.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from gfn_ray.packing.unpacked import logits_unpacked
 
 log = logging.getLogger(__name__)
 
-# Fewest nodes of a forest that is attended to in blocks. Below, a dense mask is as fast on an H100.
+# Fewest nodes for attention in blocks. Below, a dense mask is as fast on an H100.
 FEWEST_IN_BLOCKS = 2048
-# Most that a head's own product may differ from the model's logits, as a share of the largest: they
-# are the same product, unless the model does something else to its logits.
+# Largest difference between the head's product and the model's logits, relative to the largest
+# logit: they are the same product, unless the model transforms its logits.
 SAME_LOGITS = 1e-5
 
 
 @dataclass(frozen=True)
 class Ways:
-    """forests: the model takes a tree's mask and positions, and heeds them. plain_head: its logits
-    are a linear layer's of its last hidden states, and nothing is done to them after."""
+    """trees: the model accepts a tree's mask and positions, and respects them. plain_head: its
+    logits are a linear layer of its last hidden states, with nothing applied after it."""
 
     trees: bool
     plain_head: bool
@@ -49,10 +49,10 @@ _IN_BLOCKS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 @dataclass(frozen=True)
 class LegalTokens:
-    """The support on a forest: who may follow a node.
+    """The support on packed trees: which tokens may follow a node.
 
     masks [M, V] bool: legality rows. row_of_node: for each node whose continuation is
-    read, the row of `masks` that rules it. stop_ids [S]: tokens that end a sequence.
+    read, its row of `masks`. stop_ids [S]: tokens that end a sequence.
     """
 
     masks: Tensor
@@ -63,7 +63,7 @@ class LegalTokens:
 @dataclass(frozen=True)
 class NodeLogProbs:
     """log_prob [L]: log p(token | history) of each requested node, 0 elsewhere.
-    log_stop [L]: log p(stop | history incl. the node) at requested nodes, 0 elsewhere."""
+    log_stop [L]: log p(stop | history, node included) at requested nodes, 0 elsewhere."""
 
     log_prob: Tensor
     log_stop: Tensor
@@ -77,21 +77,21 @@ def tree_log_probs(
     legal: LegalTokens | None = None,
     stop_nodes: npt.ArrayLike = (),
 ) -> NodeLogProbs:
-    """One forward pass over the forest; float32 (or wider) log-probabilities, in nats.
+    """Runs one forward pass over the trees; log-probabilities in nats, float32 or wider.
 
     model: a transformers causal LM that takes a 4-D attention mask, position_ids and
     logits_to_keep. nodes: nodes whose own token is scored; none of them may be the first
-    token of a tree. legal: the support; logits outside it are removed before
+    token of a tree. legal: the support; logits outside it are masked before
     normalising. stop_nodes: nodes whose stopping log-probability is read (needs legal).
     """
     wanted = np.asarray(nodes, dtype=np.int64)
     stops = np.asarray(stop_nodes, dtype=np.int64)
     parents = tree.parents
     if (parents[wanted] == ROOT).any():
-        raise ValueError("the first token of a tree has no history to be scored from")
+        raise ValueError("the first token of a tree has no history to score it from")
     rows = np.unique(np.concatenate([parents[wanted], stops]))
     if len(stops) and legal is None:
-        raise ValueError("stop_nodes needs the support that says which tokens stop")
+        raise ValueError("stop_nodes needs a support, which says which tokens stop")
     if not len(rows):
         return _nothing_read(model, tree)
     device = next(model.parameters()).device
@@ -111,36 +111,36 @@ def tree_log_probs(
 
 
 def _nothing_read(model: Any, tree: PrefixTree) -> NodeLogProbs:
-    """Of z that a tool wrote whole, or that nothing is left to say of: no forward, no gradient."""
+    """Returns zeros without a forward pass, for z that only a tool wrote or that must stop."""
     weight = next(model.parameters())
     trained = torch.is_grad_enabled() and any(p.requires_grad for p in model.parameters())
     wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
-    # Those who go backward from a loss of these alone may do so, and move nothing.
+    # A backward pass from a loss of these alone is possible, and changes nothing.
     zeros = torch.zeros(len(tree), dtype=wide, device=weight.device, requires_grad=trained)
     return NodeLogProbs(zeros, zeros)
 
 
 def supports_trees(model: Any) -> bool:
-    """Whether the model takes a tree's mask and positions, and heeds them."""
+    """Whether the model accepts a tree's mask and positions, and respects them."""
     return ways_of(model).trees
 
 
 def read_by(model: Any, ways: Ways, *, in_blocks: bool) -> None:
-    """From now on the model is read like this, as it must be able to: to compare the ways."""
+    """Forces how the model is read, to compare forward passes; it must support this one."""
     _WAYS[model] = ways
     _IN_BLOCKS[model] = in_blocks
 
 
 def ways_of(model: Any) -> Ways:
-    """Tried out once, on a small forest, against one forward a path."""
+    """Returns how the model can be read; tested once, on a small tree, against one row per path."""
     if model not in _WAYS:
         _WAYS[model] = _try_out(model, in_blocks=False)
     return _WAYS[model]
 
 
 def attends_in_blocks(model: Any) -> bool:
-    """Whether the model takes a tree's mask as blocks, and heeds them. Tried out once, which takes
-    a quarter of a minute: FlexAttention is compiled."""
+    """Whether the model accepts a tree's mask as blocks, and respects it. Tested once, which takes
+    15 seconds because FlexAttention is compiled."""
     if model not in _IN_BLOCKS:
         _IN_BLOCKS[model] = next(model.parameters()).is_cuda and _try_blocks(model)
     return _IN_BLOCKS[model]
@@ -151,7 +151,7 @@ def _try_blocks(model: Any) -> bool:
 
     usual = model.config.get_text_config()._attn_implementation
     if usual != "sdpa":
-        return False  # blocks hand a dense mask on to SDPA, which is not how this model attends
+        return False  # blocks pass dense masks to SDPA, and this model does not use SDPA
     try:
         attend_in_blocks(model)
     except ValueError:
@@ -168,17 +168,19 @@ def _try_out(model: Any, *, in_blocks: bool) -> Ways:
     device = next(model.parameters()).device
     try:
         packed = model(**_inputs(model, tree, rows, device, in_blocks)).logits[0]
-        if packed.requires_grad:  # what can go forward may still not go back
+        if packed.requires_grad:  # a forward that works may still have no backward
             trained = [p for p in model.parameters() if p.requires_grad]
             torch.autograd.grad(packed.float().logsumexp(-1).sum(), trained, allow_unused=True)
         with torch.no_grad():
             plain_head = _head_is_plain(model, tree, packed, device, in_blocks)
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
         if out_of_memory(error):
-            raise  # says nothing of the model, and would be remembered as if it did
-        # By what it says of the mask or of an argument.
+            raise  # says nothing about the model, so it must not be cached
+        # The model rejects the mask or an argument.
         if in_blocks:
-            log.warning("a dense mask serves, slower for large forests than blocks: %s", error)
+            log.warning(
+                "using a dense mask, which is slower for large trees than blocks: %s", error
+            )
         return Ways(trees=False, plain_head=False)
     with torch.no_grad():
         alone = logits_unpacked(model, tree, rows, device)
@@ -187,8 +189,8 @@ def _try_out(model: Any, *, in_blocks: bool) -> Ways:
 
 
 def _has_alibi(config: Any) -> bool:
-    """Whether attention is said to fall with the distance in the sequence, whatever the position
-    ids: a few nodes of a model that hardly attends do not show it."""
+    """Whether the configuration names ALiBi, whose attention depends on distance in the sequence
+    and not on position ids: a small tree may not reveal it in a model that attends weakly."""
     inner = getattr(config, "attn_config", None)  # MPT's
     return (
         bool(getattr(config, "alibi", False) or getattr(inner, "alibi", False))
@@ -197,8 +199,8 @@ def _has_alibi(config: Any) -> bool:
 
 
 def _small_tree(vocab_size: int) -> PrefixTree:
-    """Of ordinary tokens: the first are a tokenizer's special ones, whose logits at half precision
-    are little but rounding."""
+    """Returns a tree of ordinary tokens: the first ids are a tokenizer's special tokens, whose
+    logits at half precision are mostly rounding error."""
     tokens = np.random.default_rng(0).integers(vocab_size // 20, vocab_size, 10).tolist()
     tree = PrefixTree()
     stem = tree.add_prompt(tokens[:6])
@@ -216,7 +218,7 @@ def _head_is_plain(
     try:
         hidden = _hidden(model, tree, np.arange(len(tree)), device, in_blocks)
     except AttributeError:
-        return False  # the model has no such body, or the body hides them
+        return False  # the model has no such body, or the body does not return them
     if hidden.shape[1] != head.weight.shape[1]:
         return False
     apart = (F.linear(hidden, head.weight, head.bias) - logits).abs().max()
@@ -230,13 +232,13 @@ def _read(
     reads: Reads,
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """What is wanted of the logits after the given nodes."""
+    """Returns the log-probabilities that `reads` asks for, from logits after the given nodes."""
     ways = ways_of(model)
     if not (ways.trees and _fits_windows(model.config.get_text_config(), tree)):
         return read_logits(logits_unpacked(model, tree, rows, device), reads)
     in_blocks = len(tree) >= FEWEST_IN_BLOCKS and attends_in_blocks(model)
     head = model.get_output_embeddings()
-    # Its own gradient is not among those that read_hidden gives.
+    # read_hidden gives no gradient to the head itself.
     if ways.plain_head and not any(p.requires_grad for p in head.parameters()):
         return read_hidden(_hidden(model, tree, rows, device, in_blocks), head, reads)
     inputs = _inputs(model, tree, rows, device, in_blocks)
@@ -244,9 +246,9 @@ def _read(
 
 
 def _fits_windows(config: Any, tree: PrefixTree) -> bool:
-    """Whether every node may see all of its ancestors. A mask that is given whole leaves out the
-    windows that a model would cut from its own."""
-    # The last, of GPT-Neo, counts places in the sequence and not positions.
+    """Whether every node may see all of its ancestors. A given mask replaces the model's own, with
+    the attention windows that this would apply."""
+    # The last, GPT-Neo's, counts indices in the sequence and not positions.
     spans = {"sliding_window": 0, "attention_chunk_size": 0, "window_size": len(tree)}
     longest = int(tree.position_ids.max()) + 1
     return all(
@@ -263,7 +265,7 @@ def _hidden(
     device: torch.device,
     in_blocks: bool,
 ) -> Tensor:
-    """Last hidden states [R, H] after the given nodes."""
+    """Returns the last hidden states [R, H] at the given nodes."""
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     inputs = _inputs(model, tree, rows, device, in_blocks)
     kept = inputs.pop("logits_to_keep")
@@ -278,8 +280,8 @@ def _inputs(
     device: torch.device,
     in_blocks: bool,
 ) -> dict[str, Any]:
-    """A forward on what the given nodes depend on: a leaf whose token is scored, and after which
-    nothing is read, has no need of being computed."""
+    """Returns the inputs for the given nodes and their ancestors: a leaf whose token is scored, but
+    after which nothing is read, need not be computed."""
     kept = tree.with_ancestors(rows)
     return {
         "input_ids": _index(tree.token_ids[kept], device)[None],

@@ -1,9 +1,9 @@
 """Log-probabilities from a model's last hidden states, a few rows of logits at a time.
 
-Logits are the largest thing a language model makes: 49,152 numbers a token even for a small one.
-Owns the way past keeping them, gradients included, and past computing those that the support
-forbids everywhere. What is read is log p(token), and log p(stop) summed over the tokens that spell
-it, both after removing what the support forbids.
+Logits are the largest tensors of a language model: 49,152 numbers per token even for a small one.
+This module avoids keeping them, for gradients too, and avoids computing those that the support
+forbids everywhere. It reads log p(token), and log p(stop) summed over all stop tokens, both
+renormalised under the support.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Rows of logits at a time: few enough for a processor's cache, many enough for a matrix product. A
-# GPU asks for more: with 512 an update of a 1B model is a tenth faster there than with 128.
+# Rows of logits at a time: few enough for a CPU's cache, many enough for a matrix product. A GPU
+# needs more: with 512, an update of a 1B model is a tenth faster there than with 128.
 ROWS, ROWS_OF_A_GPU = 128, 512
 
 
 @dataclass(frozen=True)
 class Reads:
-    """What is wanted of R rows of logits [R, V].
+    """What to read from R rows of logits [R, V].
 
     picked_rows, picked_tokens [P]: log p(token) of these tokens in these rows. stop_rows [S]: log
-    p(stop) in these rows, stop being any of stop_ids [N]. kinds [R]: the row of legal [M, V] that
-    says which tokens there are; without legal, all of them.
+    p(stop) in these rows, stop being any of stop_ids [N]. kinds [R]: each row's index into
+    legal [M, V], the legal tokens; without legal, all tokens are.
     """
 
     picked_rows: Tensor
@@ -38,7 +38,7 @@ class Reads:
     legal: Tensor | None = None
 
     def log_softmax(self, logits: Tensor, first: int = 0) -> Tensor:
-        """Renormalised under the support, at least float32. logits: rows from `first` on."""
+        """Renormalises under the support, in float32 or wider. logits: rows from `first` on."""
         if logits.dtype != torch.float64:
             logits = logits.float()
         if self.legal is not None and self.kinds is not None:
@@ -49,16 +49,16 @@ class Reads:
 
 
 def read_logits(logits: Tensor, reads: Reads) -> tuple[Tensor, Tensor]:
-    """log p of the picked tokens [P] and of stopping [S]; differentiable."""
+    """Returns log p of the picked tokens [P] and of stopping [S]; differentiable."""
     log_p = reads.log_softmax(logits)
     stops = log_p[reads.stop_rows][:, reads.stop_ids]
     return log_p[reads.picked_rows, reads.picked_tokens], torch.logsumexp(stops, dim=-1)
 
 
 def read_hidden(hidden: Tensor, head: Any, reads: Reads) -> tuple[Tensor, Tensor]:
-    """The same of hidden states [R, H] and a linear head, differentiable in the hidden states only.
+    """The same from hidden states [R, H] and a linear head, differentiable in the hidden states.
 
-    Memory is that of a few rows of logits; with a gradient, of another [R, H].
+    Uses memory for a few rows of logits and, with a gradient, for another [R, H].
     """
     picked: Tensor
     stop: Tensor
@@ -70,8 +70,8 @@ def read_hidden(hidden: Tensor, head: Any, reads: Reads) -> tuple[Tensor, Tensor
 def _legal_only(
     weight: Tensor, bias: Tensor | None, reads: Reads
 ) -> tuple[Tensor, Tensor | None, Reads]:
-    """The rows of the head [U, H] that some row of the support allows or that are read, and what to
-    read of their logits; all rows where these are half of them or more."""
+    """Returns the rows of the head [U, H] that the support allows anywhere or that are read, and
+    what to read from their logits; all rows if these are at least half of them."""
     if reads.legal is None:
         return weight, bias, reads
     kept = reads.legal.any(dim=0)
@@ -91,7 +91,7 @@ def _legal_only(
 
 class _ReadHidden(torch.autograd.Function):
     """The gradient of log p(v) = w_v h - log sum_u exp(w_u h) in h is w_v - sum_u p(u) w_u. The
-    second term is one product more while the probabilities are at hand, and all that must stay."""
+    second term costs one more product in the forward pass, and only its result is kept."""
 
     @staticmethod
     def forward(
@@ -133,7 +133,7 @@ class _ReadHidden(torch.autograd.Function):
 
 
 def _chunks(rows: int, size: int, reads: Reads) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """The first row of each chunk, and which picks and which stops are read from it."""
+    """Yields the first row of each chunk, and the picks and stops that are read from it."""
     for first in range(0, rows, size):
         picks, stops = (
             ((where >= first) & (where < first + size)).nonzero()[:, 0]

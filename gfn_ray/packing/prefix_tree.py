@@ -1,7 +1,7 @@
-"""A forest of token sequences in which every shared prefix is stored once.
+"""Packed prefix trees: token sequences in which every shared prefix is stored once.
 
-Owns the structure: which token follows which, positions, and who sees whom. Knows
-nothing of models; `forward.py` reads log-probabilities off it.
+Defines the structure: which token follows which, positions, and which nodes attend to which.
+Independent of models; `forward.py` computes log-probabilities on it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ROOT = -1
 
 
 def shared_length(one: npt.NDArray[np.int32], other: npt.NDArray[np.int32]) -> int:
-    """Tokens that two sequences begin with alike."""
+    """Returns the length of the common prefix of two sequences."""
     length = min(len(one), len(other))
     differ = np.flatnonzero(one[:length] != other[:length])
     return int(differ[0]) if len(differ) else length
@@ -24,18 +24,18 @@ def shared_length(one: npt.NDArray[np.int32], other: npt.NDArray[np.int32]) -> i
 
 @dataclass(frozen=True)
 class Spans:
-    """Who sees whom: a node sees another, its ancestor or itself, where that one's span holds the
-    number of its own. first [L]: a node's number. end [L]: one past the last of its descendants."""
+    """Which nodes attend to which: a node sees another, its ancestor or itself, if the span of that
+    one contains its number. first [L]: a node's number. end [L]: one past its last descendant."""
 
     first: npt.NDArray[np.int64]
     end: npt.NDArray[np.int64]
 
     def of(self, nodes: npt.NDArray[np.int64]) -> Spans:
-        """Of these nodes only."""
+        """Returns the spans of these nodes only."""
         return Spans(self.first[nodes], self.end[nodes])
 
     def seen(self) -> npt.NDArray[np.bool_]:
-        """Attention pattern [L, L]: row i is True at i and at every ancestor of i."""
+        """Returns the attention pattern [L, L]: row i is True at i and at every ancestor of i."""
         number = self.first[:, None]
         return (self.first[None, :] <= number) & (number < self.end[None, :])
 
@@ -45,7 +45,7 @@ class PrefixTree:
 
     A node is one token after one particular history. Its position id is its depth, and
     it attends to itself and its ancestors, so each root-to-leaf path is computed exactly
-    as if it stood alone. A parent's index is always below its children's.
+    as if it stood alone. A parent's index is always lower than its children's.
     """
 
     def __init__(self) -> None:
@@ -58,9 +58,9 @@ class PrefixTree:
         return len(self._tokens)
 
     def add_path(self, token_ids: Sequence[int] | npt.NDArray[np.int32], parent: int) -> list[int]:
-        """Hang a sequence below a node and return its nodes, one a token.
+        """Adds a sequence below a node and returns its nodes, one per token.
 
-        parent: a node, or ROOT for a new tree. A token that already hangs at the same
+        parent: a node, or ROOT for a new tree. A token that already exists at the same
         place is shared, under ROOT too: equal prompts are one tree.
         """
         nodes = []
@@ -74,9 +74,9 @@ class PrefixTree:
         return nodes
 
     def add_prompt(self, token_ids: Sequence[int] | npt.NDArray[np.int32]) -> int:
-        """Plant a sequence that shares all but its last token with others, where they begin alike.
+        """Adds a prompt, which shares common prefixes with others except for its last token.
 
-        Returns its last node, a new one: what hangs below it belongs to this prompt alone.
+        Returns its last node, always a new one: all below it belongs to this prompt alone.
         """
         shared = self.add_path(token_ids[:-1], ROOT)
         return self._append(int(token_ids[-1]), shared[-1] if shared else ROOT)
@@ -103,7 +103,7 @@ class PrefixTree:
         return np.array(self._depths, dtype=np.int64)
 
     def with_ancestors(self, nodes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """The given nodes and all that they come after, in order."""
+        """Returns the given nodes and all of their ancestors, in order."""
         kept = np.zeros(len(self), dtype=np.bool_)
         kept[nodes] = True
         for node in range(len(self) - 1, -1, -1):
@@ -112,7 +112,7 @@ class PrefixTree:
         return np.flatnonzero(kept)
 
     def spans(self) -> Spans:
-        """Numbers of the nodes in the order of a walk that finishes a branch before the next."""
+        """Returns the nodes' spans in depth-first order."""
         sizes = [1] * len(self)
         for node in range(len(self) - 1, -1, -1):
             if self._parents[node] != ROOT:

@@ -1,8 +1,8 @@
-"""Logits of a forest for models that cannot read one: each path as a row of an ordinary batch.
+"""Logits of packed trees for models that cannot read them: each path as a row of a plain batch.
 
 A tree's attention pattern is a four-dimensional mask and position ids that are not 0, 1, 2, ...;
-models with ALiBi or a recurrent state refuse them or, worse, read something else. `forward.py`
-finds out which ones do.
+models with ALiBi or a recurrent state reject them or, worse, silently misread them. `forward.py`
+detects such models.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from torch import Tensor
 
 from gfn_ray.packing.prefix_tree import ROOT, PrefixTree
 
-ROWS = 16  # paths in one forward
+ROWS = 16  # paths per forward pass
 
 
 def logits_unpacked(
     model: Any, tree: PrefixTree, rows: npt.NDArray[np.int64], device: torch.device
 ) -> Tensor:
-    """Next-token logits [R, V] after the given nodes, at the model's own precision."""
+    """Returns next-token logits [R, V] after the given nodes, at the model's own precision."""
     parents, token_ids = tree.parents, tree.token_ids
     inner: set[int] = set()
     for node in rows.tolist():
@@ -48,7 +48,7 @@ def logits_unpacked(
         ids = torch.zeros(len(some), width, dtype=torch.int64)
         for row, path in enumerate(some):
             ids[row, : len(path)] = torch.from_numpy(token_ids[path])
-        # Padding stands on the right, where no causal model looks at it.
+        # Padding is on the right, where no causal model sees it.
         logits = model(input_ids=ids.to(device), use_cache=False).logits
         for node in rows.tolist():
             number, at = place[node]

@@ -1,1 +1,1 @@
-"""The LoRA policy: log q on packed trees, its updates, and its adapter in and out."""
+"""The LoRA policy: log q on packed trees, and reading and writing its adapter."""

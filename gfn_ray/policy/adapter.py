@@ -1,4 +1,4 @@
-"""The LoRA adapter: put on a base model, read out as plain arrays, saved as PEFT files."""
+"""The LoRA adapter: added to a base model, read out as plain arrays, saved as PEFT files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Adapter:
     tensors: dict[str, npt.NDArray[np.float32]]
 
     def without_effect(self) -> Adapter:
-        """One of the same shape that leaves the base model as it is."""
+        """Returns an adapter of the same shape that leaves the base model unchanged."""
         nothing = {name: np.zeros_like(array) for name, array in self.tensors.items()}
         return replace(self, tensors=nothing)
 
@@ -40,10 +40,10 @@ class Adapter:
 def add_adapter(
     model: Any, config: PolicyConfig, seed: int, stream: Stream = Stream.POLICY_ADAPTER
 ) -> Any:
-    """The model with a fresh LoRA adapter on it: only the adapter's weights get gradients.
+    """Returns the model with a new LoRA adapter, whose weights alone get gradients.
 
-    stream: what the adapter is for; those of one seed begin with different weights. Raises
-    UserError where the model lacks a layer that is to have one.
+    stream: the adapter's purpose; different ones start with different weights for the same seed.
+    Raises UserError if the model lacks a target layer.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -63,14 +63,14 @@ def add_adapter(
 
 
 def read_adapter(peft_model: Any, version: int) -> Adapter:
-    """A copy of the adapter's current weights, safe to hand to another process."""
+    """Returns a copy of the adapter's current weights, safe to pass to another process."""
     from peft import get_peft_model_state_dict
 
     tensors = {
         name: tensor.detach().to("cpu", torch.float32).numpy().copy()
         for name, tensor in get_peft_model_state_dict(
             peft_model,
-            save_embedding_layers=False,  # "auto" would ask the model hub at every version
+            save_embedding_layers=False,  # "auto" would query the model hub at every version
         ).items()
     }
     config = peft_model.peft_config["default"].to_dict()
@@ -79,9 +79,9 @@ def read_adapter(peft_model: Any, version: int) -> Adapter:
 
 
 def put_adapter(peft_model: Any, adapter: Adapter) -> None:
-    """Gives a model with an adapter the weights of another of the same shape.
+    """Loads the weights of an adapter into a model that has one of the same shape.
 
-    Raises UserError where they are of other layers or another rank.
+    Raises UserError if their layers or rank differ.
     """
     tensors = {name: torch.from_numpy(array) for name, array in adapter.tensors.items()}
     try:
@@ -92,37 +92,37 @@ def put_adapter(peft_model: Any, adapter: Adapter) -> None:
 
 
 def write_adapter(adapter: Adapter, directory: Path) -> None:
-    """Writes the two files by the names under which PEFT and vLLM look for them.
+    """Writes the two files under the names that PEFT and vLLM look for.
 
-    Raises OSError where they cannot be written.
+    Raises OSError if they cannot be written.
     """
     from safetensors.numpy import save
 
-    # Not save_file, which tells of a full disk by an exception of its own.
+    # Not save_file, which reports a full disk with its own kind of exception.
     (directory / WEIGHTS_FILE).write_bytes(save(adapter.tensors))
     (directory / CONFIG_FILE).write_text(json.dumps(adapter.config, indent=2))
 
 
 def load_adapter(directory: Path) -> Adapter:
-    """The adapter that `write_adapter` wrote, as version 0.
+    """Returns the adapter that `write_adapter` wrote, as version 0.
 
-    Raises UserError where a file is missing, torn, or of another adapter than its neighbour.
+    Raises UserError if a file is missing or torn, or if the two belong to different adapters.
     """
     from safetensors.numpy import load_file
 
     config, _ = check_adapter(directory, "the adapter")
     try:
         tensors = load_file(directory / WEIGHTS_FILE)
-    except KeyError as error:  # a type that numpy does not have
+    except KeyError as error:  # a type that numpy lacks
         raise UserError(
-            f"{directory / WEIGHTS_FILE} holds tensors of type {error}; a run writes F32: give its "
-            "adapter"
+            f"{directory / WEIGHTS_FILE} holds tensors of type {error}; expected F32: give "
+            "an adapter that a run wrote"
         ) from None
     return Adapter(0, config, tensors)
 
 
 def _plain(value: Any) -> Any:
-    """PEFT's settings hold sets and enums; JSON knows neither."""
+    """Converts PEFT's sets and enums, which JSON lacks."""
     if isinstance(value, set | frozenset | tuple):
         return sorted(value)
     if isinstance(value, str):

@@ -1,7 +1,7 @@
-"""The adapter that a policy starts from, where that is not a new one.
+"""Checks of an existing adapter that a policy starts from.
 
-Owns what is refused of it: another rank, scale or set of layers than the settings give the
-policy, another kind of LoRA than it is made of, another base model.
+It must match the settings' rank, scale and layers, be a plain LoRA, and belong to this run's base
+model.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from gfn_ray.models.loading import linear_layers
 from gfn_ray.models.merged import is_merged
 from gfn_ray.policy.adapter import Adapter, load_adapter
 
-# Of PEFT's settings: what a policy's own adapter has none of.
+# PEFT's settings that a policy's own adapter never has.
 _PLAIN = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save")
 
 
 def check_initial(config: JobConfig, model: str) -> None:
-    """Raises UserError where `init_adapter` holds no whole adapter, or one that this run's policy
-    cannot be.
+    """Raises UserError if `init_adapter` is incomplete or does not fit this run's policy.
 
     model: the resolved model that learner and sampler load.
     """
@@ -39,16 +38,16 @@ def check_initial(config: JobConfig, model: str) -> None:
 
 
 def _check_base(directory: Path, made_for: str | None, model: str) -> None:
-    """By the last part: a model's directory has another parent on another machine, and a merged
-    one, which is named by the times of its files, another name."""
+    """Compares the last part of the path, because the parent differs between machines. A merged
+    model is named by the times of its files, so its name differs, too."""
     if made_for is None or Path(made_for).name == Path(model).name:
         return
     if is_merged(made_for) and is_merged(model) and not Path(made_for).is_dir():
         return
     raise UserError(
         f"init_adapter got {directory}, which was trained on {made_for}, and the base of this run "
-        f"is {model}; give that one as --model.name, with --task.base-adapter where its run had "
-        "one, or with --tune-base.steps 0 where its base was not tuned"
+        f"is {model}; give the former as --model.name, with --task.base-adapter if its run had "
+        "one, or with --tune-base.steps 0 if its base was not tuned"
     )
 
 
@@ -56,7 +55,7 @@ def _differences(adapter: Adapter, policy: PolicyConfig) -> Iterator[str]:
     found = adapter.config
     for name in _PLAIN:
         if found.get(name):
-            yield f"whose {name} is {found[name]!r}, and no policy here has one; give a plain LoRA"
+            yield f"whose {name} is {found[name]!r}, which policies do not have; give a plain LoRA"
     for setting, got, wanted in (
         ("lora_rank", found.get("r"), policy.lora_rank),
         ("lora_alpha", found.get("lora_alpha"), policy.lora_alpha),
@@ -70,7 +69,7 @@ def _differences(adapter: Adapter, policy: PolicyConfig) -> Iterator[str]:
 
 
 def _layers(tensors: Mapping[str, Any]) -> tuple[str, ...]:
-    """Last parts of the names of the layers that have tensors."""
+    """Returns the last parts of the names of layers that have tensors."""
     return tuple(sorted({name.split(".lora_")[0].rsplit(".", 1)[-1] for name in tensors}))
 
 

@@ -1,7 +1,7 @@
 """log q of trajectories under the policy, recomputed from its current weights.
 
-Owns the way from records to padded tensors: one forest a chunk of queries, the support
-masked exactly as the sampler masks it, tool-written tokens at log q = 0.
+Turns records into padded tensors: packed prefix trees per chunk of queries, the support masked
+exactly as the sampler masks it, tool-written tokens at log q = 0.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class TrajectoryGroup:
 
     @property
     def packed_tokens(self) -> int:
-        """Nodes that the group needs at most, before any prefixes are shared."""
+        """Upper bound on the group's nodes, before any prefixes are shared."""
         return len(self.prompt_ids) + sum(len(t) for t in self.trajectories)
 
 
@@ -52,19 +52,19 @@ class LogQ:
 
     @property
     def log_q(self) -> Tensor:
-        """log q of each whole z, its stop included [B]."""
+        """log q of each whole z, including its stop [B]."""
         ends = self.log_stop.gather(1, self.lengths[:, None])[:, 0]
         return self.log_pf.sum(dim=1) + ends
 
     @property
     def prefix_log_q(self) -> Tensor:
-        """log q of each prefix as a whole z, its stop included [B, T+1]; only where terminable."""
+        """log q of each prefix as a whole z, including its stop [B, T+1]; 0 if not terminable."""
         return torch.where(self.terminable, path_log_pf(self.log_pf) + self.log_stop, 0.0)
 
     def prefix_matrix(self, values: Sequence[np.ndarray]) -> Tensor:
-        """Pads one [T_i+1] array a trajectory to [B, T+1], in log_pf's dtype.
+        """Pads one [T_i+1] array per trajectory to [B, T+1], in log_pf's dtype.
 
-        Zero wherever a prefix is not terminable; what is not finite elsewhere stays as it is.
+        Zero wherever a prefix is not terminable; non-finite values elsewhere are kept.
         """
         padded = torch.zeros_like(self.log_stop)
         for row, array in enumerate(values):
@@ -73,9 +73,9 @@ class LogQ:
 
 
 def chunks(groups: Sequence[TrajectoryGroup], budget: int) -> Iterator[list[TrajectoryGroup]]:
-    """Whole groups, together within a token budget; a larger group goes alone.
+    """Yields whole groups that fit a token budget together; a larger group goes alone.
 
-    What a prompt shares with the one before it, such as demonstrations, is counted once.
+    What a prompt shares with the one before it, such as few-shot examples, is counted once.
     """
     chunk: list[TrajectoryGroup] = []
     used = 0
@@ -91,7 +91,7 @@ def chunks(groups: Sequence[TrajectoryGroup], budget: int) -> Iterator[list[Traj
 
 
 def log_q(model: Any, groups: Sequence[TrajectoryGroup], support: Support, masks: Tensor) -> LogQ:
-    """log q along every trajectory of the groups, in one forward pass.
+    """Computes log q along every trajectory of the groups, in one forward pass.
 
     masks [M, V]: support.masks on the model's device. Differentiable in the model.
     """
@@ -101,8 +101,8 @@ def log_q(model: Any, groups: Sequence[TrajectoryGroup], support: Support, masks
     roots: dict[bytes, int] = {}
     flat = [(group, t) for group in groups for t in group.trajectories]
     for group, trajectory in flat:
-        # A last node for each prompt: a node of one prompt may not double as a node of another's
-        # z, whose legal tokens are others.
+        # Each prompt has its own last node: a node of one prompt must not also be a node of
+        # another's z, whose legal tokens differ.
         prompt = group.prompt_ids.tobytes()
         if prompt not in roots:
             roots[prompt] = tree.add_prompt(group.prompt_ids)
@@ -118,7 +118,7 @@ def log_q(model: Any, groups: Sequence[TrajectoryGroup], support: Support, masks
         if not by_tool
     }
     stop_ids = torch.as_tensor(support.stop_ids, device=masks.device).long()
-    # Where nothing else is legal, as at the longest z, log q(stop) = 0 without asking the model.
+    # If only stopping is legal, as at the longest z, log q(stop) = 0 without asking the model.
     must_stop = (masks.sum(dim=1) == masks[:, stop_ids].sum(dim=1)).tolist()
     stop_nodes = {
         node
@@ -135,7 +135,7 @@ def log_q(model: Any, groups: Sequence[TrajectoryGroup], support: Support, masks
     longest = max(len(path) for path in paths)
     padded = np.full((len(paths), longest), len(tree), dtype=np.int64)
     terminable = np.zeros((len(paths), longest), dtype=np.bool_)
-    # Per trajectory: a token that a tool wrote in one may be the policy's own in another.
+    # Per trajectory: a token written by a tool in one may be the policy's in another.
     by_policy = np.zeros((len(paths), longest - 1), dtype=np.bool_)
     for index, (path, (_, trajectory)) in enumerate(zip(paths, flat, strict=True)):
         padded[index, : len(path)] = path

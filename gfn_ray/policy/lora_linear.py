@@ -1,9 +1,9 @@
 """A linear layer with a LoRA adapter as one operation: y = x Wᵀ + bias + s (x Aᵀ) Bᵀ.
 
-PEFT's own layer goes through five, keeps two copies of the output's size, and where the base is at
-half precision a float32 copy of x for the gradient: its A and B are float32, for the optimizer's
-sake. Here the small weights are narrowed to the base's precision instead, as in the sampler; they
-and their gradients stay float32. Owns values and gradients; names, saving and merging are PEFT's.
+PEFT's own layer takes five operations and keeps two copies of the output's size and, if the base is
+at half precision, a float32 copy of x for the gradient, because its A and B are float32 for the
+optimizer. Here A and B are cast to the base's precision instead, as in the sampler; the parameters
+and their gradients stay float32. Names, saving and merging are left to PEFT.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 
 class LoraLinear(Linear):  # type: ignore[misc]
-    """PEFT's layer, fused wherever it is a plain LoRA layer on a frozen base."""
+    """PEFT's layer, fused if it is a plain LoRA layer on a frozen base."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Outputs [..., O] of inputs [..., I]."""
+        """Returns outputs [..., O] for inputs [..., I]."""
         if args or kwargs or not self._is_plain():
             way_of_peft: Tensor = super().forward(x, *args, **kwargs)
             return way_of_peft
@@ -30,14 +30,14 @@ class LoraLinear(Linear):  # type: ignore[misc]
         return y
 
     def _is_plain(self) -> bool:
-        """One adapter in use, a product and nothing else, on a linear layer that is not trained."""
+        """Whether a single plain adapter is active, on a linear layer that is not trained."""
         names = self.active_adapters
         return (
             not self.disable_adapters
             and not self.merged
             and len(names) == 1
             and names[0] in self.lora_A
-            and names[0] not in self.lora_variant  # DoRA and its like
+            and names[0] not in self.lora_variant  # DoRA and similar
             and isinstance(self.lora_dropout[names[0]], nn.Identity)
             and self.lora_B[names[0]].bias is None
             and type(self.base_layer) is nn.Linear
@@ -46,7 +46,7 @@ class LoraLinear(Linear):  # type: ignore[misc]
 
 
 class _LoraProduct(torch.autograd.Function):
-    """Keeps x and x Aᵀ [N, r]; W and its bias get no gradient."""
+    """Saves x and x Aᵀ [N, r]; W and its bias get no gradient."""
 
     @staticmethod
     def forward(

@@ -1,1 +1,1 @@
-"""Posterior targets: untempered log-rewards that a frozen LM gives."""
+"""Posterior targets: untempered log-rewards, most of them from a frozen LM."""

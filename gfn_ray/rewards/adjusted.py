@@ -1,4 +1,4 @@
-"""log R from another reward plus terms, each in nats and finite, at every prefix that may end."""
+"""log R of another reward plus terms, finite and in nats, at every prefix that may stop."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Array = npt.NDArray[np.float64]
 
 
 class Term(Protocol):
-    """What is added to log R, in nats.
+    """A term added to log R, in nats.
 
-    A z may be made unlikely, never impossible: with log R = -inf it would be no node of the
-    loss, and probability could hide there.
+    It may make a z unlikely but never impossible: with log R = -inf, z would not be a node of the
+    loss, and its probability would not be pushed down.
     """
 
     def __call__(self, query: Query, trajectory: Trajectory) -> Array:
-        """One value a prefix [T+1], finite wherever the prefix is terminable."""
+        """Returns one value per prefix [T+1], finite wherever the prefix is terminable."""
         ...
 
 
@@ -34,11 +34,11 @@ class AdjustedReward:
         self._terms = list(terms)
 
     def load(self, load_model: Callable[[], Any]) -> None:
-        """Loads the other reward."""
+        """Loads the adjusted reward."""
         self.adjusted.load(load_model)
 
     def score(self, pairs: Sequence[Pair]) -> list[Trajectory]:
-        """The trajectories in order, with log R [T+1] in nats attached."""
+        """Returns the trajectories in order, with log R [T+1] in nats."""
         adjusted = []
         for (query, _), trajectory in zip(pairs, self.adjusted.score(pairs), strict=True):
             if trajectory.log_reward is None:

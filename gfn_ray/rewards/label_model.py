@@ -1,8 +1,8 @@
-"""p(y | x, z) over a few labels: a LoRA adapter of its own on the frozen LM.
+"""p(y | x, z) over a few labels, from a separate LoRA adapter on the frozen LM.
 
-Owns the adapter, its optimizer, and the one definition of the label's probability: the LM's
-probabilities of the labels' answers, renormalised over the labels. What is read before the
-answer, with a rationale or without, is the caller's.
+Contains the adapter, its optimizer, and the definition of a label's probability: the LM's
+probabilities of the labels' answers, renormalised over the labels. The caller chooses the text
+before the answer, with or without a rationale.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ MAX_GRAD_NORM = 1.0
 def label_log_probs(
     model: Any, histories: Sequence[IntArray], answers: Sequence[IntArray]
 ) -> Tensor:
-    """log p(label | history) [N, L], one forward, differentiable; rows sum to 1 as probabilities.
+    """Returns log p(label | history) [N, L] from one forward pass; differentiable and normalised.
 
-    answers [L]: tokens of each label's answer. What they have in common cancels.
+    answers [L]: tokens of each label's answer. Their common prefix cancels.
     """
     tree = PrefixTree()
     longest = max(map(len, answers))
@@ -54,9 +54,9 @@ def label_log_probs(
 
 
 class LabelModel:
-    """The frozen LM with an adapter that only p(label | history) sees.
+    """The frozen LM with an adapter used only for p(label | history).
 
-    model: the frozen LM; the adapter is put on it in place and starts as the identity.
+    model: the frozen LM; the adapter is added in place and starts as the identity.
     """
 
     def __init__(self, model: Any, policy: PolicyConfig, seed: int, tokens_per_forward: int):
@@ -69,13 +69,13 @@ class LabelModel:
         self._optimizer: torch.optim.Optimizer | None = None
 
     def frozen(self) -> AbstractContextManager[Any]:
-        """Within it, `model` is the frozen LM alone."""
+        """Context in which `model` is the frozen LM alone."""
         context: AbstractContextManager[Any] = self.model.disable_adapter()
         return context
 
     @torch.no_grad()
     def log_probs(self, histories: Sequence[IntArray], answers: Sequence[IntArray]) -> Array:
-        """log p(label | history) [N, L]."""
+        """Returns log p(label | history) [N, L]."""
         parts = [
             label_log_probs(self.model, chunk, answers).double().cpu().numpy()
             for chunk in _chunks(histories, answers, self._budget)
@@ -89,10 +89,10 @@ class LabelModel:
         answers: Sequence[IntArray],
         lr: float,
     ) -> dict[str, float]:
-        """One update: cross-entropy of the labels [N], as `label_log_probs` has them.
+        """Updates once on the cross-entropy of the labels [N] under `label_log_probs`.
 
-        The optimizer's state lasts until `reset`. Raises FloatingPointError, and is none, where
-        its loss or gradient is not finite.
+        The optimizer's state lasts until `reset`. Raises FloatingPointError, without an update, if
+        the loss or gradient is not finite.
         """
         if self._optimizer is None:
             self._optimizer = self._new_optimizer(lr)
@@ -114,27 +114,27 @@ class LabelModel:
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Back to the adapter of the start and no optimizer."""
+        """Restores the initial adapter and drops the optimizer."""
         for parameter, start in zip(self._parameters, self._start, strict=True):
             parameter.copy_(start)
         self._optimizer = None
 
     def read(self) -> Adapter:
-        """A copy of the adapter."""
+        """Returns a copy of the adapter."""
         return read_adapter(self.model, 0)
 
     def take_over(self, adapter: Adapter) -> None:
-        """The weights that `read` gave, of a model with the same settings."""
+        """Loads the weights that `read` returned, from a model with the same settings."""
         put_adapter(self.model, adapter)
 
     def state(self) -> State:
-        """Copies of adapter and optimizer."""
+        """Returns copies of the adapter's and the optimizer's state."""
         optimizer = self._optimizer or self._new_optimizer(lr=0.0)
         rate = None if self._optimizer is None else optimizer.param_groups[0]["lr"]
         return {**read_training_state(optimizer), "lr": rate}
 
     def restore(self, state: State) -> None:
-        """Takes over what `state` gave, of a model with the same settings."""
+        """Restores what `state` returned, from a model with the same settings."""
         optimizer = self._new_optimizer(state["lr"] or 0.0)
         write_training_state(optimizer, state)
         self._optimizer = None if state["lr"] is None else optimizer
@@ -146,7 +146,7 @@ class LabelModel:
 def _chunks(
     histories: Sequence[IntArray], answers: Sequence[IntArray], budget: int
 ) -> Iterator[list[IntArray]]:
-    """Runs of histories whose forest stays within a token budget; at least one history each.
+    """Yields runs of histories whose packed trees fit a token budget; at least one history each.
 
     What a history shares with the one before it is counted once.
     """

@@ -1,10 +1,10 @@
 """log R(z_1..t) = log p(z_1..t | x) + log p(y | x, z_1..t): a rationale z and a known label y.
 
-The first term is the frozen LM's and stays as it is; the second is `LabelModel`'s, which an
-M-step tunes. Both are terms of one model of (z, y), so that E-step, M-step and prediction speak
-of the same p(y | x, z). p(z | x) includes what follows z in every answer, or no z would ever be
-too short. Owns the sum, the floor under rationales outside the target, and the penalty.
-Source: Hu et al. 2024, section 4.3.
+The first term is the frozen LM's and never changes; the second is `LabelModel`'s, which an M-step
+tunes. Both belong to one model of (z, y), so that E-step, M-step and prediction use the same
+p(y | x, z). p(z | x) includes the common prefix of all answers, or no z would ever be too short.
+Adds a floor under rationales outside the target, and a penalty. Source: Hu et al. 2024, section
+4.3.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from gfn_ray.trajectory import IntArray, Trajectory
 
 
 class LabelledReward:
-    """answers [L]: tokens after z for each label; a query's answer_ids is the true one's.
+    """answers [L]: tokens after z for each label; a query's answer_ids are the true label's.
 
-    outside: whether a prefix of z is outside the target. There `floor` stands for log p(y | x, z),
-    whatever y is: finite, so that the prefix is a node of the loss and its probability is pushed
-    down. penalty: nats taken off where the LM prefers another label than y. Neither a penalty nor
-    the LM takes a prefix inside the target below the floor.
+    outside: whether a prefix of z is outside the target. There `floor` replaces log p(y | x, z)
+    for every y; it is finite, so that the prefix is a node of the loss and its probability is
+    pushed down. penalty: nats taken off if the LM prefers another label than y. Neither the penalty
+    nor the LM takes a prefix inside the target below the floor.
     """
 
     def __init__(
@@ -54,23 +54,23 @@ class LabelledReward:
         self._labels: LabelModel | None = None
 
     def load(self, load_model: Callable[[], Any]) -> None:
-        """Takes the frozen LM and puts the label adapter on it."""
+        """Loads the frozen LM and adds the label adapter to it."""
         labels = self._labels = LabelModel(load_model(), self._policy, self._seed, self._budget)
         self._prior.load(lambda: labels.model)
 
     @property
     def labels(self) -> LabelModel:
-        """p(y | x, z), once loaded."""
+        """The model of p(y | x, z), once loaded."""
         if self._labels is None:
-            raise RuntimeError("the reward has no model yet; load() comes first")
+            raise RuntimeError("the reward has no model yet; call load() first")
         return self._labels
 
     def score(self, pairs: Sequence[Pair]) -> list[Trajectory]:
-        """The trajectories in order, with log R [T+1] in nats attached."""
+        """Returns the trajectories in order, with log R [T+1] in nats."""
         return self.score_and_predict(pairs)[0]
 
     def score_and_predict(self, pairs: Sequence[Pair]) -> tuple[list[Trajectory], Array]:
-        """The same, and log p(label | x, z) [N, L] of each whole z."""
+        """Returns the same, and log p(label | x, z) [N, L] of each whole z."""
         log_prior = self.log_prior(pairs)
         ends = [np.flatnonzero(trajectory.terminable) for _, trajectory in pairs]
         histories = [
@@ -94,7 +94,7 @@ class LabelledReward:
         return scored, np.array(predicted)
 
     def log_prior(self, pairs: Sequence[Pair]) -> list[Array]:
-        """log p(z_1..t, end | x) [T+1] under the frozen LM, NaN where a prefix may not end."""
+        """Returns log p(z_1..t, end | x) [T+1] of the frozen LM, NaN where z may not stop."""
         unlabelled = [(replace(query, answer_ids=self._shared), z) for query, z in pairs]
         with self.labels.frozen():
             scored = self._prior.score(unlabelled)
@@ -104,11 +104,11 @@ class LabelledReward:
         for label, answer in enumerate(self._answers):
             if np.array_equal(answer, answer_ids):
                 return label
-        raise ValueError("a query's answer_ids is none of the labels' answers")
+        raise ValueError("a query's answer_ids match none of the labels' answers")
 
 
 def shared_prefix(answers: Sequence[IntArray]) -> IntArray:
-    """The tokens with which every answer begins."""
+    """Returns the common prefix of all answers."""
     length = 0
     for tokens in zip(*answers, strict=False):
         if len(set(map(int, tokens))) > 1:

@@ -1,7 +1,7 @@
 """log R(z_1..t) = log p(z_1..t answer | context) under a frozen LM, at every terminable prefix.
 
-Owns the packing of a reward batch: each distinct prefix once, and a copy of the answer
-below every terminable one. The reward is untempered; the learner applies T_r.
+Packs a reward batch: each distinct prefix once, with a copy of the answer below every
+terminable one. The reward is untempered; the learner applies T_r.
 Source: Hu et al. 2024, section 3.1 (infilling: p(x z y) with x, y fixed).
 """
 
@@ -28,20 +28,20 @@ class LikelihoodReward:
         self._model: Any = None
 
     def load(self, load_model: Callable[[], Any]) -> None:
-        """Takes the frozen LM."""
+        """Loads the frozen LM."""
         self._model = load_model()
 
     @torch.no_grad()
     def score(self, pairs: Sequence[Pair]) -> list[Trajectory]:
-        """The trajectories in order, with log R [T+1] in nats attached.
+        """Returns the trajectories in order, with log R [T+1] in nats.
 
-        Raises UserError for a query without a context: the LM has no p(z) of z's first token then.
+        Raises UserError for a query without context, because p(z_1) needs a token before it.
         """
         for query, _ in pairs:
             if not len(query.context_ids):
                 raise UserError(
                     f"query {query.query_id!r} has no context_ids, and the frozen LM needs a token "
-                    "before z; give it the prompt's, or what a text begins with"
+                    "before z; give it the prompt's, or the tokenizer's first token of a text"
                 )
         scored: list[Trajectory] = []
         for chunk in _chunks(pairs, self._budget):
@@ -81,10 +81,10 @@ class LikelihoodReward:
 
 
 def _chunks(pairs: Sequence[Pair], budget: int) -> Iterator[list[Pair]]:
-    """Runs of pairs whose forest stays within a token budget; at least one pair each.
+    """Yields runs of pairs whose packed trees fit a token budget; at least one pair each.
 
     A context is counted once, and so is what it shares with the one before, such as
-    demonstrations.
+    few-shot examples.
     """
     chunk: list[Pair] = []
     contexts: set[str] = set()

@@ -1,4 +1,4 @@
-"""What a reward is to the rest of the system."""
+"""The interface of a reward."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ Pair = tuple[Query, Trajectory]
 class Reward(Protocol):
     """log R of every terminable prefix: the unnormalised log-posterior of the task.
 
-    Made by the task without any model, sent to the reward actors, and loaded there.
+    The task makes it without a model; it is sent to the reward actors and loaded there.
     """
 
     def load(self, load_model: Callable[[], Any]) -> None:
-        """Called once before the first score; `load_model` gives the frozen LM, if needed."""
+        """Called once before the first score; `load_model` returns the frozen LM, if needed."""
         ...
 
     def score(self, pairs: Sequence[Pair]) -> list[Trajectory]:
-        """The trajectories in order, with untempered log R [T+1] in nats attached."""
+        """Returns the trajectories in order, with untempered log R [T+1] in nats."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""log R from another reward and a function of the text: posteriors under verifier times LM.
+"""log R from another reward and a function of the text: posteriors under LM times verifier.
 
 The verifier's log-weight is added at every terminable prefix, so the target is
 p(z | query) in proportion to R_prior(z) exp(log_weight(query, text of z)).
@@ -18,15 +18,15 @@ from gfn_ray.trajectory import Query, Trajectory
 
 LogWeight = Callable[[Query, str], float]
 
-_LONGEST_SHOWN_TEXT = 80  # characters of a refused text in an error's one line
+_LONGEST_SHOWN_TEXT = 80  # characters of a text shown in an error
 
 
 class VerifierReward(AdjustedReward):
-    """A prior reward, weighted by what a function thinks of the text."""
+    """A prior reward, weighted by a function of the text."""
 
     def __init__(self, prior: Reward, log_weight: LogWeight, tokenizer: Any) -> None:
-        """log_weight: of a query and the text of a z, in nats, finite; called in the reward
-        actors, so it is a function of a module (or of the script that is run)."""
+        """log_weight: maps a query and the text of a z to finite nats; called in the reward
+        actors, so it must be a function of a module (or of the script that is run)."""
         super().__init__(prior, [Verifier(log_weight, tokenizer)])
 
 
@@ -38,10 +38,10 @@ class Verifier:
         self._tokenizer = tokenizer
 
     def __call__(self, query: Query, trajectory: Trajectory) -> Array:
-        """Its value at terminable prefixes [T+1], 0 elsewhere.
+        """Returns its value at terminable prefixes [T+1], 0 elsewhere.
 
-        Raises UserError where the function fails, or gives no number. What is NaN or infinite is
-        passed on; the trajectory cannot be learned from then.
+        Raises UserError if the function fails or returns no number. NaN and infinity are passed
+        on; such a trajectory cannot be learned from.
         """
         values = np.zeros(len(trajectory) + 1)
         for t in np.flatnonzero(trajectory.terminable):
@@ -52,7 +52,7 @@ class Verifier:
         shown = repr(text[:_LONGEST_SHOWN_TEXT])
         try:
             return float(self._log_weight(query, text))
-        except Exception as error:  # somebody else's code: whatever it raises is theirs to mend
+        except Exception as error:  # user code may raise anything
             raise UserError(
                 f"the verifier {_name(self._log_weight)} failed on the text {shown}: "
                 f"{type(error).__name__}: {error}"

@@ -1,1 +1,1 @@
-"""A trained adapter at work: from its directory to samples and answers, without Ray."""
+"""Serves a trained adapter: samples and answers from its directory, without Ray."""

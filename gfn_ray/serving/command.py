@@ -1,6 +1,6 @@
-"""The shell form of serving: python -m gfn_ray sample|predict ADAPTER --FIELD TEXT ...
+"""Serving from the shell: python -m gfn_ray sample|predict ADAPTER --FIELD TEXT ...
 
-Owns its flags and what it prints. Imports nothing heavy before the words make sense.
+Defines its flags and output. Imports nothing heavy before the arguments are parsed.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ usage: python -m gfn_ray sample ADAPTER [--FIELD TEXT] ... [--OPTION VALUE] ...
        python -m gfn_ray predict ADAPTER ...
 
 sample   draws z from the policy of a trained adapter, with log q of each in nats
-predict  averages the answers of such samples: each answer with the share that gives it
+predict  averages the answers of such samples: each answer with its share of samples
 
-ADAPTER is a directory that a run left, such as runs/infill-latest/adapter. A query's texts are
-flags by the names its task gives them, --beginning and --ending for infill.
+ADAPTER is an adapter directory of a run, such as runs/infill-latest/adapter. A query's texts are
+flags named by its task's fields: --beginning and --ending for infill.
 
   --n N         samples [default 8 for sample, 16 for predict]
   --seed N      the same seed gives the same samples [default 0]
-  --model NAME  the base model, where it is not where the run had it
-  --base-adapter DIRECTORY  that of --task.base-adapter, likewise
+  --model NAME  the base model, if it is no longer where the run had it
+  --base-adapter DIRECTORY  the adapter of --task.base-adapter, likewise
   --resample    draw samples from more candidates by R/q: closer to the posterior
   --candidates N  how many [default: 4 for each sample]
   --weighted    weigh the answers of predict by R/q
-  --json        one JSON object a line
+  --json        one JSON object per line
   --help, -h
   --version
 
-A task of your own is served from Python: gfn_ray.sample(adapter, query, n, task=MyTask)."""
+Your own task is served from Python: gfn_ray.sample(adapter, query, n, task=MyTask)."""
 
 _SAMPLES = {"sample": 8, "predict": 16}
 _SWITCHES = {"--json": "as_json", "--resample": "resample", "--weighted": "weighted"}
@@ -47,7 +47,7 @@ _SWITCHES = {"--json": "as_json", "--resample": "resample", "--weighted": "weigh
 
 @dataclass
 class Words:
-    """What a person asked for."""
+    """The parsed command line."""
 
     verb: str
     adapter: str
@@ -63,7 +63,7 @@ class Words:
 
 
 def command(arguments: Sequence[str]) -> int:
-    """Runs one command and returns the exit code; UserError where a word is at fault."""
+    """Runs one command and returns the exit code; raises UserError for a wrong argument."""
     if not arguments or "--help" in arguments or "-h" in arguments:
         print(HELP)
         return 0
@@ -104,7 +104,7 @@ def _print_answers(found: Prediction, as_json: bool) -> None:
 
 
 def read_words(arguments: Sequence[str]) -> Words:
-    """The words of a command line; UserError names the one at fault."""
+    """Parses a command line; raises UserError that names a wrong argument."""
     verb, *rest = arguments
     if verb not in _SAMPLES:
         raise UserError(f"the command is sample or predict, got {verb!r}; see --help")
@@ -150,7 +150,7 @@ def _whole(flag: str, text: str) -> int:
 def _print(record: dict[str, object], line: str, as_json: bool) -> None:
     takes_all = take_any_text(sys.stdout)
     if as_json:
-        line = json.dumps(record, ensure_ascii=not takes_all)  # an escape loses nothing
-        if not line.isprintable():  # a control code that a model wrote is no command to a terminal
+        line = json.dumps(record, ensure_ascii=not takes_all)  # escapes lose nothing
+        if not line.isprintable():  # control codes from a model must not reach a terminal
             line = json.dumps(record)
     print(line)

@@ -1,7 +1,7 @@
-"""gfn_ray.toml: what an adapter directory says of itself, beside its PEFT files.
+"""gfn_ray.toml: the description of an adapter, next to its PEFT files.
 
-Owns the format: its version, the task's name and the resolved settings of the run, the base
-model among them. PEFT and vLLM pass the file over.
+It contains the format's version, the task's name and the resolved settings of the run, including
+the base model. PEFT and vLLM ignore the file.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Description:
     settings: dict[str, Any]
 
     def make_task(self, given: type[Any] | None) -> tuple[Task, JobConfig]:
-        """The task that the adapter was trained on, of the settings it had then.
+        """Makes the task that the adapter was trained on, with its settings then.
 
-        given: the task's class, for one that is not built in. Raises UserError where there is
+        given: the task's class, for one that is not built in. Raises UserError if there is
         none of that name.
         """
         task = given or self._built_in()
@@ -47,7 +47,7 @@ class Description:
         if name != self.task:
             raise UserError(
                 f"task got {task.__name__}, whose name is {name!r}, and {self.file} was written "
-                f"by a run of task {self.task!r}; give the class of that one"
+                f"by a run of task {self.task!r}; give the class of that task"
             )
         config = read_stored(job, self.settings, self.file)
         made: Task = task(config)
@@ -66,7 +66,7 @@ class Description:
 def write_description(directory: Path, task: str, settings: str) -> None:
     """Writes the file into an adapter directory.
 
-    settings: the run's own config.toml, which `dump_toml` made and which holds no credentials.
+    settings: the run's config.toml, made by `dump_toml`, which contains no credentials.
     """
     import tomli_w
 
@@ -76,7 +76,7 @@ def write_description(directory: Path, task: str, settings: str) -> None:
 
 
 def read_description(directory: Path) -> Description:
-    """What an adapter directory says of itself; UserError where it is none, or torn."""
+    """Reads an adapter's description; raises UserError if the adapter is missing or torn."""
     file = directory / FILE
     if not is_dir(directory, "the adapter"):
         raise UserError(
@@ -92,15 +92,15 @@ def read_description(directory: Path) -> Description:
         )
     if not (directory / COMPLETE).is_file():
         raise UserError(
-            f"the adapter {directory} is torn (it has no file {COMPLETE}); take a whole one, such "
-            "as the newest of the run's checkpoints"
+            f"the adapter {directory} is torn (it has no file {COMPLETE}); take a complete one, "
+            "such as the newest of the run's checkpoints"
         )
     if found := damage(directory):
-        raise UserError(f"{found}; bring it back from a copy, or take another adapter")
+        raise UserError(f"{found}; restore it from a copy, or take another adapter")
     try:
         tree = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{file} cannot be read: {error}; take a whole adapter") from None
+        raise UserError(f"{file} cannot be read: {error}; take a complete adapter") from None
     if tree.get("format") != FORMAT:
         raise UserError(
             f"{file} has format {tree.get('format')!r}, and this gfn_ray reads {FORMAT}; serve it "
@@ -108,5 +108,5 @@ def read_description(directory: Path) -> Description:
         )
     task, settings = tree.get("task"), tree.get("settings")
     if not isinstance(task, str) or not isinstance(settings, dict):
-        raise UserError(f"{file} lacks its task or its [settings]; take a whole adapter")
+        raise UserError(f"{file} lacks its task or its [settings]; take a complete adapter")
     return Description(file, task, settings)

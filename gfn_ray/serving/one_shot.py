@@ -1,7 +1,7 @@
 """`gfn_ray.open`, `gfn_ray.sample` and `gfn_ray.predict`: a trained adapter in a line of Python.
 
-Thin functions around `ServedPolicy`. Starting the engine takes seconds, so whoever has
-several queries opens the policy once.
+Thin functions around `ServedPolicy`. Starting the engine takes seconds, so open the policy once
+for several queries.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ def open(
     trust_remote_code: bool = False,
     reward: Any = None,
 ) -> ServedPolicy:
-    """The policy of an adapter directory; close it, or use it in a `with` statement.
+    """Opens the policy of an adapter directory; close it, or use it in a `with` statement.
 
-    task: your task's class, where it is not a built-in one. model: directory or hub id of the
-    base model, where it is not where the run had it. base_adapter: the directory of
+    task: your task's class, if it is not built in. model: directory or hub id of the base model,
+    if it is no longer where the run had it. base_adapter: the directory of
     --task.base-adapter, likewise. trust_remote_code: run Python code that the model's repository
     ships; what the adapter's run allowed does not count here. reward: of a run of prompts, its
     reward function or functions, which weighing samples needs and naming does not import.
 
-    Files and settings are read at once; the engine, which takes seconds, starts with the first
-    sample. Raises gfn_ray.errors.UserError, here or at the first sample, where a file, a field
-    or a model is at fault.
+    Files and settings are read now; the engine, which takes seconds to start, starts with the
+    first sample. Raises gfn_ray.errors.UserError, here or at the first sample, for an invalid file,
+    field or model.
     """
     return ServedPolicy(
         adapter,
@@ -59,7 +59,7 @@ def sample(
     resample: bool = False,
     candidates: int | None = None,
 ) -> list[Sample]:
-    """n independent samples z of q(z | query), each with its text, its tokens and log q in nats.
+    """Draws n independent z from q(z | query), each with its text, tokens and log q in nats.
 
     query: a text for each of the task's fields. infill: beginning, ending. arithmetic: question.
     continuation: prompt. prompts: prompt, and any columns that its reward reads. subjectivity:
@@ -69,8 +69,8 @@ def sample(
     resample: draw the n from more candidates by R / q, which is closer to the posterior than q; the
     list has the candidates' effective_sample_size. candidates: how many; default: 4 n.
 
-    Starts an engine and ends it again, which takes seconds: for several queries `open` the policy
-    once. Raises gfn_ray.errors.UserError where an argument, a file or a model is at fault.
+    Starts and stops an engine, which takes seconds: for several queries `open` the policy once.
+    Raises gfn_ray.errors.UserError for an invalid argument, file or model.
     """
     with open(
         adapter,
@@ -96,14 +96,14 @@ def predict(
     reward: Any = None,
     weighted: bool = False,
 ) -> Prediction:
-    """Answers with their weights, the heaviest first, averaged over n samples; see `Prediction`.
+    """Returns answers averaged over n samples, by descending weight; see `Prediction`.
 
     For tasks whose z ends in an answer or explains a label, among the built-in ones arithmetic,
     random_number and subjectivity. Weights and the share of samples without an answer sum to 1.
     n: at least 1. weighted: weigh samples by R / q, rather than alike. query, seed, the time it
     takes and the rest: as in `sample`.
 
-    Raises gfn_ray.errors.UserError, for a task whose z is no answer too.
+    Raises gfn_ray.errors.UserError as `sample`, and for a task whose z gives no answer.
     """
     with open(
         adapter,

@@ -1,7 +1,7 @@
-"""A trained policy that answers queries: the run's own engine and support, in this process.
+"""A trained policy that answers queries, with the run's engine and support in this process.
 
-Owns the way from an adapter directory to samples. Knows no Ray. Files and fields are checked
-first; the engine, which takes seconds, starts with the first sample.
+Turns an adapter directory into samples, without Ray. Checks files and fields first; the engine,
+which takes seconds to start, starts with the first sample.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class TakesReward(Protocol):
 
 
 class ServedPolicy:
-    """The policy of one adapter directory. Not for several threads at once."""
+    """The policy of one adapter directory. Not thread-safe."""
 
     def __init__(
         self,
@@ -80,9 +80,9 @@ class ServedPolicy:
         if self._adapter.config["r"] != config.policy.lora_rank:
             raise UserError(
                 f"the adapter {self._directory} has rank {self._adapter.config['r']}, and its "
-                f"{FILE} says policy.lora_rank {config.policy.lora_rank}; take a whole adapter"
+                f"{FILE} says policy.lora_rank {config.policy.lora_rank}; take a complete adapter"
             )
-        # From the caller alone: an adapter may come from a stranger.
+        # Only the caller decides: an adapter may come from a stranger.
         setting = config.model.model_copy(update={"trust_remote_code": trust_remote_code})
         if model is not None:
             setting = setting.model_copy(update={"name": model})
@@ -96,7 +96,7 @@ class ServedPolicy:
             check_fits(self._directory, shapes, layers, self._model)
         except UserError as error:
             raise UserError(
-                f"{error} (the base model of {self._directory}; `model` names it anew)"
+                f"{error} (the base model of {self._directory}; `model` can name another)"
             ) from None
         self._merge(base_adapter)
         self._support = self._task.support(self._tokenizer, size)
@@ -108,7 +108,7 @@ class ServedPolicy:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Names of the texts that a query has."""
+        """Names of a query's texts."""
         return self._task.fields
 
     def sample(
@@ -120,7 +120,7 @@ class ServedPolicy:
         resample: bool = False,
         candidates: int | None = None,
     ) -> list[Sample]:
-        """n independent samples of q(z | query). The same seed gives the same samples.
+        """Draws n independent samples from q(z | query). The same seed gives the same samples.
 
         resample: draw them from more candidates by R / q instead, which is closer to the posterior;
         a `Resampled` list, with the effective sample size. candidates: how many; default: four
@@ -152,7 +152,7 @@ class ServedPolicy:
         seed: int = 0,
         weighted: bool = False,
     ) -> Prediction:
-        """Answers with the share of n samples that give them; see `Prediction`.
+        """Returns answers with the share of n samples that give them; see `Prediction`.
 
         weighted: weigh samples by R / q, rather than alike. Raises UserError as `sample` does, and
         where z of the task is no answer.
@@ -169,7 +169,7 @@ class ServedPolicy:
         return Prediction.of_votes(votes, samples, weights)
 
     def close(self) -> None:
-        """Frees the engine; the policy cannot be sampled any more."""
+        """Frees the engine; the policy can no longer be sampled."""
         self._closed = True
         self._average = self._frozen_lm = None
         if self._engine is not None:
@@ -183,7 +183,7 @@ class ServedPolicy:
         self.close()
 
     def _merge(self, given: str | Path | None) -> None:
-        """Makes the model the tuned one that the run had as its base, where it had one."""
+        """Replaces the model by the tuned base of the run, if it had one."""
         written = self._config.base_adapter
         if written is None:
             if given is not None:
@@ -198,11 +198,11 @@ class ServedPolicy:
             self._model = merged_model_dir(self._model, adapter, trusted)
         except UserError as error:
             raise UserError(
-                f"{error} (the base of {self._directory}; `base_adapter` names it anew)"
+                f"{error} (the base of {self._directory}; `base_adapter` can name another)"
             ) from None
 
     def _label_average(self) -> LabelAverage | None:
-        """What averages labels over z, for a task whose answers are labels."""
+        """Returns the model that averages labels over z, if the task's answers are labels."""
         if self._average is None and isinstance(self._task, PredictsLabels):
             self._average = LabelAverage(
                 read_labels(self._directory),
@@ -290,7 +290,7 @@ class ServedPolicy:
         return self._frozen_lm
 
     def _start(self) -> Any:
-        """The engine that sampled for the run, with the adapter live."""
+        """Starts the run's kind of engine and loads the adapter."""
         from gfn_ray.sampling.backend import start_backend
 
         config, device = self._config, _device(self._config.runtime.device)
@@ -314,13 +314,13 @@ def _device(setting: str) -> str:
     import torch
 
     if setting == "cpu" or not torch.cuda.is_available():
-        # A run on another machine may have had a GPU; its adapter is served on what is here.
+        # The run may have had a GPU on another machine; serving uses what is available here.
         return "cpu"
     return "cuda"
 
 
 def _prepare_environment(device: str) -> None:
-    """Sets what vLLM reads while it is imported; UserError where that has been already."""
+    """Sets variables that vLLM reads on import; raises UserError if it was imported before."""
     wanted = vllm_environment(device)
     missing = {name: value for name, value in wanted.items() if os.environ.get(name) != value}
     if missing and "vllm" in sys.modules:

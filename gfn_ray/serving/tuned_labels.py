@@ -1,7 +1,7 @@
-"""labels/ in an adapter directory: the label model that a run of EM tuned beside its policy.
+"""labels/ in an adapter directory: the label model that an EM run tuned along with its policy.
 
-Owns its files and the answers averaged by it: the mean of p(label | x, z) over samples z of the
-policy, under the run's own correction for a prior.
+Reads and writes its files, and averages its answers: the mean of p(label | x, z) over samples z of
+the policy, under the run's prior correction.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FILE = "labels.toml"
 
 @dataclass(frozen=True)
 class TunedLabels:
-    """names: of label 0 and 1. offset: log-odds of label 1 that stand for no preference."""
+    """names: of labels 0 and 1. offset: log-odds of label 1 that mean no preference."""
 
     adapter: Adapter
     names: tuple[str, str]
@@ -37,7 +37,7 @@ class TunedLabels:
 
 
 def write_labels(directory: Path, labels: TunedLabels) -> None:
-    """Writes them into an adapter directory."""
+    """Writes the label model into an adapter directory."""
     import tomli_w
 
     target = directory / DIRECTORY
@@ -48,7 +48,7 @@ def write_labels(directory: Path, labels: TunedLabels) -> None:
 
 
 def read_labels(directory: Path) -> TunedLabels:
-    """Those of an adapter directory; UserError where it has none, or others than a run writes."""
+    """Reads an adapter directory's label model; raises UserError if it is missing or invalid."""
     file = directory / DIRECTORY / FILE
     if not is_file(file, "the label model"):
         raise UserError(
@@ -60,15 +60,15 @@ def read_labels(directory: Path) -> TunedLabels:
         first, second = (str(name) for name in found["names"])
         offset = float(found["offset"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{file} cannot be read: {error!r}; take a whole adapter") from None
+        raise UserError(f"{file} cannot be read: {error!r}; take a complete adapter") from None
     if not math.isfinite(offset):
         raise UserError(f"{file} has offset {offset}; it takes a finite number")
     return TunedLabels(load_adapter(directory / DIRECTORY), (first, second), offset)
 
 
 class LabelAverage:
-    """A label model in this process. answers: tokens of each label's, after z. model: the resolved
-    base model."""
+    """A label model in this process. answers: tokens of each label's answer, after z. model: the
+    resolved base model."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class LabelAverage:
     def predict(
         self, context: IntArray, samples: Sequence[Sequence[int]]
     ) -> list[tuple[str, float]]:
-        """(label, weight), the heavier first. context: tokens before z."""
+        """Returns (label, weight) by descending weight. context: tokens before z."""
         histories = [np.concatenate([context, np.array(z, dtype=np.int32)]) for z in samples]
         averaged = model_average(self._model.log_probs(histories, self._answers))
         second = float(probabilities(log_odds([averaged]) - self._offset)[0])

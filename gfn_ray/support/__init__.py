@@ -1,4 +1,4 @@
-"""Which tokens are legal where. Knows no torch, Ray or vLLM."""
+"""Supports: which tokens are legal after a prefix. Independent of torch, Ray and vLLM."""
 
 from gfn_ray.support.bounded import BoundedSupport
 from gfn_ray.support.characters import CharacterGrammar, lift

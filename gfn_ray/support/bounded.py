@@ -1,4 +1,4 @@
-"""The support of free text: a vocabulary, a shortest and a longest z, and where z may stop."""
+"""The support of free text: a vocabulary, bounds on the length of z, and where z may stop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gfn_ray.trajectory import BoolArray, IntArray
 
 
 class BoundedCursor:
-    """A place in a z of a bounded support."""
+    """A position in a z of a bounded support."""
 
     def __init__(self, support: BoundedSupport) -> None:
         self._support = support
@@ -31,12 +31,12 @@ class BoundedCursor:
 
 @dataclass(frozen=True, eq=False)
 class BoundedSupport:
-    """Tokens of a vocabulary, between two lengths, with rules for the first and the last of them.
+    """Tokens of a vocabulary, with bounds on the length and rules for the first and last token.
 
     content [V]: tokens z may contain. opening [V]: the subset legal as z_1. enders [V]:
     the subset after which z may stop, and the only tokens legal as z_max_len, so that
     no trajectory is a dead end. stop_ids: the terminator, as a set of tokens outside
-    content. Stopping is legal from min_len tokens on, after an ender, and at once where
+    content. Stopping is legal from min_len tokens on, after an ender, and at once if
     min_len is 0; at max_len it is the only legal action, so log q(stop) = 0 there.
     """
 
@@ -47,7 +47,7 @@ class BoundedSupport:
     min_len: int
     max_len: int
 
-    # A legality row is chosen by three independent facts about the prefix, plus "closed".
+    # A legality row is selected by three independent flags of the prefix, plus "closed".
     _FIRST, _LAST, _STOP, CLOSED = 1, 2, 4, 8
 
     def __post_init__(self) -> None:
@@ -97,7 +97,7 @@ class BoundedSupport:
         return length >= self.min_len and last_token is not None and bool(self.enders[last_token])
 
     def mask_row(self, length: int, last_token: int | None) -> int:
-        """Row of `masks` that rules the next token after a prefix."""
+        """Returns the row of `masks` for the token after a prefix."""
         if length >= self.max_len:
             return self.CLOSED
         row = self._FIRST if length == 0 else 0
@@ -108,7 +108,7 @@ class BoundedSupport:
         return row
 
     def mask_rows(self, token_ids: Sequence[int] | IntArray) -> IntArray:
-        """Rows of `masks` [T+1] after each prefix of z."""
+        """Returns the row of `masks` after each prefix of z [T+1]."""
         tokens = [int(token) for token in token_ids]
         return np.array(
             [self.mask_row(t, tokens[t - 1] if t else None) for t in range(len(tokens) + 1)],
@@ -116,11 +116,11 @@ class BoundedSupport:
         )
 
     def cursor(self) -> BoundedCursor:
-        """The place before the first token."""
+        """Returns a cursor before the first token."""
         return BoundedCursor(self)
 
     def terminable(self, token_ids: Sequence[int] | IntArray) -> BoolArray:
-        """Prefixes [T+1] that may stop."""
+        """Returns which prefixes may stop [T+1]."""
         tokens = [int(token) for token in token_ids]
         return np.array(
             [self.may_stop(t, tokens[t - 1] if t else None) for t in range(len(tokens) + 1)],
@@ -128,15 +128,15 @@ class BoundedSupport:
         )
 
     def tool_mask(self, token_ids: Sequence[int] | IntArray) -> BoolArray:
-        """Tokens [T] that a tool writes: none."""
+        """Returns which tokens a tool writes [T]: none."""
         return np.zeros(len(token_ids), dtype=np.bool_)
 
     def contains(self, token_ids: Sequence[int] | IntArray, answer: Answer | None = None) -> bool:
-        """Whether the policy can produce exactly this z and then stop. No tool writes in it."""
+        """Whether the policy can produce exactly this z and then stop; no tool takes part."""
         tokens = [int(token) for token in token_ids]
         if len(tokens) > self.max_len:
             return False
-        # A stop is legal in most rows, and no part of z in any.
+        # Stop tokens are legal in most rows, but never part of z.
         if not all(0 <= token < self.vocab_size and self.content[token] for token in tokens):
             return False
         rows = self.mask_rows(tokens)

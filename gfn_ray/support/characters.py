@@ -1,7 +1,7 @@
-"""From a language described in characters to a support over a tokenizer's tokens.
+"""Turns a language described in characters into a support over a tokenizer's tokens.
 
-A task says which texts are legal once, character by character; which tokens spell them
-depends on the model. Every way to spell a text is kept, since each has its own log q.
+A task defines the legal texts once, character by character; their tokens depend on the
+model. Every tokenization of a text is kept, because each has its own log q.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from gfn_ray.support.grammar import NOWHERE, GrammarSupport, reachable_states, stopping_states
 from gfn_ray.trajectory import IntArray
 
-# Far above any language of a task; a grammar that counts without end is stopped here.
+# Far above any task's language; stops a grammar that counts without end.
 MOST_STATES = 100_000
 
 
@@ -28,7 +28,7 @@ class CharacterGrammar(Protocol):
         ...
 
     def step(self, state: Any, character: str) -> Hashable | None:
-        """The state after a character; None where no text of the language goes on so."""
+        """Returns the state after a character; None if no text of the language continues so."""
         ...
 
     def by_tool(self, state: Any, character: str) -> bool:
@@ -42,7 +42,7 @@ class CharacterGrammar(Protocol):
 
 @dataclass
 class _Trie:
-    """Token texts by their characters. tokens: those whose text ends here."""
+    """Token texts by their characters. tokens: ids whose text ends here."""
 
     children: dict[str, _Trie] = field(default_factory=dict)
     tokens: list[int] = field(default_factory=list)
@@ -51,12 +51,12 @@ class _Trie:
 def lift(
     grammar: CharacterGrammar, token_texts: Sequence[str], stop_ids: Sequence[int] | IntArray
 ) -> GrammarSupport:
-    """The support of a language for a tokenizer.
+    """Builds the support of a language for a tokenizer.
 
     token_texts [V]: the text of each token inside a sentence, "" for a token that z may not
     contain. stop_ids: the terminator; these tokens are never part of z. A token that the
-    policy and a tool would have to write together is illegal, and so is one after which no
-    tokens spell an end of the text. Raises ValueError where nothing is left.
+    policy and a tool would have to write together is illegal, and so is one from which no tokens
+    lead to an end. Raises ValueError if nothing is left.
     """
     stops = {int(token) for token in stop_ids}
     trie = _index(token_texts, stops)
@@ -70,7 +70,7 @@ def lift(
                 queue.append(follower)
             edges.append((number, token, numbers[follower], by_tool))
         if len(queue) > MOST_STATES:
-            raise ValueError(f"the language has more than {MOST_STATES} states: z has no bound")
+            raise ValueError(f"the language has more than {MOST_STATES} states: z is unbounded")
     may_stop = np.array([grammar.may_stop(state) for state in queue], dtype=np.bool_)
 
     used = sorted({token for _, token, _, _ in edges})
@@ -83,7 +83,7 @@ def lift(
 
     alive = stopping_states(transitions, may_stop)
     transitions[~np.append(alive, False)[transitions]] = NOWHERE
-    # The empty text alone, where the language has it, is spelled without a token.
+    # The empty text alone is not enough: it needs no token.
     if not (transitions[0] != NOWHERE).any():
         raise ValueError("the tokenizer cannot spell any text of the language")
     kept = np.flatnonzero(reachable_states(transitions))
@@ -92,7 +92,7 @@ def lift(
     transitions = renumbered[transitions[kept]]
     tool = tool[kept] & (transitions != NOWHERE)
 
-    # Tokens that behave alike everywhere share a class; some spell only what was cut off.
+    # Tokens that behave alike everywhere share a class; some occur only on removed paths.
     spelling = (transitions != NOWHERE).any(axis=0)
     columns = np.concatenate([transitions, tool]).T[spelling]
     classes, class_of = np.unique(columns, axis=0, return_inverse=True)
@@ -122,7 +122,7 @@ def _index(token_texts: Sequence[str], stops: set[int]) -> _Trie:
 def _moves(
     grammar: CharacterGrammar, state: Hashable, trie: _Trie
 ) -> Iterator[tuple[int, Hashable, bool]]:
-    """Each token that may follow: its id, the state after it, and whether a tool writes it."""
+    """Yields each token that may follow: id, next state, and whether a tool writes it."""
     stack: list[tuple[_Trie, Hashable, bool | None]] = [(trie, state, None)]
     while stack:
         node, here, writer = stack.pop()

@@ -1,7 +1,7 @@
-"""The support of a formal language: a finite automaton over tokens, some of them a tool's.
+"""The support of a formal language: a finite automaton over tokens, some written by a tool.
 
-Owns which tokens may follow which, who writes them, and the proof that every z ends.
-`characters.py` makes one from a description of the language in characters.
+Defines which tokens may follow which and who writes them, and verifies that every z ends.
+`characters.py` builds one from a description of the language in characters.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NOWHERE = -1
 
 
 class GrammarCursor:
-    """A place in a z of a grammar support."""
+    """A position in a z of a grammar support."""
 
     def __init__(self, support: GrammarSupport) -> None:
         self._support = support
@@ -35,17 +35,17 @@ class GrammarCursor:
 
 @dataclass(frozen=True, eq=False)
 class GrammarSupport:
-    """Token sequences that lead through an automaton of S states over A classes of tokens.
+    """Token sequences accepted by an automaton of S states over A classes of tokens.
 
     token_class [V]: class of each token, -1 for a token that z never contains.
-    transitions [S, A]: state after a token of the class, -1 where none of it may follow.
+    transitions [S, A]: state after a token of the class, -1 if none of it may follow.
     State 0 is that of the empty z. by_tool [S, A]: transitions that only a tool makes; the
     policy chooses among the others, and may stop in the states of may_stop [S]. stop_ids:
     the terminator, as a set of tokens without a class.
 
-    A state may have transitions of both kinds: a tool goes on with its answer, or the
-    policy goes on after it. The automaton only says which answers have a place in z; which of
-    them the tool gives is for the tool to say (`contains`).
+    A state may have transitions of both kinds: the tool continues its answer, or the policy
+    continues after it. The automaton only says which answers are possible in z; the tool decides
+    which one it gives (`contains`).
     """
 
     token_class: IntArray
@@ -72,11 +72,11 @@ class GrammarSupport:
         if len(dead):
             raise ValueError(f"state {dead[0]} is a dead end: no stop can be reached from it")
         if self.max_len == 0:
-            raise ValueError("the language has no z but the empty one")
+            raise ValueError("the language has no z except the empty one")
 
     @cached_property
     def max_len(self) -> int:
-        """Tokens of the longest z."""
+        """Length of the longest z, in tokens."""
         level, length = np.array([0]), 0
         while True:
             level = _successors(self.transitions[level])
@@ -84,7 +84,7 @@ class GrammarSupport:
                 return length
             length += 1
             if length > len(self.transitions):
-                raise ValueError(f"states {level[:5].tolist()} lie on a cycle: z has no bound")
+                raise ValueError(f"states {level[:5].tolist()} lie on a cycle: z is unbounded")
 
     @property
     def vocab_size(self) -> int:
@@ -92,7 +92,7 @@ class GrammarSupport:
 
     @cached_property
     def _rows(self) -> tuple[BoolArray, IntArray]:
-        """What the policy may do [M, A+1], each set once, stopping last; the set of a state [S]."""
+        """Distinct sets of legal actions [M, A+1], stopping last, and the set of each state [S]."""
         policy = (self.transitions != NOWHERE) & ~self.by_tool
         actions = np.concatenate([policy, self.may_stop[:, None]], axis=1)
         rows, row_of_state = np.unique(actions, axis=0, return_inverse=True)
@@ -100,13 +100,13 @@ class GrammarSupport:
 
     @property
     def row_of_state(self) -> IntArray:
-        """Row of `masks` that rules the policy's next token in each state [S]."""
+        """Row of `masks` for the policy's next token in each state [S]."""
         return self._rows[1]
 
     @cached_property
     def masks(self) -> BoolArray:
-        """Legality rows [M, V], one for each different set; nothing is legal in the row of a
-        state in which the tool's answer is due."""
+        """Legality rows [M, V], one per distinct set; nothing is legal in the row of a state in
+        which the tool must answer."""
         rows, _ = self._rows
         masks = rows[:, self.token_class] & (self.token_class != NOWHERE)
         masks[:, self.stop_ids] = rows[:, -1:]
@@ -118,7 +118,7 @@ class GrammarSupport:
         return bool(self.may_stop[0])
 
     def next_state(self, state: int, token: int) -> int:
-        """The state after a token; ValueError where the language does not go on so."""
+        """Returns the state after a token; raises ValueError if it may not follow."""
         kind = self.token_class[token] if 0 <= token < self.vocab_size else NOWHERE
         follower = int(self.transitions[state, kind]) if kind != NOWHERE else NOWHERE
         if follower == NOWHERE:
@@ -126,34 +126,34 @@ class GrammarSupport:
         return follower
 
     def states(self, token_ids: Sequence[int] | IntArray) -> IntArray:
-        """States [T+1] along z; ValueError where z leaves the language."""
+        """Returns the states along z [T+1]; raises ValueError if z leaves the language."""
         path = [0]
         for token in token_ids:
             path.append(self.next_state(path[-1], int(token)))
         return np.array(path, dtype=np.int32)
 
     def mask_rows(self, token_ids: Sequence[int] | IntArray) -> IntArray:
-        """Rows of `masks` [T+1] after each prefix of z; ValueError where z leaves the language."""
+        """Returns the row of `masks` after each prefix [T+1]; raises ValueError as `states`."""
         return self.row_of_state[self.states(token_ids)]
 
     def cursor(self) -> GrammarCursor:
-        """The place before the first token."""
+        """Returns a cursor before the first token."""
         return GrammarCursor(self)
 
     def terminable(self, token_ids: Sequence[int] | IntArray) -> BoolArray:
-        """Prefixes [T+1] that may stop: never one in the midst of a tool's answer."""
+        """Returns which prefixes may stop [T+1]: never one inside a tool's answer."""
         ends = self.may_stop[self.states(token_ids)]
         ends[:-1] &= ~self.tool_mask(token_ids)
         return ends
 
     def tool_mask(self, token_ids: Sequence[int] | IntArray) -> BoolArray:
-        """Tokens [T] that a tool writes."""
+        """Returns which tokens a tool writes [T]."""
         kinds = self.token_class[np.asarray(token_ids, dtype=np.int64)]
         return self.by_tool[self.states(token_ids)[:-1], kinds]
 
     def contains(self, token_ids: Sequence[int] | IntArray, answer: Answer | None = None) -> bool:
-        """Whether z belongs to the language and, where `answer` can tell, whether each run of the
-        tool's tokens is what it answers to what stands before."""
+        """Whether z belongs to the language and, if `answer` is given, whether each run of the
+        tool's tokens is its answer to the prefix before it."""
         tokens = np.asarray(token_ids, dtype=np.int32)
         try:
             states = self.states(tokens)
@@ -169,7 +169,7 @@ class GrammarSupport:
 
 
 def reachable_states(transitions: IntArray) -> BoolArray:
-    """States [S] to which some path leads from state 0; transitions [S, A]."""
+    """Returns which states are reachable from state 0 [S]; transitions [S, A]."""
     reached = np.zeros(len(transitions), dtype=np.bool_)
     level = np.array([0])
     while len(level):
@@ -180,10 +180,10 @@ def reachable_states(transitions: IntArray) -> BoolArray:
 
 
 def stopping_states(transitions: IntArray, may_stop: BoolArray) -> BoolArray:
-    """States [S] from which some path leads to one that may stop; transitions [S, A]."""
+    """Returns which states can reach one that may stop [S]; transitions [S, A]."""
     alive = may_stop
     while True:
-        # The entry appended stands where index -1 points: nowhere is not alive.
+        # Index -1 (NOWHERE) points at the appended entry, which is not alive.
         wider = may_stop | np.append(alive, False)[transitions].any(axis=1)
         if np.array_equal(wider, alive):
             return alive
@@ -191,5 +191,5 @@ def stopping_states(transitions: IntArray, may_stop: BoolArray) -> BoolArray:
 
 
 def _successors(rows: IntArray) -> IntArray:
-    """The states, each once, to which rows of the table lead."""
+    """Returns the distinct states to which rows of the table lead."""
     return np.unique(rows[rows != NOWHERE])

@@ -1,4 +1,4 @@
-"""What every support answers, whatever rule decides which tokens are legal."""
+"""The interface of supports."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Protocol
 from gfn_ray.trajectory import BoolArray, IntArray
 
 Answer = Callable[[IntArray], IntArray]
-"""The tokens that a tool writes after a prefix of z that calls it."""
+"""Maps a prefix of z that calls a tool to the tokens that the tool writes."""
 
 
 class Cursor(Protocol):
-    """A place in a growing z, for whoever samples it token by token."""
+    """A position in a growing z, for token-by-token sampling."""
 
     @property
     def row(self) -> int:
-        """Row of `Support.masks` that rules the next token."""
+        """Row of `Support.masks` for the next token."""
         ...
 
     def advance(self, token: int) -> None:
-        """Goes past one token, the policy's or a tool's."""
+        """Moves past one token, the policy's or a tool's."""
         ...
 
 
 class Support(Protocol):
     """Which tokens are legal after a prefix. Part of the policy, so sampler and learner share it.
 
-    max_len: most tokens that z can have. stop_ids: the terminator, as a set of tokens that z
-    itself never contains.
+    max_len: length of the longest z, in tokens. stop_ids: the terminator, as a set of tokens
+    that z itself never contains.
     """
 
     @property
@@ -53,25 +53,25 @@ class Support(Protocol):
         ...
 
     def mask_rows(self, token_ids: Sequence[int] | IntArray) -> IntArray:
-        """Rows of `masks` [T+1] that rule the policy's next token after each prefix of z."""
+        """Returns the row of `masks` for the policy's next token after each prefix of z [T+1]."""
         ...
 
     def cursor(self) -> Cursor:
-        """The place before the first token; `mask_rows`, one token at a time."""
+        """Returns a cursor before the first token: `mask_rows`, one token at a time."""
         ...
 
     def terminable(self, token_ids: Sequence[int] | IntArray) -> BoolArray:
-        """Prefixes [T+1] that may stop."""
+        """Returns which prefixes may stop [T+1]."""
         ...
 
     def tool_mask(self, token_ids: Sequence[int] | IntArray) -> BoolArray:
-        """Tokens [T] that a tool writes, not the policy."""
+        """Returns which tokens a tool writes [T], not the policy."""
         ...
 
     def contains(self, token_ids: Sequence[int] | IntArray, answer: Answer | None = None) -> bool:
-        """Whether the policy, with its tools, can produce exactly this z and then stop. Any
-        numbers may be asked about.
+        """Whether the policy, with its tools, can produce exactly this z and then stop. Accepts
+        any numbers as ids.
 
-        answer: the tool's; without it, what stands where a tool writes is taken for its answer.
+        answer: the tool's; without it, any tokens where a tool writes count as its answer.
         """
         ...

@@ -1,1 +1,1 @@
-"""One file a task: its data, template, support, target and metrics."""
+"""One folder per task: its settings, data, template, support, target and metrics."""

@@ -1,6 +1,6 @@
-"""What most tasks have in common, as a class to inherit from.
+"""A base class with defaults for the optional parts of `Task`.
 
-Owns defaults for the optional parts of `Task`. A task need not inherit: the protocol counts.
+A task need not inherit from it: only the protocol counts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ConfigT = TypeVar("ConfigT", bound=JobConfig)
 
 
 class BaseTask(ABC, Generic[ConfigT]):
-    """A subclass gives `name`, `job` and `load`; `fields` and `query` too, to be served."""
+    """A subclass defines `name`, `job` and `load`; to be served, also `fields` and `query`."""
 
     name: str
     job: type[ConfigT]
@@ -41,7 +41,7 @@ class BaseTask(ABC, Generic[ConfigT]):
         """See `Task.load`."""
 
     def support(self, tokenizer: Any, vocab_size: int) -> Support:
-        """That of `load`, data and all; a task whose data may be gone gives it alone."""
+        """Returns the support of `load`, which reads the data; override it to do without them."""
         return self.load(tokenizer, vocab_size).support
 
     @property
@@ -60,12 +60,12 @@ class BaseTask(ABC, Generic[ConfigT]):
 
     def answer(self, query: Query, text: str) -> str | None:
         raise UserError(
-            f"z of task {self.name} is no answer that could be averaged, since "
+            f"z of task {self.name} gives no answer to average over, since "
             f"{type(self).__name__} has no answer(query, text); use gfn_ray.sample"
         )
 
     def metrics_of(self, one: QueryTexts) -> dict[str, float]:
-        """Metrics of one held-out query's samples; a run reports their means."""
+        """Returns metrics of one held-out query's samples; a run reports their means."""
         return {
             "stopped_fraction": float(np.mean([t.stopped for t in one.trajectories])),
             "distinct_fraction": distinct_fraction(one.texts),

@@ -1,7 +1,7 @@
 """The built-in tasks by name, for adapters that name the task they were trained on.
 
-A stored name is only ever looked up here: no file can have code imported by naming it. A task's
-module is imported when it is asked for.
+A stored name is only looked up here, so no file can cause code to be imported by naming it. A
+task's module is imported on use.
 """
 
 from __future__ import annotations
@@ -18,4 +18,4 @@ BUILT_IN: dict[str, Callable[[], type[Any]]] = {
     "random_number": lambda: import_module("gfn_ray.tasks.random_number.task").RandomNumberTask,
     "subjectivity": lambda: import_module("gfn_ray.tasks.subjectivity.task").SubjectivityTask,
 }
-"""Task name to a function that imports its class; a class names its settings as `job`."""
+"""Maps a task's name to a function that imports its class; the class has its settings as `job`."""

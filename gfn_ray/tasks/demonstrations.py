@@ -1,4 +1,4 @@
-"""Known good z as trajectories: seeds for replay, and a yardstick for the policy."""
+"""Demonstrations as trajectories: seeds for replay, and a reference for the policy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gfn_ray.trajectory import IntArray, Query, Trajectory
 
 
 def demonstration_trajectory(query_id: str, token_ids: IntArray, support: Support) -> Trajectory:
-    """A given z as an unscored record; the support must contain it."""
+    """Returns a given z as an unscored record; the support must contain it."""
     return Trajectory.demonstration(
         query_id,
         token_ids,
@@ -23,8 +23,8 @@ def demonstration_trajectory(query_id: str, token_ids: IntArray, support: Suppor
 
 
 def check_demonstrations(name: str, data: TaskData, tokenizer: Any) -> None:
-    """Raises UserError where a known z has a tool write what that would not answer: its log q
-    would be that of another z."""
+    """Raises UserError if a demonstration contains a tool's answer that the tool would not give:
+    its log q would be that of another z."""
     if data.tool is None:
         return
     loop = ToolLoop(data.tool, tokenizer, data.support)
@@ -32,14 +32,14 @@ def check_demonstrations(name: str, data: TaskData, tokenizer: Any) -> None:
         for z in query.demonstrations:
             if data.support.contains(z) and not loop.contains(query.prompt_ids, z):
                 raise UserError(
-                    f"load() of task {name} gave query {query.query_id!r} the reference "
-                    f"{tokenizer.decode(z)!r}, in which the {type(data.tool).__name__} writes what "
-                    "it would not answer there; correct that reference or leave it out"
+                    f"load() of task {name} gave query {query.query_id!r} the demonstration "
+                    f"{tokenizer.decode(z)!r}, in which the {type(data.tool).__name__} gives an "
+                    "answer that it would not give; correct that demonstration or leave it out"
                 )
 
 
 def demonstration_trajectories(queries: list[Query], support: Support) -> list[Trajectory]:
-    """The known good z of each query that lie inside the support."""
+    """Returns the demonstrations of each query that are inside the support."""
     return [
         demonstration_trajectory(query.query_id, tokens, support)
         for query in queries

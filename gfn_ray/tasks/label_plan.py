@@ -1,7 +1,7 @@
-"""What a task with labels asks of a run beside its posterior: EM, and classifiers to compare with.
+"""What a task with labels adds to a run: EM, and classifiers to compare with.
 
-EM alternates (Hu et al. 2024, section 4.3): the E-step trains q(z | x), the M-step tunes
-p(y | x, z) on samples of q for the training queries, and with it changes the target.
+EM alternates (Hu et al. 2024, section 4.3): the E-step trains q(z | x); the M-step tunes
+p(y | x, z) on samples of q for the training queries, which changes the target.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ Array = npt.NDArray[np.float64]
 class Classifier:
     """p(y | context) without any z, on the held-out queries.
 
-    contexts: tokens read before the answer, by query id. answers [L]: tokens of each label's.
-    examples: contexts with their labels to tune on first; none for the LM as it is.
+    contexts: tokens read before the answer, by query id. answers [L]: tokens of each label's
+    answer. examples: contexts with their labels to tune on first; none for the LM as it is.
     """
 
     name: str
@@ -48,22 +48,22 @@ class LabelPlan:
 
 @runtime_checkable
 class PredictsLabels(Protocol):
-    """A task that has a `LabelPlan`. label_names: of label 0 and 1."""
+    """A task that has a `LabelPlan`. label_names: of labels 0 and 1."""
 
     label_names: tuple[str, str]
 
     def label_metrics(self, log_probs: Mapping[str, Array]) -> dict[str, float]:
-        """Metrics of predictions: log p(label | ..) [S, L] by id of held-out query."""
+        """Returns metrics of predictions: log p(label | ..) [S, L] by id of held-out query."""
         ...
 
     def label_offset(self, log_probs: Mapping[str, Array]) -> float:
-        """Log-odds of label 1 that stand for no preference, by the same predictions."""
+        """Returns the log-odds of label 1 that mean no preference, from the same predictions."""
         ...
 
     def label_answers(self, tokenizer: Any) -> list[IntArray]:
-        """Tokens after z for each label [L], as in the plan."""
+        """Returns the tokens after z for each label [L], as in the plan."""
         ...
 
     def is_outside(self, token_ids: IntArray) -> bool:
-        """Whether a z is outside the target, so that no M-step may learn from it."""
+        """Whether a z is outside the target, so that no M-step learns from it."""
         ...

@@ -1,7 +1,6 @@
-"""Texts that are too long, for a model or for its prompt, and what becomes of them.
+"""Handling of texts that are too long for a model or its prompt.
 
-Owns data.too_long: such a text ends the run before it starts, or is left out and counted. Does
-not own what the texts are.
+Implements data.too_long: such a text ends the run before it starts, or is left out and counted.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from gfn_ray.trajectory import Query
 
 
 class LengthLimit:
-    """Takes texts up to a limit in tokens, and keeps count of the others."""
+    """Accepts texts up to a limit in tokens, and counts the others."""
 
     def __init__(
         self, noun: str, limit: int | None, whose: str, too_long: TooLong, part: str = ""
     ) -> None:
-        """noun: what a text is called, as in "story". limit: None where there is none. whose: what
-        sets it, as in "sampler.max_prompt_tokens allows". part: what of the text is measured, as
-        in "the prompt of "; empty for all of it."""
+        """noun: what a text is called, as in "story". limit: in tokens, or None. whose: what sets
+        it, as in "sampler.max_prompt_tokens allows". part: the part of the text that is measured,
+        as in "the prompt of "; empty for all of it."""
         self._noun = noun
         self._limit = limit
         self._whose = whose
@@ -34,14 +33,14 @@ class LengthLimit:
 
     @classmethod
     def of_prompts(cls, noun: str, sampler: SamplerConfig, too_long: TooLong) -> LengthLimit:
-        """That of the sampling engine."""
+        """Returns the limit of the sampling engine on prompts."""
         whose = "sampler.max_prompt_tokens allows"
         return cls(noun, sampler.max_prompt_tokens, whose, too_long, "the prompt of ")
 
     def takes(self, name: str, tokens: int) -> bool:
-        """Whether a text fits. Raises UserError for one that does not, unless such are skipped.
+        """Whether a text fits. Raises UserError if not, unless such texts are skipped.
 
-        name: one text's alone; asked about again, it is counted once.
+        name: unique to the text; a text asked about twice is counted once.
         """
         if self._limit is None or tokens <= self._limit:
             return True
@@ -57,23 +56,23 @@ class LengthLimit:
         return self.takes(query.query_id, len(query.prompt_ids))
 
     def fitting(self, queries: Iterable[Query], most: int | None = None) -> list[Query]:
-        """The queries whose prompts fit, the first so many of them; no more are looked at."""
+        """Returns the first `most` queries whose prompts fit, without reading further ones."""
         return list(islice(filter(self.takes_prompt, queries), most))
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was left out so far, in a sentence; none where nothing was."""
+        """A sentence on the texts left out so far, if any."""
         if not self._skipped:
             return ()
         each = f"{self._part}each" if self._part else "each"
         return (
-            f"{count(len(self._skipped), self._noun)} left out, for {each} has more tokens than "
+            f"{count(len(self._skipped), self._noun)} left out because {each} has more tokens than "
             f"{self._whose}, {self._limit:,}; the longest has {max(self._skipped.values()):,}",
         )
 
     @contextmanager
     def blamed(self) -> Iterator[None]:
-        """Around what needs enough texts: its refusal says what was left out, too."""
+        """Context in which an error about too few texts also says what was left out."""
         try:
             yield
         except UserError as error:

@@ -1,4 +1,4 @@
-"""Which tokens may stand in a text of one line that is to end with the line."""
+"""The support of a single line of text that ends with the line."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from gfn_ray.tasks.vocabulary import Vocabulary
 def line_support(
     vocabulary: Vocabulary, min_len: int, max_len: int, noun: str, *, sentences: bool = True
 ) -> BoundedSupport:
-    """Ordinary tokens, a word first, and a newline or the end of the text as terminator.
+    """Allows ordinary tokens, a word first, and a newline or end-of-sequence as terminator.
 
     noun: what z is called, as in "rationale". sentences: z may stop where a sentence ends; else
-    after any token. Raises UserError where the tokenizer cannot serve.
+    after any token. Raises UserError if the tokenizer has no suitable tokens.
     """
     stops = vocabulary.line_stops()
     if not len(stops):

@@ -1,8 +1,8 @@
-"""Which tokens may stand in a sentence that is to end with a full stop, and which may not.
+"""The support of a sentence that ends with a full stop.
 
-The end of z is the full stop itself, so a z that holds one, or that a full stop follows for
-another reason, would be scored as a sentence without being one. Source of the idea: Hu et al.
-2024, section 4.1, whose list of such tokens is for GPT-2's tokenizer; this one is by text.
+The full stop terminates z, so a z that contains one, or whose full stop has another meaning,
+would be scored as a sentence without being one. Source of the idea: Hu et al. 2024, section 4.1,
+whose list of such tokens is for GPT-2's tokenizer; this one goes by text.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _STEMS = (
     "Apr Jun Jul Aug Sep Sept Oct Nov Dec"
 )
 
-# Why a token is outside the support, and the texts of which that is true.
+# Why a token is outside the support, and the pattern of such texts.
 OUTSIDE: dict[str, str] = {
     "it ends a sentence, or carries a full stop: abbreviations, decimals, domains, dots": r"[.!?…]",
     "it opens or closes a quotation; the apostrophes of 's and n't stay": (
@@ -33,7 +33,7 @@ OUTSIDE: dict[str, str] = {
     "it is markup": r"[<>{}\[\]|_^~*#=]",
 }
 
-# Why z may hold a token but not stop after it: a full stop there would end no sentence.
+# Why z may contain a token but not stop after it: a full stop there would not end a sentence.
 NOT_LAST: dict[str, str] = {
     "it is the stem of an abbreviation": rf"^ (?:{'|'.join(_STEMS.split())})$",
     "it is an initial, as in U. S.": r"^ (?:[B-HJ-Z]|[b-z])$",
@@ -46,11 +46,11 @@ _OUTSIDE, _NOT_LAST = (
 
 
 def sentence_support(vocabulary: Vocabulary, min_len: int, max_len: int) -> BoundedSupport:
-    """One sentence without its full stop, which is the terminator, as any token that is one.
+    """Allows one sentence without its full stop; any token that is a full stop terminates it.
 
     z opens with a word after one space. It may stop after any token that ends in a letter or
-    digit, NOT_LAST aside; whether a word is complete there is for log p(full stop) to say.
-    Raises UserError where the tokenizer cannot serve.
+    digit, except NOT_LAST; log p(full stop) tells whether the word is complete.
+    Raises UserError if the tokenizer has no suitable tokens.
     """
     stops = vocabulary.full_stops()
     if not len(stops):

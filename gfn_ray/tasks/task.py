@@ -1,4 +1,4 @@
-"""What a task is to the rest of the system."""
+"""The interface of a task, its data, and checks of them."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from gfn_ray.trajectory import Query
 class TaskData:
     """Queries to train on, queries held out for evaluation, the policy's support and the target.
 
-    enumerations: held-out queries whose posterior can be listed whole, for exact comparison.
-    decoders: what else is asked of the frozen LM on the held-out queries, for comparison.
+    enumerations: held-out queries whose whole posterior can be listed, for exact comparison.
+    decoders: other decoders of the frozen LM on the held-out queries, for comparison.
     tool: writes the parts of z that the support leaves to a tool.
     labels: EM, for a reward with labels; such a task is a `PredictsLabels`.
-    calibration: ids of held-out queries that only correct the predictions for others; they are
-        sampled with those, and left out of every mean over queries.
-    notes: what a person should know of how the data came about, a line each.
+    calibration: ids of held-out queries that only calibrate the predictions for others; they are
+        sampled, too, but left out of every mean over queries.
+    notes: remarks for people on how the data were made, one line each.
     chats: prompts are put into the model's chat template.
     """
 
@@ -56,19 +56,19 @@ class MetricInfo:
     meaning: str
 
 
-# What every task can say of its posterior; see evaluation/posterior.py and weights.py.
+# Diagnostics of the posterior for every task; see evaluation/posterior.py and weights.py.
 DIAGNOSTICS = {
     "log_ratio_var": MetricInfo("lower", "Var(log R/T - log q) within a query; 0: exact"),
     "tempered_ratio_var": MetricInfo("lower", "the same on tempered samples; 0: exact"),
     "elbo": MetricInfo("higher", "mean log R/T - log q, a bound on log Z"),
     "log_z": MetricInfo("none", "importance-weighted log Z, a lower bound"),
-    "log_z_gap": MetricInfo("lower", "log_z - elbo, a lower bound of KL; 0: exact"),
+    "log_z_gap": MetricInfo("lower", "log_z - elbo, a lower bound on KL; 0: exact"),
     "ess_fraction": MetricInfo("higher", "effective share of the samples, an upper bound"),
-    "diagnostic_log_z_gap": MetricInfo("lower", "the gap of eval.diagnostic_samples each"),
-    "diagnostic_ess_fraction": MetricInfo("higher", "the share of these that is effective"),
-    # No verdict: below the alarm fewer are no better policy.
-    "pareto_k_above": MetricInfo("none", "queries whose weights mislead, by Pareto k; a share"),
-    "pareto_k_unfitted": MetricInfo("none", "queries of too few different z for a k; a share"),
+    "diagnostic_log_z_gap": MetricInfo("lower", "log_z_gap of eval.diagnostic_samples each"),
+    "diagnostic_ess_fraction": MetricInfo("higher", "ess_fraction of the same samples"),
+    # Neither is better: below the alarm, fewer do not mean a better policy.
+    "pareto_k_above": MetricInfo("none", "share of queries whose weights mislead, by Pareto k"),
+    "pareto_k_unfitted": MetricInfo("none", "share of queries with too few different z for a k"),
 }
 
 
@@ -81,7 +81,7 @@ class TaskSummary:
 
 
 def check_prompt_lengths(what: str, queries: Sequence[Query], sampler: SamplerConfig) -> None:
-    """Raises UserError for a prompt that the sampling engine has no room for.
+    """Raises UserError for a prompt too long for the sampling engine.
 
     what: what a query of this task is called, as in "the prompt of story 'x'".
     """
@@ -94,7 +94,7 @@ def check_prompt_lengths(what: str, queries: Sequence[Query], sampler: SamplerCo
 
 
 def check_parts(what: str, train: Sequence[object], held_out: Sequence[object], asked: int) -> None:
-    """Raises UserError where the data has fewer than eval.queries held out, or none to train on.
+    """Raises UserError if the data have fewer than eval.queries held out, or none to train on.
 
     what: what the data consists of, as in "stories". asked: eval.queries.
     """
@@ -110,9 +110,9 @@ def check_parts(what: str, train: Sequence[object], held_out: Sequence[object], 
 
 
 def check_data(name: str, data: TaskData, sampler: SamplerConfig, vocab_size: int) -> None:
-    """Raises UserError where a task's data cannot carry a run.
+    """Raises UserError if a task's data are unusable for a run.
 
-    vocab_size: length of the model's logits, as `Task.load` was told.
+    vocab_size: length of the model's logits, as given to `Task.load`.
     """
     for what, queries in (("training", data.train), ("held-out", data.held_out)):
         if not queries:
@@ -134,12 +134,12 @@ def check_data(name: str, data: TaskData, sampler: SamplerConfig, vocab_size: in
         if query.query_id in known and not _alike(query, known[query.query_id]):
             raise UserError(
                 f"load() of task {name} gave the id {query.query_id!r} to a training and to "
-                "another held-out query; queries are known by their ids, so each needs its own"
+                "another held-out query; queries are told apart by id, so each needs its own"
             )
     if data.support.vocab_size != vocab_size:
         raise UserError(
             f"the support of task {name} covers {data.support.vocab_size} tokens, the model's "
-            f"logits {vocab_size}; build its masks with the vocab_size that load() is given"
+            f"logits {vocab_size}; build its masks with the vocab_size passed to load()"
         )
 
 
@@ -149,9 +149,9 @@ def _alike(one: Query, other: Query) -> bool:
 
 
 def check_positions(data: TaskData, sampler: SamplerConfig, positions: int | None) -> None:
-    """Raises UserError where the model cannot read a query with the longest z.
+    """Raises UserError if the model cannot read a query with the longest z.
 
-    positions: the longest text in tokens that it reads, if it says so.
+    positions: the longest text that the model reads, in tokens; None if it does not say.
     """
     if positions is None:
         return
@@ -184,13 +184,13 @@ def check_positions(data: TaskData, sampler: SamplerConfig, positions: int | Non
 
 @runtime_checkable
 class Task(Protocol):
-    """A family of posteriors p(z | query). `tasks.base` has defaults to inherit."""
+    """A family of posteriors p(z | query). `tasks.base` has defaults to inherit from."""
 
     name: str
 
     @property
     def job(self) -> type[JobConfig]:
-        """The settings that the task is made of."""
+        """The class of the task's settings."""
         ...
 
     @property
@@ -199,23 +199,23 @@ class Task(Protocol):
         ...
 
     def load(self, tokenizer: Any, vocab_size: int) -> TaskData:
-        """Reads the data and says which tokens are legal where.
+        """Reads the data and builds the support.
 
-        vocab_size: length of the model's logits, which may exceed the tokenizer's.
+        vocab_size: length of the model's logits, which may exceed the tokenizer's vocabulary.
         """
         ...
 
     def support(self, tokenizer: Any, vocab_size: int) -> Support:
-        """The support of `load`, for a trained policy that is served where the data are not."""
+        """Returns the support of `load`, to serve a policy without the data."""
         ...
 
     @property
     def tool(self) -> Tool | None:
-        """The tool of `load`, likewise."""
+        """The tool of `load`, to serve a policy without the data."""
         ...
 
     def query(self, fields: Mapping[str, str], tokenizer: Any) -> Query:
-        """A query of a person's own; `fields` has a text for each name in self.fields."""
+        """Makes a query from a user's texts; `fields` has one for each name in self.fields."""
         ...
 
     @property
@@ -231,25 +231,25 @@ class Task(Protocol):
         ...
 
     def answer(self, query: Query, text: str) -> str | None:
-        """The answer that a sample stands for; None where this one gives none.
+        """Returns the answer in a sample; None if this one has none.
 
-        Raises UserError where z of this task is no answer at all.
+        Raises UserError if z of this task never gives an answer.
         """
         ...
 
     def query_metrics(self, samples: Sequence[QueryTexts]) -> list[dict[str, float]]:
-        """Metrics of this task's own, one entry a held-out query; reported as their means.
+        """Returns the task's own metrics, one entry per held-out query; a run reports their means.
 
-        A run stores each query's, and runs are compared by them.
+        It also stores each query's, for comparisons between runs.
         """
         ...
 
     def sample_metrics(self, samples: Sequence[QueryTexts]) -> dict[str, float]:
-        """Those of all held-out queries together that are no such mean."""
+        """Returns metrics of all held-out queries together that are not a mean over queries."""
         ...
 
     def context_text(self, query: Query) -> tuple[str, str]:
-        """Text shown before and after a sample of this query."""
+        """Returns the texts shown before and after a sample of this query."""
         ...
 
     def summarize(
@@ -259,7 +259,7 @@ class Task(Protocol):
         directory: Path,
         baselines: Mapping[str, Baseline],
     ) -> TaskSummary:
-        """What this task alone can say or draw about a run; files go into the directory.
+        """Returns the task's own findings and plots of a run; writes files into the directory.
 
         baselines: one entry for each of the task's decoders and classifiers, by name.
         """
@@ -267,5 +267,5 @@ class Task(Protocol):
 
     @property
     def metrics(self) -> dict[str, MetricInfo]:
-        """Every metric of summary.json, in the order people read them."""
+        """Every metric of summary.json, in display order."""
         ...

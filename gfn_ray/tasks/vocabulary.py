@@ -1,4 +1,4 @@
-"""Classes of tokens by their text, for tasks that build a support, and what no support may hold."""
+"""Classes of tokens by their text, for tasks that build a support, and a check of supports."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _SENTENCE_END = re.compile(r"[.!?][\"')\]]*$")
 
 
 def writable(tokenizer: Any, vocab_size: int) -> BoolArray:
-    """Ids [V] of tokens that stand for a text: the most that z may ever contain.
+    """Returns a mask [V] of the tokens that stand for text, the only ones z may contain.
 
-    Not among them are ids that no token has (models pad their logits, and vocabularies have holes)
-    and special tokens.
+    It excludes ids without a token (models pad their logits, and vocabularies have holes) and
+    special tokens.
     """
     found = np.zeros(vocab_size, dtype=np.bool_)
     found[[token for token in tokenizer.get_vocab().values() if token < vocab_size]] = True
-    # all_special_ids lists only those with a role; the others are special all the same.
+    # all_special_ids lists only those with a role; there can be others.
     added = tokenizer.added_tokens_decoder
     special = {token for token, entry in added.items() if entry.special}
     special.update(tokenizer.all_special_ids)
@@ -32,7 +32,7 @@ def writable(tokenizer: Any, vocab_size: int) -> BoolArray:
 
 
 def check_support(name: str, support: Support, tokenizer: Any, vocab_size: int) -> None:
-    """Raises UserError where z of a task may contain what no tokenizer would write.
+    """Raises UserError if z of a task may contain ids that stand for no text.
 
     name: the task's. vocab_size: length of the model's logits, and of the support's masks.
     """
@@ -43,7 +43,7 @@ def check_support(name: str, support: Support, tokenizer: Any, vocab_size: int) 
         token = tokenizer.convert_ids_to_tokens(int(wrong[0]))
         is_what = "which no token has" if token is None else f"the special token {token!r}"
         raise UserError(
-            f"the support of task {name} admits {count(len(wrong), 'id')} that stand for no text, "
+            f"the support of task {name} allows {count(len(wrong), 'id')} that stand for no text, "
             f"such as {wrong[0]}, {is_what}; leave out all but Vocabulary.writable"
         )
 
@@ -51,14 +51,14 @@ def check_support(name: str, support: Support, tokenizer: Any, vocab_size: int) 
 class Vocabulary:
     """The text of every token id, and masks [V] over them.
 
-    vocab_size: length of the model's logits; ids the tokenizer lacks have no text, and neither
-    have special tokens.
+    vocab_size: length of the model's logits; special tokens, and ids that the tokenizer lacks,
+    have no text.
     """
 
     def __init__(self, tokenizer: Any, vocab_size: int) -> None:
         self.writable = writable(tokenizer, vocab_size)
         known = np.flatnonzero(self.writable).tolist()
-        # After an anchor: at the start of a text, some tokenizers drop a token's leading space.
+        # Decoded after an anchor: some tokenizers drop a leading space at the start of a text.
         anchor = tokenizer("a", add_special_tokens=False)["input_ids"][-1]
         pairs = [[anchor, token] for token in known]
         skipped = len(tokenizer.decode([anchor]))
@@ -71,7 +71,7 @@ class Vocabulary:
 
     @property
     def plain(self) -> BoolArray:
-        """Tokens of printable text: no control characters, half characters or blanks."""
+        """Tokens of printable text: no control characters, partial characters or blanks."""
         return self._where(
             lambda text: bool(text.strip()) and text.isprintable() and "\ufffd" not in text
         )
@@ -83,20 +83,20 @@ class Vocabulary:
 
     @property
     def sentence_end(self) -> BoolArray:
-        """Tokens whose last character, closing quotes aside, ends a sentence."""
+        """Tokens that end a sentence, possibly with closing quotes after it."""
         return self._where(lambda text: bool(_SENTENCE_END.search(text)))
 
     def line_ends(self) -> IntArray:
-        """Ids of tokens that are line breaks and nothing else."""
+        """Returns the ids of tokens that consist of line breaks only."""
         found = self._where(lambda text: bool(text) and not text.strip("\n"))
         return np.flatnonzero(found).astype(np.int32)
 
     def line_stops(self) -> IntArray:
-        """Ids that end a z of one line, ascending: line breaks, and the end of text if any."""
+        """Returns the ids that end a one-line z, ascending: line breaks and end-of-sequence."""
         return np.union1d(self.line_ends(), np.array(self._end_of_text, dtype=np.int32))
 
     def full_stops(self) -> IntArray:
-        """Ids of tokens that are a full stop and nothing else."""
+        """Returns the ids of tokens that are just a full stop."""
         return np.flatnonzero(self._where(lambda text: text == ".")).astype(np.int32)
 
     def _where(self, test: Any) -> BoolArray:

@@ -220,7 +220,7 @@ def test_some_queries_weights_are_judged_at_both_ends_by_more_samples(finished):
         assert written["pareto_k_unfitted"] == 1 - len(fitted) / 2
     words = " ".join(out.split())
     assert all(said in words for said in summary(home)["warnings"])
-    assert "log_z_gap log_z - elbo, a lower bound of KL" in words
+    assert "log_z_gap log_z - elbo, a lower bound on KL" in words
     assert "ess_fraction effective share of the samples, an upper bound" in words
 
 

@@ -90,7 +90,7 @@ def test_a_run_is_not_trained_on_what_another_run_is_tested_on(one, other, opera
 
 def test_splits_that_share_a_question_cannot_be_made():
     problem = Problem((1, 2), ("+",))
-    with pytest.raises(ValueError, match="stands in the splits twice"):
+    with pytest.raises(ValueError, match="occurs twice in the splits"):
         Splits([], [problem], {2: []}, {2: [problem]})
 
 
@@ -140,7 +140,7 @@ def test_a_file_is_read_with_or_without_the_values_of_its_steps(tmp_path, ration
     ("content", "message"),
     [
         ("{", "is not JSON"),
-        ([], "holds no list of problems"),
+        ([], "is not a list of problems"),
         ([ROW, "x"], r"a\.json, row 2: expected an object with str_query"),
         (
             [{"str_query": "x", "solution": 2}],
@@ -170,7 +170,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "3", "3 +", "3 + 4 -", "3 +- 4", "3 * 4", "3 + x", "3+4"])
 def test_what_is_no_sum_is_refused(text):
-    with pytest.raises(ValueError, match="is no sum of integers"):
+    with pytest.raises(ValueError, match="is not a sum of integers"):
         parse(text)
 
 
@@ -226,7 +226,7 @@ class TestTheFilesOfThePaper:
         found = read(write(tmp_path / "a.json", [again, SOLVED, again, *ASKED[:1]]))
         assert len(found.demonstrations) == len(found.problems) == 1
         assert found.notes == (
-            f"2 rows of {tmp_path}/a.json left out, for an earlier one has the same question",
+            f"2 rows of {tmp_path}/a.json left out because an earlier one has the same question",
         )
 
     def test_given_problems_are_trained_on_and_nothing_else_asks_what_they_do(self, tmp_path):
@@ -275,6 +275,6 @@ class TestTheFilesOfThePaper:
     def test_a_test_that_is_not_looked_at_is_said_to_be_kept_for_later(self, tmp_path):
         settings = {"demonstrations": 1, "shots": 0, "reward_shots": 0}
         splits = self.splits(tmp_path, [SOLVED], ASKED, eval_split="validation", **settings)
-        assert "are evaluated by --task.eval-split test" in splits.notes[-1]
+        assert "--task.eval-split test evaluates on them" in splits.notes[-1]
         held_out = {p for part in splits.validation.values() for p in part}
         assert held_out.isdisjoint(p for part in splits.test.values() for p in part)

@@ -242,7 +242,7 @@ def test_operands_beyond_the_language_are_refused_by_its_settings(tokenizer, tmp
 
 
 def test_too_few_held_out_problems_name_both_settings(tokenizer):
-    with pytest.raises(UserError, match=r"eval\.queries \(8\) .* task\.held_out is 1"):
+    with pytest.raises(UserError, match=r"eval\.queries \(8\) .* task\.held_out 1"):
         ArithmeticTask(job(held_out=1)).load(tokenizer, len(tokenizer))
 
 
@@ -251,7 +251,7 @@ def test_too_few_held_out_problems_name_both_settings(tokenizer):
     [
         (["--task.max-equations", "4"], "too low for 6 operands"),
         (["--task.largest-operand", "50"], "task.max_digits (2) is too low for 6 operands up to"),
-        (["--task.train-operands", "3,3"], "takes different numbers"),
+        (["--task.train-operands", "3,3"], "takes distinct numbers"),
         (["--task.demonstrations", "3"], "must be below task.demonstrations (3)"),
         (["--task.problems", "0", "--task.demonstrations", "0"], "nothing to train on"),
     ],
@@ -280,7 +280,7 @@ def test_a_persons_own_question_may_be_longer_than_those_of_training(tokenizer):
     query = task.query({"question": "9 - 8 + 7 - 6 + 5 - 4 + 3"}, tokenizer)
     assert query.texts["solution"] == "6"
     assert task.answer(query, query.texts["reference"]) == "6"
-    with pytest.raises(UserError, match="question: '3 times 4' is no sum"):
+    with pytest.raises(UserError, match="question: '3 times 4' is not a sum"):
         task.query({"question": "3 times 4"}, tokenizer)
     with pytest.raises(UserError, match=r"takes 9 steps, .* task\.max_equations 8"):
         task.query({"question": "1" + " + 1" * 9}, tokenizer)

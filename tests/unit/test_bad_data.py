@@ -69,8 +69,8 @@ def listen(path):
 STORIES = {
     "missing": (None, ["--data.path", "data: No such file", "check the path"]),
     "directory": (lambda p: p.mkdir(), ["--data.path", "data: it is a directory; give a file"]),
-    "pipe that nobody writes": (os.mkfifo, ["--data.path", "data: it is a pipe; save what"]),
-    "socket": (listen, ["--data.path", "data: it is a socket; save what it gives to a file"]),
+    "pipe that nobody writes": (os.mkfifo, ["--data.path", "data: it is a pipe; save its"]),
+    "socket": (listen, ["--data.path", "data: it is a socket; save its output to a file"]),
     "device": (lambda p: p.symlink_to("/dev/zero"), ["--data.path", "data: it is a device"]),
     "link to itself": (lambda p: p.symlink_to(p.name), ["--data.path", "data: Too many levels"]),
     "more than 1 GiB": (sparse(GIB + 1), ["--data.path", "1,073,741,824 bytes; give a part"]),
@@ -117,8 +117,8 @@ STORIES = {
     "too few": (stories(STORY), ["eval.queries asks for 24", "lower it or give more stories"]),
 }
 PROMPTS = {
-    "empty": ("", ["data holds no prompt", "give one a line"]),
-    "blank": (" \n\t\r\n", ["data holds no prompt", "give one a line"]),
+    "empty": ("", ["data holds no prompt", "give one per line"]),
+    "blank": (" \n\t\r\n", ["data holds no prompt", "give one per line"]),
     "bytes in the third line": (b"One.\nTwo.\n\x80\n", ["data, line 3: bytes that are not UTF-8"]),
     "NUL": ("One.\nT\0o.\n", ["data, line 2: a NUL byte"]),
     "second line of 2 MiB": ("One.\n" + "x" * 2 * MIB, ["data, line 2: more than 1,048,576"]),
@@ -142,14 +142,14 @@ SUMS = {
     "too deep": (nested(99_999), ["data is not JSON", "nested too deep; flatten it"]),
     "number of 5,000 digits": ("[" + "9" * 5000 + "]", ["more than 18 digits; write a smaller"]),
     "number beyond a float": ("[1e999]", ["the number '1e999' is too large; write a smaller"]),
-    "NaN": ("[NaN]", ["data is not JSON: NaN is no JSON; write a number or null"]),
-    "key twice": ('[{"num_sol": 1, "num_sol": 2}]', ["the key 'num_sol' stands twice"]),
+    "NaN": ("[NaN]", ["data is not JSON: NaN is not JSON; write a number or null"]),
+    "key twice": ('[{"num_sol": 1, "num_sol": 2}]', ["the key 'num_sol' occurs twice"]),
     "half a pair": (r'[{"str_sol": "\ud83d"}]', ["'str_sol' has half of a surrogate pair; write"]),
     "an object": (
         json.dumps(ROW),
-        ["data holds no list of problems; expected [{str_query, num_sol"],
+        ["data is not a list of problems; expected [{str_query, num_sol"],
     ),
-    "empty list": ("[]", ["data holds no list of problems"]),
+    "empty list": ("[]", ["data is not a list of problems"]),
     "row that is a text": (json.dumps([ROW, "6 - 0"]), ["data, row 2: expected an object with"]),
     "key missing": (
         json.dumps([{"str_query": ""}]),
@@ -190,7 +190,7 @@ SENTENCES_OF = {
     "label outside the set": (lines(LABELLED | {"label": 2}), ["label: expected 0", "got 2"]),
     "label that is no whole number": (lines(LABELLED | {"label": 0.0}), ["label", "got 0.0"]),
     "labels at odds": (lines(LABELLED | {"label": 1}), ["label_text: expected 'subjective'"]),
-    "label twice": ('{"label": 0, "label": 1}', ["the key 'label' stands twice"]),
+    "label twice": ('{"label": 0, "label": 1}', ["the key 'label' occurs twice"]),
     "NUL as JSON writes it": (lines(LABELLED | {"text": "a\0"}), ["line 1, text: a NUL byte"]),
     "half a pair": (lines(LABELLED | {"text": "\ud800"}), ["'text' has half of a surrogate"]),
     "one label": (

@@ -84,11 +84,11 @@ ADAPTERS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "empty": (empty, ("holds no adapter_config.json",)),
     "without weights": (below(WEIGHTS_FILE, Path.unlink), (f"holds no {WEIGHTS_FILE}",)),
     "a pickle": (pickled, ("adapter_model.bin, a pickle, which could run code",)),
-    "settings that are no JSON": (no_json("{"), (CONFIG_FILE, "is no PEFT configuration")),
-    "settings that are no object": (no_json("[]"), (CONFIG_FILE, "no JSON object")),
-    "settings that nest too deep": (no_json("[" * 100_000), (CONFIG_FILE, "is no PEFT")),
-    "a rank of the wrong type": (config_of(r="8"), ("its r is no whole number",)),
-    "ranks by layer of the wrong type": (config_of(rank_pattern=5), ("is no PEFT",)),
+    "settings that are no JSON": (no_json("{"), (CONFIG_FILE, "is not a PEFT configuration")),
+    "settings that are no object": (no_json("[]"), (CONFIG_FILE, "not a JSON object")),
+    "settings that nest too deep": (no_json("[" * 100_000), (CONFIG_FILE, "is not a PEFT")),
+    "a rank of the wrong type": (config_of(r="8"), ("its r is not a whole number",)),
+    "ranks by layer of the wrong type": (config_of(rank_pattern=5), ("is not a PEFT",)),
     "another rank": (config_of(r=4), ("it names rank 4, and the tensors have rank 8",)),
     "a rank beyond all memory": (config_of(r=10**12), ("it names rank 1000000000000",)),
     "other layers": (
@@ -96,7 +96,7 @@ ADAPTERS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
         (CONFIG_FILE, "its target_modules lack"),
     ),
     "layers of the wrong type": (config_of(target_modules=5), ("does not fit the model",)),
-    "another kind of adapter": (config_of(peft_type="IA3"), ("'IA3', and only LORA is read",)),
+    "another kind of adapter": (config_of(peft_type="IA3"), ("'IA3', and only LORA is supported",)),
     "another base": (
         config_of(base_model_name_or_path="gpt2-large"),
         ("was made for gpt2-large, and the model is",),
@@ -210,7 +210,7 @@ MODELS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "weights of no sense": (below("model.safetensors", fill), ("cannot load the model",)),
     "a pickle that runs code": (poisoned, ("are pickled (pytorch_model.bin)",)),
     "a tokenizer cut short": (below("tokenizer.json", cut), ("cannot load the tokenizer",)),
-    "a damaged one of the cache": (of_the_cache, ("remove that directory, and it is made again",)),
+    "a damaged one of the cache": (of_the_cache, ("remove that directory to have it made again",)),
 }
 
 
@@ -256,7 +256,7 @@ UNFIT: dict[str, tuple[Spoil, tuple[str, ...] | None, tuple[str, ...]]] = {
     "no linear layer": (
         as_it_is,
         ("q_proj", "norm"),
-        ("policy.lora_targets names 'norm', which is no linear layer", LAYERS, "all-linear"),
+        ("policy.lora_targets names 'norm', which is not a linear layer", LAYERS, "all-linear"),
     ),
     "a layer of another model": (
         as_it_is,
@@ -287,7 +287,7 @@ def test_a_model_that_no_run_can_use_so_is_refused_before_anything_starts(
     code = main(lambda: run(config, RandomNumberTask(config)))
     out, err = capsys.readouterr()
     check(code, err, *named)
-    assert out.count("the model has a chat template, and reads plain text here") == 1
+    assert out.count("the model has a chat template, which is not used") == 1
     assert not ray.is_initialized()
     assert contents(tmp_path) == before
 

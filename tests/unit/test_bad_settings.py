@@ -30,7 +30,7 @@ DIGITS = "9" * 5000
 FILES = {
     "missing": (None, FILE, ["--config", "run.toml", "No such file", "check the path"]),
     "directory": (Path.mkdir, FILE, ["--config", "run.toml", "a directory; give a file"]),
-    "pipe": (os.mkfifo, FILE, ["--config", "run.toml", "a pipe; save what it gives to a file"]),
+    "pipe": (os.mkfifo, FILE, ["--config", "run.toml", "a pipe; save its output to a file"]),
     "device": (None, ("--config", "/dev/zero"), ["--config", "/dev/zero", "a device; save"]),
     "link to itself": (lambda p: p.symlink_to(p.name), FILE, ["--config", "run.toml", "links"]),
     "too large": (sparse(2**30), FILE, ["--config", "run.toml", "more than 262,144 bytes"]),
@@ -133,17 +133,17 @@ FLAGS = {
     "template that looks inside": (
         InfillJob,
         ["--task.template", "{beginning.x} {ending}"],
-        ["task.template takes {beginning} and {ending} as they stand"],
+        ["task.template takes plain {beginning} and {ending}"],
     ),
     "template by an index": (
         SubjectivityJob,
         ["--task.answer", "{label[x]}"],
-        ["task.answer takes {label} as they stand", "'{label[x]}'"],
+        ["task.answer takes plain {label}", "'{label[x]}'"],
     ),
     "template of a great width": (
         RandomNumberJob,
         ["--task.prompt", "{low:>99999999999}"],
-        ["task.prompt takes {how}, {low} and {high} as they stand"],
+        ["task.prompt takes plain {how}, {low} and {high}"],
     ),
     "template with braces doubled": (
         InfillJob,
@@ -163,7 +163,7 @@ FLAGS = {
     "two tests": (
         InfillJob,
         ["--data.hub", "b/c", "--data.test-path", "a.csv", "--data.test-split", "test"],
-        ["data.test_path (", "data.test_split (test) name two tests; give one"],
+        ["data.test_path (", "data.test_split (test) name two test sets; give one"],
     ),
     "test that is the training": (
         InfillJob,
@@ -178,7 +178,7 @@ FLAGS = {
     "split of no dataset": (
         SubjectivityJob,
         ["--data.split", "train"],
-        ["data.split (train)", "data.hub is none; give that"],
+        ["data.split (train)", "data.hub is none; set data.hub"],
     ),
     "column without a name": (
         InfillJob,
@@ -193,7 +193,7 @@ FLAGS = {
     "columns of a text": (
         ContinuationJob,
         ["--data.path", "a.txt", "--data.columns", "a=text"],
-        ["data.columns (a=text) is of data.hub", "no columns; leave it out"],
+        ["data.columns (a=text) needs data.hub", "no columns; leave it out"],
     ),
     "half a stop": (InfillJob, ["--stop.metric", "elbo"], ["stop.metric", "stop.below", "both"]),
     "stop that is never read": (
@@ -236,7 +236,7 @@ FLAGS = {
     "sum of one number": (
         ArithmeticJob,
         ["--task.train-operands", "1"],
-        ["task.train_operands takes different numbers from 2 on", "(1,)"],
+        ["task.train_operands takes distinct numbers of 2 or more", "(1,)"],
     ),
     "sums too large": (ArithmeticJob, ["--task.largest-operand", "99"], ["task.max_digits (2)"]),
     "nothing to learn": (
@@ -252,7 +252,7 @@ FLAGS = {
     "the same temperature twice": (
         ContinuationJob,
         ["--task.temperatures", "0.5,0.5"],
-        ["task.temperatures takes different numbers", "0.5, 0.5"],
+        ["task.temperatures takes distinct numbers", "0.5, 0.5"],
     ),
     "a whole nucleus": (ContinuationJob, ["--task.nucleus", "1"], ["--task.nucleus", "below 1"]),
     "groups that do not divide": (

@@ -225,7 +225,7 @@ def test_a_bad_command_line_gets_one_line(
         (
             "[policy]\nlora_targets = ['q_proj', 3]",
             "policy.lora_targets in run.toml got ['q_proj', 3]; "
-            "it takes text, or several with commas between",
+            "it takes text, or several, separated by commas",
         ),
         ("run_dir = 3", "run_dir in run.toml got 3; it takes a path, or none"),
         ("learner = 3", "learner in run.toml got 3; it is a section, [learner]"),

@@ -197,7 +197,7 @@ def test_a_run_concludes_with_the_plane(task, tmp_path):
     [
         ({"task": {"min_len": 31}}, r"min_len \(31\) exceeds task\.max_len \(30\)"),
         ({"task": {"temperatures": (0.7, 0.0)}}, r"task\.temperatures takes"),
-        ({"task": {"temperatures": (0.7, 0.7)}}, r"task\.temperatures takes different"),
+        ({"task": {"temperatures": (0.7, 0.7)}}, r"task\.temperatures takes distinct"),
         ({"task": {"diverse_groups": 3}}, r"diverse_groups \(3\) does not divide eval\.samples"),
         ({"data": {"path": "a.txt", "hub": "b/c"}}, "two sources"),
     ],

@@ -45,7 +45,7 @@ def test_drawn_twice_the_bytes_are_equal(tmp_path):
 
 def test_one_mark_without_a_line_is_a_plane_and_none_is_not(tmp_path):
     assert draw(tmp_path / "one", [Mark("only", -3.0, 0.5, "after")], joined=[[]])
-    with pytest.raises(ValueError, match="needs a mark"):
+    with pytest.raises(ValueError, match="needs at least one mark"):
         draw(tmp_path / "none", [], joined=[])
 
 

@@ -233,7 +233,7 @@ def test_a_state_that_does_not_exist_is_refused():
 
 
 def test_a_language_of_the_empty_z_alone_is_refused():
-    with pytest.raises(ValueError, match="no z but the empty one"):
+    with pytest.raises(ValueError, match="no z except the empty one"):
         automaton([[-1, -1]], [1])
 
 

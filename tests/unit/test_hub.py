@@ -45,7 +45,7 @@ def test_a_test_split_is_tested_on_and_the_others_are_not(subj):
     assert len(splits.pool) + len(splits.validation) == 50
     assert [one.text for one in splits.test] == [f"Film {i} is fun." for i in range(50, 58)]
     assert splits.notes == (
-        "2 of 10 sentences in the test data stand in other data of the run too: left out of the "
+        "2 of 10 sentences in the test data are in other data of the run, too: left out of the "
         "test data",
     )
 
@@ -89,7 +89,7 @@ def test_one_of_several_configurations_is_chosen(tmp_path):
         ({}, "subj, train: missing column text; found sentence, label; .*sentence=text"),
         (
             {"columns": ("sentence=text", "kind=label_text")},
-            "data.columns renames kind, and no data have a column or key of that name; mend it",
+            "data.columns renames kind, and no data have a column or key of that name; correct it",
         ),
     ],
 )
@@ -100,14 +100,14 @@ def test_what_is_not_there_is_named_with_what_is(subj, settings, complaint):
 
 def test_a_dataset_of_its_test_split_alone_has_nothing_to_train_on(tmp_path):
     hub = dataset(tmp_path / "only", test=[{"text": "A."}])
-    with pytest.raises(UserError, match=r"no other split than data\.test_split \(test\); give"):
+    with pytest.raises(UserError, match=r"no split except data\.test_split \(test\); give"):
         load_prompts(PromptDataConfig(hub=hub, test_split="test"))
 
 
 def test_a_dataset_that_a_script_loads_is_no_matter_of_the_network(tmp_path):
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "old.py").write_text("raise SystemExit('run')\n")
-    with pytest.raises(UserError, match=r"Python script of its own.*Parquet.*--data\.path") as said:
+    with pytest.raises(UserError, match=r"its own Python script.*Parquet.*--data\.path") as said:
         load_splits(DataConfig(hub=str(tmp_path / "old")))
     assert "network" not in str(said.value)
 

@@ -105,7 +105,7 @@ def test_a_mean_outside_the_range_is_refused(kind, mean):
 
 @pytest.mark.parametrize("std", [0.0, -1.0, 0.01, math.nan, math.inf])
 def test_a_std_that_makes_no_distribution_is_refused(std):
-    with pytest.raises(UserError, match=r"task\.std has to be finite and at least 0\.1"):
+    with pytest.raises(UserError, match=r"task\.std must be finite and at least 0\.1"):
         log_target("gaussian", 0, 100, std=std)
 
 

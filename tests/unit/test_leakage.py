@@ -18,7 +18,7 @@ from gfn_ray.tasks.continuation.data import load_prompts
 from gfn_ray.tasks.subjectivity.config import SubjectivityDataConfig
 from gfn_ray.tasks.subjectivity.data import load_sentences
 
-NONE_LEFT = r"the other data have all of them too; give another test by --data\.test-path"
+NONE_LEFT = r"the other data contain all of them; give another test by --data\.test-path"
 
 
 def write(path, text):
@@ -182,8 +182,8 @@ def test_a_story_under_two_ids_is_in_one_part_of_a_file(tmp_path):
     splits = stories.load_splits(DataConfig(path=write(tmp_path / "twins", csv_of(twins))))
     assert splits.train and not splits.validation and not splits.test
     assert [note.split(": ")[0].split(" in the ")[1] for note in splits.notes] == [
-        "validation data stand in other data of the run too",
-        "test data stand in other data of the run too",
+        "validation data are in other data of the run, too",
+        "test data are in other data of the run, too",
     ]
 
 

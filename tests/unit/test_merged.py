@@ -83,7 +83,7 @@ def test_a_directory_without_an_adapter_is_refused_by_what_it_lacks(tiny_dir, co
 @pytest.mark.parametrize("text", ["", "[]", "{}"])
 def test_a_configuration_that_is_none_is_refused(tiny_dir, copied, text):
     (copied / "adapter_config.json").write_text(text)
-    with pytest.raises(UserError, match="is no PEFT configuration"):
+    with pytest.raises(UserError, match="is not a PEFT configuration"):
         merged(tiny_dir, copied)
 
 

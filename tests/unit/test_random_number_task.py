@@ -95,8 +95,8 @@ def test_the_policy_is_held_to_the_distribution_that_is_named_whatever_the_floor
     assert found.exact[0].tv == pytest.approx(0, abs=1e-9)
     raised, *_ = task.summarize(found, found, tmp_path, {}).findings
     assert raised == (
-        "task.floor -10 lifts 990 rare integers: what is trained on is 0.016 in total variation "
-        "from gaussian; a lower floor comes closer"
+        "task.floor -10 lifts 990 rare integers: the training target is 0.016 in total variation "
+        "from gaussian; a lower floor is closer"
     )
 
 

@@ -107,7 +107,7 @@ def test_an_adapter_of_unknown_origin_is_refused(tmp_path):
         (FILE, 'format = 1\ntask = "infill"\n[settings]\nspeed = 9', "unknown setting speed"),
         (FILE, 'format = 1\ntask = "infill"\n[settings]\nsteps = "x"', "it takes a whole number"),
         ("adapter_model.safetensors", "", "cannot be read"),
-        ("adapter_config.json", "{", "is no PEFT configuration"),
+        ("adapter_config.json", "{", "is not a PEFT configuration"),
     ],
 )
 def test_a_foreign_file_is_refused_though_its_checksum_is_right(tmp_path, file, content, message):
@@ -137,7 +137,7 @@ def test_a_class_that_is_not_the_adapters_task_is_refused(tmp_path, task, messag
 
 def test_a_base_model_that_is_gone_asks_for_a_new_name(tmp_path):
     config = InfillJob(model=ModelConfig(name="/no/such/model"))
-    assert "`model` names it anew" in refuse(adapter_dir(tmp_path, config=config))
+    assert "`model` can name another" in refuse(adapter_dir(tmp_path, config=config))
 
 
 def test_a_base_adapter_that_is_gone_asks_for_the_place_where_it_is(
@@ -149,7 +149,7 @@ def test_a_base_adapter_that_is_gone_asks_for_the_place_where_it_is(
     )
     directory = adapter_dir(tmp_path, config=config)
     message = refuse(directory)
-    assert "/no/such/adapter" in message and "`base_adapter` names it anew" in message
+    assert "/no/such/adapter" in message and "`base_adapter` can name another" in message
     assert "`model` names" not in message
     base = write_random_adapter(tiny_dir, tmp_path / "base")
     assert gfn_ray.open(directory, base_adapter=base).fields == ("beginning", "ending")
@@ -234,7 +234,7 @@ def test_a_story_of_a_persons_own_reads_like_one_of_the_data(policy):
 
 
 def test_a_task_without_answers_says_so():
-    with pytest.raises(UserError, match=r"task infill is no answer.*gfn_ray\.sample"):
+    with pytest.raises(UserError, match=r"task infill gives no answer.*gfn_ray\.sample"):
         InfillTask(InfillJob()).answer(None, " He ran.")
 
 

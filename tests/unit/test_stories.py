@@ -117,7 +117,7 @@ MALFORMED = {
     "blank sentence": (second(*changed(ROC2, 6, " \t")), "line 3, column sentence5: empty"),
     "empty id": (second(*changed(ROC2, 0, "")), "line 3, column storyid: empty"),
     "extra cell": (second(*ROC2, "more"), "line 3, column number 8: surplus: 8 cells, expected 7"),
-    "duplicate id": (second(*ROC), "line 3, column storyid: 'a1' also stands in .*line 2"),
+    "duplicate id": (second(*ROC), "line 3, column storyid: 'a1' is already used in .*line 2"),
     "NUL": (second(*changed(ROC2, 2, "A\0n.")), "line 3, column sentence1: a NUL byte"),
     "NUL in the title": (second(*changed(ROC2, 1, "\0")), "line 3, column storytitle: a NUL"),
     "latin-1": (
@@ -254,7 +254,7 @@ class TestHub:
         [
             ({"sentence2": None}, "train, row 2, column sentence2: expected text, got NoneType"),
             ({"sentence2": ""}, "train, row 2, column sentence2: empty"),
-            ({"storyid": "a1"}, "train, row 2, column storyid: 'a1' also stands in .*row 1"),
+            ({"storyid": "a1"}, "train, row 2, column storyid: 'a1' is already used in .*row 1"),
         ],
     )
     def test_a_malformed_row_is_refused_by_split_row_and_column(self, change, complaint):

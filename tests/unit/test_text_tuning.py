@@ -148,7 +148,9 @@ def test_a_story_that_is_longer_than_the_model_reads_is_refused_before_anything_
     assert {path.name for path in tmp_path.iterdir()} == {"model", "six.csv"}
     data = config.data.model_copy(update={"too_long": "skip"})
     skipping = config.model_copy(update={"data": data})
-    with pytest.raises(UserError, match=r"training split; give more; 6 stories left out, for each"):
+    with pytest.raises(
+        UserError, match=r"training split; give more; 6 stories left out because each"
+    ):
         tune_base(skipping)
 
 
@@ -163,7 +165,9 @@ def test_stories_that_are_longer_than_the_model_reads_may_be_left_out(tiny_dir, 
     *left, notes = story_texts(skipping.data, tokenizer, limit)
     assert [[text.tolist() for text in part] for part in left] == kept
     out = 6 - sum(map(len, kept))
-    assert out and notes[0].startswith(f"{count(out, 'story')} left out, for each has more tokens")
+    assert out and notes[0].startswith(
+        f"{count(out, 'story')} left out because each has more tokens"
+    )
 
 
 def test_the_test_stories_of_infilling_are_in_neither_part(tiny_dir):

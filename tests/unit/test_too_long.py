@@ -94,7 +94,7 @@ def test_one_text_that_is_too_long_is_refused_or_left_out(noun, load):
     assert all(len(one.prompt_ids) <= 450 for one in (*data.train, *data.held_out))
     assert len(data.held_out) == len(plain.held_out)
     (note,) = data.notes
-    assert "left out, for the prompt of each has more tokens than" in note
+    assert "left out because the prompt of each has more tokens than" in note
     assert "sampler.max_prompt_tokens allows, 450; the longest has" in note
     assert int(note.split()[0]) > 10 and note.split()[1].startswith(noun.removesuffix("y"))
 
@@ -106,7 +106,9 @@ def test_to_skip_changes_nothing_where_nothing_is_too_long(noun, load):
 
 @pytest.mark.parametrize("noun", TASKS)
 def test_where_nothing_is_left_the_refusal_says_what_was_left_out(noun, load):
-    with pytest.raises(UserError, match=r"has 0; lower it.* left out, for the prompt of each has"):
+    with pytest.raises(
+        UserError, match=r"has 0; lower it.* left out because the prompt of each has"
+    ):
         load(noun, range(300), "--data.too-long", "skip")
 
 
@@ -125,7 +127,7 @@ def test_a_problem_that_is_too_long_is_left_out_of_its_number_of_operands(tokeni
     skipping = parse(ArithmeticJob, [*room, "--data.too-long", "skip"])
     data = ArithmeticTask(skipping).load(tokenizer, len(tokenizer))
     assert [one.texts["operands"] for one in data.held_out] == ["3"] * 8
-    assert "problems left out, for the prompt of each has more tokens" in data.notes[-1]
+    assert "problems left out because the prompt of each has more tokens" in data.notes[-1]
 
 
 def test_a_text_is_counted_once_and_a_limit_may_be_none():
@@ -137,7 +139,7 @@ def test_a_text_is_counted_once_and_a_limit_may_be_none():
         False,
     ]
     assert room.notes == (
-        "2 stories left out, for each has more tokens than the model of model.name reads, 5; the "
-        "longest has 9",
+        "2 stories left out because each has more tokens than the model of model.name reads, 5; "
+        "the longest has 9",
     )
     assert LengthLimit("story", None, "", "refuse").takes("a", 10**9)

@@ -64,5 +64,5 @@ def test_a_model_that_reads_no_cache_is_refused(tmp_path, tiny_dir):
     AutoTokenizer.from_pretrained(tiny_dir).save_pretrained(tmp_path)
     policy = PolicyConfig(lora_rank=8, lora_targets=("key", "value"))
     job = JOB.model_copy(update={"policy": policy})
-    with pytest.raises(UserError, match="cannot be sampled from with a key-value cache"):
+    with pytest.raises(UserError, match="cannot be sampled with a key-value cache"):
         start_backend(job, str(tmp_path), support, device="cpu", tool=None)

@@ -159,13 +159,13 @@ def test_the_warning_says_what_not_to_trust_and_what_to_do():
 def test_a_run_that_does_not_look_says_so():
     assert weight_metrics([]) == {}
     (said,) = warnings([])
-    assert said.startswith("eval.diagnostic_queries is 0: nothing tells whether")
+    assert said.startswith("eval.diagnostic_queries is 0: whether log_z, log_z_gap")
 
 
 def test_a_tail_needs_enough_samples():
     weights = pareto_log_weights(0.5, size=FEWEST_FOR_A_TAIL)
     assert np.isfinite(pareto_k(weights))
-    with pytest.raises(ValueError, match=r"64 samples of a query, got 63; raise eval\.diagnostic"):
+    with pytest.raises(ValueError, match=r"64 samples per query, got 63; raise eval\.diagnostic"):
         weight_diagnostics(weights[1:])
 
 

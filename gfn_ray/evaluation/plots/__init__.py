@@ -1,1 +1,1 @@
-"""What is drawn of results."""
+"""Plots of results."""

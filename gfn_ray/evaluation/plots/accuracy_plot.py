@@ -1,6 +1,6 @@
-"""The picture of accuracy against the length of a problem, before and after training.
+"""A plot of accuracy against the length of a problem, before and after training.
 
-Owns the layout; `drawing.py` has the colours and the files.
+Colours and files are in `plotting.py`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from gfn_ray.evaluation.plots.plotting import AFTER, BEFORE, GRID, INK, MUTED, s
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_APART = 0.006  # of the panel's width: intervals of the two lines stand side by side
+_APART = 0.006  # of the panel's width, between the intervals of the two lines
 _INCHES, _DPI = (7.2, 4.2), 200
 
 
 @dataclass(frozen=True)
 class LengthAccuracy:
-    """Share of the problems with this many operands that are answered right, and its interval."""
+    """Share of problems with this many operands that are answered right, and its interval."""
 
     operands: int
     problems: int
@@ -37,7 +37,7 @@ def draw_accuracy(
     title: str,
     caption: str,
 ) -> list[Path]:
-    """Write path_stem.png and path_stem.svg, each whole or not at all; returns both paths."""
+    """Writes path_stem.png and path_stem.svg atomically; returns both paths."""
     return save_figure(lambda: _figure(before, after, title, caption), path_stem, title, _DPI)
 
 
@@ -74,7 +74,7 @@ def _figure(
     axes.set_ylabel("% answered right", color=INK)
     axes.grid(axis="y", color=GRID)
     axes.set_axisbelow(True)
-    # Above the panel: neither a line nor an interval can run through it.
+    # Above the panel, where neither a line nor an interval can cross it.
     axes.legend(
         loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, labelcolor="linecolor"
     )

@@ -1,6 +1,6 @@
-"""The plane of likelihood and diversity: where each way to draw texts stands.
+"""A plot of likelihood and diversity, with one point per decoder or policy.
 
-Owns layout. Every point carries its name; names give way to points and to one another.
+Every point has a label; labels avoid points and each other.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PNG_SIZE = (2000, 1400)  # pixels
 _INCHES = (8.0, 5.6)
 _DPI = PNG_SIZE[0] / _INCHES[0]
 _CAPTION_COLUMNS = 112
-_POINT_SIZE = 8.0  # of a dot's diameter, in points of 1/72 inch
+_POINT_SIZE = 8.0  # a dot's diameter, in points of 1/72 inch
 _NAME_HEIGHT, _LETTER_WIDTH = 11.0, 5.4  # of a name at size 9, in points
 _GAP = 4.0  # between a dot and its name, in points
 
@@ -32,7 +32,7 @@ _Box = tuple[float, float, float, float]  # left, bottom, right, top, in points
 
 @dataclass(frozen=True)
 class Mark:
-    """One way to draw texts. log_p: mean over queries, in nats. diversity: 0 where all z of a
+    """A point of the plot. log_p: mean over queries, in nats. diversity: 0 if all z of a
     query are alike. role: a decoder of the frozen model, or the policy before or after."""
 
     label: str
@@ -42,7 +42,7 @@ class Mark:
 
     @staticmethod
     def of(label: str, metrics: Mapping[str, float], role: Role) -> Mark:
-        """The mark of metrics that have log_p_mean and diversity."""
+        """Makes a mark from metrics with log_p_mean and diversity."""
         return Mark(label, metrics["log_p_mean"], metrics["diversity"], role)
 
 
@@ -53,13 +53,13 @@ def draw_diversity(
     caption: str,
     joined: Sequence[Sequence[int]] = (),
 ) -> list[Path]:
-    """Write path_stem.png and path_stem.svg, each whole or not at all; returns both paths.
+    """Writes path_stem.png and path_stem.svg atomically; returns both paths.
 
-    joined: indices of marks, each series drawn as a line in its order. In the SVG the points
-    have the ids point-<index>.
+    joined: series of indices of marks, each drawn as a line. In the SVG the points have the ids
+    point-<index>.
     """
     if not marks:
-        raise ValueError("a plane needs a mark")
+        raise ValueError("a plot needs at least one mark")
     return save_figure(lambda: _figure(marks, title, caption, joined), path_stem, title, _DPI)
 
 
@@ -110,8 +110,8 @@ def _figure(
 
 
 def _name(axes: Axes, marks: Sequence[Mark]) -> None:
-    """Writes each mark's name at the first place around it that is free, the policies' first."""
-    axes.autoscale_view()  # or places would be those of the unit square
+    """Writes each mark's name at the first free place around it, the policies' names first."""
+    axes.autoscale_view()  # or places would refer to the unit square
     points = 72 / axes.figure.dpi
     centres = [axes.transData.transform((m.log_p, m.diversity)) * points for m in marks]
     radius = _POINT_SIZE / 2
@@ -141,7 +141,7 @@ def _name(axes: Axes, marks: Sequence[Mark]) -> None:
 
 
 def _places(x: float, y: float, width: float) -> list[_Box]:
-    """Boxes for a name around a point: beside it, above and below, then further off."""
+    """Returns boxes for a name around a point: beside it, above and below, then farther away."""
     found = []
     for far in (_GAP, 2.5 * _GAP, 5 * _GAP):
         beside, above = _POINT_SIZE / 2 + far, _NAME_HEIGHT / 2 + _POINT_SIZE / 2 + far
@@ -161,7 +161,7 @@ def _places(x: float, y: float, width: float) -> list[_Box]:
 
 
 def _overlaps(box: _Box, taken: Sequence[_Box], edges: tuple[float, float]) -> int:
-    """How many boxes this one meets; the frame's sides count as boxes too."""
+    """Counts the boxes that this one overlaps; the frame's sides count as boxes, too."""
     meets = sum(
         box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]
         for other in taken

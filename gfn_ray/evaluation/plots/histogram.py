@@ -1,8 +1,7 @@
-"""The picture of a distribution over integers: the target, and the policy before and after.
+"""A plot of a distribution over integers: the target, and the policy before and after.
 
-Owns layout. Two panels share the integers and have vertical scales of
-their own, because an untrained policy puts more on one integer than a trained one on ten; the
-target is drawn in both.
+Two panels share the integers but have separate vertical scales, because an untrained policy puts
+more mass on one integer than a trained one on ten; both show the target.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-PNG_SIZE = (2400, 1000)  # pixels: sharp where it is shown at 1200 x 500
+PNG_SIZE = (2400, 1000)  # pixels: sharp when shown at 1200 x 500
 _INCHES = (9.6, 4.0)
 _DPI = PNG_SIZE[0] / _INCHES[0]
 _LEFT, _RIGHT = 0.05, 0.945  # of the axes, as fractions of the width
@@ -43,7 +42,7 @@ _LEFT, _RIGHT = 0.05, 0.945  # of the axes, as fractions of the width
 _CAPTION_COLUMNS = 128
 _LABELLED_PEAKS = 6
 _DIGIT_WIDTH = 0.0085  # of a digit on a bar, as a fraction of the panel's width
-_PEAK_RATIO = 2.0  # a bar this far above the target gets its integer written on it
+_PEAK_RATIO = 2.0  # a bar this far above the target is labelled with its integer
 
 
 def draw_histogram(
@@ -55,9 +54,9 @@ def draw_histogram(
     title: str,
     caption: str,
 ) -> list[Path]:
-    """Write path_stem.png and path_stem.svg, each whole or not at all; returns both paths.
+    """Writes path_stem.png and path_stem.svg atomically; returns both paths.
 
-    values [N]: consecutive integers, N >= 2. target, before, after [N]: probabilities of them;
+    values [N]: consecutive integers, N >= 2. target, before, after [N]: their probabilities;
     before and after may sum to less than 1. caption: the line under the title.
     In the SVG the bars have the ids before-<integer> and after-<integer>.
     """
@@ -77,7 +76,7 @@ def _check(values: Sequence[int], **rows: Array) -> None:
         if row.shape != (len(values),):
             raise ValueError(f"{name} has shape {row.shape}, expected ({len(values)},)")
         if not (np.isfinite(row).all() and (row >= 0).all()):
-            raise ValueError(f"{name} holds a number that is no probability")
+            raise ValueError(f"{name} contains a number that is not a probability")
 
 
 def _figure(
@@ -108,7 +107,7 @@ def _figure(
     _panel(upper, "before", values, before, target)
     _panel(lower, "after", values, after, target)
     _head(upper, "Before training", "probability of each integer", MUTED)
-    _head(lower, "After training", "probability of each integer, on a scale of its own", AFTER)
+    _head(lower, "After training", "probability of each integer, on a separate scale", AFTER)
     _name_target(upper, values, target, beside=False)
     _name_target(lower, values, target, beside=target[-1] < 0.1 * target.max())
     step = tick_step(len(values))
@@ -122,21 +121,21 @@ def _figure(
 
 
 def tick_step(count: int) -> int:
-    """Distance of the labelled integers: 1, 2 or 5 times a power of ten, 10 for 0..100."""
+    """Returns the tick distance: 1, 2 or 5 times a power of ten, such as 10 for 0..100."""
     least = count / 12
     power = 10 ** max(0, math.floor(math.log10(least)))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least)
 
 
 def _from_top(inches: float) -> float:
-    """A height in the figure, as a fraction."""
+    """Returns a height in the figure, as a fraction."""
     return 1 - inches / _INCHES[1]
 
 
 def _panel(axes: Axes, name: str, values: IntArray, policy: Array, target: Array) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    # Gaps between bars would be thinner than a pixel where there are many.
+    # Gaps between many bars would be thinner than a pixel.
     width = 0.78 if len(values) <= 200 else 1.0
     colour = {"before": BEFORE, "after": AFTER}[name]
     bars = axes.bar(values, policy, width=width, color=colour, linewidth=0, zorder=2)
@@ -158,7 +157,7 @@ def _panel(axes: Axes, name: str, values: IntArray, policy: Array, target: Array
 
 
 def _head(axes: Axes, name: str, note: str, colour: str) -> None:
-    """The panel's name above its left end, and in the same line what its bars are."""
+    """Writes the panel's name above its left end, and on the same line what its bars show."""
     offset: dict[str, Any] = {"textcoords": "offset points", "va": "baseline"}
     head = axes.annotate(
         name,
@@ -175,7 +174,7 @@ def _head(axes: Axes, name: str, note: str, colour: str) -> None:
 
 
 def _name_target(axes: Axes, values: IntArray, target: Array, *, beside: bool) -> None:
-    """Write "target" at the line's right end, or beside its slope where it ends near zero."""
+    """Writes "target" at the line's right end, or next to its slope if it ends near zero."""
     style: dict[str, Any] = {"textcoords": "offset points", "size": 9, "color": VERMILION}
     if not beside:
         right_end = (1, float(target[-1]))
@@ -187,7 +186,7 @@ def _name_target(axes: Axes, values: IntArray, target: Array, *, beside: bool) -
 
 
 def _name_peaks(axes: Axes, values: IntArray, policy: Array, target: Array) -> None:
-    """Write the integer on the highest bars that stand out from the target."""
+    """Writes the integer on the highest bars that stand out from the target."""
     named: list[int] = []
     words = [str(value).replace("-", "\N{MINUS SIGN}") for value in values]
 

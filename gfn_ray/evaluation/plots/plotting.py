@@ -1,7 +1,7 @@
-"""What all pictures share: colours, and how a figure becomes files.
+"""Shared parts of all plots: colours, and saving figures.
 
-Equal input gives equal bytes with one version of matplotlib, which is loaded on the first
-drawing and whose state (backend, pyplot, settings) is left as it was.
+Equal input gives equal bytes with the same version of matplotlib, which is loaded for the first
+plot; its global state (backend, pyplot, settings) is left unchanged.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gfn_ray.storage.atomic import atomic_file
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito's blue and vermilion: told apart with any colour vision.
+# Okabe and Ito's blue and vermilion: distinguishable with any colour vision.
 BEFORE = "#9AA3AB"
 AFTER = "#0072B2"
 VERMILION = "#D55E00"
@@ -27,15 +27,15 @@ GRID = "#E6E9EB"
 def save_figure(
     make: Callable[[], Figure], path_stem: Path, title: str, dots_per_inch: float
 ) -> list[Path]:
-    """Write path_stem.png and path_stem.svg, each whole or not at all; returns both paths.
+    """Writes path_stem.png and path_stem.svg atomically; returns both paths.
 
-    make: draws the figure; called once, under the settings that all pictures share.
+    make: draws the figure; called once, under the settings that all plots share.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-    # matplotlib's own font, and a fixed salt for the ids that SVG would draw at random.
+    # matplotlib's own font, and a fixed salt for SVG ids, which are random otherwise.
     style: dict[Any, Any] = {
         "font.family": "DejaVu Sans",
         "svg.hashsalt": "gfn_ray",
@@ -55,7 +55,7 @@ def save_figure(
 
 
 def halo() -> list[Any]:
-    """A white rim that keeps words legible on lines and bars."""
+    """Returns a white outline that keeps words legible on lines and bars."""
     from matplotlib.patheffects import withStroke
 
     return [withStroke(linewidth=2.5, foreground="white")]

@@ -1,6 +1,6 @@
-"""A quality of averaged predictions against the number of samples, as a picture.
+"""A plot of the accuracy of averaged predictions against the number of samples.
 
-Owns layout. Baselines, which need no samples, are level lines with their names at the right.
+Baselines, which need no samples, are horizontal lines with their names on the right.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _INCHES = (8.0, 4.6)
 _DPI = 250.0
 _CAPTION_COLUMNS = 112
-_NAME_GAP = 0.045  # least distance of two names, as a share of the axis
+_NAME_GAP = 0.045  # least distance between two names, as a share of the axis
 
 
 def draw_sample_curve(
@@ -30,13 +30,13 @@ def draw_sample_curve(
     title: str,
     caption: str,
 ) -> list[Path]:
-    """Write path_stem.png and path_stem.svg, each whole or not at all; returns both paths.
+    """Writes path_stem.png and path_stem.svg atomically; returns both paths.
 
-    samples [K]: ascending; before, after [K]: accuracy of the policy with so many. In the SVG
+    samples [K]: ascending; before, after [K]: accuracy of the policy with that many. In the SVG
     the curves have the ids before and after.
     """
     if not samples or not len(samples) == len(before) == len(after):
-        raise ValueError("a curve needs one value for each number of samples, and one or more")
+        raise ValueError("a curve needs one value per number of samples, and at least one")
 
     def make() -> Figure:
         return _figure(samples, before, after, baselines, title, caption)
@@ -60,7 +60,7 @@ def _figure(
     figure.text(0.085, 0.97, title, size=12, weight="bold", color=INK, **words)
     figure.text(0.085, 0.91, "\n".join(lines), size=8.5, color=MUTED, linespacing=1.35, **words)
     axes = figure.add_axes((0.085, 0.12, 0.66, 0.72 - 0.04 * (len(lines) - 1)))
-    x = range(len(samples))  # doublings are as far apart as they are in effort
+    x = range(len(samples))  # a log scale: numbers of samples double
     for name, values, colour in (("before", before, BEFORE), ("after", after, AFTER)):
         axes.plot(x, values, "-o", color=colour, markersize=5, gid=name, zorder=3)
     for value in baselines.values():

@@ -1,1 +1,1 @@
-"""How near texts are to a true one, and to each other."""
+"""Similarity of texts to a reference and to each other."""

@@ -1,8 +1,8 @@
-"""BERTScore: how well the tokens of two texts match one another in meaning.
+"""BERTScore: how well the tokens of two texts match in meaning.
 
 Source: Zhang et al. 2020, BERTScore, ICLR, section 3: greedy matching by cosine, here without
 idf weights and without rescaling to a baseline, so that even unrelated texts score well above
-zero. It depends on the encoder, which whoever reports it has to name.
+zero. It depends on the encoder, which a report must name.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ Tokens = npt.NDArray[np.float32]
 @dataclass(frozen=True)
 class BertScore:
     """precision: mean, over the candidate's tokens, of the cosine to the nearest token of the
-    reference. recall: the same from the reference's side. Each is at most 1."""
+    reference. recall: the same over the reference's tokens. Each is at most 1."""
 
     precision: float
     recall: float
 
     @property
     def f1(self) -> float:
-        """Their harmonic mean; 0 where one of them is not positive."""
+        """Harmonic mean of both; 0 if one of them is not positive."""
         if min(self.precision, self.recall) <= 0:
             return 0.0
         return 2 * self.precision * self.recall / (self.precision + self.recall)
 
 
 def bert_score(candidate: Tokens, reference: Tokens) -> BertScore:
-    """Of two texts by their token embeddings [T, D] and [U, D], each of length 1.
+    """Compares two texts by their token embeddings [T, D] and [U, D], each of length 1.
 
-    A text without tokens matches nothing: both parts are 0.
+    A text without tokens matches nothing: both values are 0.
     """
     if not len(candidate) or not len(reference):
         return BertScore(0.0, 0.0)

@@ -1,7 +1,7 @@
-"""Overlap of words between a text and the true one: BLEU-4 and GLEU-4, from 0 to 1.
+"""N-gram overlap between a text and a reference: BLEU-4 and GLEU-4, from 0 to 1.
 
-Of single sentences, so that they can be averaged over samples and compared query by query.
-Both see sacrebleu's tokens (13a: punctuation stands apart).
+Per sentence, so that they can be averaged over samples and compared by query.
+Both use sacrebleu's tokens (13a: punctuation is separated).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 def bleu4(text: str, reference: str) -> float:
     """Sentence BLEU-4 (Papineni et al. 2002) with sacrebleu's default, exponential smoothing.
 
-    Orders that a short text has no n-grams of are left out, as sacrebleu does.
+    Orders for which a short text has no n-grams are left out, as sacrebleu does.
     """
     from sacrebleu import sentence_bleu
 
@@ -19,7 +19,7 @@ def bleu4(text: str, reference: str) -> float:
 
 def gleu4(text: str, reference: str) -> float:
     """GLEU-4 (Wu et al. 2016, section 8.1): the lower of precision and recall of 1- to 4-grams."""
-    # Here, because this import takes seconds.
+    # Imported here, because it takes seconds.
     from nltk.translate.gleu_score import sentence_gleu
     from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 

@@ -1,4 +1,4 @@
-"""What sampled texts look like: how many differ, and how many copy what was given."""
+"""Simple properties of sampled texts: how many are distinct, and which copy a given text."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 
 from rapidfuzz import fuzz
 
-# Indel similarity, in percent, from which two sentences read as the same one.
+# Indel similarity, in percent, from which two sentences count as the same.
 COPY_SIMILARITY = 85.0
 
 
 def distinct_fraction(texts: Sequence[str]) -> float:
-    """Different texts among the samples of one query, as a share of them."""
+    """Returns the share of distinct texts among the samples of one query."""
     return len({_normal(text) for text in texts}) / len(texts)
 
 

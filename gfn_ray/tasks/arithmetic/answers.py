@@ -1,4 +1,4 @@
-"""What chains of calculation answer: one of them, most of them, and whether that is right."""
+"""The answer of a chain of calculation, the majority answer of several, and their checks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _VALUE = re.compile(r"= ?(-?\d+)$")
 
 @dataclass(frozen=True)
 class AnswerCheck:
-    """-nats for a chain that does not end at the solution."""
+    """Returns -nats for a chain that does not end at the solution, else 0."""
 
     nats: float
 
@@ -23,13 +23,13 @@ class AnswerCheck:
 
 
 def answer_of(text: str) -> str | None:
-    """The value of a rationale's last equation; None where there is none."""
+    """Returns the value of a rationale's last equation; None if it has none."""
     found = _VALUE.search(text)
     return None if found is None else str(int(found[1]))
 
 
 def majority_share(answers: Sequence[str | None], right: str) -> float:
-    """1 where most samples give the right answer, 0 where not, 1/k where it is one of k that tie.
+    """Returns 1 if the right answer has the most votes, 1/k if it ties with k - 1 others, else 0.
 
     Samples without an answer do not vote.
     """

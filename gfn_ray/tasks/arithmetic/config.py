@@ -23,14 +23,14 @@ from gfn_ray.config.sections import (
 class ArithmeticDataConfig(FileConfig):
     path: Path | None = Field(
         None,
-        description="JSON list of {str_query, num_sol, str_rationale, str_sol}, the last two as "
-        "you have them. Rows with str_rationale are demonstrations, others problems; what it has "
-        "none of is generated, as all is by default.",
+        description="JSON list of {str_query, num_sol, str_rationale, str_sol}, the last two "
+        "optional. Rows with str_rationale are demonstrations, others problems; if it has none of "
+        "a kind, all of that kind are generated, as both are by default.",
     )
     test_path: Path | None = Field(
         None,
-        description="Such a file to test on, by task.eval_split test, in place of generated "
-        "problems. What stands in data.path too is left out of it.",
+        description="File of the same format to test on, by task.eval_split test, instead of "
+        "generated problems. Rows that are also in data.path are left out.",
     )
 
 
@@ -38,12 +38,12 @@ class ArithmeticConfig(Section):
     """Sums and differences of several integers, solved step by step."""
 
     demonstrations: int = Field(
-        50, ge=0, description="Training problems whose rationale is known; the first in data.path."
+        50, ge=0, description="Training problems with a known rationale; the first in data.path."
     )
     problems: int = Field(
         1000,
         ge=0,
-        description="Training problems of which only the answer is known; the first in data.path.",
+        description="Training problems with only a known answer; the first in data.path.",
     )
     largest_operand: int = Field(
         9, ge=1, description="Operands of generated problems are drawn from 0 to this."
@@ -53,26 +53,25 @@ class ArithmeticConfig(Section):
     )
     eval_operands: tuple[int, ...] = Field(
         (3, 4, 5, 6),
-        description="Numbers of operands in held-out problems; eval.queries are spread over them.",
+        description="Numbers of operands in held-out problems, over which eval.queries are spread.",
     )
     eval_split: Literal["validation", "test"] = Field(
         "validation",
-        description="Held-out problems that are evaluated. Choices made on a split make it look "
-        "better than it is: make them all on validation, then look at test once.",
+        description="Held-out problems to evaluate. Choices made on a split bias its results: make "
+        "them all on validation, then look at test once.",
     )
     held_out: int = Field(
         200,
         ge=1,
-        description="Problems of each split and number of operands that are generated and held "
-        "out.",
+        description="Generated held-out problems per split and number of operands.",
     )
     data_seed: int = Field(
         0,
         ge=0,
-        description="Seed of the problems, so that runs of several seeds answer the same ones.",
+        description="Seed of the problems, so that runs of different seeds share them.",
     )
     calculator: bool = Field(
-        True, description="A calculator writes what follows '='; otherwise the policy does."
+        True, description="Let a calculator write what follows '='; otherwise the policy does."
     )
     shots: int = Field(
         0, ge=0, description="Demonstrations in the policy's prompt: k-shot prompting."
@@ -83,9 +82,8 @@ class ArithmeticConfig(Section):
     wrong_answer_penalty: float = Field(
         5.0,
         ge=0,
-        description="Nats by which log R of a chain falls that does not end at the answer, beside "
-        "what the frozen LM thinks of it, to which short chains are cheap; 0 leaves the judgement "
-        "to the LM, as the paper does.",
+        description="Nats taken off log R of a chain that does not end at the answer, because the "
+        "frozen LM alone favours short chains; 0 leaves the judgement to the LM, as in the paper.",
     )
     max_equations: int = Field(8, ge=1, description="Most equations in z.")
     max_digits: int = Field(2, ge=1, le=9, description="Most digits of an operand in z.")
@@ -95,7 +93,7 @@ class ArithmeticConfig(Section):
         for name in ("train_operands", "eval_operands"):
             counts = getattr(self, name)
             if not counts or min(counts) < 2 or len(set(counts)) < len(counts):
-                raise ValueError(f"task.{name} takes different numbers from 2 on; got {counts}")
+                raise ValueError(f"task.{name} takes distinct numbers of 2 or more; got {counts}")
         if self.demonstrations + self.problems == 0:
             raise ValueError(
                 "task.demonstrations and task.problems are both 0: there is nothing to train on; "
@@ -114,19 +112,19 @@ class ArithmeticConfig(Section):
                 f"task.max_equations ({self.max_equations}) is too low for {longest} operands, "
                 f"which take {longest - 1}; raise it"
             )
-        # One more than are shown, since a demonstration is not shown before itself.
+        # One more than are shown, because a demonstration is not shown before itself.
         shown = max(self.shots, self.reward_shots)
         if shown and shown >= self.demonstrations:
             raise ValueError(
                 f"task.shots ({self.shots}) and task.reward_shots ({self.reward_shots}) must be "
-                f"below task.demonstrations ({self.demonstrations}), whence they come; "
+                f"below task.demonstrations ({self.demonstrations}), from which they are taken; "
                 "change one"
             )
         return self
 
 
 class ArithmeticJob(JobConfig):
-    """Arithmetic: sample chains of calculation, with a calculator, that explain the answer."""
+    """Arithmetic: sample chains of calculation that explain the answer, with a calculator."""
 
     steps: int = Field(100, ge=0, description="Learner updates by the objective.")
     task: ArithmeticConfig = Field(
@@ -136,7 +134,7 @@ class ArithmeticJob(JobConfig):
         default_factory=ArithmeticDataConfig, description="Where problems come from."
     )
     sft: SFTConfig = Field(
-        default_factory=lambda: SFTConfig(steps=60), description="Likelihood first."
+        default_factory=lambda: SFTConfig(steps=60), description="Supervised fine-tuning first."
     )
     sampler: SamplerConfig = Field(
         default_factory=lambda: SamplerConfig(
@@ -144,14 +142,14 @@ class ArithmeticJob(JobConfig):
         ),
         description="Proposals.",
     )
-    # Of each problem its best z beside the next: most have few different ones.
+    # Prefers the best z of each problem: most have few different ones.
     replay: ReplayConfig = Field(
         default_factory=lambda: ReplayConfig(
             alpha=2.0, seed_demonstrations=True, max_times_sampled=None, samples_per_insert=1.5
         ),
         description="The replay buffer.",
     )
-    # From the same start subtb gains nothing here: docs/arithmetic.md has both, measured.
+    # From the same start subtb gains nothing here: docs/arithmetic.md has measurements of both.
     objective: ObjectiveConfig = Field(default_factory=TBConfig, description="The loss.")
     learner: LearnerConfig = Field(
         default_factory=lambda: LearnerConfig(
@@ -161,5 +159,5 @@ class ArithmeticJob(JobConfig):
     )
     eval: EvalConfig = Field(
         default_factory=lambda: EvalConfig(queries=80, samples=8, tempered_samples=2),
-        description="How good the policy is.",
+        description="Evaluation of the policy.",
     )

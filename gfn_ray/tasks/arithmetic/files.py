@@ -1,8 +1,8 @@
-"""Problems of arithmetic from files: JSON lists, as the paper of the method gives them out.
+"""Arithmetic problems from files: JSON lists in the format that the method's paper published.
 
-Owns the format, what of it a row may leave out, and which of the rows are trained and tested on.
-A question that comes again counts once. White space around a text is passed over; anything else
-that contradicts itself is refused with its row.
+Defines the format, its optional fields, and which rows are used for training and test. A repeated
+question counts once. White space around a text is ignored; a row that contradicts itself is
+refused.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _KEYS = (*_NEEDED, "str_rationale", "str_sol")
 
 @dataclass(frozen=True)
 class ProblemFile:
-    """demonstrations: rows with a rationale. problems: the others. repeated: how many rows ask
-    what an earlier one does, and are in neither."""
+    """demonstrations: rows with a rationale. problems: the others. repeated: number of rows with
+    the question of an earlier one, which are in neither."""
 
     path: Path
     demonstrations: list[Problem]
@@ -44,16 +44,16 @@ class ProblemFile:
         if not self.repeated:
             return ()
         rows = count(self.repeated, "row")
-        return (f"{rows} of {self.path} left out, for an earlier one has the same question",)
+        return (f"{rows} of {self.path} left out because an earlier one has the same question",)
 
 
 def load_splits(config: ArithmeticDataConfig, task: ArithmeticConfig) -> Splits:
-    """What is given, and generated problems for the rest; no question stands in two splits.
+    """Returns the given problems, and generated ones for the rest; no two splits share a question.
 
-    A file's rows with a rationale are the demonstrations, the others the training problems; of
-    either kind that it has none of, all are generated. Of a test that is given, what stands
-    in the other file, used or not, is left out. Raises UserError for a wrong file, and for one
-    with too few of a kind that it has.
+    A file's rows with a rationale are the demonstrations, the others the training problems; if it
+    has none of a kind, all of that kind are generated. Test rows that are also in the other file,
+    used or not, are left out. Raises UserError for an invalid file, and for one with some but too
+    few rows of a kind.
     """
     columns = Columns.of(config)
     given = test = None
@@ -69,7 +69,7 @@ def load_splits(config: ArithmeticDataConfig, task: ArithmeticConfig) -> Splits:
         if task.eval_split != "test":
             notes.append(
                 f"evaluated on generated problems: those of {file.path} are kept out of training, "
-                "and are evaluated by --task.eval-split test"
+                "and --task.eval-split test evaluates on them"
             )
     columns.check_all_found()
     demonstrations: int | Sequence[Problem] = task.demonstrations
@@ -97,11 +97,11 @@ def load_splits(config: ArithmeticDataConfig, task: ArithmeticConfig) -> Splits:
 
 
 def read_problems(path: Path, setting: str, columns: Columns) -> ProblemFile:
-    """The problems of a JSON list of {str_query, num_sol, str_rationale, str_sol}.
+    """Reads the problems of a JSON list of {str_query, num_sol, str_rationale, str_sol}.
 
-    The last two may be left out. The values of a rationale's steps may be left out ("6 - 0 =, 6 -
-    4 =") or not: a problem has them in either case. Raises UserError, with the row (the first is
-    1), for what is no such list, and for a row whose texts contradict one another.
+    The last two are optional, and so are the values of a rationale's steps ("6 - 0 =, 6 - 4 =").
+    Raises UserError, with the row (the first is 1), for anything else, and for a row whose texts
+    contradict each other.
     """
     try:
         rows = parse_json(read_document(path, setting))
@@ -109,7 +109,7 @@ def read_problems(path: Path, setting: str, columns: Columns) -> ProblemFile:
         raise UserError(f"{setting}: {path} is not JSON: {error}") from None
     if not isinstance(rows, list) or not rows:
         raise UserError(
-            f"{setting}: {path} holds no list of problems; expected [{{{', '.join(_KEYS)}}}, ...]"
+            f"{setting}: {path} is not a list of problems; expected [{{{', '.join(_KEYS)}}}, ...]"
         )
     solved: dict[Problem, bool] = {}
     for number, row in enumerate(rows, 1):
@@ -122,9 +122,9 @@ def read_problems(path: Path, setting: str, columns: Columns) -> ProblemFile:
 
 
 def _problem(row: object, where: str, columns: Columns) -> tuple[Problem, bool]:
-    """A row's problem, and whether its rationale is there."""
+    """Returns a row's problem, and whether it has a rationale."""
     if not isinstance(row, dict):
-        raise UserError(f"{where}: expected an object with {', '.join(_KEYS)}; mend it there")
+        raise UserError(f"{where}: expected an object with {', '.join(_KEYS)}; fix it there")
     cells = columns.row(row)
     if missing := [key for key in _NEEDED if key not in cells]:
         refuse_missing(where, "key", missing, row)
@@ -156,7 +156,7 @@ def _asked(question: str) -> Problem | None:
 
 
 def _right(problem: Problem) -> Mapping[str, Sequence[str]]:
-    """What each text of a problem may be."""
+    """Returns the accepted values of each text of a problem."""
     without_values = re.sub(r"= -?[0-9]+", "=", problem.rationale)
     return {
         "num_sol": (str(problem.solution),),
@@ -178,7 +178,7 @@ def _taken(found: Sequence[Problem], asked: int, kind: str, file: ProblemFile) -
 def _of_lengths(
     test: Sequence[Problem], task: ArithmeticConfig, file: ProblemFile
 ) -> tuple[list[Problem], tuple[str, ...]]:
-    """Those of task.eval_operands, and a note of how many others there are."""
+    """Returns the problems with task.eval_operands, and a note on how many others there are."""
     asked = ", ".join(map(str, sorted(task.eval_operands)))
     kept = [problem for problem in test if len(problem.operands) in task.eval_operands]
     if not kept:
@@ -190,7 +190,7 @@ def _of_lengths(
         return kept, ()
     left_out = count(len(test) - len(kept), "problem")
     return kept, (
-        f"{left_out} of {file.path} left out, for task.eval_operands asks for {asked} operands",
+        f"{left_out} of {file.path} left out: task.eval_operands asks for {asked} operands",
     )
 
 

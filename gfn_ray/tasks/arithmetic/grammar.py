@@ -1,7 +1,7 @@
 """The language of arithmetic rationales: " 6 - 0 = 6, 6 - 4 = 2, 2 - 8 = -6".
 
-Owns which characters may follow which, and which of them a calculator writes. That every
-rationale ends is by construction: equations and digits are counted.
+Defines which characters may follow which, and which of them a calculator writes. Every rationale
+ends by construction, because equations and digits are counted.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 Place = Literal["start", "left", "sign", "after sign", "right", "equals", "due", "answer"]
 
-# Places that take one of a few characters, and the place after it.
+# Places that take one of a few characters, and the place that follows.
 _FIXED: dict[Place, tuple[str, Place]] = {
     "start": (" ", "left"),
     "sign": ("+-", "after sign"),
@@ -22,8 +22,8 @@ _FIXED: dict[Place, tuple[str, Place]] = {
 
 
 class State(NamedTuple):
-    """Where a text stands. equation: 0-based. digits: written of the present number; -1 once a
-    minus stands before it. full: the number may not grow, since it is 0 or has all its digits."""
+    """A position in a text. equation: 0-based. digits: those written of the current number; -1
+    after a minus. full: the number may not grow, because it is 0 or has all its digits."""
 
     equation: int
     place: Place
@@ -33,12 +33,11 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class ArithmeticGrammar:
-    """Equations of two operands, after a space each, with commas between them.
+    """Equations of two operands, each after a space, separated by commas.
 
-    Numbers have no leading zeros and there is no -0. A text may end after an answer, and only
-    there; right after an answer the policy may end or write a comma, so that it cannot add a
-    digit to what the calculator said. calculator: whether a tool writes the answers, or the
-    policy itself, which then may also err.
+    Numbers have no leading zeros and there is no -0. A text may end only after an answer. There
+    the policy may only end or write a comma, so that it cannot add a digit to the calculator's
+    answer. calculator: whether a tool writes the answers, or the policy, which can make mistakes.
     """
 
     equations: int
@@ -50,7 +49,7 @@ class ArithmeticGrammar:
         return State(0, "start")
 
     def step(self, state: State, character: str) -> State | None:
-        """The state after a character; None where no rationale goes on so."""
+        """Returns the state after a character; None if no rationale continues with it."""
         n, place = state.equation, state.place
         if place in _FIXED:
             characters, following = _FIXED[place]
@@ -71,11 +70,11 @@ class ArithmeticGrammar:
         )
 
     def may_stop(self, state: State) -> bool:
-        """After an answer with a digit in it."""
+        """Whether the text may end: after an answer with a digit in it."""
         return state.place == "answer" and state.digits > 0
 
     def _grown(self, state: State, character: str) -> State | None:
-        """A number with one more character, where it may have it."""
+        """Returns the state of a number with one more character; None if that is illegal."""
         if character == "-" and state.digits == 0:
             return state._replace(digits=-1)
         if not ("0" <= character <= "9") or state.full:

@@ -1,7 +1,7 @@
 """Tool-augmented arithmetic: sample the chain of calculation between a question and its answer.
 
 Target: p(z | question, answer) in proportion to p(z answer | demonstrations, question) under the
-frozen LM, less task.wrong_answer_penalty nats where z does not end at the answer. z is a chain of
+frozen LM, less task.wrong_answer_penalty nats if z does not end at the answer. z is a chain of
 equations whose values a calculator writes; only prefixes that end an equation may stop. Source:
 Hu et al. 2024, section 4.4.
 """
@@ -45,11 +45,11 @@ from gfn_ray.trajectory import BoolArray, Query
 
 
 class ArithmeticTask(BaseTask[ArithmeticJob]):
-    """One query a problem; z is " 6 - 0 = 6, 6 - 4 = 2" and its like.
+    """One query per problem; z is a text such as " 6 - 0 = 6, 6 - 4 = 2".
 
-    The answer that a z gives is the value of its last equation; that of a query is the one that
-    most of its samples give. R has y = ". The answer is 2." right after z; the terminator of z
-    is the policy's own and no part of R.
+    The answer of a z is the value of its last equation; the answer of a query is the majority of
+    its samples. R has y = ". The answer is 2." right after z; the terminator of z belongs to the
+    policy and not to R.
     """
 
     name = "arithmetic"
@@ -64,7 +64,7 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
         for problem in problems:
             if beyond := self._beyond(problem):
                 raise UserError(
-                    f"problem {problem.expression!r} {beyond}; raise that, or leave the problem out"
+                    f"problem {problem.expression!r} {beyond}; raise it, or leave the problem out"
                 )
         room = LengthLimit.of_prompts("problem", config.sampler, config.data.too_long)
         train = room.fitting(
@@ -83,9 +83,9 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
         for query in (*train, *evaluated):
             if not all(support.contains(z) for z in query.demonstrations):
                 raise UserError(
-                    f"the rationale of {query.query_id!r} is not in the language of z as the "
-                    "tokenizer of model.name spells it, within task.max_equations "
-                    f"{task.max_equations} and task.max_digits {task.max_digits}"
+                    f"the rationale of {query.query_id!r}, in tokens of model.name, is not in the "
+                    f"language of z with task.max_equations {task.max_equations} and "
+                    f"task.max_digits {task.max_digits}; choose another model, or raise them"
                 )
         return TaskData(
             train,
@@ -97,7 +97,7 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
         )
 
     def support(self, tokenizer: Any, vocab_size: int) -> Support:
-        """z may end by a full stop, which is how a rationale goes on, or by the end of the line."""
+        """Lets z end with a full stop, which follows it in the target, or the end of the line."""
         task, vocabulary = self._config.task, Vocabulary(tokenizer, vocab_size)
         stops = np.union1d(vocabulary.full_stops(), vocabulary.line_stops())
         grammar = ArithmeticGrammar(task.max_equations, task.max_digits, task.calculator)
@@ -120,7 +120,7 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
         )
 
     def query(self, fields: Mapping[str, str], tokenizer: Any) -> Query:
-        """A question such as "3 + 4 - 2", which may have more operands than those of training."""
+        """Makes a query from one such as "3 + 4 - 2"; more operands than in training are fine."""
         try:
             problem = parse(fields["question"])
         except ValueError as error:
@@ -140,7 +140,7 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
             "accuracy": right,
             f"accuracy_{one.query.texts['operands']}": right,
             "sample_accuracy": float(np.mean([answer == solution for answer in answers])),
-            # Alone, without its prompt, some tokenizers decode z without its first space.
+            # Without the prompt, some tokenizers decode z without its first space.
             "exact_chains": float(np.mean([t.strip() == chain.strip() for t in one.texts])),
             "distinct_fraction": len(set(one.texts)) / len(one.texts),
             "calls_mean": float(np.mean([_calls(t.tool_mask) for t in one.trajectories])),
@@ -151,7 +151,7 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
         return query.texts["question"], query.texts["answer"]
 
     def answer(self, query: Query, text: str) -> str | None:
-        """The integer that a z arrives at; None where it ends in no equation."""
+        """Returns the integer at which a z arrives; None if it ends in no equation."""
         return answer_of(text)
 
     def summarize(
@@ -194,7 +194,7 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
             "log_pf_reference": MetricInfo("higher", "log q of the plain chain of sums"),
             "distinct_fraction": MetricInfo("none", "different texts among a query's samples"),
             "calls_mean": MetricInfo("none", "answers of the calculator in z"),
-            "length_mean": MetricInfo("none", "tokens of z, the calculator's included"),
+            "length_mean": MetricInfo("none", "tokens of z, including the calculator's"),
         }
 
     def _reward(self, tokenizer: Any) -> Reward:
@@ -211,14 +211,14 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
         if len(held_out) < asked:
             raise UserError(
                 f"eval.queries ({asked}) asks for more held-out problems than the {len(held_out)} "
-                f"there are, where task.held_out is {self._config.task.held_out}; lower the first, "
+                f"there are with task.held_out {self._config.task.held_out}; lower the first, "
                 "raise the second, or give more by --data.test-path"
             )
         if not train:
-            raise UserError("there is no problem to train on; give more, or shorter ones")
+            raise UserError("there are no problems to train on; give more, or shorter ones")
 
     def _beyond(self, problem: Problem) -> str | None:
-        """What of the plain chain of sums goes beyond the language of z, if anything does."""
+        """Returns how the plain chain of sums exceeds the language of z, if it does."""
         task = self._config.task
         if len(problem.signs) > task.max_equations:
             return (
@@ -232,7 +232,7 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
     def _query(
         self, problem: Problem, tokenizer: Any, *, known: bool, scored: bool = True
     ) -> Query:
-        """scored: else the context is the prompt, and no demonstrations are read for the reward."""
+        """scored: if False, the context is the prompt, without the reward's demonstrations."""
         task = self._config.task
         prompt = self._shown(problem, task.shots)
         context = self._shown(problem, task.reward_shots) if scored else prompt
@@ -257,7 +257,7 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
         )
 
     def _shown(self, problem: Problem, shots: int) -> str:
-        """The question after some demonstrations, never its own."""
+        """Returns the question after some demonstrations, never its own."""
         demonstrations = self._splits.demonstrations if shots else []
         others = [one for one in demonstrations if one != problem][:shots]
         solved = [f"{one.question}{one.rationale}{one.answer}\n\n" for one in others]
@@ -275,15 +275,15 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
 
 
 def _in_turn(held_out: Mapping[int, Sequence[Problem]]) -> Iterator[Problem]:
-    """One problem of each number of operands, then the next of each, as far as there are any: the
-    first so many are spread over the numbers as evenly as can be."""
+    """Yields one problem of each number of operands in turn, so that any first few are spread over
+    the numbers as evenly as possible."""
     parts = [held_out[count] for count in sorted(held_out)]
     rounds = zip_longest(*parts)
     return (problem for each in rounds for problem in each if problem is not None)
 
 
 def _calls(tool_mask: BoolArray) -> int:
-    """Runs of a tool's tokens."""
+    """Counts contiguous runs of a tool's tokens."""
     return int(np.sum(tool_mask[1:] & ~tool_mask[:-1])) + int(tool_mask[:1].sum())
 
 

@@ -23,24 +23,24 @@ BaselineKind = Literal["tempered", "nucleus", "beam", "diverse_beam", "greedy"]
 class PromptDataConfig(DataConfig):
     path: Path | None = Field(
         None,
-        description="Text file with one prompt a line; default: the first two sentences of each "
+        description="Text file with one prompt per line; default: the first two sentences of each "
         "embedded story.",
     )
     hub: str | None = Field(
         None,
-        description="Hugging Face dataset id with a column text of prompts, instead of a file; "
-        "data.columns reads another one.",
+        description="Hugging Face dataset id with prompts in a column 'text', instead of a file; "
+        "data.columns renames another one.",
     )
     limit: int = Field(
-        2000, ge=2, description="Most prompts taken, from the first on; of a test apart, as many."
+        2000, ge=2, description="Most prompts taken, in order; the same limit for a test source."
     )
 
     @model_validator(mode="after")
     def _files_have_no_columns(self) -> PromptDataConfig:
         if self.columns is not None and self.hub is None:
             raise ValueError(
-                f"data.columns ({', '.join(self.columns)}) is of data.hub: a file of prompts has "
-                "one a line and no columns; leave it out"
+                f"data.columns ({', '.join(self.columns)}) needs data.hub: a file of prompts has "
+                "one per line and no columns; leave it out"
             )
         return self
 
@@ -54,7 +54,7 @@ class ContinuationConfig(Section):
     )
     baselines: tuple[BaselineKind, ...] | None = Field(
         ("tempered", "nucleus", "beam", "diverse_beam", "greedy"),
-        description="Decoders of the frozen LM to compare with, eval.samples z a prompt each.",
+        description="Decoders of the frozen LM to compare with, eval.samples z per prompt each.",
     )
     temperatures: tuple[float, ...] = Field(
         (0.6, 0.7, 0.8, 0.9), description="Temperatures of tempered sampling."
@@ -64,13 +64,13 @@ class ContinuationConfig(Section):
         None,
         ge=2,
         description="Groups of diverse beam search, a divisor of eval.samples. Default: "
-        "eval.samples, one beam a group.",
+        "eval.samples, one beam per group.",
     )
     diversity_penalty: float = Field(
         0.5,
         ge=0,
-        description="Nats that diverse beam search takes off a token, for each earlier group "
-        "with that token at that place.",
+        description="Nats that diverse beam search takes off a token for each earlier group "
+        "with that token at the same position.",
     )
 
     @model_validator(mode="after")
@@ -80,7 +80,7 @@ class ContinuationConfig(Section):
         bad = [t for t in self.temperatures if not 0 < t <= 2]
         if bad or len(set(self.temperatures)) < len(self.temperatures):
             raise ValueError(
-                "task.temperatures takes different numbers above 0 and at most 2; "
+                "task.temperatures takes distinct numbers above 0 and at most 2; "
                 f"got {', '.join(map(str, self.temperatures))}"
             )
         return self
@@ -89,15 +89,15 @@ class ContinuationConfig(Section):
 class ContinuationJob(JobConfig):
     """Sentence continuation: sample the next sentence z with p(z | prompt)^(1/T)."""
 
-    steps: int = Field(60, ge=0, description="Learner updates of the objective.")
+    steps: int = Field(60, ge=0, description="Learner updates by the objective.")
     task: ContinuationConfig = Field(
-        default_factory=ContinuationConfig, description="The next sentence, and its rivals."
+        default_factory=ContinuationConfig, description="The next sentence, and baselines."
     )
     data: PromptDataConfig = Field(
         default_factory=PromptDataConfig, description="Where prompts come from."
     )
     encoder: EncoderConfig = Field(
-        default_factory=EncoderConfig, description="What diversity is measured with."
+        default_factory=EncoderConfig, description="The encoder that measures diversity."
     )
     reward: RewardConfig = Field(
         default_factory=lambda: RewardConfig(
@@ -107,7 +107,7 @@ class ContinuationJob(JobConfig):
     )
     eval: EvalConfig = Field(
         default_factory=lambda: EvalConfig(queries=20, samples=8),
-        description="How good the policy is.",
+        description="Evaluation of the policy.",
     )
 
     @model_validator(mode="after")

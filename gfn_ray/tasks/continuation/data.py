@@ -1,7 +1,7 @@
-"""Prompts to be continued: read from a text file, the hub, or the embedded stories.
+"""Prompts to continue: read from a text file, the hub, or the embedded stories.
 
-Owns what a prompt is and into which part it falls. White space is folded and blank lines are
-passed over; anything else that is no text is refused with its line. Does not own tokens.
+Defines what a prompt is and the split it belongs to. White space is folded and blank lines are
+ignored; anything that is not text is refused with its line.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from gfn_ray.tasks.continuation.config import PromptDataConfig
 
 TRAIN_SHARE = 0.8
 COLUMN = "text"
-STORY_SENTENCES = 2  # of an embedded story; the next one is the reference
+STORY_SENTENCES = 2  # of an embedded story; the next one is the demonstration
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A text, and the sentence that follows it in the data; empty where that is unknown."""
+    """A text, and the sentence that follows it in the data; empty if unknown."""
 
     prompt_id: str
     text: str
@@ -37,7 +37,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Splits:
-    """notes: what a person should know of how they came about."""
+    """notes: remarks for people on how the splits were made."""
 
     train: list[Prompt]
     held_out: list[Prompt]
@@ -45,12 +45,12 @@ class Splits:
 
 
 def load_prompts(config: PromptDataConfig) -> Splits:
-    """Those to train on and those held out, among the first `limit` of the configured source.
+    """Loads training and held-out prompts, among the first `limit` of the configured source.
 
-    An embedded story is where the stories' own split puts it. Other prompts are split by their
-    text alone, so that equal ones stay together, 8 in 10 for training on average; on every
-    machine and whatever else the data holds. Where a test is given apart, all others are trained
-    on, and none of them is in the test.
+    Embedded stories keep their own split. Other prompts are split by their text alone, 8 in 10 for
+    training on average, so that equal ones stay together on every machine and whatever else the
+    data contain. With a separate test source, all others are for training, and the test has none
+    of them.
     """
     columns = Columns.of(config)
     if config.hub is None and config.path is None:
@@ -70,7 +70,7 @@ def load_prompts(config: PromptDataConfig) -> Splits:
 
 
 def _load_test(config: PromptDataConfig, columns: Columns) -> list[Prompt]:
-    """A test that is given apart, under ids that no other prompt has."""
+    """Loads the separate test source, with ids that no other prompt has."""
     if config.test_path is not None:
         found = _of_file(config.test_path, "--data.test-path")
     else:
@@ -83,7 +83,7 @@ def _first(found: Iterator[Prompt], limit: int, source: Path | str | None) -> li
     prompts = list(islice(found, limit))
     if not prompts:
         raise UserError(
-            f"{source} holds no prompt; give one a line, or a cell of the hub's column {COLUMN}"
+            f"{source} holds no prompt; give one per line, or per cell of the hub's column {COLUMN}"
         )
     return prompts
 

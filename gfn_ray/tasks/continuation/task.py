@@ -1,8 +1,8 @@
 """Sentence continuation: sample the next sentence of a prompt, likely and diverse at once.
 
 Target: p(z | x) in proportion to p(z . | x)^(1/T) under the frozen LM, with z a sentence and
-"." its full stop. Source: Hu et al. 2024, section 4.1. The same LM under other decoders stands
-beside the policy, on the plane of log-likelihood and diversity.
+"." its full stop. Source: Hu et al. 2024, section 4.1. The policy is compared with other decoders
+of the same LM by log-likelihood and diversity.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ NO_CUT = "a text cannot be cut between sentences"
 
 
 class ContinuationTask(BaseTask[ContinuationJob]):
-    """The prompt is given; z is the next sentence, as " text" without its full stop."""
+    """z is the sentence after the prompt, as " text" without its full stop."""
 
     name = "continuation"
     job = ContinuationJob
@@ -58,7 +58,7 @@ class ContinuationTask(BaseTask[ContinuationJob]):
         held_out = room.fitting((self._query(one, tokenizer) for one in prompts.held_out), asked)
         with room.blamed():
             check_parts("prompts", train, held_out, asked)
-        _ = self._encoder  # refused now, if at all, rather than at the first evaluation
+        _ = self._encoder  # fail now rather than at the first evaluation
         return TaskData(
             train,
             held_out,
@@ -116,7 +116,7 @@ class ContinuationTask(BaseTask[ContinuationJob]):
             directory / "plane",
             marks,
             f"Likelihood and diversity of the next sentence, {self._config.model.name}",
-            f"{samples} samples of each of {prompts} held-out prompts; up and to the right is "
+            f"{samples} samples for each of {prompts} held-out prompts; up and to the right is "
             f"better. GFlowNet at reward temperature {self._config.reward.temperature_end:g}; all "
             "others decode the frozen model under the same support.",
             [tempered],
@@ -127,8 +127,8 @@ class ContinuationTask(BaseTask[ContinuationJob]):
     def metrics(self) -> dict[str, MetricInfo]:
         return {
             "log_p_mean": MetricInfo("higher", "log p(z . | prompt), mean over the samples"),
-            "log_p_max": MetricInfo("higher", "the same of a prompt's likeliest sample"),
-            "diversity": MetricInfo("higher", "1 - cosine of two samples' embeddings, mean"),
+            "log_p_max": MetricInfo("higher", "log p(z . | prompt) of a prompt's likeliest sample"),
+            "diversity": MetricInfo("higher", "mean 1 - cosine of two samples' embeddings"),
             "length_mean": MetricInfo("none", "tokens of z"),
             "distinct_fraction": MetricInfo("higher", "different texts among a prompt's samples"),
             "stopped_fraction": MetricInfo("higher", "samples that stop before max_len"),

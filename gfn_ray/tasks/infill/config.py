@@ -25,7 +25,7 @@ class InfillConfig(Section):
 
     template: str = Field(
         "Ending: {ending}\nStory: {beginning}",
-        description="Prompt of the policy; z continues it. {beginning} and {ending} are filled in.",
+        description="Prompt of the policy; z continues it; {beginning} and {ending} are filled in.",
     )
     min_len: int = Field(4, ge=1, description="Shortest z, in tokens.")
     max_len: int = Field(
@@ -33,14 +33,14 @@ class InfillConfig(Section):
     )
     terminable: Literal["sentence", "every"] = Field(
         "sentence",
-        description="Prefixes that may stop and carry a reward: those that end a sentence, "
-        "or every one from min_len on.",
+        description="Prefixes that may stop and have a reward: those that end a sentence, "
+        "or all from min_len on.",
     )
     base_adapter: Path | None = Field(
         None,
-        description="PEFT adapter to merge into the base model first, as jobs/tune_base.py makes "
-        "one: policy and frozen reward both start from the tuned model. Default: the one that "
-        "tune_base makes.",
+        description="PEFT adapter to merge into the base model first, such as one made by "
+        "jobs/tune_base.py: policy and frozen reward both start from the tuned model. Default: the "
+        "one that tune_base makes.",
     )
     copy_penalty: float = Field(
         10.0,
@@ -49,15 +49,15 @@ class InfillConfig(Section):
     )
     length_prior: Literal["training", "none"] = Field(
         "training",
-        description="Factor on R by the length of z: training is a normal density in tokens, with "
-        "mean and deviation of the true middles of the training stories.",
+        description="Factor on R for the length of z: training is a normal density in tokens, with "
+        "mean and deviation of the training stories' true middles.",
     )
 
     @field_validator("base_adapter")
     @classmethod
     def _itself(cls, path: Path | None) -> Path | None:
-        """The directory, not a -latest link that the next run moves: a run goes on, and its adapter
-        is served, on the base it began with, wherever from."""
+        """Resolves a -latest link, which the next run moves: resuming and serving need the base
+        that the run began with, from any working directory."""
         return real_directory(path)
 
     @model_validator(mode="after")
@@ -76,16 +76,16 @@ class InfillJob(JobConfig):
     task: InfillConfig = Field(default_factory=InfillConfig, description="Story infilling.")
     data: DataConfig = Field(default_factory=DataConfig, description="Where stories come from.")
     encoder: EncoderConfig = Field(
-        default_factory=EncoderConfig, description="The measure of meaning."
+        default_factory=EncoderConfig, description="The encoder of text metrics."
     )
 
     tune_base: TextTuningConfig = Field(
         default_factory=TextTuningConfig,
-        description="The base model is first tuned on the training stories, once.",
+        description="Tuning of the base model on the training stories, once, before the run.",
     )
 
     sft: SFTConfig = Field(
-        default_factory=lambda: SFTConfig(steps=25), description="Likelihood first."
+        default_factory=lambda: SFTConfig(steps=25), description="Supervised fine-tuning first."
     )
     replay: ReplayConfig = Field(
         default_factory=lambda: ReplayConfig(seed_demonstrations=True),
@@ -105,6 +105,6 @@ class InfillJob(JobConfig):
         return self.tune_base if wanted else None
 
     def on_base(self, adapter: Path) -> InfillJob:
-        # Resolved as if it were given, so that config.toml is read back to the same settings.
+        # Resolved like a given one, so that config.toml is read back to the same settings.
         task = self.task.model_copy(update={"base_adapter": real_directory(adapter)})
         return self.model_copy(update={"task": task})

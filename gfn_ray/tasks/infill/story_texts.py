@@ -1,4 +1,4 @@
-"""Whole stories as token ids: what a base model is tuned on, ahead of infilling."""
+"""Whole stories as token ids, on which a base model is tuned before infilling."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gfn_ray.trajectory import IntArray
 class BaseTexts(NamedTuple):
     """Token ids of whole texts: to tune a base model on, and to measure its perplexity on.
 
-    notes: what a person is to be told of them, a line each.
+    notes: remarks for people, one line each.
     """
 
     train: list[IntArray]
@@ -25,18 +25,18 @@ class BaseTexts(NamedTuple):
 
 @runtime_checkable
 class TunesBase(Protocol):
-    """A task whose base model can be tuned on texts of its data, before all else."""
+    """A task whose base model can first be tuned on texts of its data."""
 
     def base_texts(self, tokenizer: Any, positions: int | None) -> BaseTexts:
-        """positions: the longest text in tokens that the model reads, if it says so."""
+        """positions: the longest text that the model reads, in tokens; None if it does not say."""
         ...
 
 
 def story_texts(config: DataConfig, tokenizer: Any, positions: int | None) -> BaseTexts:
-    """Training and validation stories of infilling, in their natural order; no test story.
+    """Returns training and validation stories of infilling, in natural order; no test stories.
 
-    positions: the longest text in tokens that the model reads, if it says so. Raises UserError
-    for a longer story, unless data.too_long skips those, and where none is left to train on.
+    positions: the longest text that the model reads, in tokens; None if it does not say. Raises
+    UserError for a longer story, unless data.too_long is skip, and if none is left to train on.
     """
     splits = load_splits(config)
     room = LengthLimit("story", positions, "the model of model.name reads", config.too_long)

@@ -10,7 +10,7 @@ from gfn_ray.trajectory import Query
 
 @dataclass(frozen=True)
 class CopyPenalty:
-    """-nats for a text that nearly repeats a given sentence, as `copy_fraction` counts it."""
+    """Returns -nats for a text that nearly repeats a given sentence, as in `copy_fraction`."""
 
     nats: float
 

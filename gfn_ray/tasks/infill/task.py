@@ -61,7 +61,7 @@ class InfillTask(BaseTask[InfillJob]):
         held_out = room.fitting((self._query(story, tokenizer) for story in splits.test), asked)
         with room.blamed():
             check_parts("stories", train, held_out, asked)
-        _ = self._encoder  # refused now, if at all, rather than at the first evaluation
+        _ = self._encoder  # fail now rather than at the first evaluation
         return TaskData(
             train,
             held_out,
@@ -95,11 +95,11 @@ class InfillTask(BaseTask[InfillJob]):
             "log_reward_mean": MetricInfo("higher", self._target_in_words()),
             "log_pf_reference": MetricInfo("higher", "log q of the true middle sentence"),
             "log_pf_reference_per_token": MetricInfo(
-                "higher", "the same per token, the stop one of them"
+                "higher", "the same per token, including the stop"
             ),
             "bert_score": MetricInfo("higher", f"BERTScore F1 ({self._config.encoder.name})"),
-            "bleu4": MetricInfo("higher", "BLEU-4 to the true middle, of single sentences"),
-            "gleu4": MetricInfo("higher", "GLEU-4 to the true middle, of single sentences"),
+            "bleu4": MetricInfo("higher", "sentence BLEU-4 against the true middle"),
+            "gleu4": MetricInfo("higher", "sentence GLEU-4 against the true middle"),
             "stopped_fraction": MetricInfo("higher", "samples that stop before max_len"),
             "distinct_fraction": MetricInfo("higher", "different texts among a story's samples"),
             "copy_fraction": MetricInfo("lower", "near-copies of a given sentence"),
@@ -136,7 +136,7 @@ class InfillTask(BaseTask[InfillJob]):
             if len(set(lengths)) < 2:
                 raise UserError(
                     "task.length_prior training needs true middles of different lengths, and those "
-                    f"of the {count(len(train), 'training story')} have one; use none"
+                    f"of the {count(len(train), 'training story')} have one length; use none"
                 )
             terms.append(LengthPrior.of(lengths))
         reward = LikelihoodReward(self._config.reward.tokens_per_forward)

@@ -18,7 +18,7 @@ from gfn_ray.config.sections import (
 
 TargetKind = Literal["uniform", "binomial", "geometric", "poisson", "gaussian"]
 
-# Enumerated whole at every evaluation, and drawn as one bar each.
+# All are enumerated at every evaluation, and plotted as one bar each.
 MOST_INTEGERS = 1000
 
 
@@ -26,35 +26,35 @@ class RandomNumberConfig(Section):
     """An integer from a known distribution, written in digits."""
 
     low: int = Field(0, description="Smallest integer.")
-    high: int = Field(100, description="Largest integer, itself included.")
+    high: int = Field(100, description="Largest integer, inclusive.")
     target: TargetKind = Field(
-        "uniform", description="Distribution to be sampled from, cut to low..high."
+        "uniform", description="Distribution to sample from, truncated to low..high."
     )
     mean: float | None = Field(
-        None, description="Mean of the uncut distribution, other than uniform; default: by target."
+        None, description="Mean before truncation, not for uniform; default: by target."
     )
     std: float | None = Field(
-        None, ge=0.1, description="Standard deviation of gaussian; default: a sixth of the range."
+        None, ge=0.1, description="Standard deviation of gaussian; default: range / 6."
     )
     support: Literal["digits", "full"] = Field(
         "digits",
-        description="Tokens the policy may write: those of the integers, with a full stop or line "
-        "break as the end; or every one that stands for a text, with end-of-sequence as the end.",
+        description="Tokens the policy may write: those of the integers, ended by a full stop or "
+        "line break; or all that stand for text, ended by end-of-sequence.",
     )
     prompt: str = Field(
         "The following is a random integer drawn {how} between {low} and {high}: ",
-        description="What the policy reads; {how} is 'uniformly' or 'from a ... distribution'.",
+        description="Prompt of the policy; {how} is 'uniformly' or 'from a ... distribution'.",
     )
     floor: float | None = Field(
         None,
         lt=0,
-        description="log R of any other text, below the likeliest integer's 0; under support full "
-        "on top of the frozen LM's log p(z). Default: -10 for digits, -5 for full.",
+        description="log R of any other text, where the likeliest integer has 0; with support full "
+        "it is added to the frozen LM's log p(z). Default: -10 for digits, -5 for full.",
     )
 
     @property
     def floor_or_default(self) -> float:
-        """In nats. Of some 1,000 other texts of digits, -10 leaves 0.05 % of the target."""
+        """In nats. With -10, some 1,000 other texts of digits get 0.05 % of the target's mass."""
         if self.floor is not None:
             return self.floor
         return -10.0 if self.support == "digits" else -5.0
@@ -68,14 +68,14 @@ class RandomNumberConfig(Section):
         if self.high - self.low >= MOST_INTEGERS:
             raise ValueError(
                 f"task.low ({self.low}) to task.high ({self.high}) are more than {MOST_INTEGERS} "
-                "integers, each of which is enumerated; narrow the range"
+                "integers, and each is enumerated; narrow the range"
             )
         check_template("task.prompt", self.prompt, ("how", "low", "high"))
         return self
 
 
 class RandomNumberJob(JobConfig):
-    """Random numbers: make the model write each integer of a range as often as it should."""
+    """Random numbers: train the model to write integers from a given distribution."""
 
     steps: int = Field(150, ge=0, description="Learner updates by the objective.")
     task: RandomNumberConfig = Field(
@@ -107,10 +107,10 @@ class RandomNumberJob(JobConfig):
             queries=1,
             samples=64,
             tempered_samples=32,
-            # Of one query, whose k alone must tell: of 64 weights it is above by chance too often.
+            # The k of this one query decides: with 64 weights it is too often high by chance.
             diagnostic_samples=128,
             shown=0,
             every=25,
         ),
-        description="How good the policy is.",
+        description="Evaluation of the policy.",
     )

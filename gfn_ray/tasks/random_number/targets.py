@@ -1,10 +1,10 @@
-"""Target distributions over the integers low..high, and the checks of their settings.
+"""Target distributions over the integers low..high, and checks of their settings.
 
-Owns the formulas, in log space so that no integer of the range underflows to probability 0.
+Computed in log space, so that no integer of the range underflows to probability 0.
 Source of the task: Hu et al. 2024, the section on random numbers, with the uniform target.
 
-Each distribution is truncated to the range and renormalised. `mean` and `std` are those of the
-distribution before truncation: a geometric target with its mean near `high` has a smaller one.
+Each distribution is truncated to the range and renormalised. `mean` and `std` are those
+before truncation: a geometric target with its mean near `high` has a smaller mean afterwards.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gfn_ray.tasks.random_number.config import TargetKind
 
 Array = npt.NDArray[np.float64]
 
-# At it the integer at the mean already has all but 1e-21 of the mass: nothing is left to sample.
+# With it the integer at the mean has all but 1e-21 of the mass: nothing else is ever sampled.
 SMALLEST_STD = 0.1
 
 
@@ -31,7 +31,7 @@ def log_target(
     mean: float | None = None,
     std: float | None = None,
 ) -> Array:
-    """Normalised log-probabilities [high - low + 1] of the integers low..high, all finite.
+    """Returns normalised log-probabilities [high - low + 1] of low..high, all finite.
 
     With k = integer - low, n = high - low and m = mean - low:
     uniform    p(k) = 1 / (n + 1); takes neither mean nor std.
@@ -39,8 +39,8 @@ def log_target(
     geometric  p(k) ~ (m / (1 + m))^k, failures before a success; mean: low + n / 5.
     poisson    p(k) ~ m^k / k!; mean: the middle of the range.
     gaussian   p(k) ~ exp(-(k - m)^2 / (2 std^2)), the density at the integers, normalised.
-               Unlike the density's mass on [k - 1/2, k + 1/2] it needs no difference of two
-               cdfs, which is 0 far in a tail. mean: the middle of the range; std: n / 6.
+               Unlike the mass on [k - 1/2, k + 1/2] it needs no difference of two cdfs,
+               which is 0 far in a tail. mean: the middle of the range; std: n / 6.
     Raises UserError for a setting that is out of range, or that the target does not use.
     """
     mean, std = _settled(kind, low, high, mean, std)
@@ -63,7 +63,7 @@ def log_target(
 def _settled(
     kind: TargetKind, low: int, high: int, mean: float | None, std: float | None
 ) -> tuple[float, float]:
-    """Mean and std with the defaults filled in, or a UserError."""
+    """Fills in the defaults of mean and std; raises UserError for invalid ones."""
     if not low < high:
         raise UserError(
             f"a range needs two integers, but task.low is {low} and task.high is {high}; "
@@ -71,12 +71,12 @@ def _settled(
         )
     if mean is not None and kind == "uniform":
         raise UserError(
-            f"task.mean ({mean}) means nothing to task.target 'uniform'; leave it out or choose "
+            f"task.mean ({mean}) does not apply to task.target 'uniform'; leave it out or choose "
             "another task.target"
         )
     if std is not None and kind != "gaussian":
         raise UserError(
-            f"task.std ({std}) means nothing to task.target {kind!r}; leave it out or choose "
+            f"task.std ({std}) does not apply to task.target {kind!r}; leave it out or choose "
             "task.target 'gaussian'"
         )
     if mean is None:
@@ -84,23 +84,23 @@ def _settled(
     # Both comparisons also refuse NaN.
     if not low < mean < high:
         raise UserError(
-            f"task.mean has to lie strictly between task.low ({low}) and task.high ({high}), "
+            f"task.mean must lie strictly between task.low ({low}) and task.high ({high}), "
             f"got {mean}"
         )
     if std is None:
         std = max((high - low) / 6, SMALLEST_STD)
     if not SMALLEST_STD <= std < math.inf:
-        raise UserError(f"task.std has to be finite and at least {SMALLEST_STD}, got {std}")
+        raise UserError(f"task.std must be finite and at least {SMALLEST_STD}, got {std}")
     return mean, std
 
 
 def _log_factorial(k: Array) -> Array:
-    """log k! [N] of each element."""
+    """Returns log k! of each element [N]."""
     return np.array([math.lgamma(x + 1) for x in k])
 
 
 def _normalised(log_weights: Array) -> Array:
-    """log_weights - log sum exp(log_weights) [N]."""
+    """Returns log_weights - log sum exp(log_weights) [N]."""
     shifted = log_weights - log_weights.max()
     result: Array = shifted - np.log(np.exp(shifted).sum())
     return result

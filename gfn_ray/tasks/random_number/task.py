@@ -1,10 +1,10 @@
 """Random numbers: write the integers low..high with given probabilities.
 
-Target: p(z) in proportion to the wanted mass where z is the canonical form of an integer in
-range, and a floor elsewhere, so that every way to write something else is pushed down. Integers
-rarer than the floor get it too: no log R is so low that it alone makes the loss. The
-policy is compared with the target exactly, integer by integer. Source: Hu et al. 2024,
-section 4 (random number generation), there with 0..99.
+Target: p(z) in proportion to the wanted mass if z is the canonical form of an integer in
+range, and a floor elsewhere, so that all other texts become unlikely. Integers rarer than
+the floor get it too, so that no low log R dominates the loss. The policy is compared with
+the target exactly, integer by integer. Source: Hu et al. 2024, section 4 (random number
+generation), there with 0..99.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from gfn_ray.tasks.vocabulary import Vocabulary, writable
 from gfn_ray.trajectory import IntArray, Query
 
 EXTREMES_SHOWN = 5
-SMALLEST_SHOWN = 0.0005  # of a total variation, which is shown with three decimals
+SMALLEST_SHOWN = 0.0005  # total variation, which is shown with three decimals
 
 
 class RandomNumberTask(BaseTask[RandomNumberJob]):
@@ -62,9 +62,9 @@ class RandomNumberTask(BaseTask[RandomNumberJob]):
         query = self._query(prompt_ids, outcomes)
         check_prompt_lengths("task", [query], self._config.sampler)
         support = self.support(tokenizer, vocab_size)
-        # The distribution that was asked for, not the one that the floor makes of it.
+        # The distribution without the floor.
         exact = Enumeration(self.name, self._config.task.target, outcomes, self._log_target)
-        # A constant floor under a whole vocabulary would outweigh the target: 49,152 ** 4 texts.
+        # A constant floor over the whole vocabulary would outweigh the target: 49,152 ** 4 texts.
         prior = (
             LikelihoodReward(self._config.reward.tokens_per_forward)
             if self._config.task.support == "full"
@@ -79,9 +79,9 @@ class RandomNumberTask(BaseTask[RandomNumberJob]):
         return self._query(prompt_ids, outcomes)
 
     def answer(self, query: Query, text: str) -> str | None:
-        """The integer, in the one form that counts."""
+        """Returns the integer if z is its canonical form."""
         if self._answers is None:
-            raise RuntimeError("what an integer looks like is known once query() has been called")
+            raise RuntimeError("answer() needs a call of query() before it")
         return self._answers.get(text)
 
     def context_text(self, query: Query) -> tuple[str, str]:
@@ -99,7 +99,7 @@ class RandomNumberTask(BaseTask[RandomNumberJob]):
         log_ratio = exact.log_q - exact.log_target
         over, under = exact.extremes(EXTREMES_SHOWN)
         findings = [
-            f"{most} integers, as a share of their target: "
+            f"{most} integers, relative to their target: "
             + ", ".join(f"{self._integers[i]} ({_times(log_ratio[i])})" for i in chosen)
             for most, chosen in (("most over-weighted", over), ("most under-weighted", under))
             if len(chosen)
@@ -116,7 +116,7 @@ class RandomNumberTask(BaseTask[RandomNumberJob]):
             f"A random integer from {self._integers[0]} to {self._integers[-1]}, "
             f"{self._config.task.target}: exact distribution of the policy",
             f"Total variation to the target {untrained.tv:.3f} → {exact.tv:.3f}; mass on other "
-            f"texts {other[0]} → {other[1]}. Every probability is enumerated, none is sampled.",
+            f"texts {other[0]} → {other[1]}. All probabilities are enumerated, not sampled.",
         )
         return TaskSummary(findings, files)
 
@@ -124,10 +124,10 @@ class RandomNumberTask(BaseTask[RandomNumberJob]):
     def metrics(self) -> dict[str, MetricInfo]:
         target = self._config.task.target
         return {
-            "tv": MetricInfo("lower", "total variation to the target, other texts included"),
+            "tv": MetricInfo("lower", "total variation to the target, including other texts"),
             f"kl_{target}_q": MetricInfo("lower", "KL(target || q), in nats"),
             f"kl_q_{target}": MetricInfo("lower", "KL(q || target), q on the integers alone"),
-            "valid_mass": MetricInfo("higher", "probability that an integer in range is written"),
+            "valid_mass": MetricInfo("higher", "probability of writing an integer in range"),
             **DIAGNOSTICS,
             "distinct_fraction": MetricInfo("none", "different texts among the samples"),
             "length_mean": MetricInfo("none", "tokens of z"),
@@ -135,19 +135,19 @@ class RandomNumberTask(BaseTask[RandomNumberJob]):
 
     @property
     def _log_reward(self) -> Array:
-        """log R of each integer [N]: the target, but for those that are rarer than the floor."""
+        """log R of each integer [N]: the target, or the floor for rarer integers."""
         return np.maximum(self._log_target, self._config.task.floor_or_default)
 
     def _moved_by_floor(self) -> list[str]:
-        """How far the floor keeps a policy from the target, where that can be seen."""
+        """Says how far the floor keeps a policy from the target, if that is visible."""
         floor, target = self._config.task.floor_or_default, self._config.task.target
         trained = self._log_reward - np.logaddexp.reduce(self._log_reward)
         tv = ExactComparison.unnormalised(self._log_target, trained, target).tv
         if tv < SMALLEST_SHOWN:
             return []
         return [
-            f"task.floor {floor:g} lifts {np.sum(self._log_target < floor)} rare integers: what is "
-            f"trained on is {tv:.3f} in total variation from {target}; a lower floor comes closer"
+            f"task.floor {floor:g} lifts {np.sum(self._log_target < floor)} rare integers: the "
+            f"training target is {tv:.3f} in total variation from {target}; a lower floor is closer"
         ]
 
     def _query(self, prompt_ids: IntArray, outcomes: list[IntArray]) -> Query:
@@ -166,9 +166,9 @@ class RandomNumberTask(BaseTask[RandomNumberJob]):
         return task.prompt.format(how=how, low=task.low, high=task.high)
 
     def _written(self, tokenizer: Any) -> tuple[IntArray, list[IntArray]]:
-        """Tokens of the prompt and of every integer after it.
+        """Returns the tokens of the prompt and of every integer after it.
 
-        Where a tokenizer joins a number with the space before it, the space belongs to z.
+        If a tokenizer joins a number with the space before it, the space belongs to z.
         """
         text = self._prompt()
         stripped = text.rstrip()
@@ -182,7 +182,7 @@ class RandomNumberTask(BaseTask[RandomNumberJob]):
                 if tokenizer.decode(z).strip() != str(n):
                     raise UserError(
                         f"the tokenizer of model.name {self._config.model.name!r} cannot write "
-                        f"{n}, it reads {tokenizer.decode(z)!r}; choose another model"
+                        f"{n}: it decodes to {tokenizer.decode(z)!r}; choose another model"
                     )
             return text_ids(tokenizer, left), outcomes
         raise UserError(
@@ -227,7 +227,7 @@ class RandomNumberTask(BaseTask[RandomNumberJob]):
 
 
 def _times(log_ratio: float) -> str:
-    """q / p; far from 1 it is a power of ten, as p may be too small for a float."""
+    """Formats q / p, far from 1 as a power of ten, because p may be too small for a float."""
     if abs(log_ratio) < np.log(1000):
         return f"x{np.exp(log_ratio):.2f}"
     return f"x1e{log_ratio / np.log(10):+.0f}"

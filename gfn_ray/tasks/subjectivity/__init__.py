@@ -1,1 +1,1 @@
-"""Labels by way of rationales."""
+"""Labels from rationales."""

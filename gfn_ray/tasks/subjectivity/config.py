@@ -25,45 +25,45 @@ class SubjectivityDataConfig(DataConfig):
         "embedded sentences.",
     )
     hub: str | None = Field(
-        None, description="Hugging Face dataset id with the columns text and label, instead."
+        None, description="Hugging Face dataset id with columns text and label, instead of a file."
     )
 
 
 class SubjectivityConfig(Section):
-    """Is a sentence objective or subjective? A rationale z first, then the label y."""
+    """Is a sentence objective or subjective? First a rationale z, then the label y."""
 
     labels: int = Field(10, ge=2, description="Labelled sentences, half of each label.")
-    draw: int = Field(0, ge=0, description="Which of them: the seed of their draw from the pool.")
+    draw: int = Field(0, ge=0, description="Seed of the draw of labelled sentences from the pool.")
     template: str = Field(
         "{text}\nThis sentence",
-        description="Prompt of the policy; z continues it. {text} is filled in.",
+        description="Prompt of the policy, which z continues; {text} is filled in.",
     )
     reward_template: str | None = Field(
-        None, description="What the LM reads before z when it scores; default: task.template."
+        None, description="Text before z when the LM scores it; default: task.template."
     )
     answer: str = Field(
         "\nThis sentence is from a movie {label}",
-        description="How the label follows z in the target; {label} is filled in. What is the same "
-        "for both labels is part of p(z | x), the rest is y.",
+        description="Text after z in the target; {label} is filled in. The part common to both "
+        "labels belongs to p(z | x), the rest is y.",
     )
     direct_template: str = Field(
-        "{text}", description="What baselines without z read before the same answer."
+        "{text}", description="Text before the same answer for baselines without z."
     )
     label_words: tuple[str, str] = Field(
         ("summary", "review"), description="{label} for objective, then for subjective."
     )
     named_stems: tuple[str, ...] = Field(
         ("objectiv", "subjectiv", "summar", "review"),
-        description="A rationale with one of these, or with a label word, names the label.",
+        description="A rationale with one of these, or with a label word, leaks the label.",
     )
     label_floor: float = Field(
         -20.0,
         lt=0,
-        description="What stands for log p(y | x, z), in nats, where z names the label: such "
-        "rationales are outside the target, and none inside gets less.",
+        description="Value for log p(y | x, z), in nats, if z leaks the label: such rationales are "
+        "outside the target, and none inside gets less.",
     )
     wrong_label_penalty: float = Field(
-        0.0, ge=0, description="Nats taken off log R where p(y | x, z) prefers the wrong label."
+        0.0, ge=0, description="Nats taken off log R if p(y | x, z) prefers the wrong label."
     )
     min_len: int = Field(3, ge=1, description="Shortest z, in tokens.")
     max_len: int = Field(
@@ -72,7 +72,7 @@ class SubjectivityConfig(Section):
     calibration: Literal["validation", "content_free", "none"] = Field(
         "validation",
         description="Prior correction of every method: the log-odds that splits validation texts "
-        "in halves (no label is looked at), the one that empty inputs get, or none.",
+        "in half (without their labels), those of empty inputs, or none.",
     )
     calibration_rows: int = Field(20, ge=2, description="Validation texts used for it.")
     shots: int = Field(
@@ -103,8 +103,8 @@ class SubjectivityConfig(Section):
         if self.wrong_label_penalty >= -self.label_floor:
             raise ValueError(
                 f"task.wrong_label_penalty ({self.wrong_label_penalty:g}) reaches down to "
-                f"task.label_floor ({self.label_floor:g}), so a z that names its label would be no "
-                "worse than one of the wrong label; lower the second below "
+                f"task.label_floor ({self.label_floor:g}), so a z that leaks its label would be no "
+                "worse than one with the wrong label; lower the second below "
                 f"{-self.wrong_label_penalty:g}"
             )
         if not all(any(c.isalnum() for c in stem) for stem in self.named_stems):
@@ -113,7 +113,7 @@ class SubjectivityConfig(Section):
 
 
 class SubjectivityJob(JobConfig):
-    """Subjectivity: explain a sentence by z, then label it; EM on a handful of labels."""
+    """Subjectivity: explain a sentence by a rationale z, then label it; EM on a few labels."""
 
     steps: int = Field(40, ge=0, description="Learner updates by the objective, in all rounds.")
     task: SubjectivityConfig = Field(
@@ -130,5 +130,5 @@ class SubjectivityJob(JobConfig):
     )
     eval: EvalConfig = Field(
         default_factory=lambda: EvalConfig(queries=40, samples=8, tempered_samples=2),
-        description="How good the policy is, and the labels; queries are test sentences.",
+        description="Evaluation of the policy and the labels; queries are test sentences.",
     )

@@ -1,9 +1,8 @@
-"""Sentences labelled objective or subjective: read strictly, split for good.
+"""Sentences labelled objective or subjective, with a fixed split.
 
-Owns the embedded set, JSON lines and the same columns from the Hugging Face hub, the split into
-a labelled pool, validation and test, and the draw of a few labels from the pool. White space is
-folded and blank lines are passed over; anything else that is malformed is refused with its
-line. Does not own prompts or tokens.
+Reads the embedded set, JSON lines and the same columns from the Hugging Face hub, splits them into
+a labelled pool, validation and test, and draws a few labels from the pool. White space is folded
+and blank lines are ignored; anything else that is malformed is refused with its line.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ EMBEDDED = "subjectivity.csv"
 LABELS = ("objective", "subjective")
 COLUMNS = ("text", "label")
 
-# Where the pool and the validation part end, as shares of all sentences; the rest is the test.
+# Ends of the pool and of the validation part, as shares of all sentences; the rest is the test.
 POOL_END, VALIDATION_END = 0.32, 0.51
 
 
@@ -47,7 +46,7 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Splits:
-    """pool: what labels are drawn from. notes: what a person should know of how they came about."""
+    """pool: labels are drawn from it. notes: remarks for people on how the splits were made."""
 
     pool: list[Sentence]
     validation: list[Sentence]
@@ -56,12 +55,12 @@ class Splits:
 
 
 def load_sentences(config: DataConfig, *, validate: bool = True) -> Splits:
-    """The configured source, split; UserError where it is malformed.
+    """Loads and splits the configured source; raises UserError if it is malformed.
 
-    An embedded sentence's part follows from its id alone, any other's from its text, so that
-    equal texts stay together: on every machine, and whatever else the source holds. Where a test
-    is given apart, the other sentences are the pool, less a share for validation if that is
-    wanted, and none of them is in the test.
+    An embedded sentence's part depends on its id alone, any other's on its text, so that equal
+    texts stay together on every machine and whatever else the source contains. With a separate
+    test source, the other sentences are the pool, less a share for validation if requested, and
+    the test has none of them.
     """
     columns = Columns.of(config)
     if config.hub is not None:
@@ -90,10 +89,10 @@ def draw_labels(
     draw: int,
     fits: Callable[[Sentence], bool] = lambda _: True,
 ) -> list[Sentence]:
-    """`labels` sentences of the pool that fit, half of each label, the labels alternating.
+    """Draws `labels` sentences of the pool that fit, half of each label, alternating.
 
-    Where labels is odd, objective has one more. A larger number with the same draw contains
-    the smaller one's sentences.
+    If labels is odd, objective has one more. A larger number with the same draw contains the
+    smaller one's sentences.
     """
     rng = np.random.default_rng(draw)
     chosen = []
@@ -112,7 +111,7 @@ def draw_labels(
 
 
 def _load_test(config: DataConfig, columns: Columns) -> list[Sentence]:
-    """A test that is given apart, under ids that no other sentence has."""
+    """Loads the separate test source, with ids that no other sentence has."""
     if config.test_path is not None:
         rows = _of_json_lines(config.test_path, "--data.test-path", columns)
     else:
@@ -163,7 +162,7 @@ def _json_row(text: str, where: str, sentence_id: str, columns: Columns) -> Sent
     except ValueError as error:
         raise UserError(f"{where}: not a line of JSON: {error}") from None
     if not isinstance(row, dict):
-        raise UserError(f"{where}: expected an object with {' and '.join(COLUMNS)}; mend it there")
+        raise UserError(f"{where}: expected an object with {' and '.join(COLUMNS)}; fix it there")
     named = columns.row(row)
     if missing := [key for key in COLUMNS if key not in named]:
         refuse_missing(where, "key", missing, row)
@@ -192,4 +191,4 @@ def _sentence(row: Mapping[str, object], where: str, sentence_id: str) -> Senten
 
 
 def _refuse(where: str, column: str, expected: str, got: object) -> NoReturn:
-    raise UserError(f"{where}, {column}: expected {expected}, got {shown(got)}; mend it there")
+    raise UserError(f"{where}, {column}: expected {expected}, got {shown(got)}; fix it there")

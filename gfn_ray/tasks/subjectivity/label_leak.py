@@ -1,4 +1,4 @@
-"""Which texts name a label, whatever tokens they are written in."""
+"""Detection of texts that leak the label, whatever their tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gfn_ray.trajectory import IntArray
 class LabelLeakFilter:
     """Whether a text has one of the stems, in any case and with marks or hyphens between.
 
-    stems: as `plain_letters` gives them. token_texts: of every token id, within a text.
+    stems: as `plain_letters` returns them. token_texts: text of every token id, within a text.
     """
 
     stems: tuple[str, ...]
@@ -27,12 +27,12 @@ class LabelLeakFilter:
         return self.in_text("".join(self.token_texts[token] for token in token_ids))
 
     def in_text(self, text: str) -> bool:
-        """The same of a text."""
+        """The same for a text."""
         plain = plain_letters(text)
         return any(stem in plain for stem in self.stems)
 
 
 def plain_letters(text: str) -> str:
-    """Case-folded letters, digits and single spaces: "Sub-JECTIVE" is "subjective"."""
+    """Keeps case-folded letters, digits and single spaces: "Sub-JECTIVE" is "subjective"."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return " ".join("".join(c for c in folded if c.isalnum() or c.isspace()).split())

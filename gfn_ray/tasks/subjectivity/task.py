@@ -1,9 +1,9 @@
-"""Subjectivity: is a sentence a statement of the plot or an opinion? z explains, then comes y.
+"""Subjectivity: is a sentence a statement of the plot or an opinion? z explains, y is the label.
 
-Target: p(z | x, y) in proportion to p(z y | x), where the policy that is trained on it reads x
-alone; EM tunes p(y | x, z) on its samples. A prediction averages p(y | x, z) over z ~ q(z | x).
-Source: Hu et al. 2024, section 4.3, on SUBJ (Pang and Lee 2004). Three classifiers that read no
-z stand beside it: the LM as it is, with examples in its prompt, and tuned on the same labels.
+Target: p(z | x, y) in proportion to p(z y | x), while the policy trained on it reads only x; EM
+tunes p(y | x, z) on its samples. A prediction averages p(y | x, z) over z ~ q(z | x). Source: Hu
+et al. 2024, section 4.3, on SUBJ (Pang and Lee 2004). Baselines are three classifiers without z:
+the LM as it is, with examples in its prompt, and tuned on the same labels.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ from gfn_ray.tasks.task import (
 from gfn_ray.tasks.vocabulary import Vocabulary
 from gfn_ray.trajectory import IntArray, Query
 
-# Inputs without content, as in Zhao et al. 2021, Calibrate before use.
+# Content-free inputs, as in Zhao et al. 2021, Calibrate before use.
 CONTENT_FREE = ("N/A", "[MASK]", "...")
-ANY_RATIONALE = " is one."  # what answers are cut off from, to find their tokens
+ANY_RATIONALE = " is one."  # precedes the answers when their tokens are determined
 
 
 class SubjectivityTask(BaseTask[SubjectivityJob]):
@@ -123,7 +123,7 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
 
     def is_outside(self, token_ids: IntArray) -> bool:
         if self._names_label is None:
-            raise RuntimeError("what names a label is known once load() has been called")
+            raise RuntimeError("is_outside() needs a call of load() before it")
         return self._names_label(token_ids)
 
     def metrics_of(self, one: QueryTexts) -> dict[str, float]:
@@ -134,7 +134,7 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
         return self.label_metrics(_label_log_probs(samples))
 
     def label_metrics(self, log_probs: Mapping[str, Array]) -> dict[str, float]:
-        """Quality on the test sentences, calibrated on the others; log_probs [S, 2] by id."""
+        """Returns quality on test sentences, calibrated on the others; log_probs [S, 2] by id."""
         odds = log_odds([model_average(log_probs[name]) for name in self._test])
         corrected = odds - self.label_offset(log_probs)
         found = label_quality(corrected, np.array(list(self._test.values())))
@@ -177,7 +177,7 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
         return TaskSummary([f"accuracy by number of rationales averaged over: {points}"], files)
 
     def _accuracies(self, one: Evaluation, sizes: Sequence[int]) -> list[float]:
-        """Accuracy when so many of each sentence's samples are averaged."""
+        """Returns the accuracy when averaging over each number of samples per sentence."""
         log_probs = _label_log_probs(one.samples)
         return [
             self.label_metrics({name: each[:size] for name, each in log_probs.items()})["accuracy"]
@@ -191,7 +191,7 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
             "auc": MetricInfo("higher", "ranking of subjective above objective"),
             "log_loss": MetricInfo("lower", "mean -log p(true label), nats"),
             "ece": MetricInfo("lower", "calibration error, ten bins"),
-            "named_label_fraction": MetricInfo("lower", "rationales that name a label"),
+            "named_label_fraction": MetricInfo("lower", "rationales that leak a label"),
         }
         target = MetricInfo("none", "log p(z | x) + log p(y | x, z); EM moves the target")
         return {**words, **super().metrics, **DIAGNOSTICS, "log_reward_mean": target}
@@ -209,7 +209,7 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
         )
 
     def _calibration_sentences(self, validation: Iterable[Sentence]) -> list[Sentence]:
-        """Held out beside the test; the label of a content-free input is arbitrary."""
+        """Returns held-out sentences besides the test; content-free ones get an arbitrary label."""
         task = self._config.task
         if task.calibration == "none":
             return []
@@ -263,7 +263,7 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
         shared = len(shared_prefix(answers))
         if shared == 0 or shared == min(map(len, answers)):
             raise UserError(
-                f"in tokens, the two answers of task.answer {self._config.task.answer!r} have to "
+                f"in tokens, the two answers of task.answer {self._config.task.answer!r} must "
                 "begin alike and then differ; reword it, or change task.label_words"
             )
         return answers
@@ -285,6 +285,6 @@ def _label_log_probs(samples: Sequence[QueryTexts]) -> dict[str, Array]:
 
 
 def _doublings(largest: int) -> list[int]:
-    """1, 2, 4 and so on up to the largest, which ends the list in any case."""
+    """Returns 1, 2, 4 and so on up to the largest, which is always last."""
     sizes = [2**i for i in range(largest.bit_length()) if 2**i < largest]
     return [*sizes, largest]
