@@ -41,5 +41,5 @@ def writing() -> Iterator[None]:
             raise
         file = error.filename or "a file of the run"
         raise RunFailed(
-            f"cannot write {file}: {error.strerror}; make room or mend the disk"
+            f"cannot write {file}: {error.strerror}; free disk space or repair the disk"
         ) from error

@@ -200,7 +200,7 @@ RUNS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "finished": (finished, ("finished after 4 updates", "--steps")),
     "finished, and cleared": (
         finished_without_checkpoints,
-        ("finished and has no checkpoint any more", "start a new run"),
+        ("finished and no longer has a checkpoint", "start a new run"),
     ),
 }
 
