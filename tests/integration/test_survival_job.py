@@ -177,7 +177,7 @@ def test_each_actor_that_is_killed_is_replaced(killed):
         "the learner",
         "replay",
     ]
-    assert all("died while it had to" in row["cause"] for row in restarts)
+    assert all("died while trying to" in row["cause"] for row in restarts)
 
 
 def test_what_dies_on_the_way_changes_nothing(undisturbed, killed):
