@@ -147,7 +147,7 @@ RUNS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "markers of no sense": (each(fill, COMPLETE), ("COMPLETE cannot be read",)),
     "markers that list nothing": (
         each(lambda file: file.write_text("x\n"), COMPLETE),
-        ("COMPLETE is no list of checksums",),
+        ("COMPLETE is not a list of checksums",),
     ),
     "markers that were emptied": (
         each(empty_file, COMPLETE),
@@ -163,14 +163,17 @@ RUNS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     ),
     "markers that lead elsewhere": (
         lambda run: [listing(one, run.parent / "secret") for one in checkpoints(run)],
-        ("COMPLETE lists what is not below it",),
+        ("COMPLETE lists a path that is not below it",),
     ),
     "markers that lead above": (
         lambda run: [listing(one, Path("../../../secret")) for one in checkpoints(run)],
-        ("COMPLETE lists what is not below it",),
+        ("COMPLETE lists a path that is not below it",),
     ),
-    "a pipe in the place of a file": (each(a_pipe, "training"), ("training is no regular file",)),
-    "pipes for markers": (each(a_pipe, COMPLETE), ("COMPLETE is no regular file",)),
+    "a pipe in the place of a file": (
+        each(a_pipe, "training"),
+        ("training is not a regular file",),
+    ),
+    "pipes for markers": (each(a_pipe, COMPLETE), ("COMPLETE is not a regular file",)),
     "a newer format": (
         each_written_so(of_format(99), "training"),
         ("step-000004/training has format 99", "version of gfn_ray that wrote it"),
