@@ -1,7 +1,7 @@
-"""The two kinds of failure a person meets, the exit code of each, and how a message quotes.
+"""The two kinds of failure a user meets, their exit codes, and how messages quote values.
 
-Owns the exception types that cross module boundaries on purpose. Anything else
-that escapes is a bug and keeps its traceback.
+Owns the exception types that cross module boundaries on purpose. Anything else that escapes is a
+bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ _WORDS_FOR_NO_MEMORY = (
     "unable to allocate",
     "can't start new thread",
     "bad_alloc",
-    "could not create a primitive",  # oneDNN's, which gives no cause
+    "could not create a primitive",  # from oneDNN, which gives no cause
 )
-_LONGEST_QUOTE = 80  # characters of what is quoted in an error's one line
+_LONGEST_QUOTE = 80  # characters of a quote in a one-line message
 
 EXIT_USER_ERROR = 2
 EXIT_RUN_FAILED = 3
@@ -21,27 +21,27 @@ EXIT_INTERRUPTED = 130
 
 
 class UserError(Exception):
-    """A mistake in settings, data or files that the person at the keyboard can mend.
+    """A mistake in settings, data or files that the user can fix.
 
-    The message is one sentence or two: what was expected, what came, and which
-    setting changes it. Jobs print it without a traceback and exit with 2.
+    The message has one or two sentences: what was expected, what came, and which setting changes
+    it. Jobs print it without a traceback and exit with 2.
     """
 
 
 class RunFailed(Exception):
-    """The run cannot go on: an actor died, or a remote call passed its time limit.
+    """The run cannot continue: an actor died, or a remote call exceeded its time limit.
 
-    The message names the actor, what was asked of it, and the setting that bounds
-    the wait. Jobs print it without a traceback and exit with 3.
+    The message names the actor, what it was asked to do, and the setting that bounds the wait. Jobs
+    print it without a traceback and exit with 3.
     """
 
 
 class OutOfMemory(RunFailed):
-    """There was too little memory at this moment; an actor may try again later."""
+    """There was too little memory at the moment; an actor may try again later."""
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Python, a GPU, torch, numpy, the system and Ray each have a way of their own to say it."""
+    """Whether an error means out of memory, in the words of Python, CUDA, torch, numpy or Ray."""
     return (
         isinstance(error, MemoryError | OutOfMemory)
         or type(error).__name__ == "OutOfMemoryError"
@@ -50,7 +50,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def shown(value: object) -> str:
-    """A refused value as Python writes it, cut to what a line has room for."""
+    """A rejected value as Python writes it, cut to fit a line."""
     try:
         return cut(repr(value))
     except (ValueError, RecursionError):  # thousands of digits, or of brackets
@@ -58,5 +58,5 @@ def shown(value: object) -> str:
 
 
 def cut(text: str, longest: int = _LONGEST_QUOTE) -> str:
-    """The beginning of a text that a message quotes."""
+    """Cuts a text for quoting in a message."""
     return text if len(text) <= longest else text[:longest] + "..."

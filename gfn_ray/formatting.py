@@ -1,7 +1,6 @@
-"""Numbers, times and foreign text, as people read them on one line.
+"""Formats numbers, times and foreign text for one line of output.
 
-Owns formatting, and what becomes of a character that a stream's encoding lacks; whatever prints
-shares it.
+Also owns what happens to characters that a stream's encoding lacks.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import TextIO
 from rich.cells import cell_len
 
 DOTS = "..."  # three full stops: every terminal and log has them
-_LEAST_SHOWN = 8  # cells; less of a sentence than this tells nothing
+_LEAST_SHOWN = 8  # cells; less of a sentence than this is meaningless
 
 
 def one_line(text: str) -> str:
@@ -21,7 +20,7 @@ def one_line(text: str) -> str:
 
 
 def number(value: float | None) -> str:
-    """Three or four digits, as many as a person reads."""
+    """Formats a number with three or four digits."""
     if value is None:
         return "-"
     size = abs(value)
@@ -31,14 +30,14 @@ def number(value: float | None) -> str:
 
 
 def count(amount: int, noun: str) -> str:
-    """A number with its noun: 1 update, 2,000 updates, 3 queries."""
+    """Formats a number with its noun: 1 update, 2,000 updates, 3 queries."""
     if amount == 1:
         return f"1 {noun}"
     return f"{amount:,} {noun[:-1]}ies" if noun.endswith("y") else f"{amount:,} {noun}s"
 
 
 def byte_size(amount: float) -> str:
-    """Bytes in the unit that people read: 512 MiB, 3.1 GiB."""
+    """Formats bytes in a readable unit: 512 MiB, 3.1 GiB."""
     mib = amount / 2**20
     return f"{mib / 1024:.1f} GiB" if mib >= 1024 else f"{mib:.0f} MiB"
 
@@ -50,7 +49,7 @@ def duration(seconds: float) -> str:
 
 
 def head(text: str, cells: int) -> str:
-    """The beginning of a text, in at most so many terminal cells; nothing if too few."""
+    """The beginning of a text, in at most `cells` terminal cells; empty if too few."""
     if cell_len(text) <= cells:
         return text
     kept = _first_cells(text, cells)
@@ -58,7 +57,7 @@ def head(text: str, cells: int) -> str:
 
 
 def tail(text: str, cells: int) -> str:
-    """The end of a text, in at most so many terminal cells; nothing if too few."""
+    """The end of a text, in at most `cells` terminal cells; empty if too few."""
     if cell_len(text) <= cells:
         return text
     kept = _first_cells(text[::-1], cells)[::-1]
@@ -66,8 +65,8 @@ def tail(text: str, cells: int) -> str:
 
 
 def take_any_text(stream: TextIO) -> bool:
-    """Whether a stream's encoding has every character. Where it has not, a question mark stands
-    for the others from now on: no text can fail."""
+    """Whether a stream's encoding has every character. If not, makes it print a question mark for
+    those that it lacks, so that no text can fail."""
     if not isinstance(stream, io.TextIOWrapper) or "utf" in stream.encoding.lower():
         return True
     stream.reconfigure(errors="replace")
@@ -75,7 +74,7 @@ def take_any_text(stream: TextIO) -> bool:
 
 
 def _first_cells(text: str, cells: int) -> str:
-    """What fits beside the dots. A character may be two cells wide, or none."""
+    """The prefix that fits in so many cells. A character may be two cells wide, or none."""
     if cells < _LEAST_SHOWN:
         return ""
     used = len(DOTS)

@@ -1,7 +1,7 @@
-"""Where a person's paths lead, and what lies there.
+"""Paths given by the user, and checks of what is there.
 
-Owns the directory that relative paths of outputs start from, and the sentence for a path at which
-the system does not let us look. Reads and writes no file.
+Owns the directory that relative output paths start from, and the message for a path that cannot be
+read. Reads and writes no file.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _CURES = {
 def output_root() -> Path:
     """The directory that relative output paths start from.
 
-    Ray deletes its copy of a submitted working directory with the job, so nothing of
-    worth may be written there; outputs of such a job go to ~/gfn_ray.
+    Ray deletes its copy of a submitted working directory with the job, so outputs of such a job go
+    to ~/gfn_ray instead.
     """
     if home := os.environ.get("GFN_RAY_HOME"):
         return Path(home).expanduser().absolute()
@@ -33,7 +33,7 @@ def output_root() -> Path:
 
 
 def exists(path: Path, setting: str) -> bool:
-    """Path.exists, which raises where the path is too long or leads where nobody may look."""
+    """Path.exists; raises UserError if the path is too long or not accessible."""
     try:
         return path.exists()
     except OSError as error:
@@ -41,17 +41,17 @@ def exists(path: Path, setting: str) -> bool:
 
 
 def is_file(path: Path, setting: str) -> bool:
-    """Path.is_file, in the same way."""
+    """Path.is_file, likewise."""
     return exists(path, setting) and path.is_file()
 
 
 def is_dir(path: Path, setting: str) -> bool:
-    """Path.is_dir, in the same way."""
+    """Path.is_dir, likewise."""
     return exists(path, setting) and path.is_dir()
 
 
 def unreadable(path: Path, setting: str, error: OSError) -> UserError:
-    """What the system says of a path, and what mends it. setting: what names the path."""
+    """The error for an unreadable path, with its remedy. setting: the one that names the path."""
     cure = _CURES.get(error.errno or 0, "check the path")
     place = cut(str(path), _LONGEST_PATH)
     return UserError(f"{setting}: cannot read {place}: {error.strerror}; {cure}")

@@ -1,7 +1,7 @@
 """The records that flow between actors: queries and trajectories.
 
-Owns what a latent text z is. Knows no torch, Ray or vLLM: arrays are numpy.
-`storage/trajectories.py` has the bytes in which trajectories cross processes.
+Defines what a latent text z is. Arrays are numpy; independent of torch, Ray and vLLM.
+`storage/trajectories.py` serializes trajectories.
 
 Conventions. z = z_1..z_T are the content tokens of a trajectory; the terminator is
 not stored. Prefix t is z_1..z_t, so per-prefix arrays have T+1 entries and entry 0
@@ -28,9 +28,9 @@ Proposal = Literal["policy", "tempered", "epsilon", "seed"]
 class Query:
     """One posterior p(z | query) to sample from.
 
-    prompt_ids: what the policy reads before z. context_ids and answer_ids: what the
-    frozen LM scores around z, log p(z answer | context). references: known good z, as
-    many as the data has. texts: named strings for people and metrics.
+    prompt_ids: what the policy reads before z. context_ids and answer_ids: what the frozen LM
+    scores around z, log p(z answer | context). references: demonstrations, as many as the data
+    has. texts: named strings for display and metrics.
     """
 
     query_id: str
@@ -45,16 +45,16 @@ class Query:
 class Trajectory:
     """One sampled z with everything that reward, replay and learner need.
 
-    token_ids [T]: content tokens, terminator left out.
+    token_ids [T]: content tokens, without the terminator.
     tool_mask [T]: True where a tool, not the policy, wrote the token (log q = 0 there).
     terminable [T+1]: True where the prefix may end; these are the nodes of the loss.
     log_reward [T+1]: untempered log R in nats at terminable prefixes, NaN elsewhere;
         None until a reward actor has scored the trajectory.
     policy_version: adapter version that proposed z (-1: not a policy sample).
-    stopped: the policy chose the terminator, rather than meeting max_len.
+    stopped: whether the policy chose the terminator, rather than reaching max_len.
     sampler_log_pf [T]: log q of each content token in nats, by the engine and the policy version
-        that sampled it; 0 where a tool wrote the token. NaN where unknown: all of it unless
-        `proposal` is "policy", for an engine reports other proposals' own probabilities.
+        that sampled it; 0 where a tool wrote the token. NaN if unknown: always, unless `proposal`
+        is "policy", because for other proposals the engine reports their own probabilities.
     sampler_log_stop: likewise log q of stopping after them.
     """
 
@@ -83,7 +83,7 @@ class Trajectory:
         *,
         stopped: bool,
     ) -> Trajectory:
-        """An unscored z that no policy sampled."""
+        """Makes an unscored z that no policy sampled."""
         return Trajectory(
             query_id=query_id,
             token_ids=token_ids,
@@ -100,7 +100,7 @@ class Trajectory:
 
     @property
     def sampler_log_content(self) -> float:
-        """The sum of sampler_log_pf, in nats: log q of z by the engine, without its stop."""
+        """The sum of sampler_log_pf, in nats: the engine's log q of z, without the stop."""
         return float(self.sampler_log_pf.sum(dtype=np.float64))
 
     @property
@@ -112,7 +112,7 @@ class Trajectory:
 
     @property
     def reward_fault(self) -> str | None:
-        """What keeps a scored trajectory from being learned from, as in "log R is nan"."""
+        """Why a scored trajectory cannot be learned from, as in "log R is nan"; None if it can."""
         if self.log_reward is None:
             raise ValueError(f"trajectory of query {self.query_id!r} has not been scored yet")
         if not self.terminable[-1]:
@@ -122,20 +122,20 @@ class Trajectory:
         return f"log R is {wrong[0]}" if len(wrong) else None
 
     def scored(self, log_reward: npt.ArrayLike) -> Trajectory:
-        """The same trajectory with log R [T+1] attached, and NaN where not terminable. What is
-        NaN or infinite elsewhere stays so: `reward_fault` tells of it."""
+        """Returns the trajectory with log R [T+1], set to NaN where not terminable. Other NaN or
+        infinite values are kept: `reward_fault` reports them."""
         rewards = np.asarray(log_reward, dtype=np.float32)
         if rewards.shape != self.terminable.shape:
             raise ValueError(
                 f"log_reward has shape {rewards.shape}, expected {self.terminable.shape}: "
-                "one entry per prefix, the empty one included"
+                "one entry per prefix, including the empty one"
             )
         rewards = np.where(self.terminable, rewards, np.float32(np.nan))
         return replace(self, log_reward=rewards)
 
     def sampled_as(self, other: Trajectory) -> Trajectory:
-        """This z and its log R, with all that tells how the other one was sampled. The engine's
-        numbers are about the other one's z: they come along where that is the same."""
+        """Returns this z and its log R with the other's sampling record. The engine's log q belongs
+        to the other's z and is copied only if z is the same."""
         same = np.array_equal(self.token_ids, other.token_ids)
         unknown = np.full(len(self), np.nan, dtype=np.float32)
         return replace(

@@ -1,1 +1,1 @@
-"""Updates of an adapter: by an objective, by likelihood; their optimizers' state."""
+"""Updates of an adapter, by an objective or by likelihood, and their optimizers' state."""

@@ -1,4 +1,4 @@
-"""What trains a policy, as the actor around it sees it, and what an update gives back."""
+"""The interface of a learner, and the results of its updates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:  # the driver reads what an update gives back, and has no use for torch
+if TYPE_CHECKING:  # the driver imports this module without torch
     from gfn_ray.learners.training_state import State
     from gfn_ray.policy.adapter import Adapter
     from gfn_ray.policy.log_q import TrajectoryGroup
@@ -17,8 +17,8 @@ if TYPE_CHECKING:  # the driver reads what an update gives back, and has no use 
 
 @dataclass(frozen=True)
 class Update:
-    """What one update did. losses [B]: mean squared residual of each trajectory, in the
-    order of the batch; replay may turn them into priorities."""
+    """The result of one update. losses [B]: mean squared residual of each trajectory, in batch
+    order; replay may turn them into priorities."""
 
     metrics: dict[str, float]
     losses: npt.NDArray[np.float32]
@@ -26,11 +26,11 @@ class Update:
 
 @dataclass(frozen=True)
 class SkippedUpdate:
-    """An update that was not applied, since a number in it is NaN or infinite. Parameters,
-    optimizer and schedule are as they were.
+    """An update that was skipped because a number in it is NaN or infinite. Parameters, optimizer
+    and schedule are unchanged.
 
-    reason: which number, as in "the loss is nan". known: by name, what the update found out of
-    each trajectory [B], in the order of the batch.
+    reason: which number, as in "the loss is nan". known: values computed for each trajectory [B],
+    by name, in batch order.
     """
 
     reason: str
@@ -39,9 +39,9 @@ class SkippedUpdate:
 
 @dataclass(frozen=True)
 class PolicyScores:
-    """log q of trajectories without gradient. log_q [B]: whole z, stop included.
-    log_pf [B]: its content tokens only, as the sampling engine reports them.
-    log_reference [B]: what the objective adds to log R/T, log p_ref(z) or 0."""
+    """log q of trajectories, without gradient. log_q [B]: whole z, with the stop. log_pf [B]:
+    content tokens only, as the sampling engine reports them. log_reference [B]: what the objective
+    adds to log R/T, log p_ref(z) or 0."""
 
     log_q: npt.NDArray[np.float64]
     log_pf: npt.NDArray[np.float64]
@@ -49,7 +49,7 @@ class PolicyScores:
 
 
 class Learner(Protocol):
-    """A policy and its optimizer, with a policy version that only ever goes up.
+    """A policy and its optimizer, with an increasing policy version.
 
     Example, one update whose weights are published:
 
@@ -62,37 +62,37 @@ class Learner(Protocol):
 
     @property
     def step_count(self) -> int:
-        """Updates applied so far."""
+        """Number of updates applied."""
         ...
 
     def load(self, adapter: Adapter) -> None:
-        """Takes over the weights of an adapter of the policy's shape."""
+        """Loads the weights of an adapter of the policy's shape."""
         ...
 
     def step(self, groups: Sequence[TrajectoryGroup]) -> Update | SkippedUpdate:
-        """One update on scored trajectories, or none where a number in it is not finite: then
-        everything is as it was before."""
+        """Makes one update on scored trajectories. Skips it, and changes nothing, if a number in it
+        is not finite."""
         ...
 
     def score(self, groups: Sequence[TrajectoryGroup]) -> PolicyScores:
-        """log q under the current weights, without gradient."""
+        """Computes log q under the current weights, without gradient."""
         ...
 
     def score_under(self, adapter: Adapter, groups: Sequence[TrajectoryGroup]) -> PolicyScores:
-        """The same under the weights of another adapter; the learner's own stay what they are."""
+        """Computes the same under another adapter; the learner's weights stay unchanged."""
         ...
 
     def publish(self) -> Adapter:
-        """The current weights as the next version; the first call gives version 0."""
+        """Returns the current weights as the next version; the first call gives version 0."""
         ...
 
     def state(self) -> State:
-        """Copies of all that later updates and publications depend on."""
+        """Copies of everything later updates and publications depend on."""
         ...
 
     def restore(self, state: State, version: int | None = None) -> None:
-        """Becomes the learner of the same settings that state() described, bit for bit.
+        """Restores what state() returned, bit for bit; the settings must be the same.
 
-        version: of the next publication, where it is not that learner's.
+        version: of the next publication, if it differs from the stored one.
         """
         ...

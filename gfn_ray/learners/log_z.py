@@ -1,8 +1,8 @@
-"""A learned log Z(x): one linear head on what the untrained model makes of the prompt.
+"""A learned log Z(x): one linear head on the untrained model's features of the prompt.
 
-Owns the features and the head. The features are those of the model without its adapter (where
-it has none, of the model as it is when it first sees a prompt) and stay what they are, so that
-the head learns a function of the query and not of a policy that moves under it.
+The features come from the model without its adapter (if it has none, from the model when it first
+sees a prompt) and stay fixed, so that the head learns a function of the query, not of a policy that
+changes under it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gfn_ray.policy.log_q import TrajectoryGroup
 
 
 class LogZHead:
-    """log Z of a query from its prompt. Learns together with the policy, at its own rate."""
+    """Predicts log Z of a query from its prompt. Learns with the policy, at its own rate."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -35,12 +35,12 @@ class LogZHead:
         return list(self._head.parameters())
 
     def start_at(self, log_z: float) -> None:
-        """Puts the bias at a first estimate: log Z may be far from 0, at -60, say."""
+        """Sets the bias to a first estimate: log Z may be far from 0, such as -60."""
         nn.init.constant_(self._head.bias, log_z)
         self.started = True
 
     def forget_start(self) -> None:
-        """As before `start_at`: the update that needed it did not take place."""
+        """Undoes `start_at` after a skipped update."""
         nn.init.zeros_(self._head.bias)
         self.started = False
 

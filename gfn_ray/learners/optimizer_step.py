@@ -1,4 +1,4 @@
-"""One step of an optimizer, which is none where a number in it is NaN or infinite."""
+"""One optimizer step, skipped if a number in it is NaN or infinite."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def optimizer_step(
     max_grad_norm: float,
     numbers: Mapping[str, float],
 ) -> float:
-    """Clips the gradients of some of the optimizer's parameters together, and applies all.
+    """Clips the joint gradient of the `clipped` parameters and applies all gradients.
 
-    numbers: that must be finite, by what errors call them; the norm of the gradients is another.
-    Returns that norm, before clipping. Raises FloatingPointError, as in "the loss is nan", with
-    parameters and optimizer as they were and no gradients left.
+    numbers: must be finite, as must the gradient norm; keys name them in errors. Returns the norm
+    before clipping. Raises FloatingPointError, as in "the loss is nan", with parameters and
+    optimizer unchanged and the gradients cleared.
     """
     norm = float(torch.nn.utils.clip_grad_norm_(clipped, max_grad_norm))
     for name, value in {**numbers, "the gradient's norm": norm}.items():

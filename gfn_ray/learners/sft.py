@@ -1,4 +1,4 @@
-"""Likelihood tuning of the policy on known good z: an SFT, and the baseline beside it."""
+"""SFT: likelihood tuning of the policy on demonstrations."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from gfn_ray.support import Support
 
 
 class SFTTrainer:
-    """Maximises log q(z) of given z, under the support, with an optimizer of its own.
+    """Maximises log q(z) of given z, under the support, with its own optimizer.
 
-    model: a causal LM whose trainable parameters are the policy's. Tokens that a tool wrote
-    are given, not learned.
+    model: a causal LM whose trainable parameters are the policy's. Tokens that a tool wrote are not
+    learned.
     """
 
     def __init__(
@@ -39,8 +39,8 @@ class SFTTrainer:
         self._budget = tokens_per_forward
 
     def step(self, groups: Sequence[TrajectoryGroup]) -> dict[str, float] | SkippedUpdate:
-        """One update, or none where its loss or gradient is not finite. Its loss is the mean of
-        -log q over the policy's tokens, stops included."""
+        """Makes one update, skipped if its loss or gradient is not finite. The loss is the mean of
+        -log q over the policy's tokens, including stops."""
         self._optimizer.zero_grad(set_to_none=True)
         tokens = sum(int((~t.tool_mask).sum()) + 1 for g in groups for t in g.trajectories)
         total, parts = 0.0, []
@@ -59,9 +59,9 @@ class SFTTrainer:
         return {"loss": total, "grad_norm": norm, "tokens": float(tokens)}
 
     def state(self) -> State:
-        """Copies of all that later updates depend on, the policy's parameters included."""
+        """Copies of everything later updates depend on, including the policy's parameters."""
         return read_training_state(self._optimizer)
 
     def restore(self, state: State) -> None:
-        """Become the trainer of the same settings that state() described."""
+        """Restores what state() returned; the settings must be the same."""
         write_training_state(self._optimizer, state)

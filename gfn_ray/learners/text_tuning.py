@@ -1,7 +1,7 @@
 """Likelihood tuning of an adapter on whole texts: the base of a task, before any posterior.
 
-Plain language modelling: every token after the first is predicted from all before it, there
-is no support and no terminator.
+Plain language modelling: every token after the first is predicted from those before it, with no
+support and no terminator.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ UNSCORED = -100  # label of padding
 
 
 class TextTuner:
-    """Raises the likelihood of given texts.
+    """Maximises the likelihood of given texts.
 
     model: a causal LM whose trainable parameters are an adapter's, as `add_adapter` leaves it.
     """
@@ -34,9 +34,9 @@ class TextTuner:
         self._max_grad_norm = max_grad_norm
 
     def step(self, texts: Sequence[IntArray]) -> dict[str, float]:
-        """One update; its loss is the mean of -log p over predicted tokens, in nats.
+        """Makes one update; its loss is the mean of -log p over predicted tokens, in nats.
 
-        Raises FloatingPointError, and is none, where its loss or gradient is not finite.
+        Raises FloatingPointError, and changes nothing, if its loss or gradient is not finite.
         """
         self._optimizer.zero_grad(set_to_none=True)
         total, tokens = negative_log_likelihood(self._model, texts)
@@ -50,9 +50,9 @@ class TextTuner:
 
 
 def negative_log_likelihood(model: Any, texts: Sequence[IntArray]) -> tuple[Tensor, int]:
-    """Sum of -log p over predicted tokens, in nats, and how many these are.
+    """Returns the sum of -log p over predicted tokens, in nats, and their number.
 
-    texts: token ids, two or more each; the first of each has no history and is not predicted.
+    texts: token ids, at least two each; the first of each has no history and is not predicted.
     """
     device = next(model.parameters()).device
     rows = [torch.as_tensor(text, dtype=torch.long) for text in texts]
@@ -60,7 +60,7 @@ def negative_log_likelihood(model: Any, texts: Sequence[IntArray]) -> tuple[Tens
     ids = pad_sequence(rows, batch_first=True)  # [B, T]
     real = torch.arange(ids.shape[1]) < lengths[:, None]
     labels = ids.masked_fill(~real, UNSCORED)[:, 1:].to(device)
-    # On the right, where causal attention keeps it out of every real token's sight.
+    # Pad on the right, where causal attention hides it from every real token.
     output = model(input_ids=ids.to(device), attention_mask=real.long().to(device), use_cache=False)
     logits = output.logits[:, :-1].float()  # [B, T-1, V]
     total = functional.cross_entropy(
@@ -71,9 +71,9 @@ def negative_log_likelihood(model: Any, texts: Sequence[IntArray]) -> tuple[Tens
 
 @torch.no_grad()
 def perplexity(model: Any, texts: Sequence[IntArray], batch: int) -> float:
-    """exp of the mean -log p a predicted token, over all texts together.
+    """exp of the mean -log p per predicted token, over all texts together.
 
-    Raises FloatingPointError where it is not finite.
+    Raises FloatingPointError if it is not finite.
     """
     total, tokens = 0.0, 0
     for start in range(0, len(texts), batch):

@@ -1,7 +1,7 @@
-"""The learner's logic: from scored trajectories to an updated adapter. A plain class.
+"""The learner's logic: from scored trajectories to an updated adapter. Independent of Ray.
 
-Owns the optimizer, the learning-rate and reward-temperature schedules, gradient
-accumulation over chunks, and the numbers that describe an update. Knows no Ray.
+Owns the optimizer, the learning-rate and reward-temperature schedules, gradient accumulation over
+chunks, and the metrics of an update.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from gfn_ray.trajectory import Trajectory
 
 
 class PolicyTrainer:
-    """The `Learner` of one process: the configured objective on whatever trajectories it is given.
+    """A `Learner` in one process: applies the configured objective to given trajectories.
 
     model: a causal LM whose trainable parameters are the policy's, as `add_adapter` leaves it.
     """
@@ -62,11 +62,11 @@ class PolicyTrainer:
         self.version = 0
 
     def load(self, adapter: Adapter) -> None:
-        """Takes over the weights of an adapter of the policy's shape."""
+        """Loads the weights of an adapter of the policy's shape."""
         put_adapter(self.model, adapter)
 
     def step(self, groups: Sequence[TrajectoryGroup]) -> Update | SkippedUpdate:
-        """One update on scored trajectories, or none where its loss or gradient is not finite."""
+        """Makes one update on scored trajectories, skipped if loss or gradient is not finite."""
         started = time.perf_counter()
         temperature = self._config.reward.temperature(self.step_count, self._config.steps)
         starts_log_z = self._log_z is not None and not self._log_z.started
@@ -84,7 +84,7 @@ class PolicyTrainer:
                 q = self._log_q(chunk)
             batch, whole, log_ratio = self._batch(q, chunk, temperature)
             result = self._objective.loss(batch)
-            # Chunks add up as if they were one batch: gradients of the sums, divided below.
+            # Chunks add up to one batch: gradients of sums, divided below.
             (result.loss * result.weight).backward()
             if len(split) > 1:
                 carry_on(self._log_q_of, split, q)
@@ -100,7 +100,7 @@ class PolicyTrainer:
                     parameter.grad /= max(total_weight, 1.0)
         rate = float(self._schedule.get_last_lr()[0])
         try:
-            # The head of log Z is left out: its gradient would drown the policy's in the norm.
+            # Not the log Z head, whose gradient would dominate the policy's in the norm.
             grad_norm = optimizer_step(
                 self._optimizer,
                 self._parameters,
@@ -138,7 +138,7 @@ class PolicyTrainer:
     def _batch(
         self, q: LogQ, groups: Sequence[TrajectoryGroup], temperature: float
     ) -> tuple[FlowBatch, Tensor, Tensor]:
-        """What the objective reads, and of each whole z log q and log R/T - log q [B], detached."""
+        """The objective's input, and log q and log R/T - log q of each whole z [B], detached."""
         rewards = [_log_reward(t) / temperature for g in groups for t in g.trajectories]
         log_reward = q.prefix_matrix(rewards)
         batch = FlowBatch(q.log_pf, q.log_stop, log_reward, q.terminable, q.group)
@@ -154,7 +154,7 @@ class PolicyTrainer:
         return batch, whole, log_ratio
 
     def _log_z_grad_norm(self) -> float:
-        """0 where there is no such head."""
+        """Gradient norm of the log Z head; 0 if there is none."""
         parameters = [] if self._log_z is None else self._log_z.parameters
         gradients = [p.grad for p in parameters if p.grad is not None]
         return float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
@@ -192,7 +192,7 @@ class PolicyTrainer:
         return PolicyScores(*(_float64(parts) for parts in (whole, content, reference)))
 
     def score_under(self, adapter: Adapter, groups: Sequence[TrajectoryGroup]) -> PolicyScores:
-        """The same under other weights of the policy's shape; its own are back afterwards."""
+        """Computes the same under another adapter; restores the policy's weights afterwards."""
         own = read_adapter(self.model, self.version)
         put_adapter(self.model, adapter)
         try:
@@ -201,13 +201,13 @@ class PolicyTrainer:
             put_adapter(self.model, own)
 
     def publish(self) -> Adapter:
-        """The current weights as the next version; the first call gives version 0."""
+        """Returns the current weights as the next version; the first call gives version 0."""
         adapter = read_adapter(self.model, self.version)
         self.version += 1
         return adapter
 
     def state(self) -> State:
-        """Copies of all that later updates and publications depend on."""
+        """Copies of everything later updates and publications depend on."""
         return {
             **read_training_state(self._optimizer),
             "step_count": self.step_count,
@@ -216,9 +216,9 @@ class PolicyTrainer:
         }
 
     def restore(self, state: State, version: int | None = None) -> None:
-        """Become the trainer of the same settings that state() described.
+        """Restores what state() returned; the settings must be the same.
 
-        version: of the next publication, where it is not to be that trainer's.
+        version: of the next publication, if it differs from the stored one.
         """
         write_training_state(self._optimizer, state)
         self.step_count = state["step_count"]
@@ -233,7 +233,7 @@ class PolicyTrainer:
         )
 
     def _pace(self, step: int) -> float:
-        """Learning rates of an update (0-based) as a share of their full size."""
+        """Learning-rate factor of an update (0-based)."""
         learner, last = self._config.learner, max(0, self._config.steps - 1)
         warm_up = min(1.0, (step + 1) / (min(learner.warmup_steps, last) + 1))
         done = min(1.0, step / max(1, last))

@@ -1,7 +1,7 @@
-"""What an AdamW optimizer and its parameters hold, as plain arrays, and back: bit for bit.
+"""The state of an AdamW optimizer and its parameters as plain arrays, exact to the bit.
 
-Owns the form. Parameters go by their place in the optimizer, so both sides must have been built
-from the same settings.
+Parameters are identified by their position in the optimizer, so both sides must be built from the
+same settings.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def read_training_state(optimizer: torch.optim.Optimizer) -> State:
-    """Copies of all parameters, and of the moments of those that were ever updated."""
+    """Copies all parameters, and the moments of those ever updated."""
     parameters = _parameters(optimizer)
     updated = {i: optimizer.state[p] for i, p in enumerate(parameters) if p in optimizer.state}
     return {
@@ -33,7 +33,7 @@ def read_training_state(optimizer: torch.optim.Optimizer) -> State:
 
 @torch.no_grad()
 def write_training_state(optimizer: torch.optim.Optimizer, state: State) -> None:
-    """Makes optimizer and parameters what they were. Raises ValueError where they are others."""
+    """Restores optimizer and parameters. Raises ValueError if number or shapes differ."""
     parameters = _parameters(optimizer)
     if len(parameters) != len(state["parameters"]):
         raise ValueError(f"{len(state['parameters'])} parameters for {len(parameters)}")

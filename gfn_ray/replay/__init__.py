@@ -1,7 +1,7 @@
 """Prioritized replay of scored trajectories: plain classes, no Ray, no torch.
 
-Owns what is kept, what is dropped and what is learned from next. The Ray actor around
-it, snapshots and the learner's losses live elsewhere.
+Decides what is kept, what is evicted and what is sampled. The Ray actor around it and the
+learner's losses live elsewhere.
 """
 
 from gfn_ray.replay.buffer import ReplayBuffer

@@ -1,14 +1,13 @@
-"""The replay buffer: what is kept of the scored trajectories, and what is learned from next.
+"""The replay buffer: decides which scored trajectories are kept and which are sampled next.
 
-Owns admission, de-duplication, eviction and sampling, all seeded: the same calls give
-the same batches. Holds log-rewards untempered, as they come. Does not own the pace of
-learning (`RateLimiter`), the Ray actor around it, or what a loss is. Never blocks.
+Owns admission, de-duplication, eviction and sampling, all seeded: the same calls give the same
+batches. Stores untempered log-rewards. Does not own the pace of learning (`RateLimiter`), the Ray
+actor around it, or what a loss is. Never blocks.
 
-Sampling has two levels. Queries are drawn first: every eligible one weighs the same, but
-for recency, 2 ** (recency * version of its newest eligible trajectory). Then trajectories
-of each, by priority; so no query comes up more often for how many it holds, how far their
-rewards or losses spread, or how high they are. Masses are brought up to date when a batch
-is drawn, for queries in which anything changed since.
+Sampling has two levels. Queries are drawn first, with weight 2 ** (recency * version of the newest
+eligible trajectory). Then trajectories of each query are drawn by priority. So the number of
+trajectories of a query, and the level and spread of their rewards or losses, do not change how
+often it is drawn. Masses of changed queries are updated when a batch is drawn.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from gfn_ray.replay.sum_tree import IndexArray
 from gfn_ray.seeds import Stream, generator, seed_of
 from gfn_ray.trajectory import Trajectory
 
-_NO_LOSS = float("nan")  # of an entry that no update has read yet
+_NO_LOSS = float("nan")  # of an entry that no update has used yet
 
 _COUNTERS = (
     "_version",
@@ -41,13 +40,12 @@ _COUNTERS = (
 
 
 class ReplayBuffer:
-    """Scored trajectories under a quota per query and a capacity in all.
+    """Scored trajectories with a quota per query and a total capacity.
 
-    group: trajectories that a learner group wants. At capacity, queries fuller than this
-    are thinned first; then the query that has got nothing for longest gives up its
-    entries, until it is gone. Thinning alone would leave every query with one or two,
-    once the data set has more queries than the buffer has room for groups. newest_version:
-    of the policy, where the buffer is not the first one.
+    group: trajectories in a learner group. At capacity, queries with more than this are thinned
+    first; then the query that has been idle longest loses its entries until it is gone. Thinning
+    alone would leave every query with one or two once the data set has more queries than the
+    buffer has room for groups. newest_version: of the policy, if an earlier buffer saw one.
     """
 
     def __init__(
@@ -67,24 +65,23 @@ class ReplayBuffer:
         self._inserted = self._duplicates = self._evicted = self._sampled = 0
 
     def __len__(self) -> int:
-        """Trajectories stored."""
+        """Number of stored trajectories."""
         return self._config.capacity - len(self._free_slots)
 
     @property
     def newest_version(self) -> int:
-        """Of all policy versions that it was ever told of."""
+        """The newest policy version ever seen."""
         return self._version
 
     def trajectories_of(self, query_id: str) -> list[Trajectory]:
-        """What is stored of one query, oldest entry first."""
+        """The stored trajectories of one query, oldest entry first."""
         return [self._entries.held(slot) for slot in self._queries.slots_of(query_id)]
 
     def add(self, trajectories: Sequence[Trajectory]) -> AddReport:
-        """Store scored trajectories; all of them, or, with a ValueError, none.
+        """Stores scored trajectories; all of them, or, with a ValueError, none.
 
-        A newcomer is always admitted, whatever its weight, and an older entry goes
-        instead: a buffer that kept the best ones only would soon show the learner
-        nothing of what its policy does now.
+        A new trajectory is always admitted, whatever its weight, and an older one is evicted: a
+        buffer that kept only the best would soon hide the current policy from the learner.
         """
         for trajectory in trajectories:
             _check_scored(trajectory)
@@ -105,7 +102,7 @@ class ReplayBuffer:
         return AddReport(added, duplicates, evicted)
 
     def sample(self, queries: int, per_query: int, current_version: int) -> ReplayBatch | None:
-        """Up to `per_query` trajectories of each of up to `queries` queries, none of them twice.
+        """Draws up to `per_query` trajectories of each of up to `queries` queries, none twice.
 
         A query takes part if two or more of its trajectories are eligible: no older than
         `max_staleness` versions behind `current_version`, and sampled fewer than
@@ -135,10 +132,10 @@ class ReplayBuffer:
     def update_priorities(
         self, slots: npt.ArrayLike, generations: npt.ArrayLike, losses: npt.ArrayLike
     ) -> int:
-        """Record losses [N] of sampled entries [N]; how many of them are still stored.
+        """Records losses [N] of sampled entries [N]; returns how many are still stored.
 
-        An entry that was evicted or overwritten meanwhile has another generation, and
-        its loss is ignored.
+        An entry that has since been evicted or overwritten has another generation, and its loss is
+        ignored.
         """
         at = np.asarray(slots, dtype=np.int64)
         tags = np.asarray(generations, dtype=np.int64)
@@ -157,7 +154,7 @@ class ReplayBuffer:
         return int(stored.sum())
 
     def stats(self) -> dict[str, float]:
-        """Counts since the start (inserted - evicted = size), and means over what is stored."""
+        """Counts since the start (inserted - evicted = size), and means over stored entries."""
         return {
             "size": float(len(self)),
             "queries": float(len(self._queries)),
@@ -169,7 +166,7 @@ class ReplayBuffer:
         }
 
     def state(self) -> dict[str, Any]:
-        """Everything that later calls depend on: arrays, plain values, trajectories by columns."""
+        """Everything later calls depend on: arrays, plain values, trajectories as columns."""
         return {
             "entries": self._entries.state(),
             "queries": self._queries.state(),
@@ -181,7 +178,7 @@ class ReplayBuffer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Become the buffer of the same settings that state() described. For a new one only."""
+        """Restores what state() returned, in a new buffer with the same settings."""
         self._entries.restore(state["entries"])
         self._queries.restore(state["queries"], lambda slot: self._entries.held(slot).token_ids)
         self._masses.restore(state["masses"])
@@ -197,15 +194,15 @@ class ReplayBuffer:
         self._write(slot, trajectory, row, self._recency_version(trajectory), _NO_LOSS)
 
     def _merge(self, slot: int, new: Trajectory) -> None:
-        """Join a trajectory to its stored duplicate: the better one stays, sampled as the newer
-        one was, as if now."""
+        """Merges a trajectory with its stored duplicate: the one with the higher reward stays,
+        with the newer one's sampling record, and counts as just added."""
         old = self._entries.held(slot)
         better = max(new, old, key=lambda one: (one.final_log_reward, one.policy_version))
         newer = max(better, new, old, key=lambda one: one.policy_version)
         kept = better if newer is better else better.sampled_as(newer)
         loss = float(self._entries.loss[slot])
         if better is new and not np.array_equal(new.token_ids, old.token_ids):
-            # Another z, near the old one: a loss still on its way is not about it.
+            # Another z, near the old one: a loss still in flight belongs to the old z.
             self._queries.exchange(new.query_id, slot, old.token_ids, new.token_ids)
             self._entries.generation[slot] += 1
             loss = _NO_LOSS
@@ -223,7 +220,7 @@ class ReplayBuffer:
         self._changed_rows.add(row)
 
     def _make_room(self, query_id: str) -> int:
-        """Evict what one more entry of this query displaces; how many entries went."""
+        """Evicts what one more entry of this query displaces; returns the number evicted."""
         if self._queries.size_of(query_id) >= self._config.per_query:
             victim = query_id
         elif self._free_slots:
@@ -270,7 +267,7 @@ class ReplayBuffer:
 
 
 def _check_scored(trajectory: Trajectory) -> None:
-    fault = trajectory.reward_fault  # itself a ValueError where not scored
+    fault = trajectory.reward_fault  # raises ValueError if not scored
     if fault is not None:
         raise ValueError(
             f"replay cannot rank a trajectory of query {trajectory.query_id!r}: {fault}"

@@ -1,8 +1,7 @@
-"""Finding, within one query, a stored z that equals or nearly equals a new one.
+"""Finds a stored z of the same query that equals or nearly equals a new one.
 
-Owns the lookup structures; what happens to a duplicate is the buffer's business.
-Which tokens a tool wrote follows from the tokens before them, so a z is identified by
-its token ids alone.
+Owns the lookup structures; the buffer decides what happens to a duplicate. Which tokens a tool
+wrote follows from the tokens before them, so token ids alone identify a z.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ class DuplicateIndex(Protocol):
         """Slot of a stored duplicate of z [T], the nearest one, or None."""
 
     def add(self, slot: int, token_ids: IntArray) -> None:
-        """Store z [T], which find() did not find, under a slot."""
+        """Stores z [T], which find() did not find, under a slot."""
 
     def remove(self, slot: int, token_ids: IntArray) -> None:
-        """Forget the z [T] stored under a slot."""
+        """Removes the z [T] stored under a slot."""
 
     def slots(self) -> list[int]:
-        """The slots, in an order in which adding them to a new index makes it answer alike."""
+        """The slots; adding them to a new index in this order gives the same answers."""
 
 
 class ExactDuplicates:
@@ -54,10 +53,9 @@ class ExactDuplicates:
 class NearDuplicates:
     """Duplicates are within `distance` insertions, deletions or replacements of a token.
 
-    Compared are only the z of one query whose length differs by at most the distance,
-    at most 2 * distance + 1 lengths; the loop over them runs inside rapidfuzz. Nearness
-    is not transitive: when a z takes the place of its nearest neighbour it may come to
-    lie near another stored one, and both stay.
+    Compares only z of one query whose lengths differ by at most the distance; the loop over them
+    runs inside rapidfuzz. Nearness is not transitive: a z that replaces its nearest neighbour may
+    be near another stored one, and both stay.
     """
 
     def __init__(self, distance: int) -> None:
@@ -85,7 +83,7 @@ class NearDuplicates:
         del self._by_length[len(token_ids)][slot]
 
     def slots(self) -> list[int]:
-        # Of equally near ones of a length, find() takes the one that was added first.
+        # Among equally near ones of a length, find() returns the one added first.
         return [slot for length in sorted(self._by_length) for slot in self._by_length[length]]
 
 
@@ -99,8 +97,8 @@ def _key(token_ids: IntArray) -> bytes:
 
 
 def _text(token_ids: IntArray) -> str:
-    """z as a string, one character a token: rapidfuzz reads a str without hashing each item.
+    """z as a string with one character per token: rapidfuzz reads a str without hashing items.
 
-    Unicode has 1,114,112 code points, above any vocabulary; surrogates are ids like others.
+    Unicode has 1,114,112 code points, more than any vocabulary; surrogates are ids like others.
     """
     return np.asarray(token_ids, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")

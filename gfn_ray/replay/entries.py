@@ -1,13 +1,12 @@
-"""What the buffer knows of each stored trajectory, as columns indexed by slot.
+"""The table of stored trajectories, as columns indexed by slot.
 
-Owns the priority weight of an entry, whether it may be sampled, and the generation of
-its slot. Which query holds which slots is the query index's business.
+Owns the priority weight of an entry, whether it may be sampled, and the generation of its slot.
+The query index knows which query holds which slots.
 
-Weights are logarithms, log w = alpha * log score + recency * ln 2 * version. That is forward
-decay: instead of halving every old weight when the version advances, new ones are larger. As
-a logarithm it does not overflow at any version; `QueryMasses` re-centres before exp. Weights
-of one query alone are compared (`log_weights`); between queries recency alone counts
-(`log_masses`).
+Weights are logarithms, log w = alpha * log score + recency * ln 2 * version. This is forward decay:
+instead of halving every old weight when the version advances, new ones are larger. Logarithms do
+not overflow at any version; `QueryMasses` re-centres before exp. Weights are compared only within a
+query (`log_weights`); between queries only recency counts (`log_masses`).
 """
 
 from __future__ import annotations
@@ -44,15 +43,15 @@ _COLUMNS = (
 
 
 class EntryTable:
-    """Columns [capacity]; a slot that holds nothing has query_row -1.
+    """Columns [capacity]; an empty slot has query_row -1.
 
-    generation: how often the content of the slot was taken out or exchanged, so that
-        (slot, generation) names one trajectory for ever.
-    gate_version: policy version that the staleness gate looks at; a seed has
-        one that no gate shuts out, until a policy version has written the same z.
-    recency_version: policy version of the entry, for a seed the one current at its adding.
-    arrival: running number of the latest add that wrote the entry; it breaks ties.
-    loss: the latest that was reported of it, in size; NaN where none was yet.
+    generation: how often the slot's content was removed or exchanged, so that (slot, generation)
+        names one trajectory forever.
+    gate_version: policy version for the staleness gate; a demonstration always passes the gate,
+        until a policy version has sampled the same z.
+    recency_version: policy version of the entry; for a demonstration, the one current when added.
+    arrival: running number of the latest add that wrote the entry; breaks ties.
+    loss: magnitude of the latest reported loss; NaN if there is none yet.
     """
 
     def __init__(self, config: ReplayConfig) -> None:
@@ -72,7 +71,7 @@ class EntryTable:
         self._log_growth = config.recency * float(np.log(2.0))
         self._max_times_sampled = config.max_times_sampled or _NEVER
         self._oldest_version: int = _UNGATED
-        self._held_by_times: Counter[int] = Counter()  # entries, by how often they were sampled
+        self._held_by_times: Counter[int] = Counter()  # number of entries by times sampled
         self._tokens = 0
 
     def held(self, slot: int) -> Trajectory:
@@ -98,7 +97,7 @@ class EntryTable:
         loss: float,
         arrival: int,
     ) -> None:
-        """Put a trajectory into a slot, not yet sampled; `version` is the one recency counts."""
+        """Puts an unsampled trajectory into a slot. version: its recency_version."""
         seed = trajectory.policy_version < 0
         if self.query_row[slot] >= 0:
             self._uncount(slot)
@@ -115,24 +114,24 @@ class EntryTable:
         self._tokens += len(trajectory)
 
     def clear(self, slot: int) -> None:
-        """Empty a slot; updates that still name its old generation will be ignored."""
+        """Empties a slot; later updates that name its old generation are ignored."""
         self._uncount(slot)
         self.trajectories[slot] = None
         self.query_row[slot] = -1
         self.generation[slot] += 1
 
     def sampled(self, slots: IndexArray) -> None:
-        """Count one more draw of each of the entries [N], none of them named twice."""
+        """Counts one more draw of each of the distinct entries [N]."""
         before = Counter(self.times_sampled[slots].tolist())
         self.times_sampled[slots] += 1
         self._held_by_times.subtract(before)
         self._held_by_times.update({times + 1: held for times, held in before.items()})
 
     def move_gate(self, oldest_version: int) -> IndexArray:
-        """Shut out policy versions below `oldest_version`; rows [N] of the queries affected.
+        """Excludes policy versions below `oldest_version`; returns rows [N] of affected queries.
 
-        One pass over a column per published version; plainer than an index by version,
-        and right also when versions go back after a restart.
+        One pass over a column per published version: simpler than an index by version, and correct
+        even when versions go back after a restart.
         """
         low, high = sorted((oldest_version, self._oldest_version))
         self._oldest_version = oldest_version
@@ -140,7 +139,7 @@ class EntryTable:
         return self.query_row[crossed]
 
     def eligible(self, slots: IndexArray) -> BoolArray:
-        """Which entries [N] may be sampled: inside the gate, and not yet sampled too often."""
+        """Which entries [N] may be sampled: inside the gate and not yet sampled too often."""
         return (self.gate_version[slots] >= self._oldest_version) & ~self.exhausted(slots)
 
     def exhausted(self, slots: IndexArray) -> BoolArray:
@@ -150,8 +149,8 @@ class EntryTable:
     def lowest(self, slots: list[int]) -> int:
         """The entry to evict first of those in `slots`.
 
-        What can no longer be sampled goes before what can, then the lowest weight, then,
-        among equals, the one written longest ago.
+        Entries that can no longer be sampled go first, then the lowest weight, then, among equals,
+        the one written longest ago.
         """
         held = np.array(slots, dtype=np.int64)
         useless = ~self.eligible(held)
@@ -162,14 +161,13 @@ class EntryTable:
         return int(lowest[self.arrival[lowest].argmin()])
 
     def log_weights(self, slots: IndexArray, starts: IndexArray) -> WeightArray:
-        """Log weights [N] of entries, to be compared with others of their query alone.
+        """Log weights [N] of entries, comparable only within a query.
 
-        slots [N]: entries, query after query. starts [Q]: where each of the queries begins;
-        none is empty.
+        slots [N]: entries, query after query. starts [Q]: where each query begins; none is empty.
 
-        With priority `loss`, an entry of which no loss is known counts as the largest of those
-        it is compared with, so that it comes up soon. Nothing remembers a larger one: once the
-        loss of that entry falls, or the entry is gone, nobody counts as much any more.
+        With priority `loss`, an entry without a loss counts as the largest of its query, so that it
+        is drawn soon. The maximum is over current entries: it falls when that entry's loss falls
+        or the entry is evicted.
         """
         recency = self._log_growth * self.recency_version[slots].astype(np.float64)
         if self._priority == "uniform":
@@ -184,14 +182,14 @@ class EntryTable:
         return self._alpha * np.log(losses + LOSS_FLOOR) + recency
 
     def log_masses(self, slots: IndexArray, sizes: IndexArray) -> WeightArray:
-        """Log mass of each of Q queries: how recent its newest eligible entry is, nothing else.
+        """Log mass of each of Q queries: the recency of its newest eligible entry, nothing else.
 
-        slots [N]: entries, query after query. sizes [Q]: how many each query has, none
-        of them none. -inf where fewer than SMALLEST_GROUP entries are eligible.
+        slots [N]: entries, query after query. sizes [Q]: entries of each query, at least one.
+        -inf if fewer than SMALLEST_GROUP entries are eligible.
 
-        Weights have no part in it. Their sum grows with the number of entries and their mean
-        falls as they spread, so that by either the least settled queries would get the fewest
-        updates. Nor has the age of other entries, of which there are more where more is kept.
+        Weights do not count. Their sum grows with the number of entries and their mean falls as
+        they spread, so with either the least settled queries would get the fewest updates. Nor does
+        the age of other entries, because a query that keeps more has more old ones.
         """
         starts = np.cumsum(sizes) - sizes
         eligible = self.eligible(slots)
@@ -205,8 +203,8 @@ class EntryTable:
         return np.flatnonzero(self.query_row >= 0)
 
     def means(self) -> dict[str, float]:
-        """Over what is stored, from running counts: a pass over a column is slow."""
-        counts = +self._held_by_times  # without what no entry has
+        """Means over stored entries, from running counts, because a pass over a column is slow."""
+        counts = +self._held_by_times  # drops zero counts
         held = max(counts.total(), 1)
         mean_length = self._tokens / held
         columns = (self.generation, *(getattr(self, name) for name in _COLUMNS))
@@ -219,7 +217,7 @@ class EntryTable:
         }
 
     def state(self) -> dict[str, Any]:
-        """What restore() needs; of an empty slot only its generation is ever read again."""
+        """What restore() needs; of an empty slot only the generation matters."""
         slots = self.stored()
         return {
             "slots": slots,
@@ -230,7 +228,7 @@ class EntryTable:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over what state() described, in a table that has held nothing yet."""
+        """Restores what state() returned, in a new table."""
         slots = state["slots"]
         trajectories = from_columns(state["trajectories"])
         for slot, trajectory in zip(slots.tolist(), trajectories, strict=True):
@@ -243,6 +241,6 @@ class EntryTable:
         self._oldest_version = state["oldest_version"]
 
     def _uncount(self, slot: int) -> None:
-        """Take an entry that is about to go, or to be written over, out of the running counts."""
+        """Removes an entry from the running counts before it is evicted or overwritten."""
         self._held_by_times[int(self.times_sampled[slot])] -= 1
         self._tokens -= int(self.length[slot])

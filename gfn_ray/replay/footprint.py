@@ -1,7 +1,7 @@
-"""What one stored trajectory takes of memory.
+"""Estimates the memory of one stored trajectory.
 
-Counted by the sizes of the objects that hold it, not read off the process, which says nothing
-of it while few are stored. Memory allocators round up, so a process takes some percent more.
+Adds up the sizes of the objects that hold it; the memory of the process says nothing while few are
+stored. Allocators round up, so a process uses some percent more.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ import numpy as np
 from gfn_ray.trajectory import Trajectory
 
 _POINTER = 8
-# z stands in its trajectory and, as 4 bytes a token, among what duplicates are looked for in.
+# z is stored in its trajectory and again, as 4 bytes per token, in the duplicate lookup.
 _LOOKUP_BYTES_PER_TOKEN = 4
-# An entry of a dictionary: hash, key and value, a byte of its table of places, and the room that a
-# dictionary keeps free, a third.
+# A dictionary entry: hash, key and value, a byte of its index table, and the third of its space
+# that a dictionary keeps free.
 _DICTIONARY_ENTRY = (3 * _POINTER + 1) * 3 // 2
 
 
 def bytes_of_entry(mean_length: float, bytes_of_columns: int) -> float:
-    """Of one entry with z of that many tokens, in a table whose columns take so much a slot."""
+    """Bytes of one entry with z of `mean_length` tokens. bytes_of_columns: per slot."""
     empty, one_token = _record(0), _record(1)
-    lookup = getsizeof(b"") + _DICTIONARY_ENTRY + getsizeof(1 << 20)  # and the number of its slot
-    fixed = empty + lookup + bytes_of_columns + 2 * _POINTER  # in the table's and its query's list
+    lookup = getsizeof(b"") + _DICTIONARY_ENTRY + getsizeof(1 << 20)  # with the slot number
+    fixed = empty + lookup + bytes_of_columns + 2 * _POINTER  # in the lists of table and query
     return fixed + (one_token - empty + _LOOKUP_BYTES_PER_TOKEN) * mean_length
 
 
 @cache
 def _record(length: int) -> int:
-    """A trajectory and what belongs to it alone; `proposal` and `stopped` are shared by all."""
+    """Bytes of a trajectory and its own objects; `proposal` and `stopped` are shared."""
     one = Trajectory(
         query_id="query-000000",
         token_ids=np.zeros(length, dtype=np.int32),

@@ -1,4 +1,4 @@
-"""What calls to the replay buffer give back."""
+"""Return values of the replay buffer."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from gfn_ray.trajectory import Trajectory
 
 @dataclass(frozen=True)
 class AddReport:
-    """What became of the trajectories of one add(): each is either added or a duplicate.
+    """The outcome of one add(): each trajectory is either added or a duplicate.
 
-    evicted: entries, of this add or before, that had to make room.
+    evicted: entries, of this add or earlier ones, evicted to make room.
     """
 
     added: int
@@ -22,9 +22,9 @@ class AddReport:
 
 @dataclass(frozen=True, eq=False)
 class ReplayBatch:
-    """Trajectories to learn from; those of one query stand together.
+    """Trajectories to learn from, grouped by query.
 
-    slots, generations [B]: what update_priorities() wants back with their losses.
+    slots, generations [B]: to pass to update_priorities() with the losses.
     """
 
     trajectories: list[Trajectory]

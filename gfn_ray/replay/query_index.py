@@ -1,7 +1,7 @@
-"""Which slots each query holds, and from which query to take one when all are full.
+"""Which slots each query holds, and which query loses one when all slots are full.
 
-Owns the rows (dense numbers of the queries stored now), the members of each query, and
-their order by size and by latest add. Knows no weights.
+Owns the rows (dense numbers of the queries stored now), the slots of each query, and the order of
+queries by size and by latest add. Independent of weights.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ class _Members:
 
 
 class QueryIndex:
-    """Queries and their slots; a query is forgotten with its last slot, its row reused."""
+    """Queries and their slots; a query is dropped with its last slot, and its row reused."""
 
     def __init__(self, rows: int, edit_distance: int) -> None:
         self._edit_distance = edit_distance
-        # Ordered by latest add: the query that got nothing for longest stands first.
+        # Ordered by latest add: the longest idle query is first.
         self._by_id: OrderedDict[str, _Members] = OrderedDict()
         self._by_row: list[_Members | None] = [None] * rows
         self._free_rows = list(range(rows - 1, -1, -1))
-        # by_size[n]: ids of queries with n slots, those that got there first in front; a
-        # dict serves as an ordered set. The fullest query is found without a search.
+        # by_size[n]: ids of queries with n slots, in the order in which they reached n; a dict
+        # serves as an ordered set. The fullest query is found without a search.
         self._by_size: list[dict[str, None]] = [{}]
         self._largest = 0
 
@@ -59,7 +59,7 @@ class QueryIndex:
         return members.duplicates.find(token_ids) if members is not None else None
 
     def add(self, query_id: str, slot: int, token_ids: IntArray) -> int:
-        """Give a query one more slot, which holds z [T]; its row."""
+        """Gives a query one more slot, which holds z [T]; returns the query's row."""
         members = self._by_id.get(query_id)
         if members is None:
             members = _Members(self._free_rows.pop(), duplicate_index(self._edit_distance))
@@ -72,7 +72,7 @@ class QueryIndex:
         return members.row
 
     def remove(self, query_id: str, slot: int, token_ids: IntArray) -> int:
-        """Take a slot, which held z [T], from a query; the row the query has or had."""
+        """Takes a slot, which held z [T], from a query; returns the row it has or had."""
         members = self._by_id[query_id]
         members.slots.remove(slot)
         members.duplicates.remove(slot, token_ids)
@@ -84,27 +84,27 @@ class QueryIndex:
         return members.row
 
     def exchange(self, query_id: str, slot: int, old_ids: IntArray, new_ids: IntArray) -> None:
-        """A slot now holds another z [T]."""
+        """Records that a slot now holds another z [T]."""
         duplicates = self._by_id[query_id].duplicates
         duplicates.remove(slot, old_ids)
         duplicates.add(slot, new_ids)
 
     def touch(self, query_id: str) -> None:
-        """Note that the query just got a trajectory."""
+        """Records that the query just got a trajectory."""
         self._by_id.move_to_end(query_id)
 
     def fullest(self) -> str:
-        """The query with most slots; of several, the one that has had so many for longest."""
+        """The query with the most slots; of several, the one that reached that number first."""
         return next(iter(self._by_size[self._largest]))
 
     def longest_idle(self) -> str:
-        """The query whose latest trajectory came before that of any other."""
+        """The query whose latest trajectory is the oldest."""
         return next(iter(self._by_id))
 
     def segments(self, rows: IndexArray) -> tuple[IndexArray, IndexArray]:
         """Slots [N] of the queries at rows [Q], one query after another, and their sizes [Q].
 
-        A row that no query has now contributes nothing: size 0.
+        A row without a query has size 0.
         """
         held = [members.slots if members else [] for members in map(self._by_row.__getitem__, rows)]
         sizes = np.fromiter(map(len, held), dtype=np.int64, count=len(held))
@@ -112,7 +112,7 @@ class QueryIndex:
         return slots, sizes
 
     def state(self) -> dict[str, Any]:
-        """What restore() needs: the queries by latest add, and their slots end to end."""
+        """What restore() needs: the queries by latest add, and their slots concatenated."""
         members = list(self._by_id.values())
         number = {query_id: index for index, query_id in enumerate(self._by_id)}
         by_size = [number[query_id] for ids in self._by_size for query_id in ids]
@@ -127,7 +127,7 @@ class QueryIndex:
         }
 
     def restore(self, state: dict[str, Any], z_of: Callable[[int], IntArray]) -> None:
-        """Take over what state() described, in a new index; z_of: the token ids of a slot."""
+        """Restores what state() returned, in a new index. z_of: returns the token ids of a slot."""
         slots, lookup = iter(state["slots"].tolist()), iter(state["lookup"].tolist())
         sizes = state["sizes"].tolist()
         for query_id, row, size in zip(state["ids"], state["rows"].tolist(), sizes, strict=True):

@@ -1,7 +1,7 @@
-"""Which queries a batch draws from: masses given as logarithms, on a sum tree.
+"""Draws the queries of a batch from log masses, on a sum tree.
 
-Owns the scaling of log masses to floats and the stratified draw without replacement.
-Does not know how a mass is made up.
+Owns the scaling of log masses to floats and the stratified draw without replacement. Does not know
+how a mass is computed.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from gfn_ray.replay.sum_tree import IndexArray, SumTree, WeightArray
 # Leaf weights are exp(log mass - centre). Within +-SPAN nats of the centre they are
 # normal float64 with room for a sum over any number of queries (exp(709) overflows).
 SPAN = 300.0
-# A drawable query further down keeps this exponent: its odds are nil beside any other,
-# but it must stay above 0, to be drawn once nothing else is left.
+# Minimum exponent of a drawable query: its odds against any other are nil, but it must stay above
+# 0 to be drawn once nothing else is left.
 FLOOR = -2 * SPAN
 
 
@@ -24,8 +24,8 @@ class QueryMasses:
     """Draws distinct rows in proportion to exp(log mass); log mass -inf is never drawn.
 
     Log masses grow without bound as versions advance (forward decay), so the centre
-    follows them: whenever the total leaves exp(+-SPAN), all leaves are computed anew
-    around the present maximum.
+    follows them: whenever the total leaves exp(+-SPAN), all leaves are recomputed around the
+    current maximum.
     """
 
     def __init__(self, rows: int) -> None:
@@ -34,7 +34,7 @@ class QueryMasses:
         self._centre = 0.0
 
     def set(self, rows: IndexArray, log_masses: WeightArray) -> None:
-        """Give rows [N] the log masses [N]; -inf takes a row out of the draw."""
+        """Sets the log masses [N] of rows [N]; -inf excludes a row from the draw."""
         self._log[rows] = log_masses
         if log_masses.max(initial=-np.inf) - self._centre > SPAN:
             self._recentre()
@@ -44,12 +44,11 @@ class QueryMasses:
             self._recentre()
 
     def draw(self, count: int, rng: np.random.Generator) -> IndexArray:
-        """Up to `count` distinct rows; fewer only where fewer can be drawn.
+        """Draws up to `count` distinct rows; fewer only if fewer can be drawn.
 
-        The cumulative mass is cut into `count` equal strata with one draw in each, so a
-        row of mass m is drawn count * m / total times on average, with less variance
-        than independent draws. Rows hit twice leave a gap, which is filled the same way
-        from what remains.
+        The cumulative mass is cut into `count` equal strata with one draw in each, so a row of mass
+        m is drawn count * m / total times on average, with less variance than independent draws.
+        Rows hit twice leave a gap, which is filled the same way from the remaining rows.
         """
         chosen = np.empty(0, dtype=np.int64)
         removed: list[tuple[IndexArray, WeightArray]] = []
@@ -66,12 +65,12 @@ class QueryMasses:
         return chosen
 
     def state(self) -> dict[str, Any]:
-        """What restore() needs. Weights are kept as they are, not computed anew."""
+        """What restore() needs, including the exact weights."""
         leaves = np.arange(self._tree.capacity)
         return {"log": self._log, "weights": self._tree.get(leaves), "centre": self._centre}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over what state() described."""
+        """Restores what state() returned."""
         self._log[:] = state["log"]
         self._tree.set(np.arange(self._tree.capacity), state["weights"])
         self._centre = state["centre"]

@@ -1,10 +1,10 @@
-"""The pace of sampling and learning, held together by the samples-per-insert ratio.
+"""Couples the pace of sampling and learning by the samples-per-insert ratio.
 
-Owns four counters and the questions asked before work is handed out. Waits for
-nothing and wakes nobody; the controller asks again when a counter has moved.
+Owns four counters and the checks made before work starts. Never blocks or wakes anyone; the
+controller asks again when a counter has changed.
 
-Counted are trajectories as samplers made them: a duplicate that takes no slot in replay
-counts as inserted, for it was sampled and paid for.
+Counts trajectories as samplers made them: a duplicate that takes no slot in replay counts as
+inserted, because it was sampled and paid for.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class RateLimiter:
 
     min_replay: trajectories inserted before the first update.
     samples_per_insert: trajectories learned from per trajectory inserted, in the long run.
-    slack: trajectories that samplers may run ahead of the learner, and the largest batch.
+    slack: trajectories that samplers may be ahead of the learner; also the largest batch.
 
     Two guarantees. The ratio: sampled <= samples_per_insert * inserted, plus at most one
     batch. No deadlock: while nothing is promised, a batch may be taken or any number of
@@ -40,7 +40,7 @@ class RateLimiter:
 
     @property
     def used(self) -> int:
-        """Trajectories' worth of learning that inserts have paid for: taken, or given up."""
+        """Trajectories that the learner has taken or forfeited."""
         return self.sampled + self.unfilled
 
     def may_sample(self, n: int) -> bool:
@@ -55,9 +55,9 @@ class RateLimiter:
     def may_insert(self, n: int) -> bool:
         """Whether samplers may be asked for n more trajectories.
 
-        Either they stay within the slack beyond what the learner has used, or what is
-        inserted and promised does not yet pay for the next batch. The second bound is a
-        threshold to start below, not to stay below: group sizes need not divide it.
+        Either they stay within the slack beyond what the learner has used, or inserts, done and
+        promised, do not yet pay for the next batch. The second bound is checked before a call
+        starts and may then be exceeded, because group sizes need not divide it.
         """
         ahead = self.inserted + self.promised
         if not self._pays_for(self._slack, ahead):
@@ -65,54 +65,54 @@ class RateLimiter:
         return self._ratio * (ahead + n - self._slack) <= self.used
 
     def pays_for(self, batches: int, n: int) -> bool:
-        """Whether what is inserted and promised is enough for that many more batches of n, the
-        last ones of a run: whatever were sampled beyond it, nobody would learn from."""
+        """Whether inserts, done and promised, pay for that many more batches of n, the last ones of
+        a run: anything sampled beyond them would never be used."""
         return self._pays_for(n, self.inserted + self.promised, before=(batches - 1) * n)
 
     def promise(self, n: int) -> None:
-        """Samplers were asked for n trajectories."""
+        """Records that samplers were asked for n trajectories."""
         self.promised += n
 
     def arrived(self, *, promised: int, inserted: int) -> None:
-        """Of those, `promised` are settled, and `inserted` reached replay, duplicates included.
+        """Records that `promised` are settled, and `inserted` reached replay, with duplicates.
 
-        Trajectories that nobody was asked for, such as seeds, come with promised=0.
+        Trajectories that no sampler was asked for, such as demonstrations, have promised=0.
         """
         self._settle(promised)
         self.inserted += inserted
 
     def lost(self, n: int) -> None:
-        """Of those, n will never arrive: their sampler or reward actor died."""
+        """Records that n promised trajectories will never arrive."""
         self._settle(n)
 
     def took(self, n: int) -> None:
-        """The learner took a batch of n trajectories."""
+        """Records that the learner took a batch of n trajectories."""
         self.sampled += n
 
     def gave_up(self, n: int) -> None:
-        """A batch of n was allowed, but replay had nothing eligible to fill it with.
+        """Records that a batch of n was allowed, but replay had no eligible trajectories for it.
 
-        It counts as used, though not as sampled: samplers must go on to bring something
-        new, and the learner must wait for it.
+        It counts as used but not as sampled, so that samplers continue to bring something new and
+        the learner waits for it.
         """
         self.unfilled += n
 
     def state(self) -> dict[str, int]:
-        """The counters, without what is promised: nobody will keep it after a restart."""
+        """The counters, without promises, which do not survive a restart."""
         return {"inserted": self.inserted, "sampled": self.sampled, "unfilled": self.unfilled}
 
     def restore(self, state: dict[str, int]) -> None:
-        """The counters that state() gave, with nothing promised."""
+        """Restores the counters from state(), with nothing promised."""
         self.inserted, self.sampled = state["inserted"], state["sampled"]
         self.unfilled = state["unfilled"]
 
     def _pays_for(self, n: int, inserted: int, before: int = 0) -> bool:
-        """Whether so many inserts allow a batch of n; before: trajectories taken until then.
+        """Whether `inserted` trajectories allow a batch of n. before: others taken before it.
 
         used + before + n <= ratio * inserted + max(0, n - ratio * min_replay). The last term lets
-        the first update run at min_replay even where the ratio alone would ask for more
-        inserts than that; it is the overdraft of at most one batch. Written with min, so
-        that with rounding too, what pays for a batch pays for a smaller one.
+        the first update run at min_replay even if the ratio alone asks for more inserts; it is the
+        overdraft of at most one batch. Written with min, so that despite rounding, what pays for a
+        batch also pays for a smaller one.
         """
         charge = min(n, self._ratio * self._min_replay)
         return (
@@ -126,13 +126,13 @@ class RateLimiter:
 
 
 def limiter_for(config: JobConfig) -> RateLimiter:
-    """The limiter of a run's settings, before anything is inserted."""
+    """Makes the limiter for a run's settings, before any insert."""
     sampler, learner = config.sampler, config.learner
     batch = learner.queries_per_step * learner.trajectories_per_query
     call = sampler.queries_per_call * sampler.trajectories_per_query
     return RateLimiter(
         config.replay.min_replay,
         config.replay.samples_per_insert,
-        # Each sampler may have one call under way while the one before is learned from.
+        # Each sampler may have one call in flight while its previous one is learned from.
         slack=max(batch, 2 * config.samplers * call),
     )

@@ -1,7 +1,7 @@
 """A sum tree: proportional lookup in O(log n), vectorised over lookups.
 
-Owns the arithmetic of non-negative weights and their partial sums, and nothing about
-what a leaf stands for.
+Owns the arithmetic of non-negative weights and their partial sums; independent of what a leaf
+stands for.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import numpy.typing as npt
 IndexArray = npt.NDArray[np.int64]
 WeightArray = npt.NDArray[np.float64]
 
-# Updating k leaves path by path costs k per level, rebuilding costs half the leaves in
-# fewer, contiguous operations: past this share of the leaves a rebuild is the faster.
+# Updating k leaves path by path costs k per level; rebuilding costs half the leaves in fewer,
+# contiguous operations. Above this share of the leaves a rebuild is faster.
 REBUILD_SHARE = 1 / 8
 
-# A level costs numpy several small arrays, whatever the number of leaves, and plain numbers about
-# 0.15 us a leaf: up to this many leaves they are the faster.
+# numpy needs several small arrays per level, whatever the number of leaves; plain numbers cost
+# about 0.15 us per leaf. Up to this many leaves plain numbers are faster.
 FEW_LEAVES = 16
 
 
@@ -48,7 +48,7 @@ class SumTree:
         return self._nodes[self._checked(indices) + self._leaves]
 
     def set(self, indices: npt.ArrayLike, values: npt.ArrayLike) -> None:
-        """Give leaves [N] the weights [N]; of a leaf named twice, the last weight counts."""
+        """Sets the weights [N] of leaves [N]; for a repeated leaf, the last weight counts."""
         leaves = self._checked(indices)
         weights = np.asarray(values, dtype=np.float64)
         if weights.shape != leaves.shape:
@@ -69,10 +69,10 @@ class SumTree:
             self._nodes[nodes] = self._nodes[2 * nodes] + self._nodes[2 * nodes + 1]
 
     def find(self, masses: npt.ArrayLike) -> IndexArray:
-        """Leaves [N] in whose share of the cumulative sum the masses [N] in [0, total) fall.
+        """Leaves [N] whose interval of the cumulative sum contains the masses [N] in [0, total).
 
-        A mass that round-off pushed to the total or past it falls to the last leaf with
-        a weight; a leaf of weight 0 is never returned.
+        A mass that round-off pushed to the total or beyond gets the last leaf with a weight; a leaf
+        of weight 0 is never returned.
         """
         rest = np.array(masses, dtype=np.float64)
         if not (rest >= 0).all():
@@ -83,19 +83,19 @@ class SumTree:
         return nodes - self._leaves
 
     def _many(self, rest: WeightArray) -> IndexArray:
-        """Nodes of the leaves that find() names, level by level."""
+        """Nodes of the leaves that find() returns, level by level."""
         nodes = np.ones(rest.shape, dtype=np.int64)
         for _ in range(self._depth):
             left = self._nodes[2 * nodes]
-            # Going left needs no guard: rest < left says that left > 0. Going right does,
-            # and if the right child is empty the left one is not, for the parent is not.
+            # Going left needs no guard, because rest < left implies left > 0. Going right does;
+            # if the right child is empty the left one is not, because the parent is not.
             right = (rest >= left) & (self._nodes[2 * nodes + 1] > 0)
             rest -= left * right
             nodes = 2 * nodes + right
         return nodes
 
     def _few(self, rests: WeightArray) -> IndexArray:
-        """The same by the same comparisons, lookup by lookup."""
+        """The same comparisons, lookup by lookup."""
         numbers, levels = self._numbers, range(self._depth)
         found = []
         for rest in rests.tolist():
@@ -110,7 +110,7 @@ class SumTree:
         return np.array(found, dtype=np.int64)
 
     def _climb(self, leaves: IndexArray) -> None:
-        """Computes the sums above a few leaves anew, each level once all below it is right."""
+        """Recomputes the sums above a few leaves, level by level from below."""
         numbers, nodes = self._numbers, leaves.tolist()
         for _ in range(self._depth):
             nodes = [node >> 1 for node in nodes]

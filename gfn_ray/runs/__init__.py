@@ -1,2 +1,2 @@
-"""What a run writes and leaves, and what can be done with it without Ray: its directory, its
-checkpoints, its display; tuning a base; comparing finished runs."""
+"""Everything around a run that needs no Ray: its directory, checkpoints and display; tuning a base
+model; comparing finished runs."""

@@ -1,7 +1,7 @@
-"""Tuning a base model on whole texts: the updates, and the tuned base that a run begins with.
+"""Tunes a base model on whole texts: the updates, and the tuned base that a run starts from.
 
-That base is made once for each model, texts and settings, in this process and before any actor
-starts, and kept in the cache as an adapter beside the perplexities that came of it.
+A base is tuned once per model, texts and settings, in this process before any actor starts, and
+cached as an adapter together with its perplexities.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from gfn_ray.seeds import Stream, seed_of
 from gfn_ray.tasks.infill.story_texts import BaseTexts
 from gfn_ray.trajectory import IntArray
 
-TUNER_VERSION = 1  # part of the directory's name: raise it when the same settings tune otherwise
+TUNER_VERSION = 1  # part of the directory's name: raise it when the tuner changes
 RECORD = "tuning.json"
-PATIENCE_S = 6 * 3600.0  # for another run that tunes the same base, a large one without a GPU
+PATIENCE_S = 6 * 3600.0  # for another run that tunes the same base, perhaps on CPU
 BASE_ADAPTER = PolicyConfig(lora_targets=(ALL_LINEAR,))
 
 
 def tuned_base(config: JobConfig, model: str, texts: BaseTexts, display: Display) -> Path:
-    """Directory of the adapter that tunes a resolved model on these texts; made on first use.
+    """Returns the directory of the adapter tuned on these texts; tunes it on first use.
 
-    Its adapter is the same whatever the policy's is, so that runs which differ in that alone
-    share a base.
+    model: a resolved path. The adapter's shape does not depend on the policy's, so that runs that
+    differ only in the policy's share a base.
     """
     tuning = config.base_tuning
     assert tuning is not None
@@ -63,7 +63,7 @@ def tuned_base(config: JobConfig, model: str, texts: BaseTexts, display: Display
         write,
         PATIENCE_S,
     )
-    # Of this process, which lives as long as the run: the actors need the room.
+    # This process lives as long as the run, and the actors need the memory.
     gc.collect()
     torch.cuda.empty_cache()
     _tell(json.loads((directory / RECORD).read_text(encoding="utf-8")), display)
@@ -73,9 +73,9 @@ def tuned_base(config: JobConfig, model: str, texts: BaseTexts, display: Display
 def updates(
     config: TextTuningConfig, model: Any, texts: Sequence[IntArray], flag: str
 ) -> Iterator[tuple[int, dict[str, float]]]:
-    """The number of each update, from 1, and its metrics, as soon as it is done.
+    """Yields the number of each update, from 1, and its metrics.
 
-    flag: of the learning rate. Raises RunFailed where a number is not finite.
+    flag: sets the learning rate; named in errors. Raises RunFailed if a number is not finite.
     """
     tuner = TextTuner(model, lr=config.lr, max_grad_norm=config.max_grad_norm)
     batches = shuffled_batches(texts, config.batch, seed_of(Stream.TEXT_ORDER, config.seed))
@@ -87,7 +87,7 @@ def updates(
 
 @contextmanager
 def finite(when: str, remedy: str) -> Iterator[None]:
-    """Around numbers that must be finite: the run fails, and says what to do, where one is not."""
+    """Turns a FloatingPointError into a RunFailed that names a remedy."""
     try:
         yield
     except FloatingPointError as error:
@@ -96,7 +96,7 @@ def finite(when: str, remedy: str) -> Iterator[None]:
 
 @contextmanager
 def _all_cores() -> Iterator[None]:
-    """While nothing else of the run works; later on they are the actors'."""
+    """Uses all cores while no actor runs yet."""
     usual = torch.get_num_threads()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     try:

@@ -1,4 +1,4 @@
-"""Batches of likelihood updates: every item once a pass, in an order that a seed decides."""
+"""Batches of likelihood updates: every item once per pass, in an order set by a seed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 
 
 def shuffled_batches(items: Sequence[Item], size: int, seed: Seed) -> Iterator[list[Item]]:
-    """Batches from endless shuffled passes; one may span the end of a pass."""
+    """Yields batches from endless shuffled passes; a batch may span two passes."""
     rng = generator(seed)
     waiting: list[int] = []
     while True:

@@ -1,15 +1,15 @@
-"""What a run leaves behind so that it can go on, and the reading of it.
+"""Checkpoints: what a run writes so that it can be resumed, and how it is read back.
 
-    RUN_DIR/start/measured               what was measured before training
-    RUN_DIR/checkpoints/step-000050/     an adapter as any other, and beside it
-        training                         learner, controller, rounds: all that is no weight of q
-        replay                           the buffer, of a synchronous run
+    RUN_DIR/start/measured               measurements before training
+    RUN_DIR/checkpoints/step-000050/     a usual adapter directory, plus
+        training                         state of learner, controller and rounds
+        replay                           the buffer, in a synchronous run
 
-Owns these files and which checkpoint counts: the newest that is as it was written. Both directories
-are published whole, with checksums. An asynchronous run goes on with the replay that it
-left, which has every acknowledged trajectory; a synchronous one with the replay of the
-checkpoint, so that what follows is what would have followed, bit for bit, where nothing but the
-seeds decides the order of events: with one sampler, one reward actor and learner.publish_every 1.
+A run resumes from the newest undamaged checkpoint. Both directories are published whole, with
+checksums. An asynchronous run resumes with the replay that it left, which has every acknowledged
+trajectory; a synchronous one with the replay of the checkpoint. The latter then continues bit for
+bit as it would have without the interruption, provided that only the seeds decide the order of
+events: with one sampler, one reward actor and learner.publish_every 1.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ TRAINING_FILE = "training"
 REPLAY_FILE = "replay"
 MEASURED_FILE = "measured"
 
-# Settings that the stored state is made for: another rank has other tensors. The model may have
-# moved to another directory.
+# Settings that the stored state depends on: another rank has other tensors. Not the model, which
+# may have moved to another directory.
 _MADE_FOR = ("max_staleness", "seed", "policy", "objective", "learner", "replay", "task")
 
 _log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Measured:
-    """What a run knows before it trains."""
+    """Measurements before training."""
 
     before: Evaluation
     baselines: dict[str, Baseline]
@@ -62,8 +62,8 @@ class Measured:
 
 @dataclass(frozen=True)
 class Resumption:
-    """Where a run goes on. training: the record of a checkpoint. replay: the file beside it, of a
-    synchronous run. damaged: newer checkpoints, which are not gone on from."""
+    """Where a run resumes. training: a checkpoint's record. replay: a checkpoint's replay file,
+    in a synchronous run. damaged: newer checkpoints that are skipped."""
 
     measured: Measured
     training: Record
@@ -71,15 +71,15 @@ class Resumption:
     damaged: list[Path] = field(default_factory=list)
 
     def hand_over(self) -> Record:
-        """The record of training, which is not kept here: weights and moments are large, and
-        whoever opened the run holds on to this object until its end."""
+        """Returns the training record and drops it here: weights and moments are large, and this
+        object lives until the end of the run."""
         training = dict(self.training)
         self.training.clear()
         return training
 
 
 def write_training(directory: Path, training: Record, replay: bytes | None) -> None:
-    """Adds to a checkpoint's directory what a run needs to go on from it."""
+    """Adds the state that a run resumes from to a checkpoint's directory."""
     (directory / TRAINING_FILE).write_bytes(pack({"format": FORMAT, **training}))
     if replay is not None:
         (directory / REPLAY_FILE).write_bytes(replay)
@@ -101,22 +101,22 @@ def write_measured(run: RunDir, measured: Measured) -> None:
 def find_resumption(
     run: RunDir, task_name: str, config: JobConfig, queries: list[Query]
 ) -> Resumption | None:
-    """Where a run can go on: at its newest checkpoint that is whole; None where it has made none.
-    Changes nothing. queries: the held-out ones.
+    """Finds the newest undamaged checkpoint of a run; None if it has made none. Changes nothing.
+    queries: the held-out ones.
 
-    Raises UserError where no checkpoint is whole any more, though updates were made, or where they
-    are of another task, of other settings or of a newer gfn_ray.
+    Raises UserError if updates were made but every checkpoint is damaged, or if the checkpoint
+    belongs to another task, other settings or another version of gfn_ray.
     """
     checkpoint, damaged = _newest_whole(run)
     if checkpoint is None:
         return None
     _check_origin(checkpoint, task_name, config)
-    start_over = "bring it back from a copy, or start a new run"
+    start_over = "restore it from a copy, or start a new run"
     if not (run.start_dir / COMPLETE).is_file():
         raise UserError(f"{run.start_dir} is missing or torn; {start_over}")
     if found := damage(run.start_dir):
         raise UserError(f"{found}; {start_over}")
-    training = _read(checkpoint / TRAINING_FILE, f"remove {checkpoint} to go on from an older one")
+    training = _read(checkpoint / TRAINING_FILE, f"remove {checkpoint} to resume from an older one")
     start = _read(run.start_dir / MEASURED_FILE, start_over)
     by_id = {query.query_id: query for query in queries}
     try:
@@ -129,16 +129,16 @@ def find_resumption(
         )
     except KeyError as error:
         raise UserError(
-            f"{run.start_dir} speaks of {error}, which the task's data does not have any more; "
-            "bring the data of this run back, or start a new run"
+            f"{run.start_dir} refers to {error}, which is no longer in the task's data; "
+            "restore the data of this run, or start a new run"
         ) from None
     return Resumption(measured, training, checkpoint / REPLAY_FILE, damaged)
 
 
 def restore_replay(run: RunDir, resumption: Resumption | None) -> None:
-    """A run's directory as it was at that checkpoint; None: as it was at the beginning.
+    """Restores a run's directory to that checkpoint; None: to the beginning.
 
-    A summary goes: a run that is trained further is finished again only once it has a new one.
+    Removes the summary, because a run that is trained further is unfinished until it has a new one.
     """
     run.summary_file.unlink(missing_ok=True)
     if resumption is None:
@@ -146,7 +146,7 @@ def restore_replay(run: RunDir, resumption: Resumption | None) -> None:
         empty_store(run.replay_dir)
         return
     for checkpoint in resumption.damaged:
-        set_aside(checkpoint)  # a published one counts when the old ones are removed
+        set_aside(checkpoint)  # else pruning would count it
     if resumption.replay.exists():
         start_from(run.replay_dir, resumption.replay.read_bytes())
     run.cut_back(resumption.training["files"])
@@ -154,54 +154,54 @@ def restore_replay(run: RunDir, resumption: Resumption | None) -> None:
 
 
 def _newest_whole(run: RunDir) -> tuple[Path | None, list[Path]]:
-    """The checkpoint that counts, and the damaged ones that are newer."""
+    """Returns the newest undamaged checkpoint, and the damaged ones that are newer."""
     damaged: dict[Path, str] = {}
     for checkpoint in complete_checkpoints(run.checkpoints_dir):
         found = damage(checkpoint)
         if found is None:
             for other, why in damaged.items():
                 _log.warning(
-                    "checkpoint %s is damaged (%s); going on from %s", other.name, why, checkpoint
+                    "checkpoint %s is damaged (%s); resuming from %s", other.name, why, checkpoint
                 )
             return checkpoint, list(damaged)
         damaged[checkpoint] = found
-    # The first one is written before the first update, and older ones go once a newer is whole.
+    # The first one is written before the first update; older ones go once a newer one is complete.
     first = run.checkpoint_dir(0).name
     lost = [path.name for path in run.checkpoints_dir.glob("step-*") if path.name != first]
     if damaged or lost:
         why = next(iter(damaged.values()), f"{max(lost, default='')} has no file {COMPLETE}")
         raise UserError(
-            f"no checkpoint in {run.checkpoints_dir} is whole ({why}); bring one back from a copy, "
+            f"no checkpoint in {run.checkpoints_dir} is intact ({why}); restore one from a copy, "
             "or start a new run"
         )
     if run.tells_of_updates():
         raise UserError(
-            f"{run.metrics_file} tells of updates, and {run.checkpoints_dir} has no checkpoint "
-            "that is whole; bring one back from a copy, or start a new run"
+            f"{run.metrics_file} records updates, but {run.checkpoints_dir} has no intact "
+            "checkpoint; restore one from a copy, or start a new run"
         )
     return None, []
 
 
 def _check_origin(checkpoint: Path, task_name: str, config: JobConfig) -> None:
-    """Whether the run went by the same task and the same settings when it wrote this."""
+    """Raises UserError if a checkpoint is of another task or of other settings."""
     written = read_description(checkpoint)
     if written.task != task_name:
         raise UserError(
-            f"{checkpoint} was written by a run of task {written.task!r}, and this is the job of "
-            f"{task_name!r}; go on with the job of that one"
+            f"{checkpoint} was written by a run of task {written.task!r}, but this job's task is "
+            f"{task_name!r}; resume it with the job of that task"
         )
     before, now = written.settings, tomllib.loads(dump_toml(redacted(config)))
     for name in _MADE_FOR:
         if changed := _difference(name, before.get(name), now.get(name)):
             setting, old, new = changed
             raise UserError(
-                f"{setting} is {new!r}, and was {old!r} when {checkpoint} was written; set it back "
+                f"{setting} is {new!r}, but was {old!r} when {checkpoint} was written; restore it "
                 "in the run's config.toml, or start a new run"
             )
 
 
 def _difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any] | None:
-    """The first setting below `name` that differs, with both values."""
+    """Returns the first setting below `name` that differs, with both values."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         below = (_difference(f"{name}.{key}", old.get(key), new.get(key)) for key in {**old, **new})
         return next((found for found in below if found), None)
@@ -217,7 +217,7 @@ def _read(file: Path, remedy: str) -> Record:
         raise UserError(f"{file} is damaged ({error}); {remedy}") from None
     if record.get("format") != FORMAT:
         raise UserError(
-            f"{file} has format {record.get('format')}, and this gfn_ray reads {FORMAT}; go on "
-            "with the gfn_ray that wrote it"
+            f"{file} has format {record.get('format')}, but this gfn_ray reads {FORMAT}; resume "
+            "with the version of gfn_ray that wrote it"
         )
     return record

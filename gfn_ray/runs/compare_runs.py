@@ -1,4 +1,4 @@
-"""Compares finished runs by what their directories hold."""
+"""Compares finished runs from the files in their directories."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from gfn_ray.paths import output_root
 from gfn_ray.runs.display import make_console
 from gfn_ray.runs.run_dir import RunDir
 
-WIDEST = 400  # columns, where no terminal sets a limit: rows are not to be folded in a file
+WIDEST = 400  # columns outside a terminal, so that rows do not wrap in a file
 
 
 def compare_runs(config: CompareJob) -> int:
-    """Prints the comparison and returns the exit code; UserError where there can be none."""
+    """Prints the comparison and returns the exit code. Raises UserError if there can be none."""
     runs = [read_run(RunDir(output_root() / path.expanduser())) for path in config.runs]
     rows = compare(runs, config.resamples, config.seed)
     console = make_console()
@@ -28,17 +28,17 @@ def compare_runs(config: CompareJob) -> int:
     for index, run in enumerate(runs):
         console.print(f"{chr(ord('A') + index)}  {run.name}")
     console.print(
-        f"Means over n held-out queries, untrained as A was before. Differences with "
-        f"95 % intervals ({config.resamples:,} resamples of the queries); * leaves out zero.\n"
-        "log_z, log_z_gap and ess_fraction depend on eval.samples: few make the gap too low and "
-        "the share too high."
+        f"Means over n held-out queries; untrained is A before training. Differences with "
+        f"95 % intervals ({config.resamples:,} resamples of the queries); * excludes zero.\n"
+        "log_z, log_z_gap and ess_fraction depend on eval.samples: with few samples the gap is too "
+        "low and the fraction too high."
     )
     console.print(comparison_table(rows, len(runs)))
     return 0
 
 
 def read_run(directory: RunDir) -> Run:
-    """The first evaluation of a run and its last, with the diagnostics that can be averaged."""
+    """Reads a run's first and last evaluation, with the diagnostics that can be averaged."""
     phases: dict[str, PerQuery] = {}
     for phase in ("before", "after"):
         found: dict[str, dict[str, float]] = {}
@@ -61,7 +61,7 @@ def read_run(directory: RunDir) -> Run:
 
 
 def _is_metric(name: str, value: Any) -> bool:
-    """A number that is none of a row's own; JSON keeps a whole one as an int."""
+    """Whether a value is a metric, not a row's own field; JSON stores whole numbers as int."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return number and name != "step"
 
@@ -84,7 +84,7 @@ def _row(file: Path, number: int, encoded: bytes) -> dict[str, Any]:
             raise ValueError("no JSON object with a query_id")
     except (ValueError, RecursionError) as error:
         raise UserError(
-            f"{file}, line {number} is damaged ({error}); bring the file back from a copy, or "
+            f"{file}, line {number} is damaged ({error}); restore the file from a copy, or "
             "leave the run out of --runs"
         ) from None
     return row

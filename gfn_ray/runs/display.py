@@ -1,7 +1,7 @@
-"""What a person sees while a run goes on: a live panel, or plain lines in a log.
+"""What the user sees during a run: a live panel, or plain lines in a log.
 
-Owns layout and wording, and nothing else: it is told what happened and decides how that
-looks. Text from a language model is shown as text, never as markup or control codes.
+Owns only layout and wording: it is told what happened and decides how that looks. Text from a
+language model is shown as text, never as markup or control codes.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from rich.text import Text
 from gfn_ray.formatting import duration, head, number, one_line, tail, take_any_text
 
 SAMPLES_SHOWN = 4
-LOG_COLUMNS = 100  # where neither a terminal nor COLUMNS says: no name of a metric is folded in it
-NEIGHBOUR_CELLS = 18  # width of the text shown on each side of a sample, where there is room
+LOG_COLUMNS = 100  # if neither a terminal nor COLUMNS sets it; fits every metric's name
+NEIGHBOUR_CELLS = 18  # width of the text shown on each side of a sample, if there is room
 REFRESHES_PER_SECOND = 4.0
 
 
 @dataclass(frozen=True)
 class Progress:
-    """The state of training after an update; None where a number is not known yet.
+    """The state of training after an update; None if a number is not known yet.
 
     log_reward: mean untempered log R of fresh samples. log_ratio_var: Var(log R/T - log q).
-    tokens_per_s: by stage, in the order to be shown.
+    tokens_per_s: by stage, in display order.
     """
 
     step: int
@@ -61,30 +61,30 @@ class Sample:
 
 
 class Display(Protocol):
-    """Told what happens, in order, by one thread."""
+    """Told what happens, in order, by a single thread."""
 
     console: Console
 
     def phase(self, text: str) -> None:
-        """The run is now doing this."""
+        """The run enters this phase."""
 
     def update(self, progress: Progress) -> None:
         """An update was applied."""
 
     def evaluated(self, metrics: Mapping[str, float]) -> None:
-        """The policy was measured on held-out queries, on the way."""
+        """The policy was evaluated on held-out queries during training."""
 
     def samples(self, samples: Sequence[Sample]) -> None:
-        """Fresh samples; the newest replace the ones before."""
+        """Fresh samples; they replace earlier ones."""
 
     def message(self, text: str) -> None:
         """Something worth a line of its own."""
 
     def show(self, renderable: RenderableType) -> None:
-        """Close, then print a report whole: what is too wide, like a path, is not cut."""
+        """Closes the display, then prints a report; what is too wide, like a path, is not cut."""
 
     def close(self) -> None:
-        """Leave the terminal as it was; a second call does nothing."""
+        """Restores the terminal; a second call does nothing."""
 
 
 def make_display(
@@ -93,7 +93,7 @@ def make_display(
     stream: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Display:
-    """A live display where the stream (default: stdout) is a terminal, else plain lines."""
+    """Returns a live display if the stream (default: stdout) is a terminal, else plain lines."""
     console = make_console(stream)
     if console.is_terminal and not console.is_dumb_terminal:
         return LiveDisplay(console, total_steps, clock)
@@ -101,10 +101,10 @@ def make_display(
 
 
 def make_console(stream: TextIO | None = None) -> Console:
-    """A console that takes any text: nothing in it is markup, and no character can fail."""
+    """Returns a console that prints any text: no markup, and no character can fail."""
     stream = stream or sys.stdout
     take_any_text(stream)
-    # Colours and cursor moves only for a terminal, whatever FORCE_COLOR says: logs are read raw.
+    # Colours and cursor moves only in a terminal, whatever FORCE_COLOR says: logs are read raw.
     terminal = stream.isatty()
     return Console(
         file=stream,
@@ -117,7 +117,7 @@ def make_console(stream: TextIO | None = None) -> Console:
 
 
 class PlainDisplay:
-    """Lines for a log: one every `log_every` updates. Samples are left to samples.jsonl."""
+    """Lines for a log, one every `log_every` updates. Samples go only to samples.jsonl."""
 
     def __init__(
         self, console: Console, total_steps: int, log_every: int, clock: Callable[[], float]
@@ -151,12 +151,12 @@ class PlainDisplay:
         self.console.file.flush()
 
     def _line(self, text: str) -> None:
-        # Not through rich, which would fold the line at 80 columns.
+        # Not through rich, which would wrap the line at 80 columns.
         print(text, file=self.console.file, flush=True)
 
 
 class LiveDisplay:
-    """A panel that is redrawn in place; messages scroll by above it."""
+    """A panel redrawn in place; messages scroll above it."""
 
     def __init__(self, console: Console, total_steps: int, clock: Callable[[], float]) -> None:
         self.console = console
@@ -227,7 +227,7 @@ class LiveDisplay:
 
 
 def plain_line(progress: Progress, total_steps: int, seconds_left: float | None) -> str:
-    """One update on one line."""
+    """Formats one update on one line."""
     rates = ", ".join(f"{stage} {number(rate)}" for stage, rate in progress.tokens_per_s.items())
     parts = [
         f"step {progress.step}/{total_steps}",
@@ -235,7 +235,7 @@ def plain_line(progress: Progress, total_steps: int, seconds_left: float | None)
         f"log R {number(progress.log_reward)}",
         f"Var(log R/T - log q) {number(progress.log_ratio_var)}",
         f"T {number(progress.reward_temperature)}",
-        f"policy v{progress.policy_version} lag {progress.staleness}",
+        f"policy v{progress.policy_version}, staleness {progress.staleness}",
         f"{progress.trajectories} trajectories, {progress.replay_size} in replay",
         f"tokens/s {rates}" if rates else "",
         "" if seconds_left is None else f"{duration(seconds_left)} left",
@@ -244,10 +244,10 @@ def plain_line(progress: Progress, total_steps: int, seconds_left: float | None)
 
 
 def fit_sample(sample: Sample, width: int) -> Text:
-    """The sample on one line of at most `width` cells: ...beginning [middle] ending...
+    """Fits the sample on one line of at most `width` cells: ...beginning [middle] ending...
 
-    On a wide line the middle leaves a little to its neighbours, on a narrow one half of it,
-    and takes whatever they do not need.
+    On a wide line the middle leaves its neighbours a little room, on a narrow one half, and takes
+    whatever they do not need.
     """
     reward = "" if sample.log_reward is None else f"{sample.log_reward:7.1f}  "
     left, z, right = (one_line(text) for text in (sample.left, sample.z, sample.right))
@@ -265,7 +265,7 @@ def fit_sample(sample: Sample, width: int) -> Text:
 
 
 class _TimeLeft:
-    """Seconds until the last step, at the mean pace since the first update seen."""
+    """Estimates the seconds until the last step, at the mean pace since the first update seen."""
 
     def __init__(self, total_steps: int, clock: Callable[[], float]) -> None:
         self._total = total_steps
@@ -288,7 +288,7 @@ def _numbers(progress: Progress) -> Table:
         ("log R", number(progress.log_reward)),
         ("in replay", f"{progress.replay_size:,}"),
         ("Var(log R/T - log q)", number(progress.log_ratio_var)),
-        ("policy", f"v{progress.policy_version}, lag {progress.staleness}"),
+        ("policy (staleness)", f"v{progress.policy_version} ({progress.staleness})"),
         ("reward temperature", number(progress.reward_temperature)),
     ]
     cells += [(f"{stage} tokens/s", number(rate)) for stage, rate in progress.tokens_per_s.items()]
@@ -296,7 +296,7 @@ def _numbers(progress: Progress) -> Table:
 
 
 def _grid(cells: Sequence[tuple[str, str]]) -> Table:
-    """Labels with their values, two pairs a row."""
+    """Labels with their values, two pairs per row."""
     table = Table.grid(padding=(0, 2))
     for justify in ("left", "right", "left", "right"):
         table.add_column(justify=justify, no_wrap=True)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""How a run that cannot go on says so: one sentence of what failed, and one of how to go on."""
+"""Error messages that end a run: what failed, and how to resume."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from contextlib import contextmanager
 
 from gfn_ray.errors import RunFailed, UserError
 
-# What a disk says of itself, not of a bug of ours.
+# Errors of the disk, not bugs of ours.
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE}
 
 
 @contextmanager
 def with_resume_hint(left_behind: Callable[[], str], discard: Callable[[], bool]) -> Iterator[None]:
-    """Adds what the run has left behind to an error that ends it; a full or broken disk is one.
+    """Adds how to resume the run to an error that ends it.
 
-    discard: after a person's mistake, undoes the start of a run that has nothing to keep yet,
-    and says whether it did. Raises what it was given, UserError or RunFailed, and RunFailed for
-    the disk.
+    discard: after a user's mistake, undoes the start of a run that has nothing to keep yet, and
+    returns whether it did. Raises the same UserError or RunFailed with the hint, and RunFailed for
+    a full or broken disk.
     """
     try:
         with writing():
@@ -33,7 +33,7 @@ def with_resume_hint(left_behind: Callable[[], str], discard: Callable[[], bool]
 
 @contextmanager
 def writing() -> Iterator[None]:
-    """Around what is written to disk: a full or broken one ends the run with a sentence."""
+    """Turns the error of a full or broken disk into a RunFailed."""
     try:
         yield
     except OSError as error:
@@ -41,5 +41,5 @@ def writing() -> Iterator[None]:
             raise
         file = error.filename or "a file of the run"
         raise RunFailed(
-            f"cannot write {file}: {error.strerror}; make room or mend the disk"
+            f"cannot write {file}: {error.strerror}; free disk space or repair the disk"
         ) from error

@@ -1,8 +1,8 @@
-"""Batches that cannot be used, since a number in them is NaN or infinite.
+"""Non-finite batches: batches that are dropped because a number in them is NaN or infinite.
 
-Owns their count, the files that a person may look into, and the end of a run that meets too
-many in a row, with a diagnosis. A batch is what is dropped whole: an update's trajectories, or
-the z of one query that came from a sampler together. Whoever met one goes on without it.
+Counts them, writes each to a file for inspection, and ends a run with a diagnosis after too many in
+a row. A batch is the unit that is dropped: an update's trajectories, or the z of one query in one
+sampling call. The run continues without it.
 
     RUN_DIR/nonfinite_batches/000001.json     reason, and every z with its text and numbers
 """
@@ -25,14 +25,14 @@ from gfn_ray.errors import RunFailed
 from gfn_ray.storage.atomic import atomic_file
 from gfn_ray.trajectory import Trajectory
 
-# The newest are kept: an ending run's diagnosis points to one of them.
+# Keeps the newest, because the diagnosis at the end of a run points to one of them.
 FILES_KEPT = 20
 
 Kind = Literal["update", "SFT update", "group", "measurement"]
 
 _FINITE_REWARD = (
-    "give every z that may stop a finite log R, such as a floor 20 nats below all else, not "
-    "-inf, where it should be rare"
+    "give every z that may stop a finite log R; if it should be rare, a floor such as 20 nats "
+    "below all else, not -inf"
 )
 
 _OWN_REASON = "mend what this says, for only a finite log R can be learned from"
@@ -40,7 +40,7 @@ _OWN_REASON = "mend what this says, for only a finite log R can be learned from"
 
 @dataclass(frozen=True)
 class NonFiniteBatch:
-    """kind: what was dropped. known: by name, further numbers of each trajectory [B]."""
+    """kind: what was dropped. known: further numbers of each trajectory [B], by name."""
 
     kind: Kind
     reason: str
@@ -50,8 +50,8 @@ class NonFiniteBatch:
 
 @dataclass(frozen=True)
 class NonFiniteReport:
-    """A non-finite batch in the records of a run. number: its place among those of the run. step:
-    updates done by then."""
+    """The record of a non-finite batch. number: counts those of the run. step: updates applied by
+    then."""
 
     number: int
     step: int
@@ -61,7 +61,7 @@ class NonFiniteReport:
 
 
 class NonFiniteBatches:
-    """decode: the text of token ids. step: how many updates are done. record: what to do with
+    """decode: token ids to text. step: returns the number of updates applied. record: called with
     each report."""
 
     def __init__(
@@ -77,15 +77,15 @@ class NonFiniteBatches:
         self._decode = decode
         self._step = step
         self._record = record
-        self._reasons: dict[Kind, list[str]] = defaultdict(list)  # of those in a row
+        self._reasons: dict[Kind, list[str]] = defaultdict(list)  # of the current row
         self.total = 0
 
     def usable(self, kind: Kind) -> None:
-        """A batch of this kind had no fault: what comes next begins a new row."""
+        """Records a finite batch, which ends a row of non-finite ones of its kind."""
         self._reasons[kind].clear()
 
     def dropped(self, batch: NonFiniteBatch) -> None:
-        """Counts a batch and writes it down. Raises RunFailed where it is one too many."""
+        """Counts a batch and writes it to a file. Raises RunFailed if it is one too many."""
         file = self._put_down(batch)
         reasons = self._reasons[batch.kind]
         reasons.append(batch.reason)
@@ -93,9 +93,9 @@ class NonFiniteBatches:
             raise RunFailed(self._diagnosis(batch.kind, file))
 
     def sift(self, scored: Sequence[Trajectory], faults: Mapping[int, str]) -> list[Trajectory]:
-        """The trajectories of a sampling call without the groups that hold a fault.
+        """Returns the trajectories of a sampling call without the groups that have a fault.
 
-        faults: by a trajectory's place, what is wrong with it.
+        faults: what is wrong with a trajectory, by position.
         """
         kept: list[Trajectory] = []
         for _, members in groupby(enumerate(scored), key=lambda pair: pair[1].query_id):
@@ -109,7 +109,7 @@ class NonFiniteBatches:
         return kept
 
     def check_measured(self, scored: Sequence[Trajectory], faults: Mapping[int, str]) -> None:
-        """Raises RunFailed where there is a fault: no mean may leave a sample out."""
+        """Raises RunFailed if there is a fault: no mean may leave out a sample."""
         if not faults:
             return
         place, reason = next(iter(faults.items()))
@@ -163,7 +163,7 @@ class NonFiniteBatches:
             self._row(one, {name: values[i] for name, values in batch.known.items()})
             for i, one in enumerate(batch.trajectories)
         ]
-        # A line for each z: that is how a person reads it, and JSON all the same.
+        # One line per z, so that people can read it; still valid JSON.
         lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
         with atomic_file(file) as temp:
             temp.write_text(
@@ -179,7 +179,7 @@ class NonFiniteBatches:
             "query_id": one.query_id,
             "text": self._decode(one.token_ids),
             "token_ids": one.token_ids.tolist(),
-            # Prefix by prefix: null where z may not stop.
+            # By prefix; null where z may not stop.
             "log_reward": None
             if log_reward is None
             else [
@@ -197,7 +197,7 @@ class NonFiniteBatches:
 
 _PLURAL: dict[Kind, str] = {
     "update": "updates",
-    "SFT update": "updates of the SFT",
+    "SFT update": "SFT updates",
     "group": "groups of samples",
 }
 
@@ -208,6 +208,6 @@ def _cure(reason: str) -> str:
 
 
 def _number(value: Any) -> float | str:
-    """As JSON can hold it, which has no NaN and no infinity: those by name."""
+    """A JSON value; NaN and infinity, which JSON does not have, become their names."""
     plain = float(np.asarray(value))
     return plain if math.isfinite(plain) else str(plain)

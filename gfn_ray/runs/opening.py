@@ -1,4 +1,4 @@
-"""Where a run is written down: its directory and its MLflow run, opened together."""
+"""Opens the directory of a run and its MLflow run together."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from gfn_ray.tracking import Tracker, is_redacted, redact_uri
 
 
 def open_run_directory(config: ConfigT, name: str, display: Display) -> tuple[RunDir, Tracker]:
-    """A new run directory with the settings in it, and an MLflow run of the same name.
+    """Creates a run directory that holds the settings, and an MLflow run of the same name.
 
-    name: of the task. Whoever opens them has the tracker follow, and ends it. Raises UserError
-    where one of the two cannot be opened, RunFailed where the disk takes no more.
+    name: of the task. The caller starts and ends the tracker. Raises UserError if one of the two
+    cannot be opened, RunFailed if the disk is full or broken.
     """
     directory = RunDir.create(config, name)
     try:
@@ -32,10 +32,10 @@ def open_run_directory(config: ConfigT, name: str, display: Display) -> tuple[Ru
 
 
 def reopen_run_directory(config: JobConfig, directory: RunDir, display: Display) -> Tracker:
-    """The MLflow run of a directory that is resumed; the new settings are written to it.
+    """Opens the MLflow run of a resumed directory, and writes the new settings to the directory.
 
-    Raises UserError where the tracking store does not have that run, RunFailed where the disk
-    takes no more.
+    Raises UserError if the tracking store does not have that run, RunFailed if the disk is full or
+    broken.
     """
     display.phase("opening MLflow")
     tracker = _tracker(config, directory)
@@ -43,7 +43,7 @@ def reopen_run_directory(config: JobConfig, directory: RunDir, display: Display)
         with writing():
             directory.write_config(dump_toml(redacted(config.model_copy(update={"resume": None}))))
     except BaseException:
-        tracker.end("FAILED")  # MLflow shall not take a dead run for a running one
+        tracker.end("FAILED")  # MLflow must not show a dead run as running
         raise
     return tracker
 
@@ -61,17 +61,17 @@ def _tracker(config: ConfigT, directory: RunDir) -> Tracker:
 
 
 def check_login(config: JobConfig, directory: RunDir) -> None:
-    """Raises UserError where a resumed run has an address that opens nothing."""
+    """Raises UserError if a resumed run's tracking address lacks its password."""
     uri = config.tracking.uri
     if is_redacted(uri):
         raise UserError(
-            f"--resume got {directory.path}, which has tracking.uri {uri}, for a password is not "
-            "stored; give the address with it as --tracking.uri"
+            f"--resume got {directory.path}, whose tracking.uri {uri} lacks the password, which is "
+            "never stored; give the whole address as --tracking.uri"
         )
 
 
 def delivery(config: JobConfig | TuneBaseJob, directory: RunDir) -> str:
-    """What becomes of data that MLflow has not taken when the run ends."""
+    """Tells the user what happens to data not yet delivered to MLflow when the run ends."""
     if isinstance(config, TuneBaseJob):
         return "no job delivers it later; metrics.jsonl and summary.json have the same numbers"
     uri = config.tracking.uri

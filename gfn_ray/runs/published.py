@@ -1,6 +1,6 @@
-"""Directories that appear whole or not at all: checkpoints, adapters, first measurements.
+"""Directories that appear whole or not at all: checkpoints, adapters, initial measurements.
 
-Owns the rule that nothing half-written is ever taken for finished, and which checkpoint counts.
+Owns the rule that nothing half-written is taken for complete, and which checkpoint is the newest.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def publish_directory(final: Path) -> Iterator[Path]:
     """Yields an empty directory to fill; it appears as `final`, complete, or not at all.
 
     Its files and, last, its marker COMPLETE are on disk before it gets its name. An older
-    directory of the same name steps aside for it, and goes after that. So from the first
-    publication on, a whole one is there at any moment: as `final`, or beside it, where
-    `complete_checkpoints` sees it and `bring_back` finds it.
+    directory of that name is moved aside first and removed afterwards. So from the first
+    publication on, a complete one always exists: as `final`, or next to it, where
+    `complete_checkpoints` and `bring_back` find it.
     """
     temp, old = _beside(final)
     bring_back(final)
@@ -41,7 +41,7 @@ def publish_directory(final: Path) -> Iterator[Path]:
     except BaseException as error:
         shutil.rmtree(temp, ignore_errors=True)
         if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(final)  # a full disk is told of without one
+            error.filename = str(final)  # a full disk is reported without one
         raise
     if final.exists():
         final.rename(old)
@@ -51,7 +51,7 @@ def publish_directory(final: Path) -> Iterator[Path]:
 
 
 def bring_back(final: Path) -> None:
-    """Gives a published directory its name, where a writer died before that."""
+    """Gives a complete directory its name if its writer died before doing so."""
     if (final / COMPLETE).exists():
         return
     for whole in _beside(final):
@@ -63,9 +63,9 @@ def bring_back(final: Path) -> None:
 
 
 def complete_checkpoints(checkpoints_dir: Path) -> Iterator[Path]:
-    """Those that were published whole, the highest step first; torn ones are passed over.
+    """Yields the complete checkpoints, highest step first; torn ones are skipped.
 
-    One that a writer who died left beside its name comes after the one of that name.
+    One that a dead writer left unnamed comes after the one that has its name.
     """
     for path in reversed(_by_step(checkpoints_dir, _PUBLISHED_OR_BESIDE)):
         if (path / COMPLETE).exists():
@@ -75,19 +75,19 @@ def complete_checkpoints(checkpoints_dir: Path) -> Iterator[Path]:
 
 
 def newest_complete(checkpoints_dir: Path) -> Path | None:
-    """The checkpoint of the highest step that was published whole."""
+    """The complete checkpoint of the highest step; None if there is none."""
     return next(complete_checkpoints(checkpoints_dir), None)
 
 
 def set_aside(checkpoint: Path) -> Path:
-    """Gives a checkpoint a name that no run looks for; returns it."""
+    """Renames a checkpoint so that no run finds it; returns the new path."""
     aside = checkpoint.with_name(f"{checkpoint.name}.damaged")
     shutil.rmtree(aside, ignore_errors=True)
     return checkpoint.rename(aside)
 
 
 def prune(checkpoints_dir: Path, keep: int) -> None:
-    """Keep the newest `keep` complete checkpoints; remove all that is older than those."""
+    """Keeps the newest `keep` complete checkpoints and removes everything older."""
     complete = [
         path for path in _by_step(checkpoints_dir, _PUBLISHED) if (path / COMPLETE).exists()
     ]
@@ -105,7 +105,7 @@ def _by_step(checkpoints_dir: Path, names: re.Pattern[str]) -> list[Path]:
 
 
 def _beside(final: Path) -> tuple[Path, Path]:
-    """Where a directory is filled, and where the one that it replaces waits to be removed."""
+    """Where a directory is filled, and where the one it replaces waits for removal."""
     return final.with_name(f".{final.name}.tmp"), final.with_name(f".{final.name}.old")
 
 
@@ -114,7 +114,7 @@ def _step(checkpoint: Path) -> int:
 
 
 def _remove(directory: Path) -> None:
-    """Removes a directory, if it is there; marker first, so that half of it is never whole."""
+    """Removes a directory, if it exists; the marker first, so that a remnant is never complete."""
     if directory.exists():
         (directory / COMPLETE).unlink(missing_ok=True)
         shutil.rmtree(directory)

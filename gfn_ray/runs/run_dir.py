@@ -1,7 +1,7 @@
-"""Where a run writes, and how: every file and directory of a run's outputs.
+"""The run directory: every file and directory of a run's outputs.
 
-Owns the layout of a run directory and the place it goes by default. A plain class with one writer,
-the controller; knows no Ray, and not what the files hold.
+Owns the layout of a run directory and its default location. A plain class with one writer, the
+controller; independent of Ray and of what the files hold.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 def resolve_tracking_uri(uri: str) -> str:
-    """The tracking URI with a relative sqlite path made absolute below the output root."""
+    """Makes a relative sqlite path in the tracking URI absolute, below the output root."""
     path, question, query = uri.removeprefix(SQLITE_FILE).partition("?")
     if not uri.startswith(SQLITE_FILE) or path in ("", ":memory:") or path.startswith("file:"):
         return uri
@@ -40,7 +40,7 @@ def resolve_tracking_uri(uri: str) -> str:
 
 
 def redacted(config: ConfigT) -> ConfigT:
-    """The settings as they may be stored: without a password in the tracking URI."""
+    """Returns the settings without the password in the tracking URI, safe to store."""
     uri = redact_uri(config.tracking.uri)
     return config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": uri})})
 
@@ -64,13 +64,13 @@ class RunDir:
         self.adapter_dir = path / "adapter"
         self.replay_dir = path / "replay"
         self.nonfinite_batches_dir = path / "nonfinite_batches"
-        self._made: list[Path] = []  # by `create`: this directory, if it is new, and its parents
-        self._found: dict[Path, bytes] = {}  # by `reopen`: what the start of a run overwrites
-        self._link: tuple[Path, Path | None] | None = None  # and where it led before
+        self._made: list[Path] = []  # by `create`: this directory and its parents, as far as new
+        self._found: dict[Path, bytes] = {}  # by `reopen`: files that a start overwrites
+        self._link: tuple[Path, Path | None] | None = None  # and its former target
 
     @staticmethod
     def create(config: JobConfig | TuneBaseJob, task: str) -> RunDir:
-        """A new directory, runs/<task>-<time> unless the config names one, ready to write to."""
+        """Creates a directory, runs/<task>-<time> unless the config names one."""
         runs = output_root() / "runs"
         given = config.run_dir
         path = runs / f"{task}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -89,7 +89,7 @@ class RunDir:
                         "it takes a new or an empty directory"
                     )
             run._take_lock()
-            run.checkpoints_dir.mkdir()  # also shows that the directory can be written to
+            run.checkpoints_dir.mkdir()  # also checks that the directory is writable
         except OSError as error:
             place = f"--run-dir got {given}" if given else f"the default run directory is {path}"
             raise UserError(
@@ -100,9 +100,9 @@ class RunDir:
 
     @staticmethod
     def reopen(path: Path) -> RunDir:
-        """The directory of a run that ended; nothing in it is changed yet.
+        """Opens the directory of a run that ended; changes nothing in it yet.
 
-        What a link leads to now, for another run may move a -latest link while this one writes.
+        Resolves links, because another run may move a -latest link while this one writes.
         """
         run = RunDir(Path(os.path.realpath(output_root() / path.expanduser())))
         for part in (run.config_file, run.checkpoints_dir):
@@ -117,7 +117,7 @@ class RunDir:
         except OSError as error:
             raise UserError(
                 f"--resume got {run.path}, whose checkpoints cannot be listed ({error.strerror}); "
-                "change their permissions, or bring them back from a copy"
+                "change their permissions, or restore them from a copy"
             ) from None
         try:
             run._take_lock()
@@ -132,9 +132,9 @@ class RunDir:
         return run
 
     def link_latest(self, task: str) -> None:
-        """Points runs/<task>-latest at a run that has begun, where it lies beside that.
+        """Points runs/<task>-latest at this run if it is in runs/.
 
-        A convenience: where there can be no such link, the run goes on without it.
+        A convenience: if the link cannot be made, the run continues without it.
         """
         link = self.path.with_name(f"{task}-latest")
         if self.path.parent != output_root() / "runs" or link == self.path:
@@ -144,13 +144,13 @@ class RunDir:
             _link(link, self.path.name)
             self._link = link, former
         except OSError as error:
-            _log.warning("%s does not lead to this run (%s); name it in full", link, error.strerror)
+            _log.warning("%s is not a link to this run (%s)", link, error.strerror)
 
     def discard(self) -> None:
-        """All as it was before a start that came to nothing.
+        """Undoes a start that failed.
 
-        After `create`: no run, and the -latest link where it led. After `reopen`: the files that a
-        start overwrites; what else it has done is what a --resume would do again.
+        After `create`: removes the run and restores the -latest link. After `reopen`: restores the
+        files that a start overwrites; --resume would repeat everything else it has done.
         """
         if self._found:
             for file, content in self._found.items():
@@ -167,17 +167,17 @@ class RunDir:
                 if path == self.path or not any(path.iterdir()):
                     path.rmdir()
         except OSError as error:
-            _log.warning("%s of a run that did not begin is left (%s)", self.path, error)
+            _log.warning("%s of a run that did not start is left (%s)", self.path, error)
 
     def checkpoint_dir(self, step: int) -> Path:
         return self.checkpoints_dir / f"step-{step:06d}"
 
     def file_sizes(self) -> dict[str, int]:
-        """Bytes of every file that only grows with the updates, by name."""
+        """Size in bytes of every file that grows with the updates, by name."""
         return {file.name: file.stat().st_size for file in self._growing()}
 
     def cut_back(self, sizes: Mapping[str, int]) -> None:
-        """Those files as they were when they had these sizes; the others go."""
+        """Truncates those files to these sizes; files without a size are emptied."""
         for file in self._growing():
             if file.stat().st_size > sizes.get(file.name, 0):
                 os.truncate(file, sizes.get(file.name, 0))
@@ -187,7 +187,7 @@ class RunDir:
         return [file for file in files if file.exists()]
 
     def tells_of_updates(self) -> bool:
-        """Whether any update is on record; the last line may be torn."""
+        """Whether any update is recorded; the last line may be torn."""
         if not self.metrics_file.exists():
             return False
         with self.metrics_file.open(encoding="utf-8", errors="replace") as lines:
@@ -203,7 +203,7 @@ class RunDir:
         write_atomically(self.profile_file, json.dumps(plain(trace)) + "\n")
 
     def _take_lock(self) -> None:
-        """Kept until the process ends."""
+        """Locks the directory until the process ends."""
         self._lock = FileLock(self.path / ".lock", timeout=0)
         try:
             self._lock.acquire()
@@ -214,7 +214,7 @@ class RunDir:
             ) from None
 
     def append_metrics(self, step: int, phase: str, metrics: Mapping[str, Any]) -> None:
-        """A line of numbers, with the time (Unix seconds) at which they are written."""
+        """Appends a line of numbers with the current time in Unix seconds."""
         _append(self.metrics_file, [{"time": _now(), "step": step, "phase": phase, **metrics}])
 
     def append_diagnostics(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -231,7 +231,7 @@ class RunDir:
 
 
 def _make_unique(path: Path) -> Path:
-    """Make the directory, with -2, -3, ... where another run took the name in the same second."""
+    """Makes the directory, with -2, -3, ... if another run took the name in the same second."""
     path.parent.mkdir(parents=True, exist_ok=True)
     candidate, number = path, 1
     while True:
@@ -244,7 +244,7 @@ def _make_unique(path: Path) -> Path:
 
 
 def _missing(path: Path) -> list[Path]:
-    """The path and those of its parents that are not there, the innermost first."""
+    """Those of the path and its parents that do not exist, innermost first."""
     return [one for one in (path, *path.parents) if not one.exists()]
 
 
@@ -259,7 +259,7 @@ def _lead_back(link: Path, former: Path | None, target: str) -> None:
 
 
 def _link(link: Path, target: str) -> None:
-    """Point a symbolic link at a neighbour; a reader sees the old one or the new one."""
+    """Points a symbolic link at a sibling, atomically."""
     temp = link.with_name(f".{link.name}.{os.getpid()}")
     temp.unlink(missing_ok=True)
     try:

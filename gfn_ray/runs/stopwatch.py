@@ -1,4 +1,4 @@
-"""Time as it is measured: the wall time of a run, and the busy seconds of a stage."""
+"""Wall time of a run, and busy seconds of a stage."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 class Stopwatch:
-    """Seconds between start and stop, added up; those before a run was resumed count too."""
+    """Total seconds between start and stop, including those before a run was resumed."""
 
     def __init__(self) -> None:
         self._before = 0.0
@@ -20,18 +20,18 @@ class Stopwatch:
         self._before, self._started = self.seconds, None
 
     def add(self, seconds: float) -> None:
-        """Time that another process measured."""
+        """Adds time measured by another process."""
         self._before += seconds
 
     @property
     def seconds(self) -> float:
-        """So far; it may run on."""
+        """Seconds so far; the stopwatch may still be running."""
         return self._before + (0.0 if self._started is None else time.monotonic() - self._started)
 
 
 @dataclass
 class StageMeter:
-    """Tokens and busy seconds of one stage, for rates people can read."""
+    """Tokens and busy seconds of one stage."""
 
     tokens: float = 0.0
     seconds: float = 0.0
@@ -42,5 +42,5 @@ class StageMeter:
 
     @property
     def rate(self) -> float:
-        """Tokens a busy second."""
+        """Tokens per busy second."""
         return self.tokens / self.seconds if self.seconds else 0.0

@@ -1,7 +1,6 @@
 """Tunes a base model on whole stories, in this process: no Ray, no sampling.
 
-What it leaves is a run directory like any other, with the adapter that
-`--task.base-adapter` takes.
+Writes a run directory like any other, with an adapter for `--task.base-adapter`.
 """
 
 from __future__ import annotations
@@ -89,7 +88,7 @@ def _tuned(
     display: Display,
     tracker: Tracker,
 ) -> FinalReport:
-    """Measures, tunes, measures again, and writes down what came of it."""
+    """Measures, tunes, measures again, and writes the results."""
     started = time.monotonic()
     tracker.follow()
 
@@ -112,7 +111,7 @@ def _tuned(
     tuning_seconds = time.monotonic() - tuning_started
     with finite("after tuning", f"lower --lr ({config.lr:g})"):
         after = measured("after", config.steps)
-    directory.checkpoints_dir.rmdir()  # of use to a run that can be interrupted half-way
+    directory.checkpoints_dir.rmdir()  # empty: this job writes no checkpoints
     with publish_directory(directory.adapter_dir) as target:
         write_adapter(read_adapter(model, 1), target)
     summary = {

@@ -1,4 +1,4 @@
-"""One run, from settings to exit code: what is opened is closed, however the run ends."""
+"""One run, from settings to exit code; everything opened is closed, however the run ends."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ from gfn_ray.tracking import RunStatus, TrackingState
 def run(config: JobConfig, task: Task) -> int:
     """Trains one policy and returns the process's exit code.
 
-    Raises UserError, before anything is written, where settings, data or the cluster are at
-    fault, and RunFailed, after closing the books, where an actor dies or is late.
+    Raises UserError, before anything is written, if settings, data or the cluster are at fault,
+    and RunFailed, after closing all records, if an actor dies or is late.
     """
     display = make_display(config.steps, config.runtime.log_every)
     try:
@@ -85,14 +85,14 @@ def run(config: JobConfig, task: Task) -> int:
             running = _on_merged_base(config, model, display, check=anew)
         display.phase("starting Ray")
         with ExitStack() as afterwards, connected():
-            # `ray job stop` and process managers say SIGTERM, scripts that start a job in the
-            # background leave it deaf to SIGINT: both end it as cleanly as Ctrl-C does. Set
-            # here because connecting to Ray sets a handler of its own.
+            # `ray job stop` and process managers send SIGTERM; jobs that a script starts in the
+            # background ignore SIGINT. Both must end the run as cleanly as Ctrl-C. Set here
+            # because connecting to Ray installs its own handler.
             for stop in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(stop, signal.default_int_handler)
             device = choose_device(config)
             check_resources(config, device)
-            if tunes_base:  # minutes of work, once nothing more can be at fault
+            if tunes_base:  # takes minutes, so only after every check
                 config = _on_tuned_base(config, task, data, tokenizer, model, positions, display)
                 running = _on_merged_base(config, model, display, check=anew)
             running = with_precision(
@@ -108,10 +108,11 @@ def run(config: JobConfig, task: Task) -> int:
 def open_resumed(
     config: JobConfig, task: Task, data: TaskData, display: Display
 ) -> tuple[RunDir, Resumption | None] | None:
-    """The directory that --resume names, and where its run goes on; None: at the beginning.
+    """The directory that --resume names, and where its run resumes; None: at the beginning.
 
-    In place of both None, where the run is finished and only MLflow had not taken all of it, and
-    has now. Raises UserError, with nothing in the directory changed, where a run cannot go on.
+    Returns None instead of the pair if the run was finished and only its delivery to MLflow was
+    missing, which is now done. Raises UserError, with the directory unchanged, if the run cannot
+    be resumed.
     """
     assert config.resume is not None
     directory = RunDir.reopen(config.resume)
@@ -140,11 +141,11 @@ def _record(
 ) -> int:
     """Opens the run directory and MLflow, trains, and closes MLflow with the right status.
 
-    A person's mistake that shows before there is a checkpoint leaves all as it was.
+    A user's mistake that shows before the first checkpoint leaves everything unchanged.
 
-    given: the settings to be written down, which make the same run again. config: the same
-    with the model that the actors load and its precision. resumed: of open_resumed(). afterwards:
-    unwound once the actors are gone, which write below the directory too.
+    given: the settings to store, which reproduce the run. config: the same with the model that
+    the actors load and its precision. resumed: from open_resumed(). afterwards: unwound once the
+    actors, which also write below the directory, are gone.
     """
     if resumed is None:
         resumption = None
@@ -184,22 +185,22 @@ def _record(
 
 
 def _finished(config: JobConfig, directory: RunDir, resumption: Resumption | None) -> str | None:
-    """Why there is nothing to go on with, if so. A run that stopped early goes on."""
+    """Why there is nothing left to train, or None. A run that stopped early may continue."""
     if not directory.summary_file.exists():
         return None
     if resumption is None:
-        return "which finished and has no checkpoint any more; start a new run"
+        return "which finished and no longer has a checkpoint; start a new run"
     done = resumption.training["controller"]["step"]
     rounds = resumption.training["schedule"] is not None
     if rounds or done >= config.steps:
-        more = "its rounds are done" if rounds else "give --steps more than that to train on"
+        more = "its rounds are done" if rounds else "raise --steps to train further"
         return f"which finished after {count(done, 'update')}; {more}"
     resumption.training["session"]["ended_by"] = "steps"
     return None
 
 
 def _check(config: JobConfig, task: Task, data: TaskData) -> None:
-    """Raises UserError where settings ask for what this task does not have."""
+    """Raises UserError if settings ask for something that this task does not have."""
     metric = config.stop.metric
     if metric is not None and metric not in task.metrics:
         raise UserError(
@@ -207,19 +208,19 @@ def _check(config: JobConfig, task: Task, data: TaskData) -> None:
         )
     if metric in WEIGHT_METRICS:
         raise UserError(
-            f"stop.metric got {metric!r}, which is measured at both ends of a run only; "
-            "log_z_gap, ess_fraction and log_ratio_var are on the way, too"
+            f"stop.metric got {metric!r}, which is measured only before and after training; "
+            "use one that is also measured during it: log_z_gap, ess_fraction or log_ratio_var"
         )
     sft_demonstrations(config, data)
     if choose(config.objective).needs_empty_z and not data.support.may_be_empty:
         raise UserError(
-            f"the objective needs an empty z that may stop, and z of {task.name} is never empty; "
+            f"the objective needs an empty z that may stop, but z of {task.name} is never empty; "
             "set objective.root_flow to batch_mean or learned"
         )
 
 
 def _with_absolute_model(config: JobConfig, model: str) -> JobConfig:
-    """A local directory by its full path: actors may run in another working directory."""
+    """Makes a local model path absolute: actors may run in another working directory."""
     if config.model.name == EMBEDDED or not Path(model).is_dir():
         return config
     return _with_model(config, model)
@@ -234,10 +235,10 @@ def _on_tuned_base(
     positions: int | None,
     display: Display,
 ) -> JobConfig:
-    """The settings with the base adapter made from the task's texts, where they ask for one."""
+    """The settings with a base adapter tuned on the task's texts, if they ask for one."""
     if config.base_tuning is None or not isinstance(task, TunesBase):
         return config
-    # It brings in torch, which a run without it leaves to the actors.
+    # Imports torch, which other runs leave to the actors.
     from gfn_ray.runs.base_tuning import tuned_base
 
     texts = task.base_texts(tokenizer, positions)
@@ -249,9 +250,9 @@ def _on_tuned_base(
 
 def _on_merged_base(config: JobConfig, model: str, display: Display, *, check: bool) -> JobConfig:
     """The settings with the model that sampler, reward and learner load: the base, or the base
-    with its adapter merged in. A Ray cluster of several machines must share its directory.
+    with its adapter merged in. The machines of a Ray cluster must share its directory.
 
-    check: whether the policy has yet to begin, so that its init_adapter has to fit that model.
+    check: whether to check that init_adapter fits the model; not needed for a resumed policy.
     """
     if config.base_adapter is not None:
         name = config.base_adapter

@@ -1,1 +1,1 @@
-"""Files that appear whole or not at all, and the bytes of records. Knows no record by name."""
+"""Atomic files and serialization of records; independent of what the records contain."""

@@ -1,4 +1,4 @@
-"""Files that must outlive a power cut, and directories that show when one of theirs did not."""
+"""Files that survive a power cut, and checksummed directories that reveal damage."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 COMPLETE = "COMPLETE"
-"""Marker file of a published directory; it is written last, so a torn one has none. It lists the
-other files as sha256sum does, so that `sha256sum -c COMPLETE` checks them by hand, too."""
+"""Marker file of a published directory, written last, so that a torn directory has none. It has the
+format of sha256sum, so that `sha256sum -c COMPLETE` checks the files by hand."""
 
-# They come last by name of what is beside them: a marker that does not list them was cut off.
+# The last names in their directories: a marker that does not list them was cut off.
 _ALWAYS_LISTED = ("training", "measured")
 
 _LISTED = re.compile(r"([0-9a-f]{64})  ([^\0]+)")
 
 
 def fsync(path: Path) -> None:
-    """Returns once a file, or a directory's list of names, is on the disk."""
+    """Flushes a file, or a directory's entries, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -31,7 +31,7 @@ def fsync(path: Path) -> None:
 
 @contextmanager
 def atomic_file(file: Path) -> Iterator[Path]:
-    """Yields a path to write to; it becomes `file`, whole and on the disk, or nothing changes."""
+    """Yields a path to write to; it becomes `file`, whole and on disk, or nothing changes."""
     temp = file.with_name(f".{file.name}.tmp")
     try:
         yield temp
@@ -48,7 +48,7 @@ def write_atomically(file: Path, text: str) -> None:
 
 
 def checksums(directory: Path) -> str:
-    """The marker's text for what the directory now holds."""
+    """The marker's text for the directory's current files."""
     files = sorted(file for file in directory.rglob("*") if file.is_file())
     return "".join(
         f"{_sha256(file)}  {file.relative_to(directory).as_posix()}\n"
@@ -58,12 +58,12 @@ def checksums(directory: Path) -> str:
 
 
 def damage(directory: Path) -> str | None:
-    """What is wrong with a published directory: the file, and how it is not as it was published;
-    None where it is whole."""
+    """What is wrong with a published directory: which file, and how it differs from what was
+    published; None if it is intact."""
     marker = directory / COMPLETE
     try:
         if not stat.S_ISREG(marker.stat().st_mode):
-            return f"{marker} is no regular file"
+            return f"{marker} is not a regular file"
         lines = marker.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
         return f"{marker} cannot be read"
@@ -73,16 +73,16 @@ def damage(directory: Path) -> str | None:
     for line in lines:
         listed = _LISTED.fullmatch(line)
         if listed is None:
-            return f"{marker} is no list of checksums"
-        # Whoever wrote the list may be a stranger: it leads nowhere else, nor to what could block.
+            return f"{marker} is not a list of checksums"
+        # The list may be untrusted: paths must stay below the marker and be regular files.
         place = PurePosixPath(listed[2])
         if place.is_absolute() or ".." in place.parts:
-            return f"{marker} lists what is not below it"
+            return f"{marker} lists a path that is not below it"
         names.add(listed[2])
         file = directory / place
         try:
             if not stat.S_ISREG(file.stat().st_mode):
-                return f"{file} is no regular file"
+                return f"{file} is not a regular file"
             if _sha256(file) != listed[1]:
                 return f"{file} is not as it was written"
         except FileNotFoundError:

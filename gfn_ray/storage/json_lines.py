@@ -1,4 +1,4 @@
-"""JSON as files keep it: plain values, one record a line."""
+"""JSON lines: plain values, one record per line."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 
 
 def line(record: Mapping[str, Any]) -> str:
-    """A record as one line, its end included."""
+    """A record as one line, with its line end."""
     return json.dumps(plain(record), ensure_ascii=False) + "\n"
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON can hold it: numpy unwrapped, paths as text, NaN and infinity as null."""
+    """Converts to JSON values: numpy unwrapped, paths as text, NaN and infinity as null."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

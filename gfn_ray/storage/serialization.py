@@ -1,8 +1,8 @@
-"""Nested dicts of arrays and plain values as bytes, and back.
+"""Serializes nested dicts of arrays and plain values.
 
-Owns the content of a record: one safetensors block whose tensors are the arrays, by the path of
-their keys, and one more tensor of bytes with all else as JSON. Both ways are exact: floats keep
-every bit, a NaN in an array too. Nothing that is read back can run.
+A record is one safetensors block. Its tensors are the arrays, named by the path of their keys, and
+one more tensor of bytes with everything else as JSON. Round trips are exact: floats keep every bit,
+as does a NaN in an array. Reading never executes code.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ Array = npt.NDArray[Any]
 Record = dict[str, Any]
 
 _JSON = "json"
-_PATH = "/"  # between the keys of a path; no key above an array contains it
+_PATH = "/"  # separates the keys of a path; no key above an array contains it
 
 
 def pack(record: Mapping[str, Any]) -> bytes:
-    """Dicts with string keys, of arrays, JSON values and such dicts."""
+    """Serializes a dict with string keys, of arrays, JSON values and such dicts."""
     arrays: dict[str, Array] = {}
     plain = _without_arrays(record, "", arrays)
     text = json.dumps(plain, separators=(",", ":")).encode()
@@ -32,14 +32,14 @@ def pack(record: Mapping[str, Any]) -> bytes:
 
 
 def unpack(data: bytes) -> Record:
-    """What was packed. Raises ValueError where these bytes were not made by pack()."""
+    """Restores what was packed. Raises ValueError if the bytes were not made by pack()."""
     try:
         arrays = load(data)
         record = json.loads(arrays.pop(_JSON).tobytes())
     except (SafetensorError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"not a packed record: {error}") from error
     if not isinstance(record, dict):
-        raise ValueError("not a packed record: its plain part is no JSON object")
+        raise ValueError("not a packed record: its plain part is not a JSON object")
     for path, array in arrays.items():
         *parents, name = path.split(_PATH)
         place: Any = record
@@ -52,7 +52,7 @@ def unpack(data: bytes) -> Record:
 
 
 def _without_arrays(record: Mapping[str, Any], path: str, arrays: dict[str, Array]) -> Record:
-    """The rest of a record once its arrays are put into `arrays`."""
+    """Moves a record's arrays into `arrays`; returns the rest."""
     plain: Record = {}
     for name, value in record.items():
         if isinstance(value, np.ndarray):

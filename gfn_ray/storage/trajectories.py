@@ -1,8 +1,8 @@
-"""Trajectories by columns: the one form in which they cross processes and are written down.
+"""Trajectories as columns: the only form in which they cross processes and are stored.
 
-The sampler makes a block of bytes of all that it sampled, without log R. The reward actor makes the
-scored block, which replay takes, writes down as it is, and hands out a batch at a time. Ray takes
-milliseconds to hand over the hundreds of arrays of a batch one by one.
+The sampler packs its samples into a block of bytes, without log R. The reward actor makes the
+scored block, which replay logs unchanged and samples batches from. One block instead of hundreds
+of arrays per batch saves milliseconds per Ray call.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ _LOG_REWARD = {"log_reward": np.dtype(np.float32)}
 
 
 def pack_trajectories(trajectories: Sequence[Trajectory]) -> bytes:
-    """Trajectories as one block of bytes: all of them scored, or none."""
+    """Packs trajectories, all scored or all unscored, into one block of bytes."""
     return pack(to_columns(trajectories))
 
 
 def unpack_trajectories(block: bytes) -> list[Trajectory]:
-    """The trajectories of a block. Raises ValueError where these bytes are none."""
+    """Returns the trajectories of a block. Raises ValueError if the bytes are not a block."""
     return from_columns(unpack(block))
 
 
 def to_columns(trajectories: Sequence[Trajectory]) -> Record:
-    """Trajectories, an array a field. Raises ValueError where shapes or types are wrong, or where
-    some are scored and some are not."""
+    """Converts trajectories to one array per field. Raises ValueError if shapes or types are wrong,
+    or if only some are scored."""
     unscored = sum(one.log_reward is None for one in trajectories)
     if unscored not in (0, len(trajectories)):
         raise ValueError(f"{unscored} of {len(trajectories)} trajectories have not been scored yet")
@@ -59,7 +59,7 @@ def to_columns(trajectories: Sequence[Trajectory]) -> Record:
         for name, dtype in kinds.items():
             arrays = [getattr(one, name) for one in trajectories]
             for array, length in zip(arrays, lengths, strict=True):
-                # Another type is refused, too, for it would not come back as it was.
+                # Another dtype would not survive the round trip.
                 if array.dtype != dtype or array.shape != (length + extra,):
                     raise ValueError(
                         f"{name} is {array.dtype} {array.shape} in a trajectory of {length} "
@@ -70,7 +70,7 @@ def to_columns(trajectories: Sequence[Trajectory]) -> Record:
 
 
 def from_columns(columns: Record) -> list[Trajectory]:
-    """The trajectories of to_columns(), with arrays of their own."""
+    """Restores the trajectories of to_columns(), each with its own arrays."""
     lengths = columns["length"]
     fields: dict[str, Sequence[Any]] = {name: columns[name] for name in _TEXTS}
     fields |= {name: columns[name].tolist() for name in _NUMBERS}
@@ -81,13 +81,13 @@ def from_columns(columns: Record) -> list[Trajectory]:
     if fields.keys() | {"length"} != columns.keys():
         raise ValueError(f"trajectories with the columns {sorted(columns)}")
     fields.setdefault("log_reward", [None] * len(lengths))
-    # By place, which takes half the time that names do.
+    # Positional, which takes half the time of keywords.
     ordered = (fields[name] for name in Trajectory.__dataclass_fields__)
     return [Trajectory(*row) for row in zip(*ordered, strict=True)]
 
 
 def _split(array: Array, lengths: Array) -> list[Array]:
-    """The parts of a column, each with memory of its own, to go when its trajectory goes."""
+    """Splits a column; each part has its own memory, freed with its trajectory."""
     ends = np.cumsum(lengths)
     if len(array) != (ends[-1] if len(ends) else 0):
         raise ValueError(f"{len(array)} elements for trajectories of {lengths.tolist()}")

@@ -1,8 +1,8 @@
-"""What MLflow gets of a run's directory: metrics and a status, tables and artifacts.
+"""Delivers a run's directory to MLflow: metrics and a status, tables and artifacts.
 
-Owns what a line is to MLflow, and when the account in tracking.json is brought up to date. All that
-is in the directory arrives, and only what was under way when a store or a process failed may arrive
-twice: numbers, which MLflow keeps once for each step and time, or a table's rows.
+Owns how a line maps to MLflow, and when tracking.json is updated. Everything in the directory
+arrives. Only what was in flight when a store or a process failed may arrive twice: numbers, which
+MLflow keeps once per step and time, or rows of a table.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Row = Mapping[str, Any]
 
 
 class Deliveries:
-    """One run's: generators that deliver what MLflow does not have, and yield before each part."""
+    """One run's deliveries: generators that send what MLflow lacks and yield before each part."""
 
     def __init__(self, run: MlflowRun, directory: Path, state: TrackingState) -> None:
         self._client = run.client
@@ -47,10 +47,10 @@ class Deliveries:
         self._directory = directory
         self._state = state
         self.status: str | None = None
-        """With which the run has ended."""
+        """The status with which the run ended."""
 
     def numbers(self) -> Iterator[None]:
-        """The numbers of lines, then the status of a run that has ended."""
+        """Delivers the numbers in lines, then the status of a run that has ended."""
         for name in NUMBERS:
             for _, found in self._unread(name, self._state.numbers, _metrics):
                 yield
@@ -62,7 +62,7 @@ class Deliveries:
             self.status = None
 
     def files(self) -> Iterator[None]:
-        """Lines as rows of tables, then artifacts."""
+        """Delivers lines as rows of tables, then artifacts."""
         for name in TABLES:
             for table, rows in self._unread(name, self._state.tables, partial(_table_row, name)):
                 yield
@@ -78,8 +78,8 @@ class Deliveries:
     def _unread(
         self, name: str, delivered: dict[str, int], read: Callable[[Row], tuple[str | None, Item]]
     ) -> Iterator[tuple[str | None, list[Item]]]:
-        """Lines that MLflow does not have, as `read` understands them: the table that they belong
-        to, and items of the same table. Once the next are asked for, MLflow has these."""
+        """Yields lines that MLflow lacks, parsed by `read`: the name of their table, and items of
+        that table. Asking for the next ones confirms that MLflow has these."""
         while lines := _whole_lines(self._directory / name, delivered.get(name, 0)):
             for table, group in groupby(map(partial(self._read, name, read), lines), itemgetter(0)):
                 _, items, sizes = zip(*group, strict=True)
@@ -93,14 +93,14 @@ class Deliveries:
         try:
             return *read(json.loads(line)), len(line)
         except Exception as error:
-            # Nothing but the line can be at fault: a process died in the middle of it, or a disk.
-            _log.warning("MLflow goes without a line of %s: %s", self._directory / name, error)
+            # The line itself is damaged: a process died while writing it, or a disk failed.
+            _log.warning("MLflow lacks a line of %s: %s", self._directory / name, error)
             return None, None, len(line)
 
     def _log_artifact(self, name: str) -> None:
         path = self._directory / name
         if not path.exists() or not path.resolve().is_relative_to(self._directory.resolve()):
-            _log.warning("MLflow goes without %s, which is not in the run's directory", path)
+            _log.warning("MLflow lacks %s, which is not in the run's directory", path)
         elif path.is_dir():
             self._client.log_artifacts(self._run.run_id, str(path), name)
         else:
@@ -108,7 +108,7 @@ class Deliveries:
 
 
 def _whole_lines(file: Path, start: int) -> list[bytes]:
-    """Some of those from that byte on; one that is being written has no end yet."""
+    """Reads some complete lines from byte `start` on; one that is being written has no end yet."""
     try:
         with file.open("rb") as lines:
             lines.seek(start)
@@ -130,7 +130,7 @@ def _metrics(row: Row) -> tuple[None, list[Metric]]:
 
 
 def _table_row(name: str, row: Row) -> tuple[str | None, Row]:
-    """An evaluation's lines have a table of their own, and samples of training none."""
+    """The table of a line, and its row. Each evaluation has a table; training samples have none."""
     table, phase = name.removesuffix(".jsonl"), row.get("phase")
     if phase == "train":
         return None, row

@@ -1,6 +1,6 @@
-"""The threads that bring MLflow what a run has written, for as long as it takes.
+"""The threads that deliver what a run has written to MLflow, with retries.
 
-Owns when there is a try, and what a person is told of one that fails. Knows not what is delivered.
+Owns when to try, and what the user is told when a try fails. Independent of what is delivered.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 LOOK_EVERY_S = 1.0
-"""Seconds between two looks at what the run has written since."""
+"""Seconds between two looks for new data."""
 
 FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 60.0
-"""Wait after a try that failed; doubled with each further one in a row."""
+"""Delay after a failed try; doubled with each consecutive one."""
 
 _log = logging.getLogger(__name__)
 
@@ -28,8 +28,8 @@ class Follower:
     def __init__(
         self, deliver: Callable[[], Iterator[None]], failure: Callable[[Exception], str]
     ) -> None:
-        """deliver: yields after each thing that it delivers, until nothing is left. failure: what
-        to say where it raises; once, until it ends well again."""
+        """deliver: yields after each delivery until nothing is left. failure: the message if it
+        raises; shown once, until it succeeds again."""
         self._deliver = deliver
         self._failure = failure
         self._asked: SimpleQueue[Future[bool]] = SimpleQueue()
@@ -40,13 +40,13 @@ class Follower:
         self._thread.start()
 
     def ask(self) -> Future[bool]:
-        """Delivers now; the answer is whether everything went out."""
+        """Delivers now; the future says whether everything was delivered."""
         asked: Future[bool] = Future()
         self._asked.put(asked)
         return asked
 
     def stop(self, limit: float = 0.0) -> None:
-        """Ends the thread after the call under way, for which it waits up to `limit` seconds."""
+        """Ends the thread after the current call, waiting up to `limit` seconds for it."""
         self._stopping.set()
         self.ask()
         if self._thread.is_alive():
@@ -64,8 +64,8 @@ class Follower:
                         return
                 delay = 0.0
             except Exception as error:
-                # Drivers, HTTP and SQLAlchemy each have their own exceptions, and a store or a
-                # disk that fails now may be back in a minute: all of them mean the same here.
+                # Drivers, HTTP and SQLAlchemy each have their own exceptions. Here all mean the
+                # same: the store or the disk may be back in a minute.
                 if not delay:
                     _log.warning("%s", self._failure(error))
                 delay = min(LONGEST_DELAY_S, 2 * delay) or FIRST_DELAY_S

@@ -1,4 +1,4 @@
-"""Settings and names as MLflow takes them."""
+"""Settings and names in a form that MLflow accepts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LONGEST_KEY = 250  # MLflow's MAX_ENTITY_KEY_LENGTH
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested settings by dotted name."""
+    """Flattens nested settings to dotted names."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{prefix}{key}.")
@@ -21,20 +21,20 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def text(value: Any) -> str:
-    """A setting as its flag would spell it."""
+    """A setting as its flag spells it."""
     if value is None or isinstance(value, bool):
         return str(value).lower()
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def key(name: str) -> str:
-    """A name that MLflow takes: its characters, and no path that means another one."""
+    """A name that MLflow accepts: allowed characters only, and no path that means another one."""
     parts = re.sub(r"[^/\w.\- :]", "_", name)[:_LONGEST_KEY].split("/")
     kept = [part if part.strip(".") else "_" * len(part) for part in parts if part]
     return "/".join(kept) or "_"
 
 
 def batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    """The items in runs of at most `size`."""
+    """Splits the items into batches of at most `size`."""
     for start in range(0, len(items), size):
         yield items[start : start + size]

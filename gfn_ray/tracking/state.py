@@ -1,4 +1,4 @@
-"""What MLflow has of a run: tracking.json in the run's directory."""
+"""What MLflow has received of a run: tracking.json in the run's directory."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ TRACKING_FILE = "tracking.json"
 
 
 class TrackingState(BaseModel):
-    """run_id: MLflow's. numbers, tables: by file, the bytes of which MLflow has all numbers, and
-    all rows. artifacts: those that it has yet to get. complete: the run has ended, and MLflow has
-    all of it.
+    """run_id: MLflow's. numbers, tables: bytes of each file whose numbers, or rows, MLflow has.
+    artifacts: still to be delivered. complete: the run has ended, and MLflow has all of it.
     """
 
     run_id: str
@@ -31,7 +30,7 @@ class TrackingState(BaseModel):
 
     @staticmethod
     def read(directory: Path) -> TrackingState | None:
-        """None where the run has no MLflow run yet; raises UserError for a damaged file."""
+        """Reads the file; None if the run has no MLflow run yet. Raises UserError if damaged."""
         file = directory / TRACKING_FILE
         try:
             return TrackingState.model_validate_json(file.read_bytes())
@@ -44,21 +43,21 @@ class TrackingState(BaseModel):
             ) from None
 
     def save(self, directory: Path) -> None:
-        """Raises OSError where the disk does not take it; the file is then as it was."""
+        """Writes the file. Raises OSError, with the file unchanged, if the disk fails."""
         with self._lock, atomic_file(directory / TRACKING_FILE) as temp:
             temp.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
     @contextmanager
     def changing(self, directory: Path) -> Iterator[None]:
-        """Around a change. Where a full disk does not take it, only this process knows of it, and
-        the next one delivers some things again."""
+        """Wraps a change and saves it. If the disk is full, only this process knows of the change,
+        and the next one delivers some things again."""
         with self._lock:
             yield
             with suppress(OSError):
                 self.save(directory)
 
     def begin(self, directory: Path) -> None:
-        """Before anything is followed; raises OSError as `save` does."""
+        """Saves the state before anything is delivered; raises OSError as `save` does."""
         for delivered in (self.numbers, self.tables):
             for name, size in delivered.items():  # --resume has cut files back to a checkpoint
                 file = directory / name

@@ -1,4 +1,4 @@
-"""Opening a tracking store: what is wrong with an address or a place shows here, and at once."""
+"""Opens a tracking store; a bad address or location fails here, at once."""
 
 from __future__ import annotations
 
@@ -28,29 +28,28 @@ if TYPE_CHECKING:
 
 _PARAMS_PER_BATCH = 100  # MLflow's MAX_PARAMS_TAGS_PER_BATCH
 
-# Read when MLflow is imported. Nothing of a run leaves the machine unasked, nor draws over the
-# display.
+# Read when MLflow is imported. Nothing may leave the machine unasked or draw over the display.
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "1",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 
-# Unless a person sets them. Followers have a back-off of their own, beside which MLflow's four
-# minutes are too long, as are two for a server that takes a call and is silent.
+# Defaults that the user may override. Followers have their own back-off, so MLflow's four minutes
+# of retries are too long, as are two minutes for a server that accepts a call and stays silent.
 _QUICK_TO_GIVE_UP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
 
-# MLflow's page calls this kind "Machine learning"; where it has to guess, it may show runs as
-# evaluations of a GenAI application. That of 3.17 goes by its address alone.
+# MLflow's UI calls this kind "Machine learning"; if it has to guess, it may show runs as
+# evaluations of a GenAI application. The UI of 3.17 goes by the address alone.
 _KIND, _TRAINING = "mlflow.experimentKind", "custom_model_development"
 
-# Whose words about a store that fails are repeated by ours, in one line instead of a traceback.
+# Loggers silenced because our messages report a failing store, in one line without a traceback.
 _LOUD = ("mlflow", "urllib3")
 
 
 @dataclass(frozen=True)
 class MlflowRun:
-    """former: the status of a run that is resumed, before that; None for a new one."""
+    """former: the status of a resumed run before it was resumed; None for a new one."""
 
     client: MlflowClient
     run_id: str
@@ -65,9 +64,9 @@ def open_run(
     artifact_root: Path,
     run_id: str | None,
 ) -> MlflowRun:
-    """A new run, or the one of this id again. The other arguments are those of Tracker.
+    """Opens a new run, or reopens the one with this id. Other arguments are those of Tracker.
 
-    Raises UserError where the store does not take a run and its parameters.
+    Raises UserError if the store does not accept a run and its parameters.
     """
     try:
         client = _open(uri)
@@ -96,7 +95,7 @@ def _open(uri: str) -> MlflowClient:
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
-    # MLflow sets its loggers up at import; the first connection prints each migration.
+    # MLflow sets up its loggers on import; the first connection prints each migration.
     for name in _LOUD:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -106,7 +105,8 @@ def _open(uri: str) -> MlflowClient:
 
 
 def _try_sqlite(file: Path) -> None:
-    """Raise now what MLflow would retry for minutes: no such place, no permission, no database."""
+    """Raises at once what MLflow would retry for minutes: no such path, no permission, no
+    database."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(file, timeout=30.0)) as connection:
         connection.execute("BEGIN IMMEDIATE")
@@ -114,8 +114,7 @@ def _try_sqlite(file: Path) -> None:
 
 
 def _artifact_location(uri: str, experiment: str, root: Path) -> str | None:
-    # Left to itself MLflow takes ./mlruns, which for a submitted job is a directory that Ray
-    # deletes.
+    # MLflow's default is ./mlruns, which Ray deletes with a submitted job.
     if not uri.startswith(SQL_SCHEMES):
         return None
     return (root.absolute() / key(experiment).replace(" ", "_")).as_uri()
@@ -131,7 +130,7 @@ def _experiment(client: MlflowClient, uri: str, name: str, artifact_root: Path) 
             kind = {_KIND: _TRAINING}
             return str(client.create_experiment(name, artifact_location=location, tags=kind))
         except MlflowException as error:
-            # Another job made it in between.
+            # Unless another job created it in the meantime.
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
             return _experiment(client, uri, name, artifact_root)
@@ -146,7 +145,7 @@ def _experiment(client: MlflowClient, uri: str, name: str, artifact_root: Path) 
 
 
 def _fill(run: MlflowRun, params: Mapping[str, Any]) -> None:
-    """Writes what stands from the start: a run's parameters are for good."""
+    """Writes the run's parameters, which are final."""
     from mlflow.entities import Param
     from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
@@ -163,7 +162,7 @@ def _fill(run: MlflowRun, params: Mapping[str, Any]) -> None:
 
 
 def erase(run: MlflowRun) -> None:
-    """Removes a run with its files; a server, which lets nobody do that, lists it as deleted."""
+    """Removes a run with its files; a server only allows to mark it as deleted."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
     from mlflow.utils.file_utils import local_file_uri_to_path
 
@@ -188,6 +187,6 @@ def _reopened(client: MlflowClient, uri: str, run_id: str) -> MlflowRun:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         raise UserError(
-            f"--tracking.uri got {redact_uri(uri)}, which has no run {run_id}; name the store that "
-            "the run was begun in"
+            f"--tracking.uri got {redact_uri(uri)}, which has no run {run_id}; name the store in "
+            "which the run was started"
         ) from None

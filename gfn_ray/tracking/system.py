@@ -1,6 +1,6 @@
-"""Samples of CPU, memory, disk and GPU load, for as long as a run lasts.
+"""Samples CPU, memory, disk and GPU load during a run.
 
-Imports MLflow, so that only a run that has begun imports this.
+Imports MLflow, so import it only once a run has started.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 
 class SteadyMonitor(SystemMetricsMonitor):
-    """MLflow's own, which gives up for good at the first call that fails, taken up again.
+    """MLflow's monitor, restarted after a failed call, at which it otherwise stops for good.
 
-    What it sampled while the store was away is one point, the mean, once the store is back.
+    Samples taken while the store is away become one point, their mean, once it is back.
     """
 
     def monitor(self) -> None:
-        """Its thread. MLflow's loop waits between two samples, so that this one need not."""
+        """Runs in its thread. MLflow's loop waits between samples, so this one need not."""
         while not self._shutdown_event.is_set():
             super().monitor()

@@ -1,4 +1,4 @@
-"""One MLflow run as the rest of the program sees it: calls that return at once and never fail."""
+"""The interface to one MLflow run: calls that return at once and never fail."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ SYSTEM_METRICS_EVERY_S = 10.0
 """Seconds between two samples of CPU, memory, disk and GPU load: 90 points in 15 minutes."""
 
 SETTLE_LIMIT_S = 600.0
-"""Longest wait at the end of a run for a store that does take what it gets, only slowly."""
+"""Longest wait at the end of a run for a store that is only slow."""
 
 WITHDRAW_LIMIT_S = 60.0
-"""Longest wait for a call that is under way when a run is withdrawn."""
+"""Longest wait for a call in flight when a run is withdrawn."""
 
 _log = logging.getLogger(__name__)
 
 
 class Tracker:
-    """One MLflow run, which follows a run's directory from `follow` to `end`."""
+    """One MLflow run; it follows a run's directory from `follow` to `end`."""
 
     def __init__(
         self,
@@ -45,13 +45,13 @@ class Tracker:
         artifact_root: Path,
         delivery: str,
     ) -> None:
-        """Open the store and begin a run, or resume the one that has followed this directory.
+        """Opens the store and starts a run, or resumes the one that followed this directory.
 
-        params may be nested; it is flattened to dotted names. artifact_root: where a new experiment
-        in a database keeps its artifacts; a server decides for itself. delivery: what becomes of
-        data that MLflow has not taken when the run ends, for the sentence that tells of it.
+        params: may be nested; flattened to dotted names. artifact_root: where a new experiment in a
+        database keeps its artifacts; a server decides for itself. delivery: completes the message
+        about data that MLflow has not received when the run ends.
 
-        Raises UserError where the store cannot be opened, or tracking.json is damaged.
+        Raises UserError if the store cannot be opened or tracking.json is damaged.
         """
         state = TrackingState.read(directory)
         run_id = None if state is None else state.run_id
@@ -61,7 +61,7 @@ class Tracker:
         self._delivery = delivery
         self._state = state or TrackingState(run_id=self.run_id)
         self._deliveries = Deliveries(self._run, directory, self._state)
-        # Apart, for a store may take numbers and no files: many keep these in a place of their own.
+        # Separate, because a store may accept numbers but no files, which many keep elsewhere.
         self._followers = (
             Follower(self._deliveries.numbers, partial(self._failure, "numbers")),
             Follower(self._deliveries.files, partial(self._failure, "files")),
@@ -78,10 +78,10 @@ class Tracker:
         self._delivered: bool | None = None  # until the end
 
     def follow(self) -> None:
-        """From now on MLflow gets what is written. A second call does nothing.
+        """Starts delivering what is written. A second call does nothing.
 
-        A resumed run's files have been cut back before that. Raises OSError where the disk does not
-        take the first account of what MLflow has.
+        Call it after a resumed run's files are cut back. Raises OSError if tracking.json cannot be
+        written.
         """
         if not self._following:
             self._following = True
@@ -91,26 +91,26 @@ class Tracker:
             self._state.begin(self._directory)
 
     def artifact(self, path: Path) -> None:
-        """Store a file or a directory of the run's directory, under its name."""
+        """Delivers a file or directory of the run's directory, under its name."""
         with self._state.changing(self._directory):
             self._state.artifacts.append(os.path.relpath(path, self._directory))
 
     def flush(self) -> bool:
-        """Wait until MLflow has everything; False where it does not take it now."""
+        """Waits until MLflow has everything; False if it does not accept it now."""
         asked = [one.ask() for one in self._followers]
         answered, _ = wait(asked, SETTLE_LIMIT_S)
         return len(answered) == len(asked) and all(one.result() for one in asked)
 
     def end(self, status: RunStatus) -> bool:
-        """Send what is left, and close the run with a status; True where MLflow has all of it.
+        """Delivers the rest and closes the run with a status; True if MLflow has all of it.
 
-        What a store does not take is left to another process: the run is what it is without. A
-        second call does nothing, and gives the same answer.
+        What the store does not accept is left to another process; the run does not depend on it. A
+        second call does nothing and returns the same.
         """
         if self._delivered is not None:
             return self._delivered
         self._delivered = False
-        self._deliveries.status = status  # first: what comes may be interrupted
+        self._deliveries.status = status  # first, because the rest may be interrupted
         with suppress(OSError):
             self.follow()
         with suppress(KeyboardInterrupt):
@@ -123,8 +123,8 @@ class Tracker:
                 self._state.complete = True
         else:
             _log.warning(
-                "MLflow at %s (--tracking.uri) has not taken all of this run; the rest is in %s, "
-                "and %s",
+                "MLflow at %s (--tracking.uri) has not received all of this run; the rest is in "
+                "%s, and %s",
                 redact_uri(self.uri),
                 self._directory,
                 self._delivery,
@@ -132,13 +132,15 @@ class Tracker:
         return self._delivered
 
     def withdraw(self) -> None:
-        """MLflow as it was before: without the run, or with the status that it had.
+        """Restores MLflow to its state before: without the run, or with the run's former status.
 
-        In place of `end`, of which a later call does nothing.
+        Replaces `end`; a later call of that does nothing.
         """
         if self._run.former is not None:
             known: dict[str, RunStatus] = {"FINISHED": "FINISHED", "KILLED": "KILLED"}
-            self.end(known.get(self._run.former, "FAILED"))  # what still runs there was cut off
+            self.end(
+                known.get(self._run.former, "FAILED")
+            )  # a run still "RUNNING" there was killed
             return
         self._delivered = False
         self._system.finish()
@@ -149,7 +151,7 @@ class Tracker:
         except Exception as error:
             # Drivers, HTTP and SQLAlchemy each have their own exceptions; all mean the same.
             _log.warning(
-                "MLflow at %s (--tracking.uri) keeps the run %s, which did not begin: %s",
+                "MLflow at %s (--tracking.uri) keeps the run %s, which did not start: %s",
                 redact_uri(self.uri),
                 self.run_id,
                 reason(error, self.uri),
@@ -157,7 +159,7 @@ class Tracker:
 
     def _failure(self, what: str, error: Exception) -> str:
         return (
-            f"MLflow at {redact_uri(self.uri)} (--tracking.uri) takes no {what}: "
-            f"{reason(error, self.uri)}; the run goes on, and MLflow gets them from "
+            f"MLflow at {redact_uri(self.uri)} (--tracking.uri) accepts no {what}: "
+            f"{reason(error, self.uri)}; the run continues, and MLflow gets them from "
             f"{self._directory} once it is back"
         )

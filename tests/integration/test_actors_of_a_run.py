@@ -80,8 +80,8 @@ def test_a_checkpoint_that_has_no_place_is_left_out_unless_it_is_needed(run):
     blocked = place.with_name(f".{place.name}.tmp")  # where it would be filled
     blocked.touch()
     made.write(run.controller, {})
-    assert "could not be written" in shown.getvalue() and "goes on without it" in shown.getvalue()
-    with pytest.raises(RunFailed, match="does not go with an older one; make room or mend the"):
+    assert "could not be written" in shown.getvalue() and "continues without it" in shown.getvalue()
+    with pytest.raises(RunFailed, match="does not match an older one; free disk space or repair"):
         made.write(run.controller, {}, needed=True)
     blocked.unlink()
     made.write(run.controller, {}, needed=True)

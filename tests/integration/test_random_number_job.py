@@ -95,6 +95,6 @@ def test_likelihood_updates_alone_are_a_whole_run(tiny_dir, tmp_path):
     written = summary(tmp_path)
     assert (written["sft_steps"], written["steps"], written["trajectories"]) == (30, 0, 0)
     assert written["after"]["tv"] < 0.5 * written["before"]["tv"]
-    assert "SFT 30/30 | loss" in out and "30 likelihood updates" in out
+    assert "SFT 30/30 | loss" in out and "SFT: 30 updates" in out
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
     assert sum(line["phase"] == "SFT" for line in lines) == 30

@@ -88,7 +88,7 @@ def test_a_run_goes_on_after_its_last_m_step_and_not_before_it(finished, tmp_pat
     (run_dir / "tracking.json").unlink()
     code, out, err = run(again, tmp_path, "subjectivity")
     assert code == 0, err
-    assert "going on after update 2" in out
+    assert "resuming after update 2" in out
     assert [(row["round"], row["step"]) for row in rows(tmp_path, "m-step")] == [(1, 2), (2, 5)]
     assert [row["step"] for row in rows(tmp_path, "train")] == [1, 2, 3, 4, 5]
 

@@ -248,7 +248,7 @@ def test_a_call_that_ray_will_not_even_take_ends_the_run_with_a_sentence(cluster
     for _ in range(100):
         crew.worker.changed_by(lambda actor: actor.add.remote(1))
     crew.kill()
-    with pytest.raises(RunFailed, match="Ray could not let the counter take up its work again"):
+    with pytest.raises(RunFailed, match="Ray could not let the counter restore its state"):
         crew.ask("add", 100)
 
 
@@ -275,13 +275,13 @@ def test_an_actor_that_is_killed_as_it_first_loads_is_started_again(cluster, tmp
     crew = Crew(DiesAtStart, (tmp_path, 1))
     assert crew.ask("add", 1) == 1
     (restart,) = crew.restarts
-    assert "died while it had to load its model" in restart.cause
+    assert "died while trying to load its model" in restart.cause
 
 
 def test_an_actor_that_always_dies_as_it_first_loads_ends_the_run_soon(cluster, tmp_path):
     with pytest.raises(
         RunFailed,
-        match=r"of 3 tries none has loaded.*free on the Ray cluster: [0-9.]+ CPUs, .* of object",
+        match=r"it failed to load 3 times.*free on the Ray cluster: [0-9.]+ CPUs, .* of object",
     ):
         Crew(DiesAtStart, (tmp_path, 99))
     assert len(list(tmp_path.iterdir())) == 3
@@ -302,7 +302,7 @@ def test_a_spent_budget_ends_the_run_with_every_cause(cluster):
     crew.kill()
     with pytest.raises(RunFailed, match=r"1 restart allowed by runtime\.max_restarts") as failure:
         crew.ask("add", 1)
-    assert str(failure.value).count("the counter died while it had to do its") == 2
+    assert str(failure.value).count("the counter died while trying to do its") == 2
 
 
 def test_restarts_in_a_row_wait_longer_each_time(cluster):

@@ -84,7 +84,7 @@ def test_the_whole_vocabulary_a_learned_log_z_and_seeded_integers_go_together(un
     assert written["policy"]["lora_targets"] == list(LORA_TARGETS), (
         "by name, as the engine has them"
     )
-    assert "seeding replay with 10 references" in (undisturbed / "out").read_text()
+    assert "seeding replay with 10 demonstrations" in (undisturbed / "out").read_text()
     assert summary(undisturbed)["after"]["tv"] <= 1
 
 
@@ -177,7 +177,7 @@ def test_each_actor_that_is_killed_is_replaced(killed):
         "the learner",
         "replay",
     ]
-    assert all("died while it had to" in row["cause"] for row in restarts)
+    assert all("died while trying to" in row["cause"] for row in restarts)
 
 
 def test_what_dies_on_the_way_changes_nothing(undisturbed, killed):
@@ -185,7 +185,7 @@ def test_what_dies_on_the_way_changes_nothing(undisturbed, killed):
     begun = mlflow_run(killed).info.run_id
     code, out, err = run(["--resume", str(killed / "run")], killed, "random_number")
     assert code == 0, err
-    assert "going on after update" in out
+    assert "resuming after update" in out
     assert metrics(killed) == metrics(undisturbed)
     assert adapter(killed) == adapter(undisturbed)
     assert mlflow_run(killed).data.metrics["runtime/restarts"] == 4

@@ -302,7 +302,7 @@ def test_only_what_is_in_the_runs_directory_is_stored_and_the_rest_is_named(
     assert followed.tracker.flush()
     found = client(followed.tracker.uri).list_artifacts(followed.tracker.run_id)
     assert [one.path for one in found] == ["config.toml"]
-    said = [one for one in caplog.messages if one.startswith("MLflow goes without")]
+    said = [one for one in caplog.messages if one.startswith("MLflow lacks")]
     assert [path.name in one for path, one in zip(left_out, said, strict=True)] == [True] * 3
 
 
@@ -488,7 +488,7 @@ def test_a_line_that_no_store_takes_is_named_and_the_rest_arrives(
         lines.write('{"time": 17, "step": 4, "loss": 4.0, "size": 5}\n')
     assert history(followed, "loss") == [(1, 1.0), (4, 4.0)]
     assert history(followed, "size") == [(4, 5.0)]
-    said = f"MLflow goes without a line of {followed.run.metrics_file}: "
+    said = f"MLflow lacks a line of {followed.run.metrics_file}: "
     assert len([one for one in caplog.messages if one.startswith(said)]) == 2
 
 

@@ -163,7 +163,7 @@ def test_what_a_killed_server_missed_arrives_once_it_is_back(outage: Outage) -> 
     assert account(outage.directory).complete
     told = [one for one in outage.said if " takes no " in one]
     assert sorted(one.split(": ")[0].split()[-1] for one in told) == ["files", "numbers"]
-    assert all("the run goes on" in one and str(outage.directory.path) in one for one in told)
+    assert all("the run continues" in one and str(outage.directory.path) in one for one in told)
 
 
 def test_a_password_in_the_servers_address_is_written_nowhere(outage: Outage) -> None:

@@ -123,15 +123,15 @@ RUNS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     ),
     "settings of another rank": (
         below("config.toml", replace("lora_rank = 8", "lora_rank = 16")),
-        ("policy.lora_rank is 16, and was 8", "set it back"),
+        ("policy.lora_rank is 16, but was 8", "restore it in"),
     ),
     "another task's": (
         each_written_so(replace(f'task = "{TASK}"', 'task = "infill"'), FILE),
-        ("a run of task 'infill'", "the job of 'random_number'"),
+        ("a run of task 'infill'", "this job's task is 'random_number'"),
     ),
     "a flipped bit in every checkpoint": (
         each(flip, "training"),
-        ("no checkpoint", "is whole", "step-000004/training is not as it was written"),
+        ("no checkpoint", "is intact", "step-000004/training is not as it was written"),
     ),
     "a flipped bit in every adapter": (each(flip, WEIGHTS_FILE), (WEIGHTS_FILE, "not as it was")),
     "a flipped bit in every replay": (each(flip, "replay"), ("step-000004/replay is not as",)),
@@ -147,7 +147,7 @@ RUNS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "markers of no sense": (each(fill, COMPLETE), ("COMPLETE cannot be read",)),
     "markers that list nothing": (
         each(lambda file: file.write_text("x\n"), COMPLETE),
-        ("COMPLETE is no list of checksums",),
+        ("COMPLETE is not a list of checksums",),
     ),
     "markers that were emptied": (
         each(empty_file, COMPLETE),
@@ -163,17 +163,20 @@ RUNS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     ),
     "markers that lead elsewhere": (
         lambda run: [listing(one, run.parent / "secret") for one in checkpoints(run)],
-        ("COMPLETE lists what is not below it",),
+        ("COMPLETE lists a path that is not below it",),
     ),
     "markers that lead above": (
         lambda run: [listing(one, Path("../../../secret")) for one in checkpoints(run)],
-        ("COMPLETE lists what is not below it",),
+        ("COMPLETE lists a path that is not below it",),
     ),
-    "a pipe in the place of a file": (each(a_pipe, "training"), ("training is no regular file",)),
-    "pipes for markers": (each(a_pipe, COMPLETE), ("COMPLETE is no regular file",)),
+    "a pipe in the place of a file": (
+        each(a_pipe, "training"),
+        ("training is not a regular file",),
+    ),
+    "pipes for markers": (each(a_pipe, COMPLETE), ("COMPLETE is not a regular file",)),
     "a newer format": (
         each_written_so(of_format(99), "training"),
-        ("step-000004/training has format 99", "the gfn_ray that wrote it"),
+        ("step-000004/training has format 99", "version of gfn_ray that wrote it"),
     ),
     "training of no sense": (each_written_so(fill, "training"), ("step-000004/training is damag",)),
     "training that promises too much": (
@@ -182,11 +185,11 @@ RUNS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     ),
     "updates and no checkpoint": (
         below("checkpoints", empty),
-        ("metrics.jsonl tells of updates", "has no checkpoint that is whole", "start a new"),
+        ("metrics.jsonl records updates", "has no intact checkpoint", "start a new"),
     ),
     "updates and a checkpoint that was never whole": (
         lambda run: [gone(checkpoints(run)[0]), checkpoints(run)[1].rename(torn_name(run))],
-        ("metrics.jsonl tells of updates", "has no checkpoint"),
+        ("metrics.jsonl records updates", "has no intact checkpoint"),
     ),
     "no measurements": (below("start", gone), ("start is missing or torn", "start a new run")),
     "damaged measurements": (
@@ -195,12 +198,12 @@ RUNS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     ),
     "an address without its password": (
         below("config.toml", replace("sqlite:///", "http://***@host")),
-        ("tracking.uri http://***@host", "give the address with it as --tracking.uri"),
+        ("tracking.uri http://***@host", "give the whole address as --tracking.uri"),
     ),
     "finished": (finished, ("finished after 4 updates", "--steps")),
     "finished, and cleared": (
         finished_without_checkpoints,
-        ("finished and has no checkpoint any more", "start a new run"),
+        ("finished and no longer has a checkpoint", "start a new run"),
     ),
 }
 
@@ -255,7 +258,7 @@ def test_of_damaged_checkpoints_the_newest_whole_one_counts_and_the_others_are_s
         found = find_resumption(run, TASK, config, data.held_out)
     assert found is not None and found.training["controller"]["step"] == STEPS[0]
     (told,) = caplog.messages
-    assert f"{newest.name} is damaged" in told and f"going on from {older}" in told
+    assert f"{newest.name} is damaged" in told and f"resuming from {older}" in told
     assert contents(home) == before
 
     restore_replay(run, found)

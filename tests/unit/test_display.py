@@ -81,7 +81,7 @@ def live(stream: Terminal, clock: Sequence[float] = (0.0, 60.0)) -> LiveDisplay:
 def test_a_line_holds_the_whole_state() -> None:
     assert plain_line(PROGRESS, 100, 395.0) == (
         "step 25/100 | loss 12.3 | log R -52.1 | Var(log R/T - log q) 9.41 | T 0.93 | "
-        "policy v24 lag 1 | 512 trajectories, 480 in replay | "
+        "policy v24, staleness 1 | 512 trajectories, 480 in replay | "
         "tokens/s sample 312.0, reward 1,204, learn 41.0 | 6:35 left"
     )
 
@@ -164,7 +164,7 @@ def test_the_panel_shows_everything_and_fits(width: int) -> None:
     assert max(cell_len(line) for line in lines) <= width
     shown = "\n".join(lines)
     for expected in (
-        *("step 25/100", "7:30 left", "12.3", "-52.1", "9.41", "0.93", "v24, lag 1"),
+        *("step 25/100", "7:30 left", "12.3", "-52.1", "9.41", "0.93", "v24 (1)"),
         *("evaluation after 25 updates", "tempered_ratio_var", "11.3", "0.61", "-46.2"),
         *("512", "480", "312.0", "1,204", "41.0", "Var(log R/T - log q)", "[She baked it.]"),
     ):

@@ -8,7 +8,7 @@ import pytest
 from gfn_ray.errors import RunFailed, UserError
 from gfn_ray.runs.error_context import with_resume_hint
 
-LEFT = "the policy so far is step-000050; go on with --resume runs/a"
+LEFT = "the newest policy is step-000050; continue with --resume runs/a"
 
 
 def ending(error):
@@ -25,8 +25,8 @@ def test_a_disk_that_is_full_ends_the_run_with_a_sentence():
     ):
         out.write("x" * 10_000)
     assert str(ended.value) == (
-        "cannot write a file of the run: No space left on device; make room or mend the disk; "
-        + LEFT
+        "cannot write a file of the run: No space left on device; "
+        f"free disk space or repair the disk; {LEFT}"
     )
 
 

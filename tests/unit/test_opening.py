@@ -44,7 +44,7 @@ def test_a_run_that_cannot_write_its_settings_leaves_no_directory(root: Path) ->
     config = InfillJob()
     with (
         no_room_beyond(100),
-        pytest.raises(RunFailed, match=r"cannot write .*: File too large; make room"),
+        pytest.raises(RunFailed, match=r"cannot write .*: File too large; free disk space"),
     ):
         open_run_directory(config, "infill", make_display(1, 1))
     assert not (root / "runs").exists()

@@ -198,7 +198,7 @@ def test_attention_is_fused_where_that_is_the_same(kind, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "settings", "targets", "told"),
     [
-        ("bloom", BY_PATH["bloom"], ("query_key_value",), "BloomForCausalLM does not take"),
+        ("bloom", BY_PATH["bloom"], ("query_key_value",), "BloomForCausalLM does not accept"),
         ("gptj", PACKED["gptj"], ("q_proj", "v_proj"), None),
     ],
 )

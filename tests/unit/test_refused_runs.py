@@ -64,7 +64,7 @@ def test_a_warm_start_needs_known_z(
         data__path=tmp_path / "stories.csv",
         task__length_prior="none",
     )
-    said = "sft.steps asks for 3 updates on known good z, and no"
+    said = "sft.steps asks for 3 updates on demonstrations, but no"
     refused(InfillJob, InfillTask, flags, tmp_path, capsys, said)
 
 

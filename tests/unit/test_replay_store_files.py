@@ -109,7 +109,7 @@ def test_the_torn_end_is_cut_with_a_line_that_says_how_many_bytes(
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     start_from(tmp_path, framed(pack({"format": 2, "of": "another kind"})))
-    with pytest.raises(UserError, match="it has format 2, and this gfn_ray reads format 1"):
+    with pytest.raises(UserError, match="it has format 2, but this gfn_ray reads format 1"):
         opened(tmp_path, CONFIGS[0])
 
 

@@ -122,7 +122,7 @@ def test_a_run_that_no_link_can_name_goes_on_without_one(
     assert (root / "runs" / "infill-latest").is_dir()
     assert {path.name for path in (root / "runs").iterdir()} == {"infill-latest", run.path.name}
     assert len(caplog.messages) == (run_dir is None)
-    assert all("does not lead to this run (" in message for message in caplog.messages)
+    assert all("is not a link to this run (" in message for message in caplog.messages)
 
 
 def test_a_run_is_found_again_by_the_name_it_was_given(

@@ -1,4 +1,4 @@
-"""The lag gate: no trajectory reaches replay further behind than the limit."""
+"""The staleness gate: no trajectory reaches replay further behind than the limit."""
 
 import pytest
 from hypothesis import given
@@ -44,7 +44,7 @@ def test_a_limit_of_zero_is_synchronous():
     gate = StalenessGate(0)
     gate.published(0)
     gate.sampling(0)
-    assert not gate.may_update(publishes=True), "a group is still on its way"
+    assert not gate.may_update(publishes=True), "a call is still in flight"
     assert gate.may_update(publishes=False)
     gate.arrived(0)
     assert gate.may_update(publishes=True)

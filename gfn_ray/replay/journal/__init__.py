@@ -1,1 +1,1 @@
-"""Replay that outlives its process: what was acknowledged survives a kill."""
+"""Replay that outlives its process: acknowledged calls survive a kill."""

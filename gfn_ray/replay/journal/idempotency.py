@@ -1,9 +1,8 @@
-"""What the latest calls of replay returned, for callers that did not hear it.
+"""Cached answers of the latest calls of replay, for callers that repeat a call.
 
-A process that is killed after it has logged a call and before it replies leaves the caller without
-an answer. The caller repeats the call with the same idempotency key, and gets the first answer:
-drawing twice would give another batch, and adding twice would count as having sampled the same
-again.
+A process killed after it logged a call and before it replied leaves the caller without an answer.
+The caller repeats the call with the same idempotency key and gets the first answer: drawing twice
+would give another batch, and adding twice would count the same samples twice.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ from gfn_ray.replay.outcomes import AddReport, ReplayBatch
 from gfn_ray.storage.serialization import Record
 from gfn_ray.storage.trajectories import from_columns, to_columns
 
-# Answers kept of each kind of call: more than are ever under way. Batches are the bulky ones, and
-# a learner waits for each.
+# Answers kept per kind of call: more than are ever in flight. Batches are bulky, and the learner
+# waits for each.
 KEPT = {"add": 256, "sample": 4, "update_priorities": 256, "clear": 4}
 
 
 class IdempotencyCache:
-    """Answers by kind of call and idempotency key, the oldest forgotten first."""
+    """Answers by kind of call and idempotency key; the oldest are dropped first."""
 
     def __init__(self) -> None:
         self._kept: dict[str, dict[str, Any]] = {kind: {} for kind in KEPT}
@@ -32,7 +31,7 @@ class IdempotencyCache:
         return self._kept[kind][key]
 
     def keep(self, kind: str, key: str | None, answer: Any) -> None:
-        """A call without a key is not repeated."""
+        """Keeps an answer; a call without a key is never repeated, so its answer is not kept."""
         if key is None:
             return
         kept = self._kept[kind]

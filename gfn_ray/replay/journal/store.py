@@ -1,28 +1,27 @@
-"""A replay buffer that outlives its process: a snapshot and the calls since, in a write-ahead log.
+"""A replay buffer that outlives its process: a snapshot and later calls in a write-ahead log.
 
-Owns a directory (a local disk; one process at a time) and the order of the writes in it:
+Owns a directory (on a local disk; one process at a time) and the order of writes in it:
 
-    wal    a snapshot of the buffer with the settings it belongs to, and every later call that
-           changed it: add, sample, update_priorities, clear, in their order
+    wal    a snapshot of the buffer with its settings, and every later call that changed it, in
+           order: add, sample, update_priorities, clear
     lock   held while a process has the store open
 
 The log holds calls, not their effects. The buffer is deterministic, so the same calls on the same
-snapshot give the same buffer: what is stored, what was evicted, how often each entry was drawn, its
-losses, and the random generator.
+snapshot give the same buffer: entries, evictions, draw counts, losses and random generator.
 
-Promised. A call that returned is in the kernel's hands: whatever kills the process (SIGKILL, out of
+Guarantees. A call that returned is with the kernel: whatever kills the process (SIGKILL, out of
 memory), the restored buffer equals the one after the last call that returned, or after the one in
-progress, and the same draws follow. A call without an answer may or may not have happened: repeated
+progress, and the same draws follow. A call without an answer may or may not have happened; repeated
 with its idempotency key, it happens once. Calls are not fsynced one by one: that would cost
-milliseconds each, to guard against the machine's death alone, when the run is over anyway.
-Snapshots are. So a power cut can take calls since the last snapshot (as a rule those of the last
-half minute), and may, as blocks reach the disk in any order, leave a log that is refused as
-damaged. Not promised: that a log replays to the last bit under another version of numpy or on
-another kind of CPU, whose exp and log may differ.
+milliseconds each, only to guard against a crash of the machine, which ends the run anyway.
+Snapshots are fsynced. So a power cut can lose the calls since the last snapshot (usually those of
+the last half minute) and, because blocks reach the disk in any order, may leave a log that is
+rejected as damaged. Not guaranteed: that a log replays to the last bit under another version of
+numpy or on another kind of CPU, whose exp and log may differ.
 
 Compaction. When the calls outgrow `log_limit` and the snapshot, a log with a new snapshot and no
 calls replaces the file by a rename. So a crash leaves one or the other, the disk holds at most two
-snapshots and the calls, and all that is written is at most doubled.
+snapshots and the calls, and the total written at most doubles.
 """
 
 from __future__ import annotations
@@ -56,10 +55,10 @@ LOG, LOCK = "wal", "lock"
 FORMAT = 1
 # Bytes of calls that a log may grow to; repeating 16 MiB of them takes a few seconds.
 LOG_LIMIT = 16 * 2**20
-# A predecessor that was just killed may take a moment to be gone.
+# A predecessor that was just killed may take a moment to exit.
 LOCK_WAIT_S = 10.0
 
-# What the buffer reads of its settings; a log replayed under others would give another buffer.
+# The settings that the buffer reads; replaying a log under others would give another buffer.
 _SETTINGS = (
     "capacity",
     "per_query",
@@ -77,14 +76,14 @@ _logger = logging.getLogger(__name__)
 class ReplayStore:
     """The calls of `ReplayBuffer` that change it, each logged before it returns.
 
-    In a directory without a log the buffer is empty; from any other it is restored. A torn end of
-    the log, left by a crash, is cut with a warning that says how many bytes.
+    In a directory without a log the buffer is empty; otherwise it is restored. A torn end of the
+    log, left by a crash, is cut with a warning that says how many bytes.
 
-    key: the idempotency key of a call that may be repeated, which then gets the first answer.
+    key: an idempotency key; a repeated call with the same key gets the first answer.
 
-    Raises UserError where the directory is in use, cannot be read or written, holds a damaged log
-    or one of another format, or one of other settings. After a write has failed every further call
-    is refused, for the buffer is then ahead of its log; opening the store again restores it.
+    Raises UserError if the directory is in use or cannot be read or written, or if its log is
+    damaged or of another format or other settings. After a failed write every further call is
+    refused, because the buffer is ahead of its log; opening the store again restores it.
     """
 
     def __init__(
@@ -152,12 +151,12 @@ class ReplayStore:
         return updated
 
     def clear(self, key: str | None = None) -> None:
-        """Start again with an empty buffer and its first random numbers. Of what was before, it
-        knows the newest policy version alone."""
+        """Starts again with an empty buffer and its initial random state; keeps only the newest
+        policy version."""
         self._call("clear", key)
 
     def snapshot(self) -> bytes:
-        """The whole present state, for `start_from`."""
+        """Returns the whole current state, for `start_from`."""
         state = {
             "format": FORMAT,
             "settings": self._settings,
@@ -167,12 +166,12 @@ class ReplayStore:
         return framed(pack(state))
 
     def close(self) -> None:
-        """Let another process open the store; nothing is left to write."""
+        """Closes the store so that another process may open it; writes nothing."""
         self._log.close()
         self._lock.close()
 
     def _call(self, kind: str, key: str | None, **arguments: Any) -> Any:
-        """A call that the buffer refuses changes nothing, and so is not logged."""
+        """Makes and logs a call. One that the buffer rejects changes nothing and is not logged."""
         if self._failure is not None:
             raise self._failure
         if key is not None and self._answers.has(kind, key):
@@ -194,7 +193,7 @@ class ReplayStore:
         return answer
 
     def _apply(self, record: Record) -> Any:
-        """Makes a call of the buffer; returns what it gives."""
+        """Makes a logged call on the buffer; returns its value."""
         call, buffer = record["call"], self._buffer
         if call == "add":
             return buffer.add(unpack_trajectories(record["block"].tobytes()))
@@ -210,7 +209,7 @@ class ReplayStore:
         raise ValueError(f"unknown call {call!r}")
 
     def _compact(self) -> None:
-        """A log of the present state, and no calls, in place of the one there is."""
+        """Replaces the log by one with a snapshot of the current state and no calls."""
         content = self.snapshot()
         self._log = WriteAheadLog.publish(self._file, content)
         self._snapshot_size = len(content)
@@ -226,7 +225,7 @@ class ReplayStore:
                 self._answers.keep(record["call"], record["key"], self._apply(record))
         if contents.torn:
             _logger.warning(
-                "%s: cut %d bytes after byte %d, the torn end that a crash left; the %d calls "
+                "%s: cut %d bytes after byte %d, the torn end left by a crash; the %d calls "
                 "before it are restored",
                 self._file,
                 contents.torn,
@@ -239,27 +238,27 @@ class ReplayStore:
     def _restore_snapshot(self, snapshot: Record) -> None:
         if snapshot["format"] != FORMAT:
             raise ValueError(
-                f"it has format {snapshot['format']}, and this gfn_ray reads format {FORMAT}"
+                f"it has format {snapshot['format']}, but this gfn_ray reads format {FORMAT}"
             )
         written = snapshot["settings"]
         for name, value in self._settings.items():
             if written[name] != value:
                 raise UserError(
                     f"{name} is {value}, but replay in {self._directory} was written with "
-                    f"{written[name]}; set it back, or use another run directory"
+                    f"{written[name]}; restore it, or use another run directory"
                 )
         self._buffer.restore(snapshot["buffer"])
         self._answers.restore(snapshot["answers"])
 
 
 def start_from(directory: Path, snapshot: bytes, *, lock_wait: float = LOCK_WAIT_S) -> None:
-    """A store of the state that `ReplayStore.snapshot` gave, in place of what is there."""
+    """Replaces the store in a directory by a `ReplayStore.snapshot`."""
     with _file_errors(directory), _locked(directory, lock_wait):
         WriteAheadLog.publish(directory / LOG, snapshot).close()
 
 
 def empty_store(directory: Path, *, lock_wait: float = LOCK_WAIT_S) -> None:
-    """No store any more in a directory; the next one there begins empty."""
+    """Removes the store in a directory; the next one there starts empty."""
     with _file_errors(directory), _locked(directory, lock_wait):
         (directory / LOG).unlink(missing_ok=True)
 
@@ -272,8 +271,8 @@ def _locked(directory: Path, wait: float) -> Iterator[None]:
             yield
     except Timeout:
         raise UserError(
-            f"{directory} is in use by another process; end that one, or give this run a "
-            "directory of its own with --run-dir"
+            f"{directory} is in use by another process; end that process, or give this run its "
+            "own directory with --run-dir"
         ) from None
 
 
@@ -283,18 +282,18 @@ def _file_errors(directory: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"replay cannot be kept in {directory} ({error.strerror or error}); make room or mend "
-            "that"
+            f"replay cannot be kept in {directory} ({error.strerror or error}); free disk space or "
+            "repair the disk"
         ) from error
 
 
 @contextmanager
 def _making_sense(file: Path, offset: int) -> Iterator[None]:
-    """What passed its checksum and still cannot be understood was not written by this code."""
+    """Handles a record that is intact but not understood: another version of the code wrote it."""
     try:
         yield
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
         raise DamagedReplay(
             f"{file}: the record at byte {offset:,} cannot be understood ({error}); resume with "
-            f"the gfn_ray that wrote it, or move {file.parent} away to start with an empty replay"
+            f"the gfn_ray that wrote it, or move {file.parent} away to start with empty replay"
         ) from error

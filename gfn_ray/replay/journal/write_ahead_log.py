@@ -1,14 +1,14 @@
-"""The write-ahead log of replay: one file of checksummed records, a snapshot and the calls since.
+"""The write-ahead log of replay: one file of checksummed records, a snapshot and later calls.
 
-Owns how records are framed and how damage is told apart; not what a record says.
+Owns how records are framed and how damage is classified, not what a record contains.
 
     record = marker (4 bytes), length (u64), crc32 of length and payload (u32), payload
 
 all little-endian. The file is published with its snapshot, whole or not at all. Each later record
-is written by one append, so a process that is killed leaves whole records and at most the beginning
-of one more. Hence the rule for bytes that are no record: where nothing intact follows them they are
-the torn end of the file, and may be cut; where an intact record follows, or where they are the
-snapshot, the file was damaged later, and cutting would lose what was acknowledged.
+is written by one append, so a killed process leaves whole records and at most the beginning of one
+more. Hence the rule for bytes that are not a record: if nothing intact follows, they are the torn
+end of the file and may be cut; if an intact record follows, or if they are the snapshot, the file
+was damaged later, and cutting would lose acknowledged calls.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _LENGTH = struct.Struct("<Q")
 
 
 class DamagedReplay(UserError):
-    """A file of replay that no further try will read."""
+    """A file of replay that a retry cannot read either."""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a log holds.
+    """The contents of a log.
 
-    records: the payload of each, the snapshot's first, with the offset at which the record begins.
+    records: payloads, the snapshot's first, each with the offset at which its record begins.
     size: bytes of the file up to the end of the last intact record. torn: bytes after that.
     """
 
@@ -45,14 +45,14 @@ class Contents:
 
 
 def framed(payload: bytes) -> bytes:
-    """A payload as a record; that of a snapshot alone is a log without calls."""
+    """Frames a payload as a record; a framed snapshot is a log without calls."""
     return _HEAD.pack(_MARKER, len(payload), _checksum(payload)) + payload
 
 
 def read_log(file: Path) -> Contents:
-    """Everything up to a torn end.
+    """Reads everything up to a torn end.
 
-    Raises DamagedReplay where the file is damaged before its end, or no log, and OSError where it
+    Raises DamagedReplay if the file is damaged before its end or is not a log, and OSError if it
     cannot be read.
     """
     data = file.read_bytes()
@@ -68,26 +68,26 @@ def read_log(file: Path) -> Contents:
         then = f", and intact records follow at byte {following:,}" if following >= 0 else ""
         raise DamagedReplay(
             f"{file} is damaged at byte {offset:,}, in record {len(records)}{then}; restore the "
-            f"file from a copy, or move {file.parent} away to start with an empty replay"
+            f"file from a copy, or move {file.parent} away to start with empty replay"
         )
     return Contents(records, offset, len(data) - offset)
 
 
 class WriteAheadLog:
-    """Appends to a log. What append() returned from is the kernel's: a kill cannot lose it.
+    """Appends to a log. Once append() returns, the kernel has the record: a kill cannot lose it.
 
     size: bytes of the file.
     """
 
     def __init__(self, file: Path, size: int) -> None:
-        """The log in a file, cut to its first `size` bytes."""
+        """Opens the log in a file, cut to its first `size` bytes."""
         self._descriptor = os.open(file, os.O_WRONLY | os.O_APPEND)
         os.ftruncate(self._descriptor, size)
         self.size = size
 
     @staticmethod
     def publish(file: Path, content: bytes) -> WriteAheadLog:
-        """A file with this content in place of what it held, on the disk."""
+        """Atomically replaces the file's content, synced to disk."""
         with atomic_file(file) as temp:
             temp.write_bytes(content)
         return WriteAheadLog(file, len(content))
@@ -95,7 +95,7 @@ class WriteAheadLog:
     def append(self, payload: bytes) -> None:
         rest = memoryview(framed(payload))
         while rest:
-            written = os.write(self._descriptor, rest)  # less than asked for on a full disk
+            written = os.write(self._descriptor, rest)  # may be short on a full disk
             self.size += written
             rest = rest[written:]
 
@@ -104,7 +104,7 @@ class WriteAheadLog:
 
 
 def _payload_at(data: bytes, offset: int) -> bytes | None:
-    """The payload of the record at `offset`; None where there is no whole, intact one."""
+    """The payload of the record at `offset`; None if there is no intact record."""
     begin = offset + _HEAD.size
     if begin > len(data):
         return None

@@ -1,1 +1,1 @@
-"""The actors of a run: what each does, how they are called, and how they are replaced."""
+"""The actors of a run: what each does, how they are called, and how they are restarted."""

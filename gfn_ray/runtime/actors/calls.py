@@ -1,12 +1,11 @@
-"""Remote calls under way: every one has an owner, a deadline, and its time limit.
+"""Remote calls in flight: each has an owner and a deadline.
 
-Owns the only place where this process waits for actors, and the coroutines that wait here: one
-thread, one `ray.wait`. A call says how it is made, not only that it was: where its actor dies or
-passes the limit, it is made again on the successor, and whoever awaits it does not hear of it.
+Owns the only place where this process waits for actors, with one thread and one `ray.wait`, and
+the coroutines that wait there. A call remembers how to make itself: if its actor dies or misses
+the deadline, it is repeated on the successor, unnoticed by the coroutine that awaits it.
 
-Not asyncio: what a run does between updates, evaluations and checkpoints, waits for calls of its
-own while all that is under way rests. Of calls that are done at the same time, those that were made
-first go on first.
+Not asyncio: between updates a run evaluates and checkpoints, waiting for calls of its own while
+all other coroutines pause. Calls that finish together resume in the order they were made.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from gfn_ray.runtime.actors.worker import RemoteCall, Worker, read_here
 from gfn_ray.runtime.profiling.spans import Sent
 from gfn_ray.runtime.profiling.work_log import CallLog
 
-# How long one poll may last; bounds how late an interrupt or a deadline is noticed.
+# Longest single poll; bounds how late an interrupt or a deadline is noticed.
 POLL_SECONDS = 0.5
 
 
@@ -35,13 +34,13 @@ ChangesState = bool | Callable[[Any], bool]
 
 @dataclass(eq=False)
 class Call:
-    """A call under way. Awaited, it gives its value; where the call returns several, a tuple of the
-    references of the others and the value of the last. Raises DataLost where what it was given is
-    gone from the object store. Awaited by one coroutine, and before it waits for anything else: a
-    loss that nobody awaits ends the run.
+    """A call in flight. Awaiting it returns its value; for several return values, a tuple of the
+    references of all but the last and the value of the last. Raises DataLost if its arguments are
+    gone from the object store. One coroutine awaits it, before it waits for anything else: a loss
+    that nobody awaits ends the run.
 
-    reference: what `issue` returned; None while the member has no actor to be called. sent: what
-    the log has of it, where there is one.
+    reference: what `remote_call` returned; None while the worker has no live actor. sent: its
+    entry in the call log, if there is one.
     """
 
     worker: Worker | None
@@ -75,7 +74,7 @@ class Call:
 class PendingCalls:
     """Calls whose small result this process reads, and the coroutines that await them.
 
-    log: where every call of an actor is written down, if anywhere.
+    log: records every call of an actor, if given.
     """
 
     def __init__(
@@ -94,10 +93,10 @@ class PendingCalls:
         *,
         changes_state: ChangesState = False,
     ) -> Call:
-        """Makes a call of an actor; `what` names it in errors.
+        """Calls an actor; `what` names the call in errors.
 
-        changes_state: the actor's successor has to repeat it, once it has succeeded; where the
-        value says whether it did, a function of that.
+        changes_state: whether a successor must repeat the call once it has succeeded; a function
+        of the call's value if that decides.
         """
         return self._make(Call(worker, what, remote_call, changes_state))
 
@@ -106,16 +105,16 @@ class PendingCalls:
         return self._make(Call(None, what, lambda _: ref))
 
     def start(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Runs a coroutine that awaits calls made here, up to its first wait; the rest follows
-        while calls are waited for. What it raises ends that wait."""
+        """Runs a coroutine that awaits calls made here up to its first wait. The rest runs inside
+        `run_ready` and `run_all`, which raise what it raises."""
         self._advance(coroutine)
 
     def run_ready(self) -> None:
-        """Waits briefly for any call, then lets those go on who await what is done."""
+        """Waits briefly for any call, then resumes the coroutines whose calls are done."""
         if not self._calls:
             raise RunFailed(
-                "nothing is under way and nothing may start: the rate limiter and the lag gate "
-                "wait for each other, which is a fault of gfn_ray; please report the settings"
+                "no call is in flight and none may start: the rate limiter and the staleness gate "
+                "wait for each other, which is a bug in gfn_ray; please report your settings"
             )
         self._supervisor.attend()
         for call in self._calls:
@@ -127,7 +126,7 @@ class PendingCalls:
         began = time.monotonic()
         if watched:
             done, _ = ray.wait(watched, num_returns=1, timeout=POLL_SECONDS)
-        else:  # all that is under way waits for an actor whose back-off is not over
+        else:  # every call waits for an actor that is backing off
             time.sleep(POLL_SECONDS)
         if self._log is not None:
             self._log.waited(began)
@@ -138,12 +137,12 @@ class PendingCalls:
         self._check_deadlines()
 
     def run_all(self) -> None:
-        """Runs until every call, those that coroutines make on their way among them, is done."""
+        """Runs until every call is done, including those that coroutines make meanwhile."""
         while self._calls:
             self.run_ready()
 
     def allow(self, seconds: float) -> None:
-        """Gives every call under way more time: nobody was looking for this long."""
+        """Extends every deadline by the time in which nobody polled."""
         for call in self._calls:
             call.deadline += seconds
 
@@ -218,6 +217,6 @@ class PendingCalls:
 
 
 def _note(call: Call, lost: bool = False) -> None:
-    """Writes down that there is an answer, or that there will be none."""
+    """Logs that a call was answered, or that it was lost."""
     if call.sent is not None:
         call.sent.taken, call.sent.lost = time.monotonic(), lost

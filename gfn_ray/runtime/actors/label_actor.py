@@ -1,4 +1,4 @@
-"""A reward actor whose reward has labels: p(y | x, z) can be read, tuned and handed on."""
+"""A reward actor whose reward has labels: p(y | x, z) can be read, tuned and copied."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class LabelRewardActor(RewardActor):
-    """The same target, and the label model that is a part of it."""
+    """A reward actor with access to the label model inside its reward."""
 
     _reward: LabelledReward
 
     def score(self, block: bytes) -> tuple[bytes, Record]:
-        """As any reward actor; info has label_log_probs [N, L] of each whole z too."""
+        """As RewardActor.score; info also has label_log_probs [N, L] of each whole z."""
         started = time.perf_counter()
         scored, label_log_probs = self._reward.score_and_predict(self._pairs(block))
         info = {**self._info(scored, started), "label_log_probs": label_log_probs}
@@ -34,21 +34,21 @@ class LabelRewardActor(RewardActor):
     def fit_labels(
         self, histories: list[IntArray], labels: list[int], answers: list[IntArray], lr: float
     ) -> dict[str, float]:
-        """One update of the label adapter; returns its metrics."""
+        """Makes one update of the label adapter; returns its metrics."""
         return self._reward.labels.fit(histories, labels, answers, lr)
 
     def reset_labels(self) -> None:
-        """Back to the label adapter of the start."""
+        """Resets the label adapter to its initial weights."""
         self._reward.labels.reset()
 
     def label_adapter(self) -> Adapter:
-        """A copy of the label adapter."""
+        """Returns a copy of the label adapter."""
         return self._reward.labels.read()
 
     def label_state(self) -> Record:
-        """Label adapter and optimizer."""
+        """Returns the state of label adapter and optimizer."""
         return self._reward.labels.state()
 
     def load_labels(self, state: Record) -> None:
-        """Takes over what label_state() gave, of another actor or another time."""
+        """Restores what label_state() of any actor returned."""
         self._reward.labels.restore(state)

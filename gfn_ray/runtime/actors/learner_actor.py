@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from gfn_ray.learners.learner import Learner
     from gfn_ray.policy.adapter import Adapter
 
-# On-policy samples of a call by which the learner tells what weights the engine has: the error
-# of what it finds falls by their square root, and their cost rises with them.
+# On-policy samples per check of the engine's weights: the standard error falls with their square
+# root, the cost rises linearly.
 COMPARED = 16
 
 
@@ -36,7 +36,7 @@ class LearnerActor(ModelActor):
         self._queries = {query.query_id: query for query in queries}
 
     def load(self) -> str | None:
-        """What a person should know of the model, if anything."""
+        """Loads the model; returns a remark for the user, if there is one."""
         from gfn_ray.learners.sft import SFTTrainer
         from gfn_ray.learners.trainer import PolicyTrainer
         from gfn_ray.packing.forward import supports_trees
@@ -57,54 +57,55 @@ class LearnerActor(ModelActor):
         if supports_trees(model):
             return None
         return (
-            f"--model.name: {type(base).__name__} does not take the attention mask of a tree, so "
-            "trajectories cannot share what they have in common: updates and rewards are slower"
+            f"--model.name: {type(base).__name__} does not accept a tree attention mask, so "
+            "trajectories cannot share common prefixes: updates and rewards are slower"
         )
 
     def start_from(self, adapter: Adapter) -> None:
-        """Take over the weights of an adapter of the policy's shape."""
+        """Loads the weights of an adapter of the policy's shape."""
         self._learner.load(adapter)
 
     def publish(self) -> tuple[Adapter, Record]:
-        """The current weights as the next version."""
+        """Returns the current weights as the next version."""
         adapter = self._learner.publish()
         return adapter, {"version": adapter.version}
 
     def step(self, block: bytes) -> tuple[Any, Record | SkippedUpdate]:
-        """One update on a batch of replay's. Returns the loss of each trajectory [B] and the
-        update's metrics, or nothing and why there was none."""
+        """Makes one update on a batch from replay. Returns the loss of each trajectory [B] and the
+        update's metrics, or None and why the update was skipped."""
         update = self._learner.step(self._groups(block))
         if isinstance(update, SkippedUpdate):
             return None, update
         return update.losses, update.metrics
 
     def fit(self, block: bytes) -> Record | SkippedUpdate:
-        """One likelihood update on unscored trajectories; returns its metrics, or why there was
-        none."""
+        """Makes one SFT update on unscored trajectories; returns its metrics, or why it was
+        skipped."""
         return self._likelihood.step(self._groups(block))
 
     def state(self) -> Record:
-        """All that later updates depend on."""
+        """Returns everything later updates depend on."""
         state = {"policy": self._learner.state()}
-        if not self._learner.step_count:  # the SFT's optimizer is of no use after it
+        if not self._learner.step_count:  # SFT is over after the first step
             state["likelihood"] = self._likelihood.state()
         return state
 
     def restore(self, state: Record, version: int | None = None) -> None:
-        """Become the learner that state() described. version: of the next publication, where
-        it is to be another one than that learner's."""
+        """Restores what state() returned. version: of the next publication, if it differs from
+        the stored one."""
         self._learner.restore(state["policy"], version)
         if "likelihood" in state:
             self._likelihood.restore(state["likelihood"])
 
     def score(self, block: bytes) -> Record:
-        """log q of whole trajectories, of their content tokens only, and log p_ref or 0 [B]."""
+        """Returns log q of whole trajectories, log q of their content tokens only, and log p_ref or
+        0, each [B]."""
         return vars(self._learner.score(self._groups(block)))
 
     def compare(self, block: bytes, adapter: Adapter, before: Adapter | None = None) -> Record:
-        """log q of content tokens [N] of some samples of q among these: by the engine that made
-        them, and here under their own adapter, none, and one from before. Empty where there are
-        no such samples."""
+        """Returns log q of the content tokens [N] of some on-policy samples in the block: by the
+        engine that made them, and by this model under their own adapter, none, and an earlier
+        one. Empty if there are no such samples."""
         some = [t for t in unpack_trajectories(block) if t.proposal == "policy"][:COMPARED]
         if not some:
             return {}
@@ -123,7 +124,7 @@ class LearnerActor(ModelActor):
         return self._by_query(unpack_trajectories(block))
 
     def _by_query(self, trajectories: list[Trajectory]) -> list[Any]:
-        """Those of one query that stand together, with its prompt."""
+        """Groups adjacent trajectories of one query, with its prompt."""
         from gfn_ray.policy.log_q import TrajectoryGroup
 
         return [

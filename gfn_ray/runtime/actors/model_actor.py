@@ -1,10 +1,9 @@
-"""What all actors with a model have in common.
+"""The base class of all actors with a model.
 
 Actors are thin shells around engine, reward, buffer and trainer: each unpacks a block of
-trajectories, calls plain code, and packs the result. A block is returned apart from a small `info`
-dict, so that the controller can pass it on by reference and read only the numbers. Models are
-loaded by `load`, not by constructors: what a method raises reaches the controller with its own
-type.
+trajectories, calls plain code, and packs the result. A block is returned separately from a small
+`info` dict, so that the controller can pass it on by reference and read only the numbers. Models
+are loaded by `load`, not by constructors, because only a method's exception keeps its type.
 """
 
 from __future__ import annotations
@@ -26,26 +25,26 @@ def load_model(config: JobConfig, dtype: str, device: str) -> Any:
 
 
 class ModelActor:
-    """What actors with a model have in common. Each has OMP_NUM_THREADS threads at first."""
+    """Base class of actors with a model. Each starts with OMP_NUM_THREADS threads."""
 
     def _start_threads(self) -> None:
-        # torch would take no more than MKL does, which goes by the cores of the machine.
+        # torch would use no more threads than MKL, which counts the machine's cores.
         if asked := os.environ.get("OMP_NUM_THREADS"):
             self.use_threads(int(asked))
 
     def use_threads(self, number: int) -> None:
-        """Its kernels' threads from now on."""
-        # Not torch.set_num_threads, which vLLM on CPU replaces by one that does nothing.
+        """Sets the number of threads of its kernels."""
+        # Not torch.set_num_threads, which vLLM on CPU replaces with a no-op.
         from torch._C import set_num_threads
 
         set_num_threads(number)
 
     def threads(self) -> int:
-        """Its kernels' threads now."""
+        """Number of threads of its kernels."""
         from torch import get_num_threads
 
         return get_num_threads()
 
     def cpu_seconds(self) -> tuple[float, str]:
-        """Seconds that its process has been on a core, all threads together; and its machine."""
+        """CPU seconds of its process, over all threads, and the machine it runs on."""
         return time.process_time(), ray.get_runtime_context().get_node_id()

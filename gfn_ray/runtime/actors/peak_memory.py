@@ -1,9 +1,8 @@
-"""The most memory that each process of a run has had.
+"""The peak memory of each process of a run.
 
-Owns when actors are asked, and what is kept of their answers. The kernel keeps a process's peak
-only as long as the process: so actors are asked now and then, and what one that died had said is
-not forgotten. Nobody waits for an answer, but at the end. Actors begin no processes of their own:
-vLLM's engine runs in its actor, and so does a tool.
+The kernel forgets a process's peak when the process ends, so actors are asked now and then, and the
+last answer of one that died is kept. Nothing waits for the answers until the end of the run. Actors
+start no processes of their own: vLLM's engine and tools run inside their actor.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from ray.exceptions import RayError
 
 from gfn_ray.runtime.actors.worker import Worker
 
-# For actors that have nothing to do any more: what has not answered by then keeps its last answer.
+# At the end of a run, when actors are idle; one that is late keeps its last answer.
 LAST_ANSWER_S = 10.0
 
 
 class PeakMemory:
-    """Peaks by process, in MiB of resident memory. Pages of a file that several processes have
-    mapped, those of a model's weights among them, count for each."""
+    """Peak resident memory per process, in MiB. File pages that several processes map, such as
+    model weights, count for each."""
 
     def __init__(self, workers: Sequence[Worker]) -> None:
         self._members = workers
@@ -33,7 +32,7 @@ class PeakMemory:
         self._peaks: dict[str, float] = {}
 
     def ask(self) -> None:
-        """Asks every actor that is up, and takes the answers that have come since."""
+        """Asks every live actor for its peak, and collects earlier answers."""
         self._take(0.0)
         for worker in self._members:
             if worker.handle is not None:
@@ -41,7 +40,7 @@ class PeakMemory:
                 self._asked[worker.handle.__ray_call__.remote(_peak_mib)] = name
 
     def so_far(self) -> dict[str, float]:
-        """By actor, "sampler_0" and so on; this process is the controller."""
+        """Peaks by actor, "sampler_0" and so on; this process is "controller"."""
         self.ask()
         self._take(LAST_ANSWER_S)
         return {**self._peaks, "controller": _peak_mib()}
@@ -53,15 +52,15 @@ class PeakMemory:
         done, _ = ray.wait(asked, num_returns=len(asked), timeout=patience)
         for answer in done:
             name = self._asked.pop(answer)
-            with suppress(RayError):  # it has died since
+            with suppress(RayError):  # the actor died
                 self._peaks[name] = max(
                     self._peaks.get(name, 0.0), ray.get(answer, timeout=LAST_ANSWER_S)
                 )
 
 
 def _peak_mib(_: Any = None) -> float:
-    """Of the process that runs this; the argument is its actor."""
+    """Peak memory of the process that runs this; the argument is its actor."""
     status = Path("/proc/self/status").read_text()
     found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
-    assert found is not None, "Linux tells VmHWM of every process"
+    assert found is not None, "Linux reports VmHWM of every process"
     return int(found[1]) / 1024

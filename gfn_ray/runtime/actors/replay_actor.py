@@ -11,14 +11,14 @@ from gfn_ray.config import JobConfig
 from gfn_ray.storage.serialization import Record
 from gfn_ray.storage.trajectories import pack_trajectories, unpack_trajectories
 
-# Of a call's trajectories, as many come back to the controller, for display and samples.jsonl.
+# Trajectories per call that are returned to the controller, for display and samples.jsonl.
 FRESH_SHOWN = 4
 
 
 class ReplayActor:
-    """The shared replay buffer, logged in a directory: a call that was answered survives a kill.
+    """The shared replay buffer, logged in a directory: an answered call survives a kill.
 
-    key: the idempotency key of a call that may be repeated, which then gets the first answer.
+    key: an idempotency key; a repeated call with the same key gets the first answer.
     """
 
     def __init__(self, config: JobConfig, directory: Path) -> None:
@@ -26,7 +26,7 @@ class ReplayActor:
         self._directory = directory
 
     def load(self) -> None:
-        """An empty buffer, or the one that an actor over the same directory left."""
+        """Opens the buffer that an earlier actor left in the directory, or an empty one."""
         from gfn_ray.replay.journal.store import ReplayStore
 
         config = self._config
@@ -34,11 +34,11 @@ class ReplayActor:
         self._store = ReplayStore(self._directory, config.replay, config.seed, group=group)
 
     def clear(self, key: str | None = None) -> None:
-        """Forgets every trajectory."""
+        """Drops every trajectory."""
         self._store.clear(key)
 
     def add(self, block: bytes, key: str | None = None) -> Record:
-        """Stores scored trajectories. shown: a block of a few of them, for people."""
+        """Stores scored trajectories. Returns counts and `shown`, a block with a few of them."""
         self._store.add(block, key)
         offered = unpack_trajectories(block)
         return {
@@ -51,8 +51,8 @@ class ReplayActor:
     def sample(
         self, queries: int, per_query: int, version: int, key: str | None = None
     ) -> tuple[bytes, Record]:
-        """A batch, for LearnerActor.step, and where it came from; trajectories = 0 where nothing
-        is eligible."""
+        """Returns a batch for LearnerActor.step and its slots; trajectories = 0 if none is
+        eligible."""
         batch = self._store.sample(queries, per_query, version, key)
         if batch is None:
             return b"", {"trajectories": 0}
@@ -68,7 +68,7 @@ class ReplayActor:
         return self._store.buffer.newest_version
 
     def snapshot(self) -> bytes:
-        """The whole buffer, for a checkpoint."""
+        """Returns the whole buffer, for a checkpoint."""
         return self._store.snapshot()
 
     def update_priorities(

@@ -1,8 +1,8 @@
-"""The calls that change replay, as they are made: each with an idempotency key of its own.
+"""The calls that change replay, each with its own idempotency key.
 
-A call that is repeated, since its answer never came, keeps its key, so that replay knows whether it
-was applied. Keys of another process, such as that of a run before `--resume`, never recur: replay
-may remember later calls than the checkpoint does.
+A call repeated because its answer never came keeps its key, so that replay knows whether it was
+already applied. Keys are unique across processes, because replay may remember calls made after the
+checkpoint that a `--resume` starts from.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gfn_ray.runtime.actors.worker import RemoteCall
 
 
 class ReplayCalls:
-    """See `ReplayActor` for what each does."""
+    """Makes calls of `ReplayActor`, which documents them."""
 
     def __init__(self) -> None:
         self._process = uuid.uuid4().hex

@@ -17,7 +17,7 @@ from gfn_ray.trajectory import Query, Trajectory
 
 
 class RewardActor(ModelActor):
-    """The task's target, and the frozen LM where that, or a decoder, needs one."""
+    """The task's target, and the frozen LM if the target or a decoder needs one."""
 
     def __init__(
         self, config: JobConfig, device: str, support: Support, reward: Reward, queries: list[Query]
@@ -36,7 +36,7 @@ class RewardActor(ModelActor):
     def decode(
         self, decoder: Decoder, query_ids: list[str], samples: int, seed: Seed
     ) -> tuple[bytes, Record]:
-        """What a decoder makes of the frozen LM: `samples` z of each query, unscored."""
+        """Decodes `samples` z per query from the frozen LM, unscored."""
         from gfn_ray.decoding.decode import decode
 
         started = time.perf_counter()
@@ -54,14 +54,14 @@ class RewardActor(ModelActor):
         return self._model
 
     def score(self, block: bytes) -> tuple[bytes, Record]:
-        """The same trajectories with untempered log R at every terminable prefix. info has the
-        faults of those whose log R is not finite, by their place."""
+        """Returns the trajectories with untempered log R at every terminable prefix. info["faults"]
+        describes those whose log R is not finite, by position."""
         started = time.perf_counter()
         scored = self._reward.score(self._pairs(block))
         return pack_trajectories(scored), self._info(scored, started)
 
     def _pairs(self, block: bytes) -> list[tuple[Query, Trajectory]]:
-        """The trajectories of a block, each with its query."""
+        """Returns the trajectories of a block, each with its query."""
         return [(self._queries[t.query_id], t) for t in unpack_trajectories(block)]
 
     def _info(self, scored: list[Trajectory], started: float) -> Record:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class SamplerActor(ModelActor):
-    """What samples, with the newest adapter it was handed, and the task's tool where it has one."""
+    """The sampling engine, with the newest adapter it was given and the task's tool, if any."""
 
     def __init__(
         self,
@@ -56,11 +56,11 @@ class SamplerActor(ModelActor):
         evaluating: bool,
         on_policy: int = 0,
     ) -> tuple[bytes, Record]:
-        """A block of trajectories of each query under `adapter`, unscored: one group each.
+        """Samples one group of unscored trajectories per query under `adapter`.
 
-        seed: entropy of every random choice of this call. evaluating: samples of q, and
-        tempered ones, as `eval` says; otherwise an exploring group, as `sampler` says.
-        on_policy: not 0 for that many samples of q instead.
+        seed: entropy of every random choice of this call. evaluating: on-policy and tempered
+        samples as set by `eval`; otherwise an exploring group as set by `sampler`. on_policy: if
+        not 0, that many on-policy samples instead.
         """
         from gfn_ray.sampling.backend import SampleRequest
         from gfn_ray.sampling.exploration import (

@@ -1,8 +1,7 @@
-"""Actors that die or stop answering are ended and started again, as often as the budget allows.
+"""Restarts actors that die or stop answering, within a budget.
 
-Owns the budget, the back-off and the account of every restart. Never waits: `attend` is asked
-by whoever waits for actors, each time round. What was under way on the lost actor is not its
-business; see calls.py.
+Owns the budget, the back-off and the record of every restart. Never blocks: the loops that wait for
+actors call `attend` each time around. Calls in flight on a lost actor are handled in calls.py.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ from gfn_ray.replay.journal.write_ahead_log import DamagedReplay
 from gfn_ray.runtime.actors.failures import ActorLost, DataLost, value_of
 from gfn_ray.runtime.actors.worker import Worker
 
-# Processes that may die as an actor loads for the first time: what kills each is no accident.
+# Tries to load an actor for the first time: what kills that many is no accident.
 FIRST_LOADS = 3
-# Wait before the first restart of an actor, doubled with each further one in a row.
+# Delay before the first restart of an actor, doubled with each consecutive one.
 FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 60.0
 
 
 @dataclass(frozen=True)
 class Restart:
-    """An actor that is back. seconds: from the notice of its loss until it could be called."""
+    """A completed restart. seconds: from noticing the loss until the actor could be called."""
 
     number: int
     actor: str
@@ -40,8 +39,8 @@ class Restart:
 
 @dataclass
 class _Absence:
-    """A member on its way back. due: when it is to be started. waiting: calls to be answered
-    before it may be called; None before it was started."""
+    """A worker being restarted. due: when to start it. waiting: calls that restore its state and
+    must finish first; None until it has loaded."""
 
     worker: Worker
     cause: str
@@ -53,7 +52,7 @@ class _Absence:
 
 
 class Supervisor:
-    """observe: what to do with a sentence as it happens. record: with each actor that is back."""
+    """observe: called with each message. record: called with each completed restart."""
 
     def __init__(
         self,
@@ -69,21 +68,21 @@ class Supervisor:
         self.restarts: list[Restart] = []
 
     def lost(self, worker: Worker, generation: int, cause: str) -> None:
-        """This generation of the actor is of no use any more; cause is a whole sentence.
+        """Replaces the actor unless a newer generation already runs. cause: a whole sentence.
 
-        Raises RunFailed where the budget is spent.
+        Raises RunFailed if the budget is spent.
         """
         if generation != worker.generation or worker.handle is None:
-            return  # somebody else's call told of it before
+            return  # another call already reported it
         self.replace(worker, cause)
 
     def replace(self, worker: Worker, cause: str) -> None:
-        """Ends an actor, which may be one that never loaded, and has another one started."""
+        """Ends an actor, loaded or not, and schedules a new one."""
         worker.end()
         self._expect_back(worker, cause, time.monotonic())
 
     def attend(self) -> None:
-        """Starts who is due, and lets those be called who are as they were."""
+        """Starts actors that are due, and makes those callable whose state is restored."""
         for absence in list(self._absent):
             if absence.loading is None and time.monotonic() >= absence.due:
                 absence.loading = absence.worker.start()
@@ -93,7 +92,7 @@ class Supervisor:
 
     @property
     def demonstrations(self) -> list[Any]:
-        """What a waiting caller may watch to learn of progress."""
+        """References that a waiting caller should watch for progress."""
         return [
             ref
             for absence in self._absent
@@ -107,7 +106,7 @@ class Supervisor:
         if done > budget:
             raise RunFailed(self._account())
         if not worker.has_loaded and worker.failures_in_a_row + 1 >= FIRST_LOADS:
-            raise RunFailed(f"{cause}; of {FIRST_LOADS} tries none has loaded")
+            raise RunFailed(f"{cause}; it failed to load {FIRST_LOADS} times")
         delay = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2**worker.failures_in_a_row)
         worker.failures_in_a_row += 1
         self.observe(f"{cause}; restarting it in {delay:g} s ({done} of {budget} restarts)")
@@ -126,9 +125,9 @@ class Supervisor:
                 absence.deadline = time.monotonic() + limit
             while absence.waiting:
                 if not _is_done(absence.waiting[0]):
-                    self._check_deadline(absence, "take up its work again", "call_timeout_s")
+                    self._check_deadline(absence, "restore its state", "call_timeout_s")
                     return
-                value_of(absence.waiting.pop(0), worker.name, "take up its work again")
+                value_of(absence.waiting.pop(0), worker.name, "restore its state")
         except ActorLost as again:
             self._absent.remove(absence)
             worker.end()
@@ -153,7 +152,7 @@ class Supervisor:
             raise ActorLost(late(absence.worker.name, what, self._config, setting))
 
     def _account(self) -> str:
-        """Why there is no further restart, with the causes of all."""
+        """Why there is no further restart, with the causes of all earlier ones."""
         _, cause = self._causes[-1]
         budget = self._config.max_restarts
         if not budget:
@@ -166,7 +165,7 @@ class Supervisor:
 
 
 def late(actor: str, what: str, config: RuntimeConfig, setting: str) -> str:
-    """The sentence on an actor that passed a time limit."""
+    """The message for an actor that missed a deadline."""
     limit = getattr(config, setting)
     return (
         f"{actor} did not {what} within {limit:g} s (if it is only slow, raise runtime.{setting})"
@@ -174,8 +173,8 @@ def late(actor: str, what: str, config: RuntimeConfig, setting: str) -> str:
 
 
 def _has_loaded(loading: Any, worker: Worker) -> None:
-    """Where a predecessor loaded under the same settings, whatever is in the way now, memory that
-    the dead have not given back yet, a lock that they hold, may be gone the next time."""
+    """Checks that an actor has loaded. If a predecessor loaded under the same settings, a failure
+    is worth a retry: the cause, such as memory or a lock still held by the dead, may pass."""
     try:
         value_of(loading, worker.name, "load its model")
     except DamagedReplay:

@@ -1,8 +1,8 @@
-"""One actor of a run, and its successors: how it is made, and made again as it was.
+"""One actor of a run and its successors: how to create it and how to restore its state.
 
-Owns an actor's handle and its journal: the state that was last saved, and the calls that have
-changed it since. A successor loads, takes over that state and repeats those calls, so that
-nobody else has to know that a process died. Decides nothing; the supervisor does.
+Owns an actor's handle and its journal: the last saved state, and the calls that have changed it
+since. A successor loads, restores that state and repeats those calls, so that nobody else has to
+know that a process died. The supervisor decides when.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import ray
 from gfn_ray.runtime.actors.failures import making
 
 RemoteCall = Callable[[Any], Any]
-"""A remote call, given the actor's handle. Returns its reference, or a list of several of which
-the last one's value is to be read here."""
+"""Makes a remote call on an actor's handle. Returns its reference, or a list of references, the
+last of which is read by this process."""
 
 
 class Worker:
-    """name: as errors and logs say it, "sampler 0". create: a new actor's handle."""
+    """name: used in errors and logs, such as "sampler 0". create: makes a new actor's handle."""
 
     def __init__(self, name: str, create: Callable[[], Any]) -> None:
         self.name = name
@@ -33,43 +33,43 @@ class Worker:
         self.has_loaded = False
 
     def start(self) -> Any:
-        """Makes the actor and has it load its model; returns the reference of that call."""
+        """Creates the actor and makes it load its model; returns the reference of that call."""
         self.generation += 1
         with making(self.name, "load its model"):
             self._starting = self._create()
             return self._starting.load.remote()
 
     def loaded(self) -> list[Any]:
-        """References of the calls that make it what its predecessor was, in their order."""
+        """Makes the calls that restore its predecessor's state, in order; returns references."""
         issues = [*([self._saved] if self._saved else []), *self._since]
-        with making(self.name, "take up its work again"):
+        with making(self.name, "restore its state"):
             return [read_here(remote_call(self._starting)) for remote_call in issues]
 
     def up(self) -> None:
-        """It may be called."""
+        """Marks the actor as ready to be called."""
         self.handle = self._starting
         self.has_loaded = True
 
     def end(self) -> None:
-        """Kills the process, whatever it is doing; one that is dead already may be ended too."""
+        """Kills the process, whatever it is doing; it may be dead already."""
         self.handle = None
         ray.kill(self._starting)
 
     def changed_by(self, remote_call: RemoteCall) -> None:
-        """A call has changed its state."""
+        """Records a call that has changed its state."""
         self._since.append(remote_call)
 
     def saved(self, restore: RemoteCall) -> None:
-        """Its present state is safe, and `restore` brings it back: older calls are forgotten."""
+        """Records that `restore` brings back its current state; drops the calls before it."""
         self._saved = restore
         self._since = []
 
     @property
     def repeats(self) -> int:
-        """Calls that a successor has to make before it may be called."""
+        """Number of calls that restore a successor's state."""
         return len(self._since) + (self._saved is not None)
 
 
 def read_here(result: Any) -> Any:
-    """The reference whose value is to be read here, of what an `RemoteCall` returned."""
+    """The reference that this process reads, from what a `RemoteCall` returned."""
     return result[-1] if isinstance(result, list) else result

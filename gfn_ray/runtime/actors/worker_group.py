@@ -1,4 +1,4 @@
-"""The actors of one run: started together, awaited together, ended together."""
+"""The actors of one run, started together and called through one place."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ _LEARNER = "the learner"
 
 @dataclass(frozen=True)
 class WorkerGroup:
-    """Members by kind. Names, as errors and logs use them, are "sampler 0" and so on.
+    """Workers by kind. Their names in errors and logs are "sampler 0" and so on.
 
-    threads: of each actor with a model, now. log: of every call, where the run is profiled.
+    threads: of each actor with a model. log: of every call, if the run is profiled.
     """
 
     config: JobConfig
@@ -65,7 +65,7 @@ class WorkerGroup:
 
         replay_dir: where replay is kept; a path of this machine, so replay runs on it.
         """
-        # Ray leaves GPUs visible to actors that reserved none, and vLLM would take one.
+        # Ray leaves GPUs visible to actors that reserved none, and vLLM would use one.
         hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
         support = _put(data.support)
         queries = _put([*data.train, *data.held_out])
@@ -116,7 +116,7 @@ class WorkerGroup:
             log,
         )
         others = [*workers.rewards, workers.replay, workers.learner]
-        # vLLM sizes its cache by what a GPU has free, so there the others load before it.
+        # vLLM sizes its cache by the free GPU memory, so the others load first.
         together = [[*others, *workers.samplers]]
         vllm = config.sampler.backend == "vllm"
         waves = [others, workers.samplers] if device == "cuda" and vllm else together
@@ -126,7 +126,7 @@ class WorkerGroup:
 
     @property
     def all(self) -> list[Worker]:
-        """All, in the order of a trajectory's way."""
+        """All workers, in the order in which a trajectory meets them."""
         return [*self.samplers, *self.rewards, self.replay, self.learner]
 
     @property
@@ -134,7 +134,7 @@ class WorkerGroup:
         return [*self.samplers, *self.rewards, self.learner]
 
     def calls(self) -> PendingCalls:
-        """For a set of calls of these actors, waited for together."""
+        """Returns a new set of calls of these actors, waited for together."""
         return PendingCalls(self.config.runtime, self.supervisor, self.log)
 
     def ask(
@@ -145,7 +145,7 @@ class WorkerGroup:
         *,
         changes_state: ChangesState = False,
     ) -> Any:
-        """What one call gives, waited for; see PendingCalls.make."""
+        """Makes one call and waits for its value; see PendingCalls.make."""
         calls = self.calls()
         call = calls.make(worker, what, remote_call, changes_state=changes_state)
         calls.run_all()
@@ -154,14 +154,14 @@ class WorkerGroup:
     def ask_each(
         self, workers: Sequence[Worker], what: str, remote_call: RemoteCall
     ) -> dict[str, Any]:
-        """The same of several at the same time; values by the member's name."""
+        """Makes the same call on several workers at once; returns values by worker name."""
         calls = self.calls()
         made = {worker.name: calls.make(worker, what, remote_call) for worker in workers}
         calls.run_all()
         return {name: call.result() for name, call in made.items()}
 
     def read(self, ref: Any, what: str) -> Any:
-        """The value of an object that an actor left in the store; None where it is lost."""
+        """Reads an object that an actor left in the store; None if it is lost."""
         calls, values = self.calls(), list[Any]()
 
         async def read() -> None:
@@ -173,21 +173,21 @@ class WorkerGroup:
         return values[0] if values else None
 
     def put(self, value: Any) -> Any:
-        """The reference of a value in the store, as an actor would have left it."""
+        """Puts a value into the object store; returns its reference."""
         return _put(value)
 
     def restore_learner(self, state: Any, version: int) -> None:
-        """The learner of an earlier process, which publishes this version next."""
+        """Restores the learner of an earlier process; it publishes this version next."""
 
         def restore(actor: Any) -> Any:
             return actor.restore.remote(state, version)
 
-        self.ask(self.learner, "take up its work again", restore)
+        self.ask(self.learner, "restore its state", restore)
         self.learner.saved(restore)
 
     def save_learner(self) -> Any:
-        """The learner's present state, which a successor starts from. It is this process's: what
-        only lies in the object store can be lost with a node."""
+        """Returns the learner's current state, from which a successor will start. It is kept in
+        this process, because the object store can lose it with a node."""
         state = self.ask(self.learner, "hand over its state", lambda actor: actor.state.remote())
         self.learner.saved(lambda actor: actor.restore.remote(state))
         return state
@@ -213,18 +213,18 @@ def _plan(config: JobConfig) -> ThreadPlan:
 
 
 def _remote(kind: type, log: CallLog | None) -> Any:
-    """The class as Ray's; where there is a log, its actors keep one, too."""
+    """The class as a Ray actor; its actors log their work if there is a log."""
     return ray.remote(kind if log is None else timed(kind))
 
 
 def _put(value: Any) -> Any:
-    with making("the object store", "take up what actors are given"):
+    with making("the object store", "hold the data that actors share"):
         return ray.put(value)
 
 
 def load(config: RuntimeConfig, supervisor: Supervisor, workers: list[Worker]) -> None:
-    """Has these actors load their models at the same time, and waits for all. One whose process
-    is killed is started again; one that raises would raise the second time, too."""
+    """Makes these actors load their models in parallel and waits for all. An actor whose process
+    is killed is started again; one that raises is not, because it would raise again."""
     deadline = time.monotonic() + config.start_timeout_s
     try:
         loading = {worker.start(): worker for worker in workers}
@@ -232,7 +232,7 @@ def load(config: RuntimeConfig, supervisor: Supervisor, workers: list[Worker]) -
             supervisor.attend()
             watched = [*loading, *supervisor.demonstrations]
             done = ray.wait(watched, timeout=POLL_SECONDS)[0] if watched else []
-            if not watched:  # every one that is missing waits for its back-off
+            if not watched:  # every missing actor is backing off
                 time.sleep(POLL_SECONDS)
             for ref in done:
                 if (worker := loading.pop(ref, None)) is not None:

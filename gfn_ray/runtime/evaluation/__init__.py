@@ -1,1 +1,1 @@
-"""Measuring policy and decoders through the actors of a run."""
+"""Evaluates policy and decoders through the actors of a run."""

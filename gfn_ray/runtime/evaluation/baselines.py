@@ -1,7 +1,7 @@
-"""Decoders of the frozen LM on the held-out queries, through the reward actors.
+"""Baselines: decoders of the frozen LM on the held-out queries, run by the reward actors.
 
-Each batch of queries is decoded and scored by one actor; decoders are measured once, before
-training, with the metrics that the policy is measured with.
+One actor decodes and scores each batch of queries. Decoders are measured once, before training,
+with the same metrics as the policy.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def measure_decoder(
     to_text: Callable[[Any], str],
     decoder: Decoder,
 ) -> Baseline:
-    """eval.samples z of each held-out query by one decoder, and the task's metrics of them."""
+    """Decodes eval.samples z per held-out query and returns them with the task's metrics."""
     by_query: dict[str, list[Trajectory]] = defaultdict(list)
     for trajectory in _decoded_and_scored(config, data, workers, bad, decoder):
         by_query[trajectory.query_id].append(trajectory)
@@ -55,15 +55,15 @@ def measure_decoder(
 def _decoded_and_scored(
     config: JobConfig, data: TaskData, workers: WorkerGroup, bad: NonFiniteBatches, decoder: Decoder
 ) -> list[Trajectory]:
-    """Those of all held-out queries, in any order."""
+    """Returns the scored trajectories of all held-out queries, in any order."""
     calls = workers.calls()
     results: list[Trajectory] = []
     size = config.sampler.queries_per_call
     waiting = iter(range(0, len(data.held_out), size))
 
     async def decode(worker: Worker) -> None:
-        """One batch. The next is decoded while this one is scored; an actor has one of each at a
-        time, for the call's limit is a batch's."""
+        """Decodes and scores one batch, decoding the next while this one is scored. An actor has
+        one of each at a time, because a call's time limit is meant for one batch."""
         index = next(waiting, None)
         if index is None:
             return

@@ -1,8 +1,8 @@
-"""The policy on held-out queries, before, during and after training.
+"""Evaluates the policy on held-out queries, before, during and after training.
 
-Runs through the same actors as training and waits for each stage in turn. The evaluations
-before and after draw with the same seeds; those during it with others, so that a run that
-stops at a good number is not reported by that very number.
+Uses the same actors as training. The evaluations before and after training share their seeds;
+those during training use others, so that a run that stops at a good value is not reported by that
+same value.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from gfn_ray.tasks.task import Task, TaskData
 from gfn_ray.trajectory import Query, Trajectory
 
 REFERENCE_METRICS = {"log_pf_reference", "log_pf_reference_per_token"}
-"""These cost a forward of their own; a task lists one of them or goes without."""
+"""These need an extra forward pass, so a task opts in by listing one of them."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What one sampling call draws. on_policy: samples of each query; 0: as `eval` says, on-policy
-    and tempered."""
+    """What one sampling call draws. on_policy: samples per query; 0: on-policy and tempered samples
+    as set by `eval`."""
 
     queries: list[Query]
     on_policy: int = 0
 
 
 class Evaluator:
-    """Measures whatever adapter it is given; the learner must hold the same weights."""
+    """Evaluates a given adapter; the learner must hold the same weights."""
 
     def __init__(
         self,
@@ -69,17 +69,17 @@ class Evaluator:
         self._decode = decode
 
     def final(self, adapter: Any) -> Evaluation:
-        """Before or after training, with the seeds that both share."""
+        """Evaluates before or after training, with the seeds that both share."""
         seed = seed_of(Stream.EVALUATION, self._config.seed)
         return self._evaluate(adapter, seed, self._more_ratios(adapter))
 
     def during(self, adapter: Any, step: int) -> Evaluation:
-        """After an update."""
+        """Evaluates after an update."""
         seed = seed_of(Stream.EVALUATION_DURING, self._config.seed, step)
         return self._evaluate(adapter, seed, {})
 
     def _evaluate(self, adapter: Any, seed: Seed, more: dict[str, list[float]]) -> Evaluation:
-        """more: of _more_ratios, where weights are to be judged."""
+        """more: from _more_ratios, if importance weights are to be diagnosed."""
         batches = self._batches(self._data.held_out)
         results = self._sample_and_score(adapter, [Draw(batch) for batch in batches], seed)
         samples, engine, learner = [], [], []
@@ -127,13 +127,13 @@ class Evaluator:
         return Evaluation(ordered, samples, exact, mismatch, per_query, weights)
 
     def _more_ratios(self, adapter: Any) -> dict[str, list[float]]:
-        """w = log R/T - log q of further samples of the diagnostic queries, by id. With those of
-        every held-out query they are eval.diagnostic_samples."""
+        """w = log R/T - log q of further samples of the diagnostic queries, by id. Together with
+        the regular samples there are eval.diagnostic_samples per query."""
         config, calibration = self._config, self._data.calibration
         judged = [query for query in self._data.held_out if query.query_id not in calibration]
         judged = judged[: config.eval.diagnostic_queries]
         wanted = max(0, config.eval.diagnostic_samples - config.eval.samples)
-        # Together no more of a query than any evaluation draws: a call's memory and time are known.
+        # Per call no more samples than any evaluation draws, to bound its memory and time.
         most = self._samples_of_a_query
         counts = [min(most, wanted - start) for start in range(0, wanted, most)]
         draws = [Draw(batch, count) for count in counts for batch in self._batches(judged)]
@@ -156,7 +156,7 @@ class Evaluator:
         return self._config.eval.samples + self._config.eval.tempered_samples
 
     def _log_ratio(self, trajectories: list[Trajectory], scores: Record) -> Array:
-        """log R/T - log q of whole trajectories [S]; R includes what the objective adds."""
+        """log R/T - log q of whole trajectories [S]; R includes the objective's terms."""
         log_reward = np.array([t.final_log_reward for t in trajectories])
         tempered = log_reward / self._config.reward.temperature_end
         ratio: Array = tempered + scores["log_reference"] - scores["log_q"]
@@ -165,16 +165,16 @@ class Evaluator:
     def _sample_and_score(
         self, adapter: Any, draws: list[Draw], seed: Seed
     ) -> dict[int, tuple[list[Trajectory], Record]]:
-        """Scored trajectories and the learner's view of each draw, by its index."""
+        """Returns scored trajectories and the learner's scores of each draw, by its index."""
         workers, calls = self._workers, self._workers.calls()
         results: dict[int, tuple[list[Trajectory], Record]] = {}
         samplers, rewards = len(workers.samplers), len(workers.rewards)
-        # Enough for each actor, the learner included, to have one.
+        # Enough for every actor, including the learner, to have one.
         turns = Turns(len(draws), samplers, most=samplers + rewards + 1)
 
         async def measure(sampler: int, index: int) -> None:
-            """One draw, all the way; whatever it frees is handed on."""
-            # Seeded by the draw alone, whichever sampler takes it.
+            """Samples and scores one draw, and starts others as actors become free."""
+            # Seeded by the draw alone, whichever sampler runs it.
             sample = partial(_sample, adapter, draws[index], [*seed, index])
             what = "sample held-out queries"
             block, _ = await calls.make(workers.samplers[sampler], what, sample)
@@ -202,7 +202,7 @@ class Evaluator:
         return results
 
     def _per_query(self, samples: list[QuerySamples]) -> dict[str, dict[str, float]]:
-        """Metrics of each held-out query, by its id; the task's, and those of every task."""
+        """Metrics of each held-out query, by id: the task's and those common to all tasks."""
         demonstrations = self._reference_metrics()
         found = {}
         for one, own in zip(samples, self._task.query_metrics(samples), strict=True):
@@ -213,17 +213,17 @@ class Evaluator:
         return found
 
     def _reference_metrics(self) -> dict[str, dict[str, float]]:
-        """log q of the known good z of held-out queries, where the task asks for it.
+        """log q of the demonstrations of held-out queries, if the task asks for it.
 
-        By query id, the mean over a query's references inside the support. Per token, it is
-        divided by the tokens of z and one for the stop.
+        By query id, the mean over a query's demonstrations inside the support. The per-token
+        metric divides by the tokens of z plus one for the stop.
         """
         if not REFERENCE_METRICS & self._task.metrics.keys():
             return {}
         demonstrations = demonstration_trajectories(self._data.held_out, self._data.support)
         if not demonstrations:
             return {}
-        scores = self._score(demonstrations, "the references")
+        scores = self._score(demonstrations, "the demonstrations")
         found: dict[str, list[dict[str, float]]] = {}
         for one, log_q in zip(demonstrations, scores["log_q"], strict=True):
             values = {
@@ -234,7 +234,7 @@ class Evaluator:
         return {query_id: mean_metrics(each) for query_id, each in found.items()}
 
     def _exact(self, one: Enumeration) -> ExactComparison:
-        """The policy beside the posterior, on every outcome of an enumeration."""
+        """Compares the policy with the posterior on every outcome of an enumeration."""
         support = self._data.support
         outcomes = [
             demonstration_trajectory(one.query_id, tokens, support) for tokens in one.outcomes
@@ -244,8 +244,8 @@ class Evaluator:
         return ExactComparison.unnormalised(log_target, scores["log_q"], one.target)
 
     def _score(self, trajectories: list[Trajectory], what: str) -> Record:
-        """The learner's view of whole trajectories, at most a batch of samples at a call: a call
-        has a time limit."""
+        """The learner's scores of whole trajectories, in batches, because a call has a time
+        limit."""
         size = self._config.sampler.queries_per_call * self._samples_of_a_query
         parts: list[Record] = []
         for start in range(0, len(trajectories), size):

@@ -1,7 +1,7 @@
-"""Which sampler takes which batch of an evaluation, and when.
+"""Decides which sampler takes which batch of an evaluation, and when.
 
-Owns the bound on batches under way. A call's time limit counts from the moment it is made, so that
-batches which pile up before an actor would be taken for one that hangs.
+Bounds the number of batches in flight. A call's time limit starts when the call is made, so a queue
+of batches in front of an actor would look like an actor that hangs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections import deque
 class Turns:
     """Batches 0..batches-1 in order, each sampled once.
 
-    most: batches that may be under way, from their sampling to the end of their measurement.
+    most: largest number of batches in flight, from sampling to the end of measurement.
     """
 
     def __init__(self, batches: int, samplers: int, most: int) -> None:
@@ -22,7 +22,7 @@ class Turns:
         self._under_way: set[int] = set()
 
     def next(self) -> tuple[int, int] | None:
-        """A sampler that is idle and the batch that is now its own; None: not now."""
+        """Returns an idle sampler and its next batch; None if nothing may start now."""
         if not (self._idle and self._waiting) or len(self._under_way) >= self._most:
             return None
         batch = self._waiting.popleft()
@@ -30,9 +30,9 @@ class Turns:
         return self._idle.popleft(), batch
 
     def sampled(self, sampler: int) -> None:
-        """This sampler has done what it was given."""
+        """Records that this sampler is idle again."""
         self._idle.append(sampler)
 
     def measured(self, batch: int) -> None:
-        """Nothing is left to be done with this batch."""
+        """Records that this batch is complete."""
         self._under_way.remove(batch)

@@ -1,7 +1,6 @@
-"""A run that is asked where its time goes: a window of training, its trace and its table.
+"""Profiles a window of training and writes its trace and its time table.
 
-Owns when the window begins and ends, and what becomes of it. The first update begins it, so that
-models are loaded and every stage has something to do.
+The window starts after the first update, when models are loaded and every stage has work.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from gfn_ray.runtime.profiling.work_log import CallLog, machine
 
 
 class Profiler:
-    """One window of one run. log: what `fleet` writes its calls to. say: shows lines of text."""
+    """One window of one run. log: the call log of `workers`. say: shows lines of text."""
 
     def __init__(
         self,
@@ -41,7 +40,7 @@ class Profiler:
         self._done = False
 
     def after_update(self) -> bool:
-        """Begins the window, or ends it where it is full; True where it is over."""
+        """Starts the window, or ends it if it is full; returns whether it is over."""
         if self._began is None:
             self._log.begin_anew()
             self._began, self._cpu = time.monotonic(), time.process_time()
@@ -50,7 +49,7 @@ class Profiler:
         return self._done
 
     def end(self) -> None:
-        """Writes down what there is of the window, unless that is done or it never began."""
+        """Writes the window so far, unless it is already written or never started."""
         if self._done or self._began is None:
             return
         self._done = True
@@ -79,8 +78,8 @@ class Profiler:
         )
 
     def _spans(self, until: float) -> dict[str, list[Span]]:
-        """Every call of every actor, as both sides know it; of an actor that died, what its
-        successor knows."""
+        """Every call of every actor, with both sides' times; for an actor that died, its
+        successor's."""
         here, found = machine(), {}
         for worker in self._workers.all:
             there, works = self._workers.ask(
@@ -91,7 +90,7 @@ class Profiler:
         return found
 
     def _controller(self, window: Interval) -> list[tuple[str, Interval]]:
-        """Its work is all but the waiting, and is named by the answers that it begins with."""
+        """The controller's work: all time not spent waiting, named by the answers it handles."""
         answers = sorted(
             (one.taken, one.what)
             for one in self._log.calls

@@ -1,7 +1,7 @@
-"""Calls of actors as spans of time, on this machine's clock: sent, begun, ended, taken.
+"""Actor calls as spans of time on this machine's clock: sent, begun, ended, taken.
 
-Owns how the controller's half of a call and the actor's half become one, whatever the clock of
-the actor's machine says. Pure; knows neither Ray nor how spans are shown.
+Merges the controller's half of a call with the actor's half, even if the clock of the actor's
+machine differs. Pure; independent of Ray and of how spans are shown.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 Interval = tuple[float, float]
-"""From, until; seconds of a monotonic clock."""
+"""Start and end, in seconds of a monotonic clock."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """An actor's half of a call, by its own clock. call: Ray's id of it. cpu: seconds that the
-    actor's process was on a core meanwhile, all threads together."""
+    """An actor's half of a call, by its own clock. call: Ray's id of it. cpu: CPU seconds of the
+    actor's process during the call, over all threads."""
 
     call: str
     method: str
@@ -27,7 +27,7 @@ class Work:
 
 @dataclass
 class Sent:
-    """The controller's half. taken: None while there is no answer. lost: there will be none."""
+    """The controller's half. taken: None until there is an answer. lost: there will be none."""
 
     call: str
     actor: str
@@ -39,8 +39,8 @@ class Sent:
 
 @dataclass(frozen=True)
 class Span:
-    """One call, sent <= began <= ended <= taken; began and ended are None where nothing is known
-    of the actor's half."""
+    """One call, sent <= began <= ended <= taken; began and ended are None if the actor's half is
+    unknown."""
 
     actor: str
     what: str
@@ -55,7 +55,7 @@ class Span:
         return None if self.began is None or self.ended is None else (self.began, self.ended)
 
     def within(self, window: Interval) -> Span | None:
-        """What of it falls into a window; CPU seconds in proportion. None: nothing."""
+        """The part inside a window, with CPU seconds in proportion; None if there is none."""
         low, high = window
         if self.taken <= low or self.sent >= high:
             return None
@@ -69,7 +69,7 @@ class Span:
 
 
 def clip(interval: Interval, window: Interval) -> Interval | None:
-    """What of it falls into the window; None: nothing."""
+    """The part of the interval inside the window; None if there is none."""
     low, high = max(interval[0], window[0]), min(interval[1], window[1])
     return (low, high) if low <= high else None
 
@@ -77,11 +77,11 @@ def clip(interval: Interval, window: Interval) -> Interval | None:
 def merge(
     actor: str, sent: Sequence[Sent], works: Sequence[Work], until: float, same_clock: bool
 ) -> list[Span]:
-    """One actor's calls as spans on the controller's clock, those under way included.
+    """Returns one actor's calls as spans on the controller's clock, including those in flight.
 
-    works: in the actor's own order; those that the controller did not send, as after a restart,
-    count too. until: when the controller looked, for calls without an answer. same_clock: else
-    the actor's times are shifted by clock_offset.
+    works: in the actor's own order; calls that the controller did not send, as after a restart,
+    count too. until: ends the calls without an answer. same_clock: if False, the actor's times are
+    shifted by clock_offset.
     """
     by_call = {one.call: one for one in sent}
     pairs = [(by_call[work.call], work) for work in works if work.call in by_call]
@@ -99,11 +99,11 @@ def merge(
 
 
 def clock_offset(pairs: Iterable[tuple[Sent, Work]]) -> float | None:
-    """What to add to an actor's clock to get the controller's; None where no call tells.
+    """What to add to an actor's clock to get the controller's; None if there are no calls.
 
-    No call began before it was sent, nor ended after its answer was taken: offsets that agree with
-    every call are an interval, and this is its middle. So it is wrong by at most half the shortest
-    time that a call spent on its way there and back.
+    No call began before it was sent or ended after its answer was taken. The offsets consistent
+    with every call form an interval; this is its middle. Its error is at most half the shortest
+    round-trip time in transit.
     """
     answered = [(one, work) for one, work in pairs if one.taken is not None and not one.lost]
     if not answered:
@@ -118,14 +118,14 @@ def _span(actor: str, sent: Sent | None, work: Work, offset: float, until: float
     if sent is None:
         return Span(actor, work.method, began, ended, began, ended, work.cpu)
     taken = max(sent.sent, max(until, ended) if sent.taken is None else sent.taken)
-    # Only a clock of another machine, which may also run faster or slower, can be out of order.
+    # Times are out of order only if another machine's clock drifts.
     began = min(max(began, sent.sent), taken)
     ended = min(max(ended, began), taken)
     return Span(actor, sent.what, sent.sent, taken, began, ended, work.cpu)
 
 
 def union(intervals: Iterable[Interval]) -> list[Interval]:
-    """The same moments, in order and without overlaps."""
+    """The union of the intervals, sorted and without overlaps."""
     found: list[Interval] = []
     for low, high in sorted(intervals):
         if found and low <= found[-1][1]:
@@ -136,12 +136,12 @@ def union(intervals: Iterable[Interval]) -> list[Interval]:
 
 
 def length(intervals: Iterable[Interval]) -> float:
-    """Seconds in all, what overlaps counted once."""
+    """Total seconds, with overlaps counted once."""
     return sum(high - low for low, high in union(intervals))
 
 
 def gaps(intervals: Iterable[Interval], window: Interval) -> list[Interval]:
-    """What of the window no interval covers."""
+    """The parts of the window that no interval covers."""
     found, at = [], window[0]
     for low, high in union(intervals):
         if low > at:

@@ -1,8 +1,8 @@
-"""Where the time went, as a table: of each actor, how long it worked, and for what it waited.
+"""Where the time went, as a table: how long each actor worked, and what it waited for.
 
-Work, transit and idleness of an actor add up to the window. In transit is what it does not work
-on but is answerable for: a call on its way to it, or an answer on its way back. Idle is an actor
-that nobody asks for anything, since another stage is the slower one.
+An actor's work, transit and idle time add up to the window. In transit: it is not working, but a
+call is on its way to it or an answer on its way back. Idle: there is no call for it, because
+another stage is slower.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _WIDTHS = (8, 11, 8, 8, 8, 11, 9)
 
 @dataclass(frozen=True)
 class Row:
-    """Seconds of one actor, or of one kind of its calls, whose transit and idle are None."""
+    """Seconds of one actor, or of one kind of its calls; the latter have no transit and idle."""
 
     name: str
     work: float
@@ -34,14 +34,14 @@ class Row:
 
 
 def actor_rows(actor: str, spans: Sequence[Span], window: Interval) -> list[Row]:
-    """One actor's row, then one for each kind of call where there are several. spans: not cut off
-    at the window's ends, so that no duration is cut short."""
+    """One actor's row, then one per kind of call if there are several. spans: not clipped to the
+    window, so that no duration is cut short."""
     spans = [span for span in spans if span.within(window) is not None]
     inside = [piece for span in spans if (piece := span.within(window)) is not None]
     worked = length(piece.work for piece in inside if piece.work is not None)
     asked = length((piece.sent, piece.taken) for piece in inside)
     whole = window[1] - window[0]
-    # Rounding alone can take these below zero.
+    # Only rounding can make these negative.
     times = {"transit": max(0.0, asked - worked), "idle": max(0.0, whole - asked)}
     rows = [_row(actor, spans, window, worked, **times)]
     kinds = list(dict.fromkeys(span.what for span in spans))
@@ -55,7 +55,7 @@ def actor_rows(actor: str, spans: Sequence[Span], window: Interval) -> list[Row]
 
 
 def controller_row(pieces: Sequence[Interval], cpu: float, answers: int, window: Interval) -> Row:
-    """pieces: of its work, inside the window. Its calls are the answers that it took."""
+    """pieces: of its work, inside the window. Its calls are the answers it took."""
     work = length(pieces)
     idle = max(0.0, window[1] - window[0] - work)
     return Row("controller", work, None, idle, cpu, answers, *_spread(pieces))
@@ -95,7 +95,7 @@ def _row(
 
 
 def _spread(intervals: Sequence[Interval]) -> tuple[float | None, float | None]:
-    """Median and 95th percentile of their lengths."""
+    """Median and 95th percentile of the lengths."""
     if not intervals:
         return None, None
     seconds = [high - low for low, high in intervals]

@@ -1,8 +1,7 @@
-"""Spans as a file that ui.perfetto.dev and chrome://tracing open.
+"""Spans as a trace for ui.perfetto.dev and chrome://tracing.
 
-One "process" for each actor and one for the controller. Its first row has the work; the rows
-below have the calls that wait for it, and the answers that wait to be taken, as many rows as
-there are such waits at a time.
+One "process" per actor and one for the controller. Its first row shows the work; the rows below
+show calls waiting for it and answers waiting to be taken, one row per simultaneous wait.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from gfn_ray.runtime.profiling.spans import Interval, Span
 Event = dict[str, Any]
 
 _Piece = tuple[str, str, Interval, Mapping[str, Any]]
-"""Name, category, when, and what else is known."""
+"""Name, category, interval, further arguments."""
 
-# Perfetto takes a thread's number for the same thread in every process.
+# Perfetto treats the same thread number in several processes as one thread.
 _ROWS_A_PROCESS = 1000
 _WORK_ROW = 0
 
@@ -27,9 +26,9 @@ def trace(
     controller: Sequence[tuple[str, Interval]],
     window: Interval,
 ) -> dict[str, Any]:
-    """The whole file, times from the window's beginning on.
+    """The whole trace, with times relative to the window's start.
 
-    spans: of each actor, inside the window. controller: named pieces of the controller's work.
+    spans: by actor, inside the window. controller: named pieces of the controller's work.
     """
     names: list[Event] = []
     events: list[Event] = []
@@ -79,7 +78,7 @@ def _waits(spans: Sequence[Span]) -> list[_Piece]:
 
 
 def _lanes(pieces: list[_Piece]) -> list[list[_Piece]]:
-    """Rows in which nothing overlaps, as few as there can be."""
+    """Arranges pieces in as few rows as possible without overlaps."""
     lanes: list[list[_Piece]] = []
     for piece in sorted(pieces, key=lambda one: one[2]):
         lane = next((one for one in lanes if one[-1][2][1] <= piece[2][0]), None)
@@ -95,7 +94,7 @@ def _name(kind: str, pid: int, tid: int, **arguments: Any) -> Event:
 
 def _event(piece: _Piece, pid: int, tid: int, zero: float) -> Event:
     name, category, (low, high), known = piece
-    # Both ends are rounded, not the duration: what does not overlap still does not.
+    # Round both ends, not the duration, so that rounding creates no overlaps.
     begins = _microseconds(low - zero)
     return {
         "ph": "X",

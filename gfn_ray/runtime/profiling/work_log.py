@@ -1,7 +1,7 @@
-"""Both ends of a call write down when they had it: the controller in a CallLog, the actor itself.
+"""Both ends of a call log its times: the controller in a CallLog, the actor in its own log.
 
-Ray's id of the call is on both sides, so that nothing has to travel with a call. An actor's log
-is fetched once, at the end; one that died took its own with it.
+Both sides know Ray's id of the call, so that no extra data travels with it. An actor's log is
+fetched once, at the end; it is lost if the actor dies.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import ray
 
 from gfn_ray.runtime.profiling.spans import Interval, Sent, Work
 
-# Calls that an actor remembers: a minute has some hundreds of them.
+# Calls that an actor remembers; there are a few hundred per minute.
 _LONGEST_LOG = 100_000
 
 
 class CallLog:
-    """What this process asked of actors, and when it waited for them. Times are monotonic."""
+    """The calls this process made, and when it waited for them. Times are monotonic."""
 
     def __init__(self) -> None:
         self.calls: list[Sent] = []
@@ -31,51 +31,51 @@ class CallLog:
         self._closed = False
 
     def sent(self, actor: str, what: str, ref: Any, at: float) -> Sent:
-        """at: before the call was made, since the actor may be quick. The result belongs to the
-        caller, who notes the answer there."""
+        """Logs a call; the caller notes the answer in the result. at: the time before the call was
+        made, because the actor may be quick."""
         one = Sent(ref.task_id().hex(), actor, what, at)
         if not self._closed:
             self.calls.append(one)
         return one
 
     def waited(self, began: float) -> None:
-        """For any of them, until now."""
+        """Logs a wait that ends now."""
         if not self._closed:
             self.waits.append((began, time.monotonic()))
 
     def begin_anew(self) -> None:
-        """Forgets what is over."""
+        """Drops finished calls."""
         self.calls = [one for one in self.calls if one.taken is None]
         self.waits.clear()
 
     def close(self) -> None:
-        """Takes no further call."""
+        """Stops logging."""
         self._closed = True
 
 
 def machine() -> str:
-    """The same for two processes only where their monotonic clocks are the same one."""
+    """An id that two processes share only if they share their monotonic clock."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 def timed(kind: type) -> type:
-    """The same actor, which writes down each call of a public method."""
+    """Returns a subclass of the actor that logs each call of a public method."""
     methods = {
         name: _timed(method)
         for name, method in inspect.getmembers(kind, inspect.isfunction)
         if not name.startswith("_")
     }
-    # By its own name, which is that of the process, too.
+    # Keep the class name, which also names the process.
     return type(kind.__name__, (_Timed, kind), methods)
 
 
 class _Timed:
-    """What `timed` adds."""
+    """The methods that `timed` adds."""
 
     _works: deque[Work] | None = None
 
     def works(self) -> tuple[str, list[Work]]:
-        """Which clock, and every call so far."""
+        """Returns the clock's id and every call so far."""
         return machine(), list(self._works or ())
 
 

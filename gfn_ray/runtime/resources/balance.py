@@ -1,8 +1,8 @@
-"""Cores go to the actors that need them: all to one that works alone, else shares, measured over
-the first updates and told once.
+"""Gives cores to the actors that need them: all to an actor that works alone, otherwise shares
+measured once, over the first updates.
 
-Owns when actors are asked for their CPU seconds, and that they hear of their new number. What
-they get is threads.py's; a successor of an actor starts with the number of that moment.
+Owns when actors are asked for their CPU seconds and told their number of threads. threads.py
+computes the numbers; an actor's successor starts with the current one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gfn_ray.formatting import count
 from gfn_ray.runtime.actors.worker import Worker
 from gfn_ray.runtime.actors.worker_group import WorkerGroup
 
-# Updates that are measured, after the first: by then every stage has work, and a few even out.
+# Updates measured, after the first: by then every stage has work, and a few average out.
 MEASURED_UPDATES = 5
 
 
@@ -38,7 +38,7 @@ class ThreadBalance:
             self._before, _ = self._used()
             self._generations = self._now_running()
         elif self._generations != self._now_running():
-            self._updates = 0  # another process counts from its own start: measured anew
+            self._updates = 0  # a new process counts from zero: measure again
         elif self._updates > MEASURED_UPDATES:
             self._divide()
 
@@ -61,7 +61,7 @@ class ThreadBalance:
         self._say(f"threads by share of the CPU seconds of {updates}: {shares}")
 
     def _used(self) -> tuple[dict[str, float], dict[str, str]]:
-        """CPU seconds of each actor with a model, between two of its calls, and its machine."""
+        """CPU seconds of each actor with a model, and its machine."""
         found = self._workers.ask_each(
             self._workers.with_models,
             "tell its CPU seconds",
@@ -76,11 +76,11 @@ class ThreadBalance:
 
 @contextmanager
 def left_to(workers: WorkerGroup, worker: Worker) -> Iterator[None]:
-    """All cores are this actor's while no other has work."""
+    """Gives all cores to this actor while no other has work."""
     workers.threads.leave_to(worker.name)
     _tell(workers, [worker])
     yield
-    # Not where what it did failed: then the run ends.
+    # Not in a finally: a failure ends the run.
     workers.threads.leave_to(None)
     _tell(workers, [worker])
 

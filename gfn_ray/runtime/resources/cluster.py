@@ -1,4 +1,4 @@
-"""Where the actors live: a Ray cluster that is given, or one of our own on this machine."""
+"""Where the actors live: a given Ray cluster, or our own Ray on this machine."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def connected() -> Iterator[None]:
         yield
         return
     address = os.environ.get("RAY_ADDRESS")
-    if address == "local":  # Ray's own word for that
+    if address == "local":  # Ray's word for no cluster
         address = None
-    # A failed call has several references, of which calls.py reads one; Ray would print the
-    # traceback of every other.
+    # A failed call has several references, of which calls.py reads one; Ray would print a
+    # traceback for each of the others.
     common = {"log_to_driver": False, "logging_level": "CRITICAL"}
     if address:
         _join(address, common)
@@ -62,11 +62,11 @@ def _join(address: str, common: dict[str, Any]) -> None:
 
 
 def _start(common: dict[str, Any]) -> None:
-    """A Ray of our own, whose ports are this machine's."""
+    """Starts our own Ray, which listens only on this machine."""
     check_shared_memory()
     provide_home()
     place = temporary_directory()
-    # Ray read the variable that the package sets when it was imported, perhaps before the package.
+    # Ray read the variable on import, perhaps before this package set it.
     ray_constants.ENABLE_RAY_CLUSTER = ray_constants.env_bool(
         ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, False
     )
@@ -79,8 +79,8 @@ def _start(common: dict[str, Any]) -> None:
             **common,
         )
     except Exception as error:
-        # Without a port, or in too little time, Ray's start ends in exceptions of every kind, the
-        # bare Exception among them.
+        # Without a free port or enough time, Ray's start raises exceptions of every kind, even a
+        # bare Exception.
         reason = str(error).strip().splitlines() or [type(error).__name__]
         logs = Path(place or get_default_ray_temp_dir()) / "session_latest" / "logs"
         raise RunFailed(
@@ -89,7 +89,7 @@ def _start(common: dict[str, Any]) -> None:
 
 
 def choose_device(config: JobConfig) -> str:
-    """ "cuda" or "cpu", checked against what the cluster has."""
+    """Returns "cuda" or "cpu", checked against the cluster."""
     gpus = ray.cluster_resources().get("GPU", 0.0)
     if config.runtime.device == "cuda" and not gpus:
         raise UserError("runtime.device is 'cuda', but the Ray cluster has no GPU; use cpu or auto")
@@ -100,18 +100,18 @@ def choose_device(config: JobConfig) -> str:
 
 
 def cores_by_machine() -> dict[str, int]:
-    """CPUs that the cluster counts on each of its machines, by Ray's id of it."""
+    """CPUs of each machine of the cluster, by Ray's node id."""
     machines = [one for one in ray.nodes() if one["Alive"]]
     return {one["NodeID"]: int(one["Resources"].get("CPU", 0)) for one in machines}
 
 
 def free_room() -> str:
-    """What no actor has reserved on the cluster, in words."""
+    """Describes the cluster's unreserved resources."""
     return in_words(ray.available_resources())
 
 
 def in_words(resources: Mapping[str, float]) -> str:
-    """Of Ray's resources those that a person can do something about; memory is in bytes."""
+    """Describes those of Ray's resources that a user can change; memory is in bytes."""
     kinds = [f"{resources.get('CPU', 0.0):g} CPUs"]
     if "GPU" in resources:
         kinds.append(f"{resources['GPU']:g} GPUs")
@@ -122,19 +122,19 @@ def in_words(resources: Mapping[str, float]) -> str:
 
 
 def check_resources(config: JobConfig, device: str) -> None:
-    """Refuses a run whose actors could never start, instead of waiting for them."""
+    """Raises UserError for a run whose actors could never start."""
     vllm = config.sampler.backend == "vllm"
     if device == "cuda" and vllm and config.sampler.dtype == "float32":
         raise UserError(
-            "sampler.dtype is float32, which vLLM's LoRA kernels on CUDA do not take; use auto or "
-            "bfloat16"
+            "sampler.dtype is float32, which vLLM's LoRA kernels on CUDA do not support; use auto "
+            "or bfloat16"
         )
     models = config.samplers + config.reward_actors + 1
     available = ray.cluster_resources()
     cpus = models * config.runtime.cpus_per_actor
     if cpus > available.get("CPU", 0.0):
         raise UserError(
-            f"{models} actors with models need {cpus:g} CPUs, the Ray cluster has "
+            f"{models} actors with models need {cpus:g} CPUs, but the Ray cluster has "
             f"{available.get('CPU', 0):g}; lower samplers, reward_actors or runtime.cpus_per_actor "
             f"({config.runtime.cpus_per_actor:g})"
         )
@@ -145,6 +145,6 @@ def check_resources(config: JobConfig, device: str) -> None:
     )
     if device == "cuda" and gpus > available.get("GPU", 0.0) + 1e-6:
         raise UserError(
-            f"the actors need {gpus:g} GPUs, the Ray cluster has {available.get('GPU', 0):g}; "
+            f"the actors need {gpus:g} GPUs, but the Ray cluster has {available.get('GPU', 0):g}; "
             "lower sampler.gpus, reward.gpus, learner.gpus or the number of actors"
         )

@@ -1,7 +1,7 @@
-"""Where on a cluster the actors with models go: reserved for all of them at once, or left to Ray.
+"""Placement of actors with models on a cluster: reserved for all at once, or left to Ray.
 
-Owns the group of reservations, one for each actor, that a restarted actor takes up again. Replay is
-no part of it: it lives beside the controller, whose disk it writes to.
+Owns the placement group, with one bundle per actor that a restarted actor reuses. Replay is not
+part of it: it runs on the controller's machine and writes to its disk.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import RunFailed
 
-# How long one look at the group may last; bounds how late an interrupt is noticed.
+# Longest single poll of the group; bounds how late an interrupt is noticed.
 _LOOK_SECONDS = 0.5
 
 
@@ -32,7 +32,7 @@ def bundles(config: JobConfig, device: str) -> list[dict[str, float]]:
 
 
 class Placement:
-    """The options by which each actor in turn gets its own reservation; none without a setting."""
+    """Gives each actor its own bundle; does nothing if runtime.placement is none."""
 
     def __init__(self, config: JobConfig, device: str) -> None:
         self._group: Any = None
@@ -51,7 +51,7 @@ class Placement:
                 )
 
     def options(self, index: int) -> dict[str, Any]:
-        """Ray's options of the actor at this place of `bundles`."""
+        """Ray options of the actor at this index of `bundles`."""
         if self._group is None:
             return {}
         return {

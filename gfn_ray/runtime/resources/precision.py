@@ -1,11 +1,11 @@
-"""The precision of sampler, reward actors and learner, where their settings leave it open.
+"""Chooses the precision of sampler, reward actors and learner if their dtype is auto.
 
-With matrix units for it (AMX), a processor multiplies several times as fast in bfloat16 as in
-float32; without them, several times slower. So a product of the model's own shape is timed. The
-price is rounding: .2 nats of a z's log q and log R. That is little beside the likelihood of a text,
-and too much where a posterior is compared exactly or a run has to be repeated bit for bit.
+With matrix units (AMX), a CPU multiplies several times as fast in bfloat16 as in float32; without
+them, several times slower. So a product of the model's own shape is timed. The price is rounding:
+.2 nats of a z's log q and log R. That is little compared with the likelihood of a text, but too
+much if a posterior is compared exactly or a run must repeat bit for bit.
 
-Owns the decision, made once and on the machine that the job starts on, and the line that tells it.
+The choice is made once, on the machine that starts the job, and shown in one line.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from gfn_ray.rewards.reward import Reward
 from gfn_ray.tasks.task import TaskData
 
 SECTIONS = ("sampler", "reward", "learner")
-# Less is not worth the rounding: what is not a product is no faster.
+# Less is not worth the rounding, because only products get faster.
 LEAST_GAIN = 2.0
-# Weights of the largest layer. A forward of smaller ones is hardly products at all.
+# Weights of the largest layer. In smaller models, products hardly matter.
 FEWEST_WEIGHTS = 2**16
-TOKENS = 512  # of a usual forward
-TRIES = 10  # of which the fastest counts
+TOKENS = 512  # of a typical forward pass
+TRIES = 10  # the fastest counts
 
 Shape = tuple[int, int]
 """Outputs and inputs of a linear layer."""
 
 
 class Choice(NamedTuple):
-    """why: ends the sentence that tells the dtype."""
+    """why: ends the sentence that reports the dtype."""
 
     dtype: DType
     why: str
@@ -45,10 +45,10 @@ def with_precision(
     layers: Callable[[], Mapping[str, Shape]],
     say: Callable[[str], None],
 ) -> JobConfig:
-    """The settings with a precision wherever they say auto, and one line said of it.
+    """Returns the settings with every dtype of auto decided, and shows one line about it.
 
-    layers: gives the linear layers that every token of the model goes through, by name. On CUDA
-    nothing is timed: the sampler's kernels want bfloat16 there, and the others keep float32.
+    layers: returns the linear layers that every token passes through, by name. On CUDA nothing is
+    timed: the sampler's kernels need bfloat16, and the others keep float32.
     """
     asked = [name for name in SECTIONS if getattr(config, name).dtype == "auto"]
     if not asked or device != "cpu":
@@ -62,7 +62,7 @@ def with_precision(
 
 
 def exact(config: JobConfig, data: TaskData) -> Choice | None:
-    """float32, where rounding is not to be afforded at any speed."""
+    """float32 if rounding is not acceptable at any speed, else None."""
     if config.max_staleness == 0:
         return Choice("float32", "with --max-staleness 0 a run repeats bit for bit")
     if data.enumerations:
@@ -73,8 +73,8 @@ def exact(config: JobConfig, data: TaskData) -> Choice | None:
 
 
 def product_seconds(outputs: int, inputs: int, dtype: DType) -> float:
-    """CPU seconds of one product with a layer's weights, on one thread: neither other work beside
-    it nor threads that wait for one another count."""
+    """CPU seconds of one product with a layer's weights, on one thread, so that neither other
+    load nor waiting threads count."""
     import torch
     from torch.nn.functional import linear
 
@@ -83,7 +83,7 @@ def product_seconds(outputs: int, inputs: int, dtype: DType) -> float:
     usual = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        linear(x, weight)  # the first one also chooses a kernel
+        linear(x, weight)  # the first call also selects a kernel
         found = []
         for _ in range(TRIES):
             started = time.thread_time()
@@ -97,9 +97,9 @@ def product_seconds(outputs: int, inputs: int, dtype: DType) -> float:
 def by_speed(
     layers: Mapping[str, Shape], seconds: Callable[[int, int, DType], float] = product_seconds
 ) -> Choice:
-    """bfloat16 where the largest layer is faster in it, by a margin.
+    """Chooses bfloat16 if the largest layer is faster in it by a margin.
 
-    seconds: of a product with a layer of so many outputs and inputs, in a precision.
+    seconds: of a product with a layer of the given outputs and inputs, in a precision.
     """
     outputs, inputs = max(layers.values(), key=lambda shape: shape[0] * shape[1])
     if outputs * inputs < FEWEST_WEIGHTS:
@@ -109,7 +109,7 @@ def by_speed(
     return Choice(
         dtype,
         f"a product of the model's size is {gain:.2g} times as fast in bfloat16 as in float32; "
-        f"bfloat16 is taken from {LEAST_GAIN:g} times on",
+        f"bfloat16 is used from {LEAST_GAIN:g} times up",
     )
 
 

@@ -1,7 +1,7 @@
-"""Whether a Ray cluster can answer at an address, in seconds.
+"""Checks within seconds whether a Ray cluster can answer at an address.
 
-Ray itself tries for minutes, with warnings of its own, where nobody listens or another program
-does. Ray's servers speak gRPC, which is HTTP/2: the server's first word tells.
+Ray itself tries for minutes, with its own warnings, if nothing or another program listens there.
+Ray's servers speak gRPC over HTTP/2, so the server's first bytes are enough.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ import re
 import socket
 
 ANSWER_S = 5.0
-"""Longest wait for a connection, and for the first word."""
+"""Longest wait for a connection, and for the first bytes."""
 
 _CLIENT_PORT = 10001
 _ADDRESS = re.compile(r"(?P<client>ray://)?(?P<host>\[[^\]]+\]|[^:/\s]+)(?::(?P<port>\d{1,5}))?/?")
 
-# RFC 9113, 3.4: the client's preface, with an empty SETTINGS frame; the server's begins alike.
+# RFC 9113, 3.4: the client's preface, with an empty SETTINGS frame; the server starts with one too.
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 _FRAME_BYTES = 9
-_SETTINGS = 4  # type of a frame, its fourth byte
+_SETTINGS = 4  # frame type, the fourth byte
 
 
 def check_answers(address: str) -> None:
-    """Raises ConnectionError where no Ray cluster can be at an address that ray.init takes.
+    """Raises ConnectionError if no Ray cluster can be at an address that ray.init accepts.
 
-    What has no host and port Ray itself refuses at once.
+    Ray itself rejects an address without host and port at once.
     """
     found = _ADDRESS.fullmatch(_own() if address == "auto" else address)
     port = found and (found["port"] or (_CLIENT_PORT if found["client"] else None))
@@ -34,7 +34,9 @@ def check_answers(address: str) -> None:
     place = (found["host"].strip("[]"), int(port))
     try:
         with socket.create_connection(place, timeout=ANSWER_S) as connection:
-            if os.environ.get("RAY_USE_TLS", "0") == "0":  # else it is silent until it is greeted
+            if (
+                os.environ.get("RAY_USE_TLS", "0") == "0"
+            ):  # with TLS the server waits for a handshake
                 _greet(connection)
     except (OSError, OverflowError, UnicodeError) as error:
         raise ConnectionError(f"{place[0]}:{place[1]}: {error}") from None
@@ -53,7 +55,7 @@ def _greet(connection: socket.socket) -> None:
 
 
 def _own() -> str:
-    """The address of the cluster that was started last on this machine."""
+    """The address of the cluster started last on this machine."""
     from ray._private.services import canonicalize_bootstrap_address
 
     return str(canonicalize_bootstrap_address("auto"))

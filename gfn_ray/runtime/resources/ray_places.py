@@ -1,6 +1,6 @@
-"""Where a Ray of our own keeps its sockets, logs and token on this machine.
+"""Where our own Ray keeps its sockets, logs and token on this machine.
 
-Ray itself finds out as it starts, from whatever fails first, and with a traceback.
+Checked in advance, because Ray itself fails during its start, with a traceback.
 """
 
 from __future__ import annotations
@@ -15,38 +15,41 @@ from gfn_ray.errors import UserError
 
 SHARED_MEMORY = Path("/dev/shm")
 
-# An address of a socket has 107 bytes on Linux. Ray adds to a temporary directory its own name, the
-# session's (with time and process) and the socket's.
+# A socket address has at most 107 bytes on Linux. Below a temporary directory, Ray adds its own
+# name, the session's (with time and process) and the socket's.
 _BELOW = "/ray/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store"
 LONGEST = 107 - len(_BELOW)
-"""Bytes of a temporary directory in which Ray's sockets still have addresses."""
+"""Longest path, in bytes, of a temporary directory for Ray's sockets."""
 
-_TOKEN = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")  # a person's own, in place of the home's
+_TOKEN = (
+    "RAY_AUTH_TOKEN",
+    "RAY_AUTH_TOKEN_PATH",
+)  # set by the user, instead of the one in the home directory
 
-_ROOM = 1 << 20  # bytes: some logs and settings of a start
+_ROOM = 1 << 20  # bytes: the logs and settings of a start
 
 
 def check_shared_memory(shared_memory: Path = SHARED_MEMORY) -> None:
-    """Raises UserError where there is none."""
+    """Raises UserError if there is none."""
     if not shared_memory.is_dir():
         raise UserError(
-            f"{shared_memory} is missing, where Ray's processes share memory; mount it "
+            f"{shared_memory}, where Ray's processes share memory, is missing; mount it "
             f"(mount -t tmpfs tmpfs {shared_memory})"
         )
 
 
 def provide_home() -> None:
-    """A home for Ray's token, of this account alone; raises UserError where there can be none."""
+    """Prepares a private home for Ray's token; raises UserError if there can be none."""
     if os.environ.get("RAY_AUTH_MODE") == "disabled" or any(map(os.environ.get, _TOKEN)):
         return
     try:
         home = Path.home()
-        os.environ.setdefault("HOME", str(home))  # by which alone Ray's servers find the token
+        os.environ.setdefault("HOME", str(home))  # the only way Ray's servers find the token
         directory = home / ".ray"
         if (directory / "auth_token").is_file() and not os.access(directory, os.W_OK):
-            return  # it has been written, and need not be again
+            return  # the token is already there
         directory.mkdir(exist_ok=True)
-        # Ray writes the token for all to read, and whoever has it can run code as this account.
+        # Ray makes the token readable for everyone, and it allows running code as this account.
         directory.chmod(0o700)
         _try(directory)
     except (OSError, RuntimeError) as error:
@@ -57,10 +60,9 @@ def provide_home() -> None:
 
 
 def temporary_directory() -> str | None:
-    """Where Ray's session goes: None for the place that Ray itself takes, where that will do, else
-    the first other one that does.
+    """The directory for Ray's session: None if Ray's default works, else the first that does.
 
-    Raises UserError where none does, or where RAY_TMPDIR, which is meant for Ray, does not.
+    Raises UserError if none does, or if RAY_TMPDIR, which is meant for Ray, does not.
     """
     own = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
     default = get_default_system_temp_dir()
@@ -81,9 +83,9 @@ def _others() -> list[str]:
 
 
 def _fault(place: Path) -> str | None:
-    """What keeps Ray's session out of a directory, which Ray makes if it is not there."""
+    """Why Ray's session cannot use a directory, which Ray creates if needed; None if it can."""
     if not place.is_absolute():
-        return "is no absolute path"
+        return "is not an absolute path"
     if len(os.fsencode(place)) > LONGEST:
         return "is too long for the address of a socket"
     try:
@@ -95,7 +97,7 @@ def _fault(place: Path) -> str | None:
 
 
 def _try(directory: Path) -> None:
-    """Raises OSError where there is no room for a file."""
+    """Raises OSError if there is no room for a file."""
     with tempfile.TemporaryFile(dir=directory) as file:
         file.write(bytes(_ROOM))
         file.flush()

@@ -1,8 +1,8 @@
-"""How many threads each actor with a model has: as a setting says, or a share of the cores.
+"""The number of threads of each actor with a model: a setting, or a share of the cores.
 
-Owns the arithmetic and the present numbers; balance.py measures and tells the actors. A run
-begins with all cores in use and, where stages work at the same time, divides them anew once it is
-known what each stage needs.
+Owns the arithmetic and the current numbers; balance.py measures and tells the actors. A run starts
+with all cores in use and, if stages work at the same time, divides them again once the needs of
+each stage are known.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ FEWEST_CORES = 4
 
 
 def divide(cores: int, needs: Sequence[float]) -> list[int]:
-    """The cores in proportion to the needs, in whole numbers: at least one each and, unless those
-    alone are more, all cores in all. What is left over goes to the largest remainders."""
+    """Divides the cores in proportion to the needs, in whole numbers, with at least one each. Uses
+    all cores, or one each if there are fewer; leftovers go to the largest remainders."""
     found = [1] * len(needs)
     rest, left = list(range(len(needs))), cores
     if cores <= len(needs):
         return found
     if not sum(needs):
         needs = [1.0] * len(needs)
-    # Whoever needs less than one core gets one, which leaves less to the others.
+    # A need below one core gets one, which leaves less for the others.
     while True:
         whole = sum(needs[i] for i in rest)
         small = [i for i in rest if needs[i] * left < whole]
@@ -43,9 +43,9 @@ def divide(cores: int, needs: Sequence[float]) -> list[int]:
 class ThreadPlan:
     """Threads by an actor's name.
 
-    asked: what the settings say. samplers: which of these actors sample. cores: of each machine.
-    in_turn: stages wait for one another, so that there is nothing to be won, and numbers that
-    were measured would make two runs differ.
+    asked: the settings. samplers: which of these actors sample. cores: of each machine. in_turn:
+    stages wait for one another, so nothing is gained, and measured numbers would make two runs
+    differ.
     """
 
     def __init__(
@@ -61,15 +61,15 @@ class ThreadPlan:
         self._automatic = [name for name, number in asked.items() if number == "auto"]
         self._now = {name: 1 if number == "auto" else number for name, number in asked.items()}
         self._alone: str | None = None
-        # Which actor goes to which machine is not known yet: the smallest may get all.
+        # The actors' machines are not known yet: the smallest may get all.
         self._smallest = min(cores.values(), default=1)
         free = self._smallest - sum(self._fixed(asked))
         scarce = self._smallest < FEWEST_CORES or free <= len(self._automatic)
         self.undivided = not (scarce or in_turn or len(self._automatic) < 2)
         if scarce or not self._automatic:
             return
-        # vLLM's kernels keep the number of threads that they first ran with as their largest:
-        # a sampler can be given fewer later on, but no more. So it begins with what there is.
+        # vLLM's kernels treat the number of threads of their first run as a maximum: a sampler can
+        # get fewer later, but not more. So it starts with all there are.
         first = [name for name in self._automatic if name in samplers]
         if in_turn or not first:
             first = self._automatic
@@ -82,16 +82,16 @@ class ThreadPlan:
         return self._now[name]
 
     def leave_to(self, name: str | None) -> None:
-        """All cores are this actor's, since no other works; None: all work again."""
+        """Gives all cores to the one actor that works; None: all actors work again."""
         self._alone = name
 
     @property
     def automatic(self) -> list[str]:
-        """Whose number is not a setting's."""
+        """The actors whose number no setting fixes."""
         return list(self._automatic)
 
     def share_out(self, needs: Mapping[str, float], machines: Mapping[str, str]) -> None:
-        """Divides each machine's cores among the actors on it, by what each needs of one."""
+        """Divides each machine's cores among the actors on it, in proportion to their needs."""
         self.undivided = False
         for machine in dict.fromkeys(machines.values()):
             there = [name for name in self._asked if machines[name] == machine]

@@ -1,7 +1,6 @@
-"""Writes adapters and checkpoints while a run goes on.
+"""Writes adapters and checkpoints during a run.
 
-Owns what goes into a checkpoint and where; how its files are laid out and read back is
-checkpoints.py's.
+Owns what goes into a checkpoint and where; runs/checkpoints.py owns the file layout and reading.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from gfn_ray.serving.tuned_labels import TunedLabels, write_labels
 
 
 class Checkpointer:
-    """One run's checkpoints."""
+    """Writes one run's checkpoints."""
 
     def __init__(
         self,
@@ -46,11 +45,11 @@ class Checkpointer:
     def write(
         self, controller: Controller, training_run: dict[str, Any], *, needed: bool = False
     ) -> None:
-        """The run as it is after an update whose weights are published.
+        """Checkpoints the run after an update whose weights are published.
 
-        A checkpoint that finds no room, or whose weights were lost on their way, is left out with a
-        message: training is worth more than the wish to go on from just here, and the one before
-        is still there. needed: that one would be wrong to go on from after this; RunFailed instead.
+        If the disk is full or the weights were lost, the checkpoint is skipped with a message:
+        training is worth more than resuming from exactly here, and the previous checkpoint is
+        still there. needed: raises RunFailed instead, as the previous one would be wrong to use.
         """
         training = {
             "learner": self._workers.save_learner(),
@@ -79,19 +78,20 @@ class Checkpointer:
         self._newest = controller.step
 
     def write_last(self, controller: Controller, training_run: dict[str, Any]) -> None:
-        """The same after the last update, unless that is what was written before."""
+        """Writes the final checkpoint, unless the newest one already holds it."""
         if self._newest != controller.step or self._schedule.tunes_reward:
             self.write(controller, training_run)
 
     def publish(self, adapter: Adapter, target: Path, tuned: TunedLabels | None) -> None:
-        """An adapter directory that PEFT and vLLM load, and `gfn_ray.open` serves."""
+        """Writes an adapter directory that PEFT and vLLM load and `gfn_ray.open` serves."""
         with publish_directory(target) as directory:
             self._fill(directory, adapter)
             if tuned is not None:
                 write_labels(directory, tuned)
 
     def newest_adapter(self, controller: Controller) -> Adapter:
-        """The learner's present weights, while nothing is under way."""
+        """The newest published adapter; no call may be in flight. Raises RunFailed if it is lost
+        twice."""
         adapter = self._read(controller.adapter)
         if adapter is None:
             controller.publish_now()
@@ -101,7 +101,7 @@ class Checkpointer:
         return adapter
 
     def _read(self, reference: Any) -> Adapter | None:
-        """The adapter of a reference; None where it is lost."""
+        """Reads an adapter from its reference; None if it is lost."""
         adapter: Adapter | None = self._workers.read(reference, "hand over the adapter")
         return adapter
 
@@ -109,10 +109,10 @@ class Checkpointer:
         failed = f"the checkpoint of update {step} could not be written ({cause})"
         if needed:
             raise RunFailed(
-                f"{failed}, and what replay takes from here on does not go with an older one; make "
-                "room or mend the disk"
+                f"{failed}, and replay from here on does not match an older one; free disk space "
+                "or repair the disk"
             )
-        self._display.message(f"{failed}; training goes on without it")
+        self._display.message(f"{failed}; training continues without it")
 
     def _fill(self, directory: Path, adapter: Adapter) -> None:
         write_adapter(adapter, directory)

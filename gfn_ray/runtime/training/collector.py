@@ -1,7 +1,7 @@
-"""From the samplers to replay: sampling calls, their rewards, and what is lost on the way.
+"""From the samplers to replay: sampling calls, their rewards, and retries of lost results.
 
-Owns which queries are asked for, which sampler and which reward actor has what, and what is known
-of the newest trajectories. When a call may be made is `Pacing`'s to say.
+Owns the query order, the assignment of calls to samplers and reward actors, and statistics of the
+newest trajectories. `Pacing` decides when a call may be made.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from gfn_ray.trajectory import Trajectory
 
 @dataclass(frozen=True)
 class _SamplingCall:
-    """So that it can be made again. adapter: the reference of that version's."""
+    """The arguments of a call, kept so that it can be repeated. adapter: an object reference."""
 
     adapter: Any
     version: int
@@ -41,8 +41,8 @@ class _SamplingCall:
 
 
 class Collector:
-    """trajectories: so many have reached replay. newest: a few of the latest, and log_reward the
-    mean log R of their whole call. stored: trajectories in replay."""
+    """trajectories: number that reached replay. newest: a few of the latest. log_reward: mean log R
+    of the call they came from. stored: trajectories now in replay."""
 
     def __init__(
         self,
@@ -72,14 +72,14 @@ class Collector:
         self._reward_load = [0] * config.reward_actors
         self._to_sample_again: list[_SamplingCall] = []
         self._sampling_calls = self._queries_drawn = 0
-        self._tool_calls = self._tool_errors = 0  # by samples that arrived, in this process
+        self._tool_calls = self._tool_errors = 0  # in samples received by this process
         self.trajectories = self.stored = 0
         self.newest: list[Trajectory] = []
         self.log_reward: float | None = None
         self.meters = {stage: StageMeter() for stage in ("sample", "reward")}
 
     def start_what_may_start(self) -> None:
-        """Sampling calls, of as many samplers as are idle; what was lost goes first."""
+        """Starts sampling calls on idle samplers, as far as `Pacing` allows; lost ones first."""
         while self._to_sample_again and self._idle_samplers:
             again = self._to_sample_again.pop()
             self._calls.start(self._collect(self._idle_samplers.pop(), again))
@@ -87,7 +87,7 @@ class Collector:
             self._calls.start(self._collect(self._idle_samplers.pop(), self._next_call()))
 
     def seed_replay(self, seeds: list[Trajectory]) -> None:
-        """Puts known good z into replay, up to its capacity, scored like any other."""
+        """Scores demonstrations and puts them into replay, up to its capacity."""
         kept = seeds[: self._config.replay.capacity]
         sampler = self._config.sampler
         size = sampler.queries_per_call * sampler.trajectories_per_query
@@ -96,7 +96,7 @@ class Collector:
             self._calls.run_all()
 
     def empty_replay(self) -> None:
-        """Forgets every stored trajectory, while nothing is under way."""
+        """Drops every stored trajectory; no call may be in flight."""
         self._workers.ask(self._workers.replay, "be emptied", self._replay.clear())
         self.stored = 0
         for call in self._to_sample_again:
@@ -105,7 +105,7 @@ class Collector:
         self._pacing.start_anew()
 
     def state(self) -> Record:
-        """What a checkpoint keeps."""
+        """The state kept in a checkpoint."""
         return {
             "trajectories": self.trajectories,
             "sampling_calls": self._sampling_calls,
@@ -121,7 +121,7 @@ class Collector:
         self.stored = state["replay_size"]
 
     def described(self) -> dict[str, float]:
-        """For the metrics of an update."""
+        """Metrics to add to those of an update."""
         tools = {"tool_calls": self._tool_calls, "tool_errors": self._tool_errors}
         return {
             **{name: float(count) for name, count in tools.items() if self._tool_calls},
@@ -129,7 +129,7 @@ class Collector:
         }
 
     async def _collect(self, sampler: int, call: _SamplingCall) -> None:
-        """One sampling call. What is lost on its way is sampled again."""
+        """Runs one sampling call through scoring to replay; lost results are sampled again."""
         try:
             block, info = await self._calls.make(
                 self._workers.samplers[sampler],
@@ -138,7 +138,7 @@ class Collector:
                     call.adapter, call.query_ids, call.seed, False
                 ),
             )
-        except DataLost:  # its adapter
+        except DataLost:  # the adapter is gone
             self._idle_samplers.append(sampler)
             self._pacing.gave_up(call.version)
             await self._publisher.lost(call.adapter)
@@ -163,8 +163,8 @@ class Collector:
         await self._check.arrived(call.version, call.adapter, scored, self._workers, self._calls)
 
     async def _score_and_store(self, block: Any) -> tuple[Any, Record] | None:
-        """The reference of the scored block, as replay got it, and replay's report; None where
-        nothing is left once bad groups are dropped. Raises DataLost."""
+        """Returns the reference of the block stored in replay, and replay's report. None if every
+        group was dropped as non-finite. Raises DataLost."""
         reward = int(np.argmin(self._reward_load))
         self._reward_load[reward] += 1
         try:
@@ -179,7 +179,7 @@ class Collector:
         if not info["faults"]:
             self._bad.usable("group")
         else:
-            found = unpack_trajectories(await self._calls.fetch(scored, "hand over a bad group"))
+            found = unpack_trajectories(await self._calls.fetch(scored, "hand over a group"))
             usable = self._bad.sift(found, info["faults"])
             if not usable:
                 return None
@@ -194,7 +194,7 @@ class Collector:
             stored = await self._score_and_store(pack_trajectories(seeds))
         except DataLost as loss:
             raise RunFailed(
-                "seeds of replay were lost from Ray's object store; start again"
+                "demonstrations for replay were lost from Ray's object store; start again"
             ) from loss
         if stored is not None:
             self._pacing.stored_unasked(stored[1]["offered"])

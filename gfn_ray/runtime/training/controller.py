@@ -1,19 +1,17 @@
-"""The controller: hands out work, passes records on by reference, and owns every side effect.
+"""The controller: schedules work, passes data between actors by reference, owns all side effects.
 
-Its coroutines read in the order of a trajectory's way: `Collector._collect` is one sampling call
-from the engine to replay, `Controller._update` one batch from replay to the learner, and its
-weights on to samplers. `train` starts each when `Pacing` says that it may, and waits for all at
-once.
+Two coroutines follow a trajectory through the system. `Collector._collect` takes one sampling call
+from the engine to replay; `Controller._update` takes one batch from replay to the learner and
+publishes the new weights. `train` starts each when `Pacing` allows it and waits for all of them.
 
-| work      | may start when                                             | bounded by            |
-|-----------|------------------------------------------------------------|-----------------------|
-| _collect  | a sampler is idle, inserts do not pay for enough updates,  | a call a sampler      |
-|           | no version is due that would be too far ahead; or what a   |                       |
-|           | call gave was lost                                         |                       |
-| its score | its samples are there                                      | what is promised      |
-| _update   | the last one is over, inserts pay for it, what is on its   | one at a time         |
-|           | way would not fall too far behind what it publishes        |                       |
-| an actor  | it is called                                               | call_timeout_s a call |
+| work      | starts when                                              | limit                  |
+|-----------|----------------------------------------------------------|------------------------|
+| _collect  | a sampler is idle, more inserts are needed and staleness | one call per sampler   |
+|           | stays within its bound; or a call's results were lost    |                        |
+| scoring   | the samples have arrived                                 | promised inserts       |
+| _update   | the previous update is done, inserts pay for it, and its | one at a time          |
+|           | version would not make samples in flight too stale       |                        |
+| any call  | it is made                                               | runtime.call_timeout_s |
 """
 
 from __future__ import annotations
@@ -42,9 +40,9 @@ from gfn_ray.trajectory import Trajectory
 
 @dataclass(frozen=True)
 class StepReport:
-    """What the observer of a run learns after each update.
+    """What an observer is told after each update.
 
-    fresh: a few of the newest trajectories. log_reward: the mean log R of their whole call.
+    fresh: a few of the newest trajectories. log_reward: mean log R of the call they came from.
     """
 
     step: int
@@ -82,7 +80,7 @@ class Controller:
 
     @property
     def step(self) -> int:
-        """Updates that are done."""
+        """Number of updates applied."""
         return self._pacing.step
 
     @property
@@ -92,41 +90,41 @@ class Controller:
 
     @property
     def largest_staleness(self) -> int:
-        """Most versions that any trajectory was behind when it reached replay."""
+        """Largest staleness, in versions, of any trajectory when it reached replay."""
         return self._pacing.largest_staleness
 
     @property
     def adapter(self) -> Any:
-        """The reference of the newest published weights."""
+        """Object reference of the newest published adapter."""
         return self._publisher.adapter
 
     @property
     def published_step(self) -> int:
-        """The update whose weights those are."""
+        """The update after which it was published."""
         return self._publisher.step
 
     @property
     def trajectories(self) -> int:
-        """So many have reached replay."""
+        """Number of trajectories that have reached replay."""
         return self._collector.trajectories
 
     def publish_now(self) -> None:
-        """Makes the learner's weights available to samplers and evaluation, between updates.
+        """Publishes the learner's weights to samplers and evaluation, between updates.
 
-        The first time, these are version 0, the untrained policy.
+        The first call publishes version 0, the untrained policy.
         """
         self._calls.start(self._publisher.publish())
         self._calls.run_all()
 
     def seed_replay(self, seeds: list[Trajectory]) -> None:
-        """Puts known good z into replay, up to its capacity, scored like any other."""
+        """Scores demonstrations and puts them into replay, up to its capacity."""
         self._collector.seed_replay(seeds)
 
     def train(self, observe: Callable[[StepReport], None], until: int | None = None) -> None:
-        """Runs the configured number of updates; `observe` is called after each.
+        """Runs the configured number of updates and calls `observe` after each.
 
-        The learner rests while `observe` runs; samplers go on. until: the update to pause after;
-        another call goes on from there. Leaves nothing under way.
+        The learner idles while `observe` runs; samplers continue. until: the update to pause
+        after; the next call continues from there. No call is in flight on return.
         """
         self._observe = observe
         self._pacing.go_on(until)
@@ -139,28 +137,28 @@ class Controller:
         self._calls.run_all()
 
     def ask_to_stop(self) -> bool:
-        """Has `train` end, by KeyboardInterrupt, once all that is under way is done. False where
-        that was asked for before."""
+        """Makes `train` raise KeyboardInterrupt once every call in flight is done. Returns False
+        if this was already requested."""
         asked, self._stop_asked = self._stop_asked, True
         return not asked
 
     def state(self) -> Record:
-        """All that later updates depend on, while nothing is under way; else what will be lost
-        with the process is left out."""
+        """Everything later updates depend on. Calls in flight are left out: they end with the
+        process."""
         return {**self._pacing.state(), **self._collector.state()}
 
     def restore(self, state: Record) -> None:
-        """Become the controller that state() described; weights are published next."""
+        """Restores what state() returned; the caller publishes weights next."""
         self._pacing.restore(state)
         self._collector.restore(state)
 
     def empty_replay(self) -> None:
-        """Forgets every stored trajectory, while training pauses: their log-rewards are void."""
+        """Drops every stored trajectory while training is paused: their log-rewards are void."""
         self._collector.empty_replay()
 
     def stop_if_asked(self) -> None:
-        """Raises KeyboardInterrupt where that was asked for, with nothing left under way and all
-        that was learned published."""
+        """Raises KeyboardInterrupt if a stop was requested, after finishing the calls in flight
+        and publishing the newest weights."""
         if not self._stop_asked:
             return
         self._calls.run_all()
@@ -170,11 +168,11 @@ class Controller:
         raise KeyboardInterrupt
 
     def end_here(self) -> None:
-        """No further update: for an observer that has seen enough."""
+        """Ends training after the current update; for observers."""
         self._pacing.end_here()
 
     async def _update(self) -> None:
-        """One update, if replay has a batch for it and the learner takes it."""
+        """Runs one update, unless replay has no batch or the learner skips it."""
         learner = self._config.learner
         publishes = self._pacing.updating()
         draw = self._replay.sample(
@@ -209,7 +207,7 @@ class Controller:
         described = self._described(metrics)
         report = StepReport(self.step, described, collected.newest, collected.log_reward)
         if publishes:
-            # Reported once its weights are out: a checkpoint of this step holds this step.
+            # Publish before reporting, so that a checkpoint of this step holds its weights.
             await self._publisher.publish()
         self._pacing.finished()
         started = time.monotonic()
@@ -217,7 +215,7 @@ class Controller:
         self._calls.allow(time.monotonic() - started)
 
     async def _drop(self, block: Any, skipped: SkippedUpdate) -> None:
-        """The learner would not apply this batch, and is as it was before."""
+        """Records a batch that the learner skipped; its state is unchanged."""
         try:
             found = unpack_trajectories(
                 await self._calls.fetch(block, "hand over a non-finite batch")
@@ -231,7 +229,7 @@ class Controller:
         told = self._replay.update_priorities(drawn["slots"], drawn["generations"], losses)
         try:
             await self._calls.make(self._workers.replay, "update priorities", told)
-        except DataLost:  # the losses; replay keeps the priorities that it has
+        except DataLost:  # the losses are gone; replay keeps its old priorities
             return
 
     def _described(self, metrics: Record) -> dict[str, float]:

@@ -1,9 +1,9 @@
-"""EM over the actors: rounds of training q and of tuning p(y | x, z), and the classifiers beside.
+"""EM over the actors: rounds that train q and tune p(y | x, z), plus the classifier baselines.
 
-A round is an E-step, which is the controller's training, and an M-step: samples of q for every
-training query through the samplers, updates in one reward actor, its adapter handed to the
-others. What replay holds was scored by the model before, so an M-step leaves it empty: scoring
-a few hundred trajectories again would cost more than new ones, which are nearer to q as well.
+A round is an E-step, the controller's training, and an M-step: sample q for every training query,
+update the label model in one reward actor, and hand its adapter to the others. The contents of
+replay were scored by the previous label model, so an M-step empties it: rescoring a few hundred
+trajectories would cost more than new ones, which are also closer to q.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Examples = list[tuple[IntArray, int]]
 
 
 class EM:
-    """The `Schedule` of a run with labels."""
+    """The `Schedule` of a task with labels."""
 
     tunes_reward = True
 
@@ -51,7 +51,7 @@ class EM:
         workers: WorkerGroup,
     ) -> None:
         self._config = config
-        self._task: Any = task  # a PredictsLabels too, as check_data has seen
+        self._task: Any = task  # also a PredictsLabels, checked by check_data
         self._plan = plan
         self._queries = {query.query_id: query for query in queries}
         self._workers = workers
@@ -64,7 +64,8 @@ class EM:
             yield BaselineMethod(classifier.name, partial(self._measure, classifier))
 
     def _measure(self, classifier: Classifier) -> Baseline:
-        """A classifier on the held-out queries; one with examples is tuned as long as EM tunes."""
+        """Evaluates a classifier on the held-out queries; one with examples is tuned first, for as
+        many updates as EM makes."""
         em = self._plan.em
         self._fit(classifier.examples, classifier.answers, em.rounds * em.m_steps, done=0)
         ids, contexts = list(classifier.contexts), list(classifier.contexts.values())
@@ -82,7 +83,7 @@ class EM:
         observe: Callable[[StepReport], None],
         after_round: AfterRound,
     ) -> None:
-        """All rounds, of an E-step and an M-step each."""
+        """Runs all rounds, each an E-step and an M-step."""
         em, steps = self._plan.em, self._config.steps
         for done in range(self._done + 1, em.rounds + 1):
             controller.train(observe, until=steps * done // em.rounds)
@@ -94,24 +95,24 @@ class EM:
             after_round(done, {**metrics, "named_label_fraction": outside})
 
     def tuned(self, after: Evaluation) -> TunedLabels:
-        """The label model as it is."""
+        """The label model to serve, with the label offset measured in `after`."""
         adapter = self._call("label_adapter", "hand over the label adapter")
         log_probs = {one.query.query_id: one.label_log_probs for one in after.samples}
         offset = self._task.label_offset(log_probs)
         return TunedLabels(adapter, self._task.label_names, offset)
 
     def state(self) -> Record:
-        """Rounds that are done, and the label model where there has been one."""
+        """Completed rounds, and the label model once there is one."""
         return {"done": self._done, "model": self._model}
 
     def restore(self, state: Record) -> None:
-        """Go on after the rounds that state() described."""
+        """Continues after the rounds recorded by state()."""
         self._done = state["done"]
         if state["model"] is not None:
             self._take_over(state["model"])
 
     def _take_over(self, state: Record) -> None:
-        """Gives every reward actor, and its successors, this label model."""
+        """Loads this label model into every reward actor and its successors."""
         self._model = state
         for worker in self._workers.rewards:
             self._workers.ask(
@@ -120,7 +121,7 @@ class EM:
             worker.saved(lambda actor: actor.load_labels.remote(state))
 
     def _examples(self, adapter: Any, done: int) -> tuple[Examples, float]:
-        """(x z, label) for samples of q inside the target, and the share of the others."""
+        """Returns (x z, label) for samples of q inside the target, and the fraction outside."""
         ids = list(self._plan.truth)
         size = self._config.sampler.queries_per_call
         calls, found = self._workers.calls(), list[Trajectory]()
@@ -149,7 +150,7 @@ class EM:
     async def _hand_over(
         self, calls: PendingCalls, sample: RemoteCall, found: list[Trajectory]
     ) -> None:
-        """Adds what a sampling call gives."""
+        """Appends the samples of one call to `found`."""
         sampler = self._workers.samplers[0]
         block, _ = await calls.make(sampler, "sample for the M-step", sample)
         found += unpack_trajectories(await calls.fetch(block, "hand over samples"))
@@ -157,7 +158,7 @@ class EM:
     def _fit(
         self, examples: Examples, answers: list[IntArray], steps: int, done: int
     ) -> dict[str, float]:
-        """Updates of the first actor's label model; metrics are means over the last pass."""
+        """Tunes the first actor's label model; metrics are means over the last pass."""
         if not examples:
             return {}
         batch = min(self._plan.em.batch, len(examples))
@@ -187,17 +188,17 @@ class EM:
         return np.concatenate(parts)
 
     def _share(self) -> None:
-        """Every reward actor, and its successors, get the first one's label model."""
+        """Copies the first actor's label model to every reward actor and its successors."""
         self._take_over(self._call("label_state", "hand over its label model"))
 
     def _call(self, method: str, what: str, *arguments: Any) -> Any:
-        """A call of the first reward actor that leaves it as it is, and its value."""
+        """Calls a read-only method of the first reward actor; returns its value."""
         return self._workers.ask(
             self._workers.rewards[0], what, lambda actor: getattr(actor, method).remote(*arguments)
         )
 
     def _change(self, method: str, what: str, *arguments: Any) -> Any:
-        """A call of the first reward actor that changes its label model, and its value."""
+        """Calls a method of the first reward actor that changes its label model."""
         return self._workers.ask(
             self._workers.rewards[0],
             what,

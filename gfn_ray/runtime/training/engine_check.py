@@ -1,12 +1,12 @@
-"""Whether what the learner publishes reaches the sampling engine.
+"""Checks that the weights the learner publishes reach the sampling engine.
 
-The first versions are looked at as their first samples arrive. By then the learner may be
-versions ahead, so it takes the weights of that version once more, those that the engine had
-before, and none, and says what log q each gives to samples that the engine made by q: of the
-change from one to the other, the engine must show all. The error of that share says whether a
-version tells at all: in float32 the first update does, in bfloat16 one of the first few.
+The first versions are checked when their first samples arrive. The learner may be ahead by then,
+so it loads the weights of that version again, those the engine had before, and none, and computes
+log q of on-policy samples under each. The engine's log q must show the whole change from old to
+new. The standard error of the observed share tells whether a version is conclusive: in float32
+the first update is, in bfloat16 one of the first few.
 
-Owns when a version is looked at, what ends the run, and when a distance is worth a word.
+Owns when a version is checked, what ends the run, and when a mismatch is reported.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from gfn_ray.runtime.actors.failures import DataLost
 from gfn_ray.runtime.actors.worker_group import WorkerGroup
 from gfn_ray.storage.serialization import Record
 
-# Versions that must have told, and most that are looked at: each costs about an update.
+# Conclusive versions required, and most versions checked: each check costs about an update.
 VERSIONS_TOLD = 2
 MOST_VERSIONS = 10
 
-# Nearer to the new weights or to the old: 1/2 is then five standard errors from all and from none.
+# Closer to the new weights or to the old: 1/2 is five standard errors away from both 0 and 1.
 ENOUGH_SHARE = 0.5
 LARGEST_ERROR = 0.1
 
-# In nats, by the rougher of engine and learner. A sample's log q is off by 1e-5 to 1e-3 in
-# float32 and by .1 to .5 in bfloat16; KL is half the mean square of that.
+# In nats, by the lower precision of engine and learner. A sample's log q is off by 1e-5 to 1e-3
+# in float32 and by .1 to .5 in bfloat16; KL is half the mean square of that.
 KL_ALARM = {"float32": 1e-4, "bfloat16": 0.2}
-# By the learner, which reads both the new weights and the old.
+# In nats, by the precision of the learner, which computes log q under both new and old weights.
 LEAST_CHANGE = {"float32": 1e-3, "bfloat16": 1.0}
 
 _REMEDY = "try fewer --policy.lora-targets, and please report this with the name of the model"
 
 
 class EngineCheck:
-    """record: what to do with each KL of a version's samples. say: shows a line of text."""
+    """record: called with the KL of each checked version. say: shows a line of text."""
 
     def __init__(
         self,
@@ -60,11 +60,11 @@ class EngineCheck:
     async def arrived(
         self, version: int, adapter: Any, scored: Any, workers: WorkerGroup, calls: PendingCalls
     ) -> None:
-        """Looks at a version as the first of its samples arrive. adapter, scored: references."""
+        """Checks a version when its first samples arrive. adapter, scored: object references."""
         if self._over or version <= self._newest:
             return
         before, self._before, self._newest = self._before, [adapter], version
-        if version == 0:  # untrained: nothing came before it
+        if version == 0:  # untrained: there is no older version
             return
         try:
             found = await calls.make(
@@ -72,12 +72,13 @@ class EngineCheck:
                 "score the engine's samples",
                 lambda actor: actor.compare.remote(scored, adapter, *before),
             )
-        except DataLost:  # the next version tells as well
+        except DataLost:  # the next version will do
             return
         self.judge(version, found)
 
     def judge(self, version: int, found: Record) -> None:
-        """found: of LearnerActor.compare. Raises RunFailed where the engine has older weights."""
+        """Judges the result of LearnerActor.compare. Raises RunFailed if the engine has older
+        weights."""
         self._to_look_at -= 1
         if found:
             kl = mismatch_kl(found["engine"], found["new"])
@@ -88,18 +89,18 @@ class EngineCheck:
             self._before = []
 
     def look_at(self, kl: float) -> None:
-        """Says so where the engine is farther from the learner than rounding takes it."""
+        """Warns if engine and learner differ by more than rounding explains."""
         limit = KL_ALARM[self._dtype]
         if kl > limit:
             self._say(
                 f"sampler and learner disagree on log q: policy/mismatch_kl is {kl:.2g} nats a "
-                f"sample, and rounding in {self._dtype} stays below {limit:g}; on-policy figures "
-                f"are not the policy's own, and where they matter, {_REMEDY}"
+                f"sample, while rounding in {self._dtype} stays below {limit:g}; on-policy metrics "
+                f"are not exactly the policy's; if they matter, {_REMEDY}"
             )
 
     @property
     def _over(self) -> bool:
-        # Below 0 where several versions were under way when enough had told.
+        # Below 0 if several checks were in flight when enough were conclusive.
         return self._to_tell <= 0 or self._to_look_at <= 0
 
     def _tells(self, version: int, found: Record) -> bool:
@@ -111,11 +112,11 @@ class EngineCheck:
                 continue
             if share.value < ENOUGH_SHARE:
                 raise RunFailed(
-                    f"policy version {version} did not reach the sampling engine: of the change of "
-                    f"log q since {name}, {len(engine)} of its own samples show a share of "
-                    f"{share.value:.2f} (error {share.error:.2g}), where 1 is right and less than "
-                    f"{ENOUGH_SHARE:g} ends the run; {_REMEDY}"
+                    f"policy version {version} did not reach the sampling engine: {len(engine)} of "
+                    f"its samples show {share.value:.2f} (standard error {share.error:.2g}) of the "
+                    f"change of log q since {name}; 1 is right and less than {ENOUGH_SHARE:g} ends "
+                    f"the run; {_REMEDY}"
                 )
-            # The engine may be at any version before this one: only the newest rules them all out.
+            # The engine may hold any older version; only the newest of them rules out all others.
             told = name == list(found["old"])[-1]
         return told

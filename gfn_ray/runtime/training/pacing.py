@@ -1,8 +1,8 @@
-"""What may start next: a sampling call, an update, a publication.
+"""Decides what may start next: a sampling call, an update, a publication.
 
-Owns the count of updates and the two bounds between samplers and learner, samples per insert and
-staleness. Knows no Ray and waits for nothing: whoever starts work asks before, and says what
-became of it.
+Owns the update count and the two bounds between samplers and learner, samples per insert and
+staleness. Independent of Ray and never blocks: callers ask before they start work and report its
+outcome.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from gfn_ray.errors import RunFailed
 from gfn_ray.replay.rate_limiter import limiter_for
 from gfn_ray.runtime.training.staleness import StalenessGate
 
-# Draws that found nothing eligible, each after a new add, before the run is given up.
+# Consecutive draws without an eligible query, each after a new insert, before the run fails.
 EMPTY_DRAWS_LIMIT = 30
 
 
 class Pacing:
-    """step: updates that are done."""
+    """step: number of updates applied."""
 
     def __init__(self, config: JobConfig) -> None:
         self._config = config
@@ -40,57 +40,57 @@ class Pacing:
 
     @property
     def largest_staleness(self) -> int:
-        """Most versions that any trajectory was behind when it reached replay."""
+        """Largest staleness, in versions, of any trajectory when it reached replay."""
         return self._gate.largest_seen
 
     @property
     def publishing(self) -> bool:
-        """Whether a new version is on its way."""
+        """Whether a new version is being made."""
         return self._gate.publishing
 
-    # How far
+    # Pausing
 
     def go_on(self, until: int | None) -> None:
-        """Updates may follow, up to this one or the last."""
+        """Allows updates up to `until`, or to the last one."""
         self._pause_at = self._last_step if until is None else min(until, self._last_step)
 
     @property
     def pauses(self) -> bool:
-        """Whether no update may follow for now, and the last one's weights are out."""
+        """Whether the pause is reached and the newest weights are published."""
         return self.step >= self._pause_at and not self._gate.publishing
 
     def end_here(self) -> None:
-        """No further update at all."""
+        """Allows no further update."""
         self._last_step = self._pause_at = self.step
 
     # Sampling calls
 
     def may_sample(self) -> bool:
-        """Whether a sampler may be asked for one more call."""
-        updates = self._pause_at - self.step - self._has_batch  # that have yet to draw theirs
+        """Whether one more sampling call may start."""
+        updates = self._pause_at - self.step - self._has_batch  # still to draw a batch
         if updates <= 0 or self._limiter.pays_for(updates, self._batch):
             return False
         return self._gate.may_sample() and self._limiter.may_insert(self._per_call)
 
     def sampling(self) -> int:
-        """A call is made; the version it samples from."""
+        """Records the start of a call; returns the version it samples from."""
         self._limiter.promise(self._per_call)
         self._gate.sampling(self._gate.version)
         return self._gate.version
 
     def stored(self, version: int, trajectories: int) -> None:
-        """What came of that call, duplicates included, is in replay."""
+        """Records that a call's trajectories, duplicates included, are in replay."""
         self._starved = False
         self._limiter.arrived(promised=self._per_call, inserted=trajectories)
         self._gate.arrived(version)
 
     def stored_unasked(self, trajectories: int) -> None:
-        """So many that no sampler made are in replay."""
+        """Records trajectories in replay that no sampler made."""
         self._starved = False
         self._limiter.arrived(promised=0, inserted=trajectories)
 
     def gave_up(self, version: int) -> None:
-        """Nothing will come of that call."""
+        """Records that a call will deliver nothing."""
         self._limiter.lost(self._per_call)
         self._gate.gave_up(version)
 
@@ -103,7 +103,7 @@ class Pacing:
         return self._limiter.may_sample(self._batch) and self._gate.may_update(self._publishes())
 
     def updating(self) -> bool:
-        """An update begins; True where its weights are to be published."""
+        """Records the start of an update; returns whether its weights will be published."""
         self._updating = True
         publishes = self._publishes()
         if publishes:
@@ -111,40 +111,40 @@ class Pacing:
         return publishes
 
     def drew(self, trajectories: int) -> None:
-        """It has its batch."""
+        """Records that the update has its batch."""
         self._has_batch = True
         self._empty_draws = 0
         self._limiter.took(trajectories)
 
     def found_nothing(self, stored: int) -> None:
-        """Replay, with so many trajectories, had no query with two eligible ones: the update has
-        to wait for the next add. RunFailed where that goes on and on."""
+        """Records that no query in replay had two eligible trajectories: the update waits for the
+        next insert. stored: trajectories in replay. Raises RunFailed after too many such draws."""
         self._empty_draws += 1
         if self._empty_draws > EMPTY_DRAWS_LIMIT:
             raise RunFailed(
                 f"{self._empty_draws} draws from replay in a row found no query with two eligible "
                 f"trajectories ({stored} are stored); raise replay.max_staleness or "
-                "replay.max_times_sampled, lower replay.edit_distance, or, where the policy "
+                "replay.max_times_sampled, lower replay.edit_distance, or, if the policy "
                 "repeats one z, raise the sampler's exploration"
             )
-        # All that is paid for is forgone, so that samplers are asked for something new.
+        # Forfeit what is paid for, so that samplers are asked for something new.
         while self._limiter.may_sample(self._batch):
             self._limiter.gave_up(self._batch)
         self.cancelled()
         self._starved = True
 
     def cancelled(self) -> None:
-        """The update does not take place."""
+        """Records that the update does not take place."""
         self._gate.publication_cancelled()
         self._updating = self._has_batch = False
 
     def updated(self) -> None:
-        """It is applied."""
+        """Records that the update is applied."""
         self.step += 1
         self._has_batch = False
 
     def finished(self) -> None:
-        """Nothing is left to be done for it: the next may begin."""
+        """Records that the update is complete: the next may start."""
         self._updating = False
 
     def will_publish(self) -> None:
@@ -157,14 +157,14 @@ class Pacing:
         following = self.step + 1
         return (
             following % self._config.learner.publish_every == 0
-            or following % self._config.checkpoint.every == 0  # a checkpoint holds what it names
+            or following % self._config.checkpoint.every == 0  # it must hold this step's weights
             or following == self._pause_at
         )
 
-    # What a checkpoint keeps
+    # Checkpoints
 
     def state(self) -> dict[str, Any]:
-        """Without what is promised, which nobody will keep after a restart."""
+        """Leaves out promised inserts: calls in flight do not survive a restart."""
         return {
             "step": self.step,
             "largest_staleness": self._gate.largest_seen,
@@ -177,5 +177,5 @@ class Pacing:
         self._limiter.restore(state["limiter"])
 
     def start_anew(self) -> None:
-        """Replay is empty again, and owes nothing."""
+        """Resets the rate limiter after replay was emptied."""
         self._limiter = limiter_for(self._config)

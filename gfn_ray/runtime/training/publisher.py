@@ -1,4 +1,4 @@
-"""The learner's weights on their way to samplers and evaluation."""
+"""Publishes the learner's weights to samplers and evaluation."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from gfn_ray.runtime.training.pacing import Pacing
 
 
 class Publisher:
-    """adapter: the reference of the newest version; None before the first. step: the update after
-    which it was published."""
+    """adapter: object reference of the newest version; None before the first. step: the update
+    after which it was published."""
 
     def __init__(self, workers: WorkerGroup, calls: PendingCalls, pacing: Pacing) -> None:
         self._workers = workers
@@ -21,9 +21,9 @@ class Publisher:
         self.step = 0
 
     async def publish(self) -> None:
-        """The learner's present weights as the next version."""
+        """Publishes the learner's current weights as the next version."""
         self._pacing.will_publish()
-        # The reference is owned here, so the weights outlive the learner's process.
+        # This process owns the reference, so the weights outlive the learner's process.
         self.adapter, info = await self._calls.make(
             self._workers.learner,
             "publish its weights",
@@ -34,6 +34,6 @@ class Publisher:
         self._pacing.published(info["version"])
 
     async def lost(self, adapter: Any) -> None:
-        """An adapter is gone from the object store: where it was the newest, another follows."""
+        """Handles an adapter lost from the object store: republishes if it was the newest."""
         if adapter is self.adapter and not self._pacing.publishing:
             await self.publish()

@@ -1,4 +1,4 @@
-"""Everything a run writes down on its way: to its directory, which MLflow follows, and the display.
+"""Records a run's progress in its directory, which MLflow follows, and on the display.
 
 Owns which file a number goes to, and its name there and in MLflow. Decides nothing.
 """
@@ -23,7 +23,7 @@ WEIGHT_COLUMNS = [field.name for field in fields(WeightDiagnostics)]
 
 
 class Recorder:
-    """One run's records."""
+    """Writes one run's records."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Recorder:
         self._display = display
 
     def evaluation(self, phase: str, step: int, result: Evaluation) -> None:
-        """One evaluation's metrics, and what is known of each query alone."""
+        """Records an evaluation's metrics and its per-query diagnostics."""
         metrics = {**_named("eval", result.metrics), "policy/mismatch_kl": result.mismatch}
         self._directory.append_metrics(step, phase, metrics)
         self._directory.append_diagnostics(
@@ -49,7 +49,7 @@ class Recorder:
                 "phase": phase,
                 "query_id": one.query.query_id,
                 **asdict(one.diagnostics),
-                # Every row has the columns of all.
+                # Every row has all columns.
                 **(dict.fromkeys(WEIGHT_COLUMNS) if weights is None else asdict(weights)),
             }
             for one in result.samples
@@ -62,7 +62,7 @@ class Recorder:
         )
 
     def evaluation_samples(self, phase: str, step: int, result: Evaluation) -> None:
-        """Every on-policy sample of an evaluation."""
+        """Records every on-policy sample of an evaluation."""
         self._directory.append_samples(
             {
                 "phase": phase,
@@ -75,17 +75,17 @@ class Recorder:
         )
 
     def sft_update(self, step: int, metrics: dict[str, float]) -> None:
-        """One likelihood update's numbers, counted apart from the objective's."""
+        """Records an SFT update; these are counted apart from the objective's."""
         self._directory.append_metrics(step, "SFT", _named("sft", metrics))
 
     def m_step(self, step: int, number: int, metrics: dict[str, float]) -> None:
-        """What an M-step did, after so many updates of the policy."""
+        """Records an M-step after `step` updates of the policy."""
         self._directory.append_metrics(
             step, "m-step", {"round": number, **_named("m_step", metrics)}
         )
 
     def baseline(self, name: str, result: Baseline) -> None:
-        """One decoder's metrics and texts; its phase is called baseline/NAME."""
+        """Records a baseline's metrics and texts under phase baseline/NAME."""
         phase = f"baseline/{name}"
         self._directory.append_metrics(0, phase, _named(phase, result.metrics))
         self._directory.append_samples(
@@ -95,12 +95,12 @@ class Recorder:
         )
 
     def update(self, controller: Controller, report: StepReport) -> None:
-        """One update's numbers."""
+        """Records an update's metrics."""
         self._directory.append_metrics(report.step, "train", _named("train", report.metrics))
         self._display.update(_progress(controller, report))
 
     def restart(self, step: int, restart: Restart) -> None:
-        """An actor that died and is back."""
+        """Records an actor that died and is back."""
         self._directory.append_restart(
             {
                 "step": step,
@@ -112,16 +112,16 @@ class Recorder:
         )
 
     def mismatch(self, step: int, kl: float) -> None:
-        """How far the sampling engine is from the learner, by samples of training."""
+        """Records the KL between sampling engine and learner on training samples."""
         self._directory.append_metrics(step, "engine check", {"policy/mismatch_kl": kl})
 
     def memory(self, step: int, peaks: Mapping[str, float]) -> None:
-        """The most memory that each process has had; summary.json has it, too."""
+        """Records each process's peak memory, which summary.json holds too."""
         numbers = {f"memory/peak_mib_{name}": mib for name, mib in peaks.items()}
         self._directory.append_metrics(step, "memory", numbers)
 
     def nonfinite_batch(self, report: NonFiniteReport) -> None:
-        """A batch that was dropped for a number that is not finite."""
+        """Records a dropped non-finite batch."""
         numbers = {"runtime/nonfinite_batches": report.number, "reason": report.reason}
         self._directory.append_metrics(report.step, "non-finite batch", numbers)
         self._display.message(
@@ -130,7 +130,7 @@ class Recorder:
         )
 
     def fresh_samples(self, report: StepReport) -> None:
-        """A few of the newest training samples."""
+        """Records a few of the newest training samples."""
         fresh = [(self._queries[t.query_id], t) for t in report.fresh]
         rows = [self._row(query, t, self._decode(t.token_ids)) for query, t in fresh]
         self._directory.append_samples([{"phase": "train", "step": report.step, **r} for r in rows])

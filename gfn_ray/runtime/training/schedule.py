@@ -1,6 +1,6 @@
-"""What happens in training besides updates by the objective, and when.
+"""Training schedules: what happens besides updates by the objective, and when.
 
-A run goes through its updates in one piece, `Plain`, or in rounds, as `EM` (em.py) does.
+`Plain` makes all updates in one pass; `EM` (em.py) splits them into rounds.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from gfn_ray.runtime.training.controller import Controller, StepReport
 from gfn_ray.serving.tuned_labels import TunedLabels
 
 AfterRound = Callable[[int, dict[str, float]], None]
-"""Gets the number of a round, from 1, and its metrics, while nothing is under way and replay is
+"""Called after a round with its number, from 1, and metrics. No call is in flight; replay is
 empty."""
 
 
 @dataclass(frozen=True)
 class BaselineMethod:
-    """Something to be measured beside the policy. measure: does it, in some seconds or minutes."""
+    """A method to compare the policy with. measure: runs it, for seconds or minutes."""
 
     name: str
     measure: Callable[[], Baseline]
 
 
 class Schedule(Protocol):
-    """Example: `schedule.train(controller, observe, after_round)` makes all updates of a run, and
+    """Example: `schedule.train(controller, observe, after_round)` makes all updates of a run and
     calls `observe` after each."""
 
     def baseline_methods(self) -> Iterator[BaselineMethod]:
-        """Before training."""
+        """Methods to measure before training."""
         ...
 
     def train(
@@ -43,24 +43,24 @@ class Schedule(Protocol):
 
     @property
     def tunes_reward(self) -> bool:
-        """Whether what scores the policy is another after training."""
+        """Whether training changes the reward."""
         ...
 
     def tuned(self, after: Evaluation) -> TunedLabels | None:
-        """What is served beside the policy. after: measured at the end."""
+        """The label model to serve with the policy. after: the final evaluation."""
         ...
 
     def state(self) -> Any:
-        """What a checkpoint keeps of it, where rounds are part of it; None else."""
+        """The state kept in a checkpoint; None if the schedule has no rounds."""
         ...
 
     def restore(self, state: Any) -> None:
-        """Go on after the rounds that state() described."""
+        """Continues after the rounds recorded by state()."""
         ...
 
 
 class Plain:
-    """Every update, one after another."""
+    """All updates in one pass."""
 
     tunes_reward = False
 
@@ -82,4 +82,4 @@ class Plain:
         return None
 
     def restore(self, state: None) -> None:
-        """Nothing to go on with."""
+        """Does nothing: there is no state."""

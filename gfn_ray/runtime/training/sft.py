@@ -1,6 +1,6 @@
-"""An SFT: likelihood updates on known good z, before the objective's own.
+"""SFT: likelihood updates on demonstrations, before those of the objective.
 
-Runs in the learner, one call an update, while nothing else is under way.
+Runs in the learner, one call per update, with nothing else in flight.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from gfn_ray.trajectory import Trajectory
 
 
 def sft_demonstrations(config: JobConfig, data: TaskData) -> list[Trajectory]:
-    """The z to be learned from. Raises UserError where an SFT is asked of none."""
+    """The demonstrations for SFT, empty if it is off. Raises UserError if there are none."""
     if not config.sft.steps:
         return []
     demonstrations = demonstration_trajectories(data.train, data.support)
     if not demonstrations:
         raise UserError(
-            f"sft.steps asks for {config.sft.steps} updates on known good z, and no "
+            f"sft.steps asks for {config.sft.steps} updates on demonstrations, but no "
             "training query of this task has one within the support; set it to 0"
         )
     return demonstrations
@@ -43,12 +43,12 @@ def sft(
     observe: Callable[[int, dict[str, float]], None],
 ) -> None:
     """Runs `sft.steps` updates; `observe` gets each one's number, from 1, and metrics.
-    A batch that cannot be learned from is no update."""
+    Skipped updates do not count."""
     order = seed_of(Stream.SFT_ORDER, config.seed)
     batches = shuffled_batches(demonstrations, config.sft.batch, order)
     step = 0
     while step < config.sft.steps:
-        # Each query's z side by side, so that the learner packs them behind one prompt.
+        # Group by query, so that the learner packs each query's z behind one prompt.
         batch = sorted(next(batches), key=lambda t: t.query_id)
         block = pack_trajectories(batch)
         metrics = workers.ask(
@@ -63,7 +63,7 @@ def sft(
         bad.usable("SFT update")
         step += 1
         observe(step, metrics)
-        # The last one, too: a successor would repeat what is not saved with fewer threads.
+        # Also after the last: a successor would repeat unsaved updates with fewer threads.
         if step % config.checkpoint.every == 0 or step == config.sft.steps:
             workers.save_learner()
 

@@ -1,7 +1,7 @@
-"""The phases of one run: evaluate, train, evaluate, write down.
+"""The phases of one run: evaluate, train, evaluate again, write the results.
 
-Owns the order of things, when a run has seen enough, and what it leaves behind:
-checkpoints, adapter and summary.
+Owns the order of the phases, the stopping criterion, and the outputs: checkpoints, adapter and
+summary.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from gfn_ray.tracking import Tracker
 
 
 class TrainingRun:
-    """One run's phases over a started fleet."""
+    """Runs the phases of one job on a worker group."""
 
     def __init__(
         self,
@@ -76,13 +76,13 @@ class TrainingRun:
         self._ended_by = "steps"
         self._training = False
         self.has_begun = False
-        """Whether there is more to keep than what a start anew would make again."""
+        """Whether the run holds anything that a fresh start would not reproduce."""
         self._wall, self._training_wall = Stopwatch(), Stopwatch()
         self._wall.start()
 
     def work(self, device: str, resumption: Resumption | None) -> FinalReport:
-        """Every phase, the start of the actors first. resumption: where to go on, if not at the
-        beginning. An interruption leaves a checkpoint where updates were under way."""
+        """Starts the actors and runs every phase. resumption: where to resume; None starts from
+        the beginning. An interruption during training leaves a checkpoint."""
         config = self._config
         workers = WorkerGroup.start(
             config, self._data, device, self._directory.replay_dir, self._supervisor
@@ -121,19 +121,19 @@ class TrainingRun:
         return EM(self._config, self._task, plan, self._data.train, workers)
 
     def interrupt(self, *_: Any) -> None:
-        """What a signal asks for: between updates, an end without loss; else, and the second
-        time, an end at once."""
+        """Signal handler: during training, the first signal stops cleanly between updates. Any
+        other stops at once."""
         if self._training and self._controller is not None and self._controller.ask_to_stop():
-            self._display.message("stopping once what is under way is done; again to stop at once")
+            self._display.message("stopping after the calls in flight; interrupt again to stop now")
         else:
             raise KeyboardInterrupt
 
     def left_behind(self) -> str:
-        """What to tell a person whose run has not finished."""
+        """Tells the user of an unfinished run where it is and how to resume it."""
         checkpoint = newest_complete(self._directory.checkpoints_dir)
         if checkpoint is None:
             return f"there is no checkpoint yet; the run is in {self._directory.path}"
-        return f"the policy so far is {checkpoint}; go on with --resume {self._directory.path}"
+        return f"the newest policy is {checkpoint}; continue with --resume {self._directory.path}"
 
     def _phases(
         self, workers: WorkerGroup, controller: Controller, resumption: Resumption | None
@@ -208,7 +208,7 @@ class TrainingRun:
     def _begin(
         self, workers: WorkerGroup, controller: Controller, evaluator: Evaluator
     ) -> Measured:
-        """All that comes before the first update by the objective, and a checkpoint of it."""
+        """Runs everything before the first update by the objective, then checkpoints it."""
         config, held_out = self._config, count(len(self._data.held_out), "held-out query")
         which = "untrained policy"
         if config.init_adapter is not None:
@@ -226,8 +226,8 @@ class TrainingRun:
         measured = Measured(before, self._measure_baselines(workers))
         write_measured(self._directory, measured)
         if self._warm_start_references:
-            warm = count(config.sft.steps, "likelihood update")
-            known = count(len(self._warm_start_references), "reference")
+            warm = count(config.sft.steps, "update")
+            known = count(len(self._warm_start_references), "demonstration")
             self._display.phase(f"SFT: {warm} on {known}")
             with left_to(workers, workers.learner):
                 sft(
@@ -240,20 +240,20 @@ class TrainingRun:
             controller.publish_now()
         if config.replay.seed_demonstrations and config.steps:
             seeds = demonstration_trajectories(self._data.train, self._data.support)
-            self._display.phase(f"seeding replay with {count(len(seeds), 'reference')}")
+            self._display.phase(f"seeding replay with {count(len(seeds), 'demonstration')}")
             with left_to(workers, workers.rewards[0]):
                 controller.seed_replay(seeds)
         self._checkpoint(controller)
         return measured
 
     def _go_on(self, workers: WorkerGroup, controller: Controller, resumption: Resumption) -> None:
-        """Everything as the checkpoint has it, with its weights published."""
+        """Restores everything from the checkpoint and publishes its weights."""
         training = resumption.hand_over()
         training_run, learner = training["session"], training["learner"]
-        self._display.phase(f"going on after update {training['controller']['step']}")
+        self._display.phase(f"resuming after update {training['controller']['step']}")
         version = learner["policy"]["version"] - 1
         if self._config.max_staleness:
-            # Replay has seen versions of updates that are lost; theirs are not given out again.
+            # Replay holds samples of versions that are lost; their numbers must not be reused.
             newest = workers.ask(
                 workers.replay, "tell its newest version", lambda a: a.newest_version.remote()
             )
@@ -271,7 +271,7 @@ class TrainingRun:
             controller.end_here()
 
     def _state(self) -> dict[str, Any]:
-        """What is known here and nowhere else."""
+        """The part of a checkpoint that only this class knows."""
         return {
             "evaluated_step": self._evaluated_step,
             "ended_by": self._ended_by,
@@ -285,7 +285,7 @@ class TrainingRun:
 
     @property
     def _step(self) -> int:
-        """Updates that are done."""
+        """Number of updates applied."""
         return 0 if self._controller is None else self._controller.step
 
     def _final_evaluation(
@@ -301,7 +301,7 @@ class TrainingRun:
         self._recorder.evaluation_samples(phase, controller.step, result)
 
     def _learned(self, controller: Controller) -> bool:
-        """Whether the policy, or what scores it, may be another than at the beginning."""
+        """Whether the policy or its reward may have changed since the start."""
         warm = bool(self._warm_start_references)
         return bool(controller.step) or warm or self._schedule.tunes_reward
 
@@ -329,7 +329,7 @@ class TrainingRun:
             self._recorder.m_step(controller.step, done, metrics)
             listed = ", ".join(f"{name} {number(v)}" for name, v in metrics.items())
             self._display.message(f"M-step {done}: {listed}")
-            # Replay outlives the process, and what it takes next is scored by this label model.
+            # Replay outlives the process, and its next inserts are scored by this label model.
             self._checkpoint(controller, needed=True)
 
         self._training = True
@@ -356,7 +356,7 @@ class TrainingRun:
         if report.step % self._config.runtime.log_every == 0:
             self._recorder.fresh_samples(report)
         every = self._config.eval.every
-        # Only where samplers can have the learner's weights, and not right before the last one.
+        # Only if samplers can have the learner's weights, and not just before the final evaluation.
         published = controller.published_step == report.step < self._config.steps
         if every and report.step - self._evaluated_step >= every and published:
             self._evaluated_step = report.step
@@ -365,7 +365,7 @@ class TrainingRun:
             self._checkpoint(controller)
         self._balance.after_update()
         over = self._profiler is not None and self._profiler.after_update()
-        # The last update is one whose weights samplers and evaluation can have.
+        # End only at an update whose weights are published.
         if over and self._config.profile.then_stop and controller.published_step == report.step:
             self._ended_by = "profile"
             controller.end_here()
@@ -376,7 +376,7 @@ class TrainingRun:
         self._check.look_at(result.mismatch)
         self._display.evaluated(result.metrics)
         metric, below = self._config.stop.metric, self._config.stop.below
-        # Some metrics need a known good z, and are not always there.
+        # Some metrics need a demonstration and are not always present.
         value = result.metrics.get(metric) if metric is not None else None
         if metric is not None and below is not None and value is not None and value < below:
             self._ended_by = metric
