@@ -42,7 +42,6 @@ class Stream(IntEnum):
     TEXT_ADAPTER = 14
     RESAMPLED = 16  # of served candidates
     DIAGNOSTIC = 15  # the same before and after training; at: number of the draw
-    RESAMPLED = 16  # of served candidates
 
 
 def seed_of(stream: Stream, seed: int, *at: int) -> Seed:

@@ -74,8 +74,7 @@ class SamplerConfig(Section):
     dtype: AutoDType = Field(
         "auto",
         description="Precision of the sampling engine. auto: bfloat16 on CUDA, whose LoRA kernels "
-        "take no float32; on a CPU bfloat16 if it is twice as fast as float32, the target is the "
-        "likelihood of a text and max_staleness is above 0; else float32.",
+        "take no float32; on a CPU float32, or what reward.dtype or learner.dtype auto decides.",
     )
     threads: Threads = Field(
         "auto",
@@ -120,8 +119,10 @@ class SamplerConfig(Section):
 
 class RewardConfig(Section):
     dtype: AutoDType = Field(
-        "auto",
-        description="Precision of the frozen LM; auto: as in the sampler, but float32 on CUDA.",
+        "float32",
+        description="Precision of the frozen LM. auto: on a CPU bfloat16 if it is twice as fast as "
+        "float32, the target is the likelihood of a text and max_staleness is above 0; else "
+        "float32.",
     )
     threads: Threads = Field(
         "auto", description="CPU threads of one reward actor; auto: as in the sampler."
@@ -220,9 +221,9 @@ class LearnerConfig(Section):
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
     dtype: AutoDType = Field(
-        "auto",
-        description="Precision of the base weights; LoRA weights stay in float32. auto: as in "
-        "the sampler, but float32 on CUDA.",
+        "float32",
+        description="Precision of the base weights; LoRA weights stay in float32. auto: as for "
+        "reward.dtype.",
     )
     threads: Threads = Field(
         "auto", description="CPU threads of the learner; auto: as in the sampler."

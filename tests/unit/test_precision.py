@@ -81,7 +81,7 @@ def test_a_product_is_timed_in_either_precision():
 
 
 def test_what_is_asked_for_is_left_and_the_rest_is_told_in_a_line(infilling, tiny_dir):
-    config = InfillJob(reward=RewardConfig(dtype="bfloat16"))
+    config = InfillJob(reward=RewardConfig(dtype="bfloat16"), learner=LearnerConfig(dtype="auto"))
     said = []
     layers = lambda: body_layers(str(tiny_dir), False)  # noqa: E731
     chosen = with_precision(config, infilling, "cpu", layers, said.append)
@@ -99,6 +99,7 @@ def test_on_cuda_and_with_nothing_left_open_nothing_is_timed_or_said(infilling):
         learner=LearnerConfig(dtype="bfloat16"),
     )
     assert with_precision(given, infilling, "cpu", never, never) == given
+    assert with_precision(InfillJob(), infilling, "cpu", never, never) == InfillJob()
     assert with_precision(InfillJob(), infilling, "cuda", never, never) == InfillJob()
     assert RewardConfig().precision == LearnerConfig().precision == "float32"
 

@@ -51,7 +51,8 @@ def with_precision(
     timed: the sampler's kernels need bfloat16, and the others keep float32.
     """
     asked = [name for name in SECTIONS if getattr(config, name).dtype == "auto"]
-    if not asked or device != "cpu":
+    # The sampler's auto is its default: alone it asks for nothing.
+    if device != "cpu" or asked in ([], ["sampler"]):
         return config
     choice = exact(config, data) or by_speed(layers())
     say(f"{', '.join(asked)} compute in {choice.dtype}: {choice.why}")
