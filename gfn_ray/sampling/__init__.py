@@ -1,2 +1,2 @@
-"""Trajectories of the policy, by vLLM or by transformers: exploration, the support, tools, and
-adapter swaps."""
+"""Samples trajectories from the policy with vLLM or transformers: exploration, the support, tools
+and adapter swaps."""

@@ -1,9 +1,9 @@
-"""Putting a new adapter version into a running vLLM engine, without its stale-cache traps.
+"""Swaps a new adapter version into a running vLLM engine, avoiding its stale caches.
 
-vLLM keys its prefix cache by the adapter's name, keeps old weights where a known id
-arrives with a new path, folds alpha/r into the tensors it is handed, and passes over tensors
-that no layer of it goes by. So: a new name for each version, the prefix cache reset after each
-swap, copied tensors, and every name looked for before anything is replaced.
+vLLM keys its prefix cache by the adapter's name, keeps old weights if a known id comes with a new
+path, folds alpha/r into the given tensors, and silently ignores tensors without a matching layer.
+So each version gets a new name, the prefix cache is reset after each swap, tensors are copied, and
+every name is checked before anything is replaced.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gfn_ray.errors import UserError
 from gfn_ray.formatting import count
 from gfn_ray.policy.adapter import Adapter, write_adapter
 
-# Versions whose private LoRA code was tested with what reaches into it here and in cpu_lora.
+# vLLM versions whose private LoRA code was tested with this module and cpu_lora.
 TESTED_VERSIONS = ("0.32.",)
 EXTENSION = "gfn_ray.sampling.adapter_swap.AdapterExtension"
 
@@ -34,7 +34,8 @@ class AdapterExtension:
     def replace_adapter(
         self, lora_id: int, config: dict[str, Any], tensors: dict[str, torch.Tensor]
     ) -> None:
-        """Raises UserError, with the old one still live, where the engine lacks a layer of it."""
+        """Raises UserError, with the old adapter still live, if the engine lacks one of its
+        layers."""
         from vllm.lora.peft_helper import PEFTHelper
 
         manager = self.model_runner.lora_manager
@@ -55,8 +56,8 @@ class AdapterExtension:
         lost = sorted(lora.loras.keys() - adapters.modules.keys() - set(parts))
         if lost:
             raise UserError(
-                f"the adapter has weights for {count(len(lora.loras), 'layer')}, and the sampling "
-                f"engine no layer {lost[0]!r}, so {len(lost)} would be passed over; leave "
+                f"the adapter has weights for {count(len(lora.loras), 'layer')}, but the sampling "
+                f"engine has no layer {lost[0]!r}, so {len(lost)} would be ignored; leave "
                 f"{lost[0].rsplit('.', 1)[-1]} out of policy.lora_targets, or report the model"
             )
         adapters.remove_adapter(lora_id)
@@ -65,7 +66,7 @@ class AdapterExtension:
 
 
 class AdapterSwap:
-    """Keeps one engine on the newest adapter it was given."""
+    """Loads adapter versions into one engine."""
 
     def __init__(self, llm: Any) -> None:
         self._llm = llm
@@ -80,15 +81,15 @@ class AdapterSwap:
         return self._load(adapter)
 
     def load_in_memory(self, adapter: Adapter) -> LoRARequest:
-        """By a method of its worker that is not public, hence for versions that were tested."""
-        # Copies: vLLM scales B in place, and the arrays that Ray hands out are read-only.
+        """Uses a private method of vLLM's worker, so only with tested versions."""
+        # Copy: vLLM scales B in place, and Ray's arrays are read-only.
         tensors = {name: torch.from_numpy(a.copy()) for name, a in adapter.tensors.items()}
         self._llm.collective_rpc("replace_adapter", args=(1, adapter.config, tensors))
         self._llm.reset_prefix_cache()
         return LoRARequest(f"policy-v{adapter.version}", 1, "in-memory")
 
     def load_from_files(self, adapter: Adapter) -> LoRARequest:
-        """The public way: a new id, name and path for each version; old files are removed."""
+        """Uses the public API: a new id, name and path per version; removes old files."""
         files = tempfile.TemporaryDirectory(prefix=f"gfn_ray-policy-v{adapter.version}-")
         write_adapter(adapter, Path(files.name))
         request = LoRARequest(f"policy-v{adapter.version}", adapter.version + 1, files.name)

@@ -1,8 +1,8 @@
-"""Which models the sampling engine can put an adapter on, told without loading the engine.
+"""Tells which models the sampling engine can put an adapter on, without loading the engine.
 
-Owns the reading of vLLM's own words: its registry names the class that stands for an architecture,
-and a class that takes adapters has SupportsLoRA among its bases. Both are read as text, since to
-import vLLM costs ten CPU seconds. Where the text does not tell, the engine will.
+Reads vLLM's source: its registry names the class of an architecture, and a class that supports
+adapters has SupportsLoRA among its bases. Both are read as text, because importing vLLM costs ten
+CPU seconds. If the text is inconclusive, the engine decides when it loads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from gfn_ray.errors import UserError
 
-# Often met, and all of vLLM's own making.
+# Common, and all implemented by vLLM itself.
 WELL_KNOWN = (
     "LlamaForCausalLM",
     "MistralForCausalLM",
@@ -33,31 +33,31 @@ _NO_ADAPTER = (
     "not supported anymore",
     "not supported in-tree",
 )
-"""vLLM's words for a model that it can put no adapter on, or does not know at all."""
+"""vLLM's messages for a model that it cannot put an adapter on, or does not know."""
 
 
 def check_architectures(names: Sequence[str]) -> None:
-    """Raises UserError where vLLM is known to put no adapter on any of these architectures."""
+    """Raises UserError if vLLM is known to support adapters on none of these architectures."""
     if names and all(takes_adapters(name) is False for name in names):
         raise UserError(no_adapter(f"a {' or '.join(names)}"))
 
 
 def no_adapter(model: str) -> str:
-    """The sentence for a model, which is told by its architecture or by what vLLM says of it."""
+    """The message for a model, named by its architecture or by vLLM's message."""
     return (
-        f"vLLM, which samples, can put no LoRA adapter on the model of model.name ({model}); "
-        f"set sampler.backend to transformers, or choose one of another architecture, such as "
+        f"vLLM, which samples, cannot put a LoRA adapter on the model of model.name ({model}); "
+        f"set sampler.backend to transformers, or choose a model of another architecture, such as "
         f"{', '.join(WELL_KNOWN)}"
     )
 
 
 def says_no_adapter(error: Exception) -> bool:
-    """Whether it is vLLM's own refusal of a model."""
+    """Whether vLLM raised this because it does not support the model."""
     return any(words in str(error) for words in _NO_ADAPTER)
 
 
 def takes_adapters(architecture: str) -> bool | None:
-    """Whether vLLM can put an adapter on it; None where that is not known."""
+    """Whether vLLM can put an adapter on it; None if unknown."""
     registry = _registry()
     if architecture in registry:
         module, name = registry[architecture]
@@ -67,7 +67,7 @@ def takes_adapters(architecture: str) -> bool | None:
 
 
 def _takes_transformers(architecture: str) -> bool | None:
-    """For those that vLLM knows only by transformers: its backend takes every model, with adapters,
+    """For architectures that vLLM runs through transformers: with adapters, it supports every model
     whose attention can be exchanged."""
     import transformers
 
@@ -78,7 +78,7 @@ def _takes_transformers(architecture: str) -> bool | None:
 
 
 def _registry() -> dict[str, tuple[str, str]]:
-    """Module and class by architecture; nothing where vLLM is not installed or reads otherwise."""
+    """Module and class by architecture; empty if vLLM is missing or its source has changed."""
     found = {}
     file = _file(f"{_MODELS}.registry")
     for node in ast.walk(_parsed(file)) if file else ():
@@ -96,7 +96,7 @@ def _registry() -> dict[str, tuple[str, str]]:
 
 
 def _has_base(module: str, name: str) -> bool | None:
-    """Whether a class of vLLM's has SupportsLoRA among its bases, or theirs; None: not known."""
+    """Whether a vLLM class has SupportsLoRA among its bases, or theirs; None if unknown."""
     if name == "SupportsLoRA":
         return True
     if module.partition(".")[0] != "vllm":
@@ -124,14 +124,14 @@ def _base(module: str, base: ast.expr) -> bool | None:
 
 
 def _source(node: ast.ImportFrom, package: str) -> str:
-    """The module that a statement imports from, by its full name."""
+    """The full name of the module that a statement imports from."""
     parts = package.split(".")
     parents = parts[: len(parts) - node.level + 1] if node.level else []
     return ".".join([*parents, *([node.module] if node.module else [])])
 
 
 def _any(answers: Iterator[bool | None]) -> bool | None:
-    """True at the first that is; None where none is and one is not known."""
+    """True if any answer is; otherwise None if any is unknown, else False."""
     found: bool | None = False
     for answer in answers:
         if answer:
@@ -141,7 +141,7 @@ def _any(answers: Iterator[bool | None]) -> bool | None:
 
 
 def _file(module: str) -> Path | None:
-    """The source of a module of vLLM's, which is not imported for that."""
+    """The source file of a vLLM module, found without importing it."""
     package, *rest = module.split(".")
     spec = find_spec(package)
     for root in (spec.submodule_search_locations or []) if spec else []:

@@ -1,4 +1,4 @@
-"""What draws trajectories of the current policy, whichever library runs the model."""
+"""The interface of sampling backends: draw trajectories from the current policy."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from gfn_ray.support import Support
 from gfn_ray.trajectory import Query, Trajectory
 
 NOTHING_LEGAL = (
-    "the support leaves the next token of z to a tool that nothing has called: a task with such a "
-    "support needs a tool, and a token that ends with the whole of its trigger"
+    "the support leaves the next token of z to a tool that was not called: a task with such a "
+    "support needs a tool, and a token that ends with the tool's whole trigger"
 )
 
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """One group: how to propose each trajectory of a query."""
+    """One group: a query, and how to propose each of its trajectories."""
 
     query: Query
     plans: list[BehaviourPolicy]
 
 
 class SamplerBackend(Protocol):
-    """A model under a support, with an adapter that is exchanged between calls.
+    """A model under a support, with an adapter that can be swapped between calls.
 
     Example, on-policy samples of two queries:
 
@@ -39,38 +39,38 @@ class SamplerBackend(Protocol):
 
     @property
     def tool_calls(self) -> int:
-        """How often the tool was called in the latest `sample`."""
+        """Number of tool calls in the latest `sample`."""
         ...
 
     @property
     def tool_errors(self) -> int:
-        """How often of those in vain."""
+        """Number of those calls that the tool could not answer."""
         ...
 
     def load(self, adapter: Adapter) -> None:
-        """Makes an adapter live; nothing can be sampled before the first."""
+        """Makes an adapter live; must be called before `sample`."""
         ...
 
     def sample(self, requests: Sequence[SampleRequest]) -> list[Trajectory]:
-        """All trajectories of all requests, unscored, in order.
+        """Samples all trajectories of all requests, unscored, in order.
 
-        z are inside the support, and `sampler_log_pf` is log q of each token after its mask, at
-        temperature 1. A plan gives the same z alone as among others. Raises RunFailed where a
-        tool's answer has no place in z.
+        Every z is inside the support, and `sampler_log_pf` is log q of each token after its mask,
+        at temperature 1. A plan gives the same z alone or in a batch. Raises RunFailed if the
+        support does not allow a tool's answer.
         """
         ...
 
     def close(self) -> None:
-        """Frees what it holds; nothing can be sampled any more."""
+        """Frees its resources; `sample` cannot be called afterwards."""
         ...
 
 
 def start_backend(
     config: JobConfig, model_path: str, support: Support, *, device: str, tool: ToolLoop | None
 ) -> SamplerBackend:
-    """The one that sampler.backend names, on the model in a directory."""
+    """Starts the backend that sampler.backend names, on the model in a directory."""
     backend: Callable[..., SamplerBackend]
-    # Each brings in a library of its own.
+    # Each imports its own library.
     if config.sampler.backend == "transformers":
         from gfn_ray.sampling.transformers_sampler import TransformersSampler
 

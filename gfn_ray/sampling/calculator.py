@@ -1,6 +1,6 @@
-"""The calculator of arithmetic: answers one sum of two integers at each "=".
+"""The calculator of arithmetic: answers a sum of two integers at each "=".
 
-It reads its input by a pattern and adds; no text is ever run as code.
+It matches its input with a pattern and adds; no text is ever run as code.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 
 from gfn_ray.sampling.tools import ToolError
 
-# Anchored by what may stand before an expression, so that a longer one is not read from its middle.
+# Anchored by what may precede an expression, so that a longer one is not matched from its middle.
 _EXPRESSION = re.compile(r"(?:^|[,\n])\s*(-?[0-9]{1,15})\s*([+-])\s*(-?[0-9]{1,15})\s*=$")
 _SHOWN = 40
 
@@ -21,9 +21,9 @@ class Calculator:
     error_text = " error"
 
     def answer(self, text: str) -> str:
-        """The value of the last expression of a text, after a space.
+        """Returns the value of the last expression of a text, after a space.
 
-        Raises ToolError where the text does not end in one integer, + or -, another, and "=".
+        Raises ToolError if the text does not end in an integer, + or -, an integer, and "=".
         """
         found = _EXPRESSION.search(text)
         if found is None:

@@ -1,7 +1,7 @@
-"""Cache blocks for vLLM on CPU that are as small as its attention kernel takes.
+"""The smallest cache blocks that vLLM's CPU attention kernel supports.
 
-Samples of one query share the whole blocks of its prompt; what is left of the prompt is computed
-again for each. vLLM's CPU backend offers multiples of 32 tokens, and its kernel takes 16.
+Samples of one query share the whole blocks of its prompt; the rest of the prompt is recomputed for
+each. vLLM's CPU backend offers multiples of 32 tokens, but its kernel supports 16.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ SMALLEST = 16
 
 
 def install() -> int:
-    """Tokens of a block that the backend takes in this process from now on; on an untested vLLM
-    those that it offers."""
+    """Sets the smallest block in this process and returns its tokens; on an untested vLLM, changes
+    nothing and returns what the backend offers."""
     if not vllm.__version__.startswith(TESTED_VERSIONS):
         return OFFERED
     from vllm.v1.attention.backend import MultipleOf

@@ -1,8 +1,8 @@
-"""LoRA's matrix products for vLLM on CPU: two dense ones an adapter and layer.
+"""LoRA matrix products for vLLM on CPU: two dense products per adapter and layer.
 
-The stock CPU kernels copy an adapter's weights once for every token, and read "no adapter"
-(slot -1) as the last slot. What replaces them here multiplies the rows of the whole batch, and
-masks those of others where there are any; the engine has one slot, and all its rows use it.
+The stock CPU kernels copy an adapter's weights once per token, and treat "no adapter" (slot -1) as
+the last slot. This replacement multiplies the rows of the whole batch and masks those of other
+slots, if any; the engine has one slot, and all its rows use it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from gfn_ray.sampling.adapter_swap import TESTED_VERSIONS
 
 
 def install() -> bool:
-    """Replaces the kernel of linear layers in this process; False, and no change, on an untested
-    vLLM."""
+    """Replaces the kernel of linear layers in this process. On an untested vLLM, changes nothing
+    and returns False."""
     if not vllm.__version__.startswith(TESTED_VERSIONS):
         return False
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
@@ -36,11 +36,10 @@ def add_lora_linear(
     output_slices: tuple[int, ...],
     **_: Any,
 ) -> None:
-    """y[:, slice] += scale * x @ A^T @ B^T in each slice of a fused layer, with each row's own A
-    and B.
+    """y[:, slice] += scale * x @ A^T @ B^T in each slice of a fused layer, with A and B by row.
 
     self: vLLM's wrapper, which knows the slot of each row. x [rows, in]; y [rows, out], changed in
-    place; A [slots, 1, r, in] and B [slots, 1, slice, r], one pair a slice.
+    place; A [slots, 1, r, in] and B [slots, 1, slice, r], one pair per slice.
     """
     slot_of_row = self.token_lora_indices
     for slot in range(lora_a_stacked[0].shape[0]):

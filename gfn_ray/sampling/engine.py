@@ -1,9 +1,9 @@
 """A vLLM engine that samples trajectories from the current policy.
 
-Owns the engine, its settings and the turns of policy and tool; what to propose comes from
-`exploration`, what is legal from `support_processor`, what a tool answers from `tools`, which
-weights are live from `adapter_swap`. Every request carries the adapter, since base and LoRA
-rows in one batch are silently mixed up on CPU.
+Owns the engine, its settings and the turns of policy and tool. `exploration` decides what to
+propose, `support_processor` what is legal, `tools` what a tool answers, `adapter_swap` which
+weights are live. Every request carries the adapter, because vLLM silently mixes up base and LoRA
+rows of a batch on CPU.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from gfn_ray.support import Support
 from gfn_ray.trajectory import Trajectory
 
 _NO_ROOM = ("KV cache memory", "memory for the cache blocks")
-"""vLLM's words for a cache that holds no whole request, or nothing at all."""
+"""vLLM's messages for a cache too small for one request."""
 
 _LONGEST_REASON = 200  # characters; vLLM lists every architecture it knows
 
 
 class SamplingEngine:
-    """vLLM with one LoRA slot. Not usable before the first `load`.
+    """vLLM with one LoRA slot. Call `load` before `sample`.
 
-    tool: writes the answers where the policy calls it. tool_calls, tool_errors: how often it
-    was called in the latest `sample`, and how often of those in vain.
+    tool: answers when the policy calls it. tool_calls, tool_errors: calls in the latest `sample`,
+    and those it could not answer.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class SamplingEngine:
             {
                 "kv_cache_memory_bytes": sampler.kv_cache_mb << 20,
                 "block_size": cpu_blocks.install(),
-                # A prompt cut in two has vLLM turn its request's generator back by an offset, which
-                # torch has on CUDA alone: on a CPU the engine dies of it.
+                # For a prompt split in chunks, vLLM rewinds the request's generator by an offset,
+                # which torch supports only on CUDA: on CPU the engine would die.
                 "enable_chunked_prefill": False,
             }
             if cpu
@@ -76,7 +76,7 @@ class SamplingEngine:
             dtype=sampler.dtype_on(device),
             seed=seed,
             trust_remote_code=trust_remote_code,
-            load_format="safetensors",  # left to itself, vLLM falls back to pickled weights
+            load_format="safetensors",  # by default vLLM falls back to pickled weights
             skip_tokenizer_init=True,
             enforce_eager=cpu,
             max_model_len=sampler.engine_length(support.max_len),
@@ -88,7 +88,7 @@ class SamplingEngine:
             worker_extension_cls=EXTENSION,
             logits_processors=[SupportProcessor],
             additional_config=SupportConfig(support),
-            # Log-probs after the support's mask: at temperature 1 they are log q itself.
+            # Log-probs after the support's mask; at temperature 1 they are log q.
             logprobs_mode="processed_logprobs",
             disable_log_stats=True,
             **by_device,
@@ -112,15 +112,15 @@ class SamplingEngine:
             self.version = adapter.version
 
     def close(self) -> None:
-        """Frees what the engine holds; nothing can be sampled any more."""
+        """Frees the engine; `sample` cannot be called afterwards."""
         self._llm.llm_engine.engine_core.shutdown()
         del self._llm, self.swap
 
     def sample(self, requests: Sequence[SampleRequest]) -> list[Trajectory]:
-        """All trajectories of all requests, unscored, in order.
+        """Samples all trajectories of all requests, unscored, in order.
 
-        A z that calls the tool gets its answer and goes on at once, beside those that have not come
-        as far. Raises RunFailed where an answer has no place in z.
+        A z that calls the tool gets its answer and continues at once, in parallel with the others.
+        Raises RunFailed if the support does not allow an answer.
         """
         if self._lora is None:
             raise RuntimeError("sample() before load(): the engine has no adapter yet")
@@ -144,7 +144,7 @@ class SamplingEngine:
         return [sequence.trajectory(self.support, self.version) for sequence in sequences]
 
     def _ask(self, name: str, sequence: PartialSequence) -> str:
-        """Asks the engine for the next turn of a z; returns the name."""
+        """Requests the next turn of a z from the engine; returns the request's name."""
         prompt = [*sequence.query.prompt_ids.tolist(), *sequence.token_ids]
         self._llm.llm_engine.add_request(
             name, {"prompt_token_ids": prompt}, self._params(sequence), lora_request=self._lora
@@ -158,20 +158,20 @@ class SamplingEngine:
             seed=sequence.seed,
             max_tokens=self.support.max_len - len(sequence.token_ids),
             stop_token_ids=sorted(self._stops | self._triggers),
-            ignore_eos=True,  # the support alone says what ends z
+            ignore_eos=True,  # only the support decides what ends z
             detokenize=False,
             logprobs=0,
             extra_args={
                 "epsilon": plan.epsilon,
                 "epsilon_seed": plan.seed,
-                # A copy: the draft grows while the engine may still hold this.
+                # Copy: the sequence grows while the engine may still hold this list.
                 "z": list(sequence.token_ids),
             },
         )
 
     def _extend(self, sequence: PartialSequence, completion: Any) -> bool:
-        """Appends one turn of the policy and the answer it calls for; False where z is at its
-        end."""
+        """Appends one turn of the policy and the tool answer it calls for; False if z is
+        complete."""
         sequence.turn += 1
         tokens = list(completion.token_ids)
         last = tokens[-1]
@@ -193,14 +193,14 @@ class SamplingEngine:
 
 
 def _too_small_a_cache(sampler: SamplerConfig, longest: int, cpu: bool) -> str:
-    """longest: tokens of prompt and z together."""
+    """The message for a KV cache that is too small. longest: tokens of prompt plus z."""
     setting, value = (
         ("sampler.kv_cache_mb", sampler.kv_cache_mb)
         if cpu
         else ("sampler.gpu_memory_fraction", sampler.gpu_memory_fraction)
     )
     return (
-        f"{setting} ({value}) leaves the engine's KV cache no room for one prompt with its z of "
-        f"{longest} tokens in all; raise it, or lower sampler.max_prompt_tokens "
+        f"{setting} ({value}) leaves the engine's KV cache no room for one prompt with its z, "
+        f"{longest} tokens in total; raise it, or lower sampler.max_prompt_tokens "
         f"({sampler.max_prompt_tokens})"
     )

@@ -1,6 +1,6 @@
-"""Process environment that vLLM reads while it is imported.
+"""Environment variables that vLLM reads on import.
 
-Must be in place before the first `import vllm`, hence in Ray's runtime_env.
+They must be set before the first `import vllm`, hence in Ray's runtime_env.
 """
 
 from __future__ import annotations
@@ -9,24 +9,24 @@ from __future__ import annotations
 def vllm_environment(device: str) -> dict[str, str]:
     """Variables for a process that runs one vLLM engine on "cpu" or "cuda"."""
     common = {
-        # The engine lives in the actor's own process, so adapters arrive without a copy.
+        # Run the engine in the actor's process, so that adapters arrive without a copy.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_LOGGING_LEVEL": "ERROR",
         "VLLM_NO_USAGE_STATS": "1",
-        # The second-generation runner takes only its own kind of logits processor.
+        # The V2 runner accepts only its own kind of logits processor.
         "VLLM_USE_V2_MODEL_RUNNER": "0",
         "DO_NOT_TRACK": "1",
-        # Its process groups have one member each, and would listen on whatever address this
-        # machine's name stands for.
+        # vLLM's process groups have one member each, and would otherwise listen on the address
+        # that this machine's name resolves to.
         "GLOO_SOCKET_IFNAME": "lo",
     }
     if device == "cuda":
         return common
     return {
         **common,
-        # A log-prob kernel would otherwise be compiled for seconds at the first call.
+        # Otherwise a log-prob kernel is compiled for seconds at the first call.
         "TORCHDYNAMO_DISABLE": "1",
-        # Skips the pinning of threads to cores, which starves actors that share a machine.
+        # Do not pin threads to cores, which starves actors that share a machine.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     }
 

@@ -1,7 +1,6 @@
-"""How the trajectories of one group are proposed: on-policy, tempered, epsilon-uniform.
+"""Behaviour policies of a group's trajectories: on-policy, tempered, epsilon-uniform.
 
-Exploration changes which z are proposed and never log q, so nothing here is masked or
-weighted later.
+Exploration changes which z are proposed but never log q, so nothing needs importance weights.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from gfn_ray.trajectory import Proposal
 
 @dataclass(frozen=True)
 class BehaviourPolicy:
-    """How to sample one trajectory. temperature divides the logits; epsilon is the chance,
-    at each token, of a uniform draw from the legal ones; seed makes it reproducible."""
+    """How to sample one trajectory. temperature: divides the logits. epsilon: probability, at each
+    token, of a uniform draw from the legal ones. seed: makes it reproducible."""
 
     proposal: Proposal
     temperature: float
@@ -46,9 +45,9 @@ def exploration_behaviours(
 ) -> list[list[BehaviourPolicy]]:
     """Plans for the groups of one call: the configured shares, the rest on-policy.
 
-    A share that is no whole number of a group's trajectories is rounded up in some groups and
-    down in others (systematic sampling: offsets at equal distance from a random start), so that
-    it holds on average for every group, and over a call to within a trajectory or two.
+    A share that is not a whole number of trajectories is rounded up in some groups and down in
+    others (systematic sampling: equally spaced offsets from a random start), so that it holds on
+    average for every group, and over a call to within a trajectory or two.
     """
     start = rng.random()
     offsets = [(start + group / groups) % 1.0 for group in range(groups)]
@@ -58,8 +57,8 @@ def exploration_behaviours(
 def _exploration_behaviour(
     config: SamplerConfig, offset: float, rng: np.random.Generator
 ) -> list[BehaviourPolicy]:
-    """offset: in [0, 1), what the shares are rounded by; both by the same, so that together they
-    never exceed the group."""
+    """offset: in [0, 1), for rounding the shares; the same for both, so that together they never
+    exceed the group."""
     count = config.trajectories_per_query
     tempered_share, both_shares = (
         share * count

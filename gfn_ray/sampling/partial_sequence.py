@@ -1,4 +1,4 @@
-"""A z while it is being written, by the policy and its tools in turn."""
+"""A z while policy and tool write it in turns."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from gfn_ray.trajectory import Query, Trajectory
 
 @dataclass
 class PartialSequence:
-    """token_ids, tool_mask and log_pf: z so far, who wrote each token, and the engine's log q of
-    it, 0 where a tool did. log_stop: of stopping after them; 0 where nothing else is legal and the
-    engine is not asked. stopped: the policy chose the terminator. turn: of the policy, from 0."""
+    """token_ids, tool_mask, log_pf: z so far, whether a tool wrote each token, and the engine's
+    log q of it, 0 for a tool's. log_stop: log q of stopping after them; 0 if nothing else is legal,
+    when the engine is not asked. stopped: the policy chose the terminator. turn: of the policy,
+    from 0."""
 
     query: Query
     plan: BehaviourPolicy
@@ -29,7 +30,7 @@ class PartialSequence:
     turn: int = 0
 
     def append(self, token_ids: Sequence[int], log_pf: Sequence[float]) -> None:
-        """Tokens that the policy wrote, and the engine's log q of each."""
+        """Appends tokens that the policy wrote, with the engine's log q of each."""
         self.token_ids += token_ids
         self.tool_mask += [False] * len(token_ids)
         self.log_pf += log_pf
@@ -41,17 +42,16 @@ class PartialSequence:
 
     @property
     def seed(self) -> int:
-        """The plan's for the first turn of the policy; later ones must not repeat its random
-        numbers."""
+        """The plan's seed in the first turn; later turns must not repeat its random numbers."""
         if self.turn == 0:
             return self.plan.seed
         rng = generator(seed_of(Stream.LATER_TURN, self.plan.seed, self.turn))
         return int(rng.integers(2**31 - 1))
 
     def trajectory(self, support: Support, version: int) -> Trajectory:
-        """The record of the finished z, unscored."""
+        """Returns the finished z as an unscored trajectory."""
         tokens = np.array(self.token_ids, dtype=np.int32)
-        # Of other proposals the engine's numbers are not log q.
+        # For other proposals, the engine's log-probabilities are not log q.
         on_policy = self.plan.proposal == "policy"
         log_pf = np.array(self.log_pf, dtype=np.float32)
         return Trajectory(

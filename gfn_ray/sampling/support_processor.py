@@ -1,8 +1,8 @@
 """The support and epsilon-exploration inside vLLM, as a logits processor.
 
-Runs before vLLM divides by the temperature, on the same legality rows that the learner
-masks with, so log q means the same on both sides. To stop is one action, whatever tokens spell
-it: their probability is gathered on the first of them.
+Runs before vLLM divides by the temperature and uses the same masks as the learner, so log q means
+the same on both sides. Stopping is one action even if several tokens end z: their probability is
+summed on the first of them.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from gfn_ray.support import Cursor, Support
 
 @dataclass(frozen=True)
 class SupportConfig:
-    """The support as vLLM's additional_config, which hands it to the processor."""
+    """Passes the support to the processor, as vLLM's additional_config."""
 
     support: Support
 
     def compute_hash(self) -> str:
-        """Of what vLLM's compiled code depends on: nothing here."""
+        """Hash of what vLLM's compiled code depends on: nothing here."""
         return ""
 
 
 @dataclass
 class _Row:
-    """One running request. output is vLLM's own list: it grows as tokens are sampled. seen: how
-    many of them the cursor has passed. before: tokens of z from earlier turns. ends: tokens
-    that end the request; over: one of them was sampled."""
+    """One running request. output: vLLM's own list, which grows as tokens are sampled. seen: tokens
+    that the cursor has passed. before: tokens of z from earlier turns. ends: tokens that end the
+    request. over: one of them was sampled."""
 
     output: list[int]
     cursor: Cursor
@@ -52,7 +52,7 @@ class _Row:
     over: bool = False
 
     def catch_up(self) -> None:
-        """Moves the cursor past what was sampled since."""
+        """Moves the cursor past newly sampled tokens."""
         for token in self.output[self.seen :]:
             self.over = self.over or token in self.ends
             if not self.over:
@@ -65,8 +65,8 @@ class SupportProcessor(LogitsProcessor):
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
         self._support = vllm_config.additional_config.support
-        # The row appended rules requests that are over: a scheduler that runs ahead asks for
-        # one more token of them and throws it away, and where the tool is due none is legal.
+        # The extra row is for requests that are over: a scheduler that runs ahead asks for one more
+        # token and discards it, and before a tool's answer none is legal.
         illegal = np.pad(~self._support.masks, ((0, 1), (0, 0)))
         self._illegal = torch.as_tensor(illegal, device=device)
         self._over = len(illegal) - 1
@@ -101,7 +101,7 @@ class SupportProcessor(LogitsProcessor):
             if kind in self._nothing_legal:
                 raise RunFailed(NOTHING_LEGAL)
             kinds.append(kind)
-            # Seeded by request and position: the same alone, batched or re-issued.
+            # Seeded by request and position: the same alone, in a batch or when repeated.
             position = row.before + len(row.output)
             if row.epsilon and random.Random(f"{row.seed}/{position}").random() < row.epsilon:
                 uniform.append(index)
@@ -109,7 +109,7 @@ class SupportProcessor(LogitsProcessor):
             logits[uniform] = 0.0
         logits.masked_fill_(self._illegal[kinds], float("-inf"))
         stop = torch.logsumexp(logits[:, self._stops], dim=1)
-        if uniform:  # over actions, and to stop is one of them
+        if uniform:  # over actions; stopping is one of them
             stop[uniform] = stop[uniform].clamp(max=0.0)
         logits[:, self._stops] = float("-inf")
         logits[:, self._stops[0]] = stop

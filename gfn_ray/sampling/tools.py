@@ -1,7 +1,7 @@
-"""Tools that write part of z: who calls them, and their answers as tokens.
+"""Tools that write part of z: how the policy calls them, and their answers as tokens.
 
-Owns the way from a call in z to the tokens that a tool appends. The sampling engine does
-the rounds; the support says where an answer has a place. Knows no torch and no vLLM.
+Turns a call in z into the tokens that the tool appends. The sampling engine runs the loop; the
+support decides where an answer is legal. Independent of torch and vLLM.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class ToolError(Exception):
 class Tool(Protocol):
     """Something that reads z and writes what comes next, such as a calculator.
 
-    trigger: text that calls it wherever the policy writes it; a token must be able to end
-    with the whole of it. error_text: what z gets where the tool cannot answer.
+    trigger: text that calls the tool wherever the policy writes it; some token must end with all of
+    it. error_text: appended to z if the tool cannot answer.
     """
 
     @property
@@ -35,24 +35,23 @@ class Tool(Protocol):
     def error_text(self) -> str: ...
 
     def answer(self, text: str) -> str:
-        """What follows `text`, which is z so far and ends with the trigger.
+        """Returns what follows `text`, which is z so far and ends with the trigger.
 
-        The same text always gets the same answer. Raises ToolError for a call that it
-        cannot answer.
+        Must be deterministic. Raises ToolError for a call that it cannot answer.
         """
         ...
 
 
 @dataclass(frozen=True)
 class ToolAnswer:
-    """token_ids: what the tool appends to z. failed: they spell its error_text."""
+    """token_ids: what the tool appends to z. failed: whether that is its error_text."""
 
     token_ids: IntArray
     failed: bool
 
 
 class ToolLoop:
-    """A tool that speaks the model's tokens. tokenizer: the model's, of transformers."""
+    """A tool that reads and writes the model's tokens. tokenizer: of transformers."""
 
     def __init__(self, tool: Tool, tokenizer: Any, support: Support) -> None:
         self._tool = tool
@@ -63,7 +62,7 @@ class ToolLoop:
         self.trigger_ids: list[int] = [
             token for token in content.tolist() if tokenizer.decode([token]).endswith(tool.trigger)
         ]
-        """Tokens of the support after which the tool is to answer."""
+        """Tokens of the support that call the tool."""
         if not self.trigger_ids:
             raise UserError(
                 f"no token that z may contain ends with {tool.trigger!r}, which calls the "
@@ -71,11 +70,11 @@ class ToolLoop:
             )
 
     def answer_ids(self, prompt_ids: IntArray, z_ids: IntArray) -> ToolAnswer:
-        """The tool's tokens after a z [T] that ends in a trigger.
+        """Returns the tool's tokens after a z [T] that ends in a trigger.
 
-        Raises RunFailed where z has no place for them.
+        Raises RunFailed if the support does not allow them.
         """
-        # Decoded after the prompt: a text of its own may lose the space it begins with.
+        # Decoded together with the prompt, because z alone may lose its leading space.
         prompt = self._decode(prompt_ids)
         whole = self._decode(np.concatenate([prompt_ids, z_ids]))
         text = whole[len(prompt) :]
@@ -92,8 +91,8 @@ class ToolLoop:
             ) from error
         if not self._admitted(np.concatenate([z_ids, tokens]), len(z_ids)):
             raise RunFailed(
-                f"the {self._name} answered {answer!r} after {text!r}, and the support of this "
-                "task has no place for that"
+                f"the {self._name} answered {answer!r} after {text!r}, but the support of this "
+                "task does not allow that"
             )
         return ToolAnswer(tokens, failed)
 
@@ -103,7 +102,7 @@ class ToolLoop:
         def answer(before: IntArray) -> IntArray:
             try:
                 return self.answer_ids(prompt_ids, before).token_ids
-            except RunFailed:  # z has no place for what the tool says there
+            except RunFailed:  # the support does not allow the answer
                 return np.zeros(0, dtype=np.int32)
 
         return self._support.contains(z_ids, answer)
@@ -119,7 +118,7 @@ class ToolLoop:
         return decoded
 
     def _admitted(self, z_ids: IntArray, called: int) -> bool:
-        """Whether all tokens from `called` on are a tool's, and the policy can go on after them."""
+        """Whether all tokens from `called` on are a tool's, and the policy can continue."""
         try:
             by_tool = self._support.tool_mask(z_ids)
             row = self._support.mask_rows(z_ids)[-1]

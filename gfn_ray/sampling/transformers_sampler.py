@@ -1,8 +1,8 @@
-"""Sampling by transformers' own forward pass with a key-value cache, without vLLM.
+"""Sampling with transformers' own forward pass and a key-value cache, without vLLM.
 
-For models that vLLM has no adapter for, for machines that it has no build for, and as the plain
-way that its engine is held to. A prompt is read once for all of its samples in a batch. Tried on
-CPUs; written for them: a step waits for the device a few times.
+For models on which vLLM supports no adapter, for machines without a vLLM build, and as the
+reference that its engine is tested against. A prompt is processed once for all its samples in a
+batch. Written for and tested on CPUs: a step waits for the device a few times.
 """
 
 from __future__ import annotations
@@ -31,15 +31,14 @@ from gfn_ray.trajectory import Trajectory
 
 @dataclass
 class _Row:
-    """A z under way. by_tool: tokens that the tool still has to write."""
+    """A z being written. by_tool: tokens that the tool still has to write."""
 
     sequence: PartialSequence
     by_tool: deque[int] = field(default_factory=deque)
 
 
 class TransformersSampler:
-    """A `SamplerBackend`. seed: of the adapter's weights until the first is loaded, which nobody
-    samples from."""
+    """A `SamplerBackend`. seed: of the adapter's initial weights, which are never sampled from."""
 
     def __init__(
         self,
@@ -87,7 +86,7 @@ class TransformersSampler:
         del self._model
 
     def _write(self, sequences: list[PartialSequence]) -> None:
-        """Writes these z to their ends, side by side."""
+        """Writes these z to their ends, as one batch."""
         prompts = {
             sequence.query.prompt_ids.tobytes(): sequence.query.prompt_ids for sequence in sequences
         }
@@ -109,7 +108,7 @@ class TransformersSampler:
         return not sequence.stopped and len(sequence.token_ids) < self.support.max_len
 
     def _next(self, rows: list[_Row], log_probs: Tensor, stop: int) -> list[int]:
-        """Appends the next token of each z, or stops it. log_probs [N, V]: of actions."""
+        """Appends the next token to each z, or stops it. log_probs [N, V]: of actions."""
         asked = [i for i, row in enumerate(rows) if not row.by_tool]
         plans = [(rows[i].sequence.plan, len(rows[i].sequence.token_ids)) for i in asked]
         chosen, known = _choose(log_probs[asked], plans) if asked else ([], [])
@@ -126,7 +125,7 @@ class TransformersSampler:
         return tokens
 
     def _acted(self, row: _Row, token: int, log_prob: float, stop: int) -> None:
-        """The policy chose this token, or to stop."""
+        """Records that the policy chose this token, or to stop."""
         sequence = row.sequence
         if token == stop:
             sequence.stopped, sequence.log_stop = True, log_prob
@@ -143,10 +142,10 @@ class TransformersSampler:
 def _choose(
     log_probs: Tensor, plans: Sequence[tuple[BehaviourPolicy, int]]
 ) -> tuple[list[int], list[float]]:
-    """An action of each row of log_probs [N, V] by its plan and position in z, and its log q.
+    """Chooses an action for each row of log_probs [N, V] by its plan and position; returns log q.
 
-    Seeded by plan and position: the same alone or among others. Raises RunFailed where nothing is
-    legal, or the model gave no numbers.
+    Seeded by plan and position: the same alone or in a batch. Raises RunFailed if nothing is legal
+    or the model returned NaN.
     """
     if bool(torch.isnan(log_probs).any()):
         raise RunFailed(f"the model's log-probabilities are nan, or {NOTHING_LEGAL}")
@@ -162,7 +161,7 @@ def _choose(
     weights = torch.where(torch.tensor(uniform, device=device)[:, None], legal.double(), weights)
     below = weights.cumsum(dim=-1)
     drawn = torch.tensor(places, device=device, dtype=torch.float64)[:, None] * below[:, -1:]
-    # Rounding may take the draw past the last that is legal.
+    # Rounding may take the draw past the last legal token.
     last = (weights > 0).long().cumsum(dim=-1).argmax(dim=-1, keepdim=True)
     tokens = torch.searchsorted(below, drawn, right=True).minimum(last)
     return tokens[:, 0].tolist(), log_probs.gather(1, tokens)[:, 0].tolist()

@@ -514,7 +514,7 @@ def test_files_that_the_store_cannot_keep_hold_back_no_number_and_not_the_end(
     assert not one.tracker.end("FINISHED")
     run = client(uri).get_run(one.tracker.run_id)
     assert (run.info.status, run.data.metrics["loss"]) == ("FINISHED", 1.0)
-    assert "takes no files: No module named 'boto3'" in caplog.text
+    assert "accepts no files: No module named 'boto3'" in caplog.text
     state = TrackingState.read(one.run.path)
     assert state is not None and not state.complete and state.artifacts == ["config.toml"]
 

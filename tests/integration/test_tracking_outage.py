@@ -161,7 +161,7 @@ def test_what_a_killed_server_missed_arrives_once_it_is_back(outage: Outage) -> 
     assert outage.delivered[0] == outage.delivered[1] < outage.directory.metrics_file.stat().st_size
     assert losses(outage.uri, outage.run_id) == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]
     assert account(outage.directory).complete
-    told = [one for one in outage.said if " takes no " in one]
+    told = [one for one in outage.said if " accepts no " in one]
     assert sorted(one.split(": ")[0].split()[-1] for one in told) == ["files", "numbers"]
     assert all("the run continues" in one and str(outage.directory.path) in one for one in told)
 

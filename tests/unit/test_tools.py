@@ -112,7 +112,7 @@ def test_an_answer_without_a_place_in_z_ends_the_run_by_name(tokenizer, support,
 def test_a_support_without_tools_has_no_place_for_an_answer(tokenizer, base, prompt):
     bounded = make_support(vocab_size=base.config.vocab_size)
     loop = ToolLoop(Adder(), tokenizer, bounded)
-    with pytest.raises(RunFailed, match="has no place for that"):
+    with pytest.raises(RunFailed, match="does not allow that"):
         loop.answer_ids(prompt, ids(tokenizer, "5+1="))
 
 

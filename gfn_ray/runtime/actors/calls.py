@@ -137,7 +137,7 @@ class PendingCalls:
         self._check_deadlines()
 
     def run_all(self) -> None:
-        """Runs until every call is done, including those that coroutines make meanwhile."""
+        """Runs until every call is done, including those that coroutines make as they run."""
         while self._calls:
             self.run_ready()
 
