@@ -94,7 +94,7 @@ def tiny_arithmetic_flags(model: Path, home: Path, **changes: Any) -> list[str]:
         "task.held-out": 4,
         "task.max-equations": 3,
         "task.reward-shots": 1,
-        "SFT.steps": 3,
+        "sft.steps": 3,
         "learner.queries-per-step": 2,
         "eval.queries": 4,
         **{name.replace("__", ".").replace("_", "-"): value for name, value in changes.items()},
