@@ -46,7 +46,7 @@ def flags(model, home):
         "task.support": "full",
         "objective.kind": "tb",
         "objective.root-flow": "learned",
-        "replay.seed-references": "true",
+        "replay.seed-demonstrations": "true",
         "policy.lora-targets": "all-linear",
     }
     return tiny_number_flags(
