@@ -27,9 +27,7 @@ A poem about {topic}, in three lines / with slashes between:
 
 
 class HaikuConfig(Section):
-    strictness: float = Field(
-        6.0, ge=0, description="Cost of a missing or extra syllable, in nats."
-    )
+    strictness: float = Field(6.0, ge=0, description="Nats per missing or extra syllable.")
     max_len: int = Field(28, ge=3, description="Longest poem, in tokens.")
 
 

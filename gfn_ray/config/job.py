@@ -55,8 +55,8 @@ class JobConfig(Section):
         "or a checkpoint of it. With steps and sft.steps 0, the run only evaluates it.",
     )
     model: ModelConfig = Field(default_factory=ModelConfig, description="The base language model.")
-    policy: PolicyConfig = Field(default_factory=PolicyConfig, description="The adapter on it.")
-    sampler: SamplerConfig = Field(default_factory=SamplerConfig, description="Proposals.")
+    policy: PolicyConfig = Field(default_factory=PolicyConfig, description="The LoRA adapter.")
+    sampler: SamplerConfig = Field(default_factory=SamplerConfig, description="Sampling.")
     reward: RewardConfig = Field(default_factory=RewardConfig, description="The target.")
     replay: ReplayConfig = Field(default_factory=ReplayConfig, description="The replay buffer.")
     sft: SFTConfig = Field(default_factory=SFTConfig, description="Supervised fine-tuning first.")

@@ -43,6 +43,6 @@ class TuneBaseJob(TextTuningConfig):
         None, description="Directory of this run's outputs; default runs/tune-base-<time>."
     )
     model: ModelConfig = Field(default_factory=ModelConfig, description="The base language model.")
-    policy: PolicyConfig = Field(default_factory=PolicyConfig, description="The adapter on it.")
+    policy: PolicyConfig = Field(default_factory=PolicyConfig, description="The LoRA adapter.")
     data: DataConfig = Field(default_factory=DataConfig, description="Where stories come from.")
     tracking: TrackingConfig = Field(default_factory=TrackingConfig, description="MLflow.")

@@ -104,8 +104,8 @@ def test_tick_step(count, step):
         ({"values": [5]}, "consecutive"),
         ({"values": [*range(100), 200]}, "consecutive"),
         ({"after": np.full(100, 0.01)}, r"after has shape \(100,\), expected \(101,\)"),
-        ({"before": np.full(101, np.nan)}, "before holds"),
-        ({"target": np.full(101, -0.01)}, "target holds"),
+        ({"before": np.full(101, np.nan)}, "before contains"),
+        ({"target": np.full(101, -0.01)}, "target contains"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(tmp_path, changes, message):

@@ -150,7 +150,7 @@ def test_a_base_adapter_that_is_gone_asks_for_the_place_where_it_is(
     directory = adapter_dir(tmp_path, config=config)
     message = refuse(directory)
     assert "/no/such/adapter" in message and "`base_adapter` can name another" in message
-    assert "`model` names" not in message
+    assert "`model` can name" not in message
     base = write_random_adapter(tiny_dir, tmp_path / "base")
     assert gfn_ray.open(directory, base_adapter=base).fields == ("beginning", "ending")
 

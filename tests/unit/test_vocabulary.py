@@ -81,6 +81,6 @@ def test_a_support_that_admits_what_stands_for_no_text_is_refused(token, named, 
     content[token] = True
     wrong = replace(support, content=content)
     with pytest.raises(
-        UserError, match=rf"task mine admits 1 id .*such as \d+, {named}; .*writable"
+        UserError, match=rf"task mine allows 1 id .*such as \d+, {named}; .*writable"
     ):
         check_support("mine", wrong, with_specials, size)

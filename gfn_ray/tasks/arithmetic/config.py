@@ -140,7 +140,7 @@ class ArithmeticJob(JobConfig):
         default_factory=lambda: SamplerConfig(
             queries_per_call=8, temperature_low=0.8, temperature_high=1.5, max_prompt_tokens=300
         ),
-        description="Proposals.",
+        description="Sampling.",
     )
     # Prefers the best z of each problem: most have few different ones.
     replay: ReplayConfig = Field(

@@ -83,7 +83,7 @@ class RandomNumberJob(JobConfig):
     )
     sampler: SamplerConfig = Field(
         default_factory=lambda: SamplerConfig(trajectories_per_query=64, queries_per_call=1),
-        description="Proposals.",
+        description="Sampling.",
     )
     replay: ReplayConfig = Field(
         default_factory=lambda: ReplayConfig(

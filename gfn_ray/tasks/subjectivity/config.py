@@ -126,7 +126,7 @@ class SubjectivityJob(JobConfig):
         default_factory=SubjectivityDataConfig, description="Where sentences come from."
     )
     sampler: SamplerConfig = Field(
-        default_factory=lambda: SamplerConfig(queries_per_call=5), description="Proposals."
+        default_factory=lambda: SamplerConfig(queries_per_call=5), description="Sampling."
     )
     eval: EvalConfig = Field(
         default_factory=lambda: EvalConfig(queries=40, samples=8, tempered_samples=2),
