@@ -261,7 +261,7 @@ class ReplayBuffer:
         return chosen
 
     def _recency_version(self, trajectory: Trajectory) -> int:
-        """A seed has no policy version of its own and counts as new when added."""
+        """A demonstration has no policy version and counts as new when added."""
         seed = trajectory.policy_version < 0
         return self._version if seed else trajectory.policy_version
 
