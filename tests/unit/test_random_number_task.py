@@ -174,8 +174,8 @@ def test_full_support_without_an_end_of_sequence_is_refused(tokenizer):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], r"cannot write 0, it reads '\?'"),
-        ([str(n) for n in range(9)], r"cannot write 9, it reads '\?'"),
+        ([], r"cannot write 0: it decodes to '\?'"),
+        ([str(n) for n in range(9)], r"cannot write 9: it decodes to '\?'"),
         ([str(n) for n in range(10)], "no full stop, newline or end-of-sequence token"),
     ],
 )
