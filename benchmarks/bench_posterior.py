@@ -108,7 +108,7 @@ def job(high: int, seed: int, max_staleness: int | None) -> Reached:
     """jobs/random_number.py in a process of its own. max_staleness: None for the job's own."""
     settings = SETTINGS | {"task.high": high, "seed": seed}
     if max_staleness is not None:
-        settings["max-policy-lag"] = max_staleness
+        settings["max-staleness"] = max_staleness
     with tempfile.TemporaryDirectory() as home:
         settings["run-dir"] = f"{home}/run"
         settings["tracking.uri"] = f"sqlite:///{home}/mlflow.db"

@@ -75,7 +75,7 @@ def write_run(model: Path, home: Path) -> RunDir:
             "learner": {"policy": trainer.state()},
             "controller": {"step": step},
             "schedule": None,
-            "session": {"ended_by": "steps"},
+            "run": {"ended_by": "steps"},
             "files": run.file_sizes(),
         }
         adapter = read_adapter(policy, step)

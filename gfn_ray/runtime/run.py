@@ -195,7 +195,7 @@ def _finished(config: JobConfig, directory: RunDir, resumption: Resumption | Non
     if rounds or done >= config.steps:
         more = "its rounds are done" if rounds else "raise --steps to train further"
         return f"which finished after {count(done, 'update')}; {more}"
-    resumption.training["session"]["ended_by"] = "steps"
+    resumption.training["run"]["ended_by"] = "steps"
     return None
 
 

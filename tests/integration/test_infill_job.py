@@ -72,7 +72,7 @@ SUMMARY = {
     "training_seconds",
     "seconds_per_step",
     "policy_versions",
-    "max_policy_lag_seen",
+    "max_staleness_seen",
     "restarts",
     "nonfinite_batches",
     "peak_mib",
@@ -116,7 +116,7 @@ def test_the_summary_has_the_same_metrics_before_and_after(finished):
     assert all(np.isfinite(list(written[phase].values())).all() for phase in ("before", "after"))
     assert written["steps"] == 6
     assert written["policy_versions"] == 7
-    assert 0 <= written["max_policy_lag_seen"] <= InfillJob().max_staleness
+    assert 0 <= written["max_staleness_seen"] <= InfillJob().max_staleness
 
 
 def test_the_peak_memory_of_every_process_is_told(finished):

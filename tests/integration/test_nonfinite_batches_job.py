@@ -37,7 +37,7 @@ def rows(home, phase):
     return [row for row in map(json.loads, lines) if row["phase"] == phase]
 
 
-def test_bad_batches_are_dropped_and_the_run_goes_on(tiny_dir, tmp_path):
+def test_non_finite_batches_are_skipped_and_the_run_continues(tiny_dir, tmp_path):
     faulty = tmp_path / "faulty.py"
     assert WEIGHT in EXAMPLE.read_text()
     faulty.write_text(EXAMPLE.read_text().replace(WEIGHT, FAULTY))

@@ -124,7 +124,7 @@ def test_each_query_has_its_own_numbers(finished):
     assert all("pass_at_1" in row for row in rows)
 
 
-def test_what_the_function_raises_is_a_bad_batch_that_names_its_row(finished):
+def test_what_the_function_raises_is_a_non_finite_batch_that_names_its_row(finished):
     files = sorted((finished[0] / "run" / "nonfinite_batches").glob("*.json"))
     reasons = {json.loads(file.read_text())["reason"] for file in files}
     assert reasons

@@ -83,7 +83,7 @@ def test_a_submitted_synchronous_run_on_a_tuned_base_with_two_of_each(
     assert "succeeded" in result.stdout
     written = summary(tmp_path)
     assert written["steps"] == 6
-    assert written["max_policy_lag_seen"] == 0
+    assert written["max_staleness_seen"] == 0
     assert written["policy_versions"] == 5  # two of them before and after the SFT
     assert written["base_adapter"] == tuned["adapter"]
     assert_merged(written["model"], tiny_dir)

@@ -36,7 +36,7 @@ def flags(model, home):
     settings = {
         "steps": STEPS,
         "learner.lr": "1e-2",
-        "max-policy-lag": 0,
+        "max-staleness": 0,
         "eval.every": 0,
         "checkpoint.every": EVERY,
         "replay.max-times-sampled": 1,  # every update needs every actor

@@ -51,7 +51,7 @@ def test_a_root_may_stop_only_where_z_may_be_empty(
     refused(RandomNumberJob, RandomNumberTask, flags, tmp_path, capsys, "objective.root_flow")
 
 
-def test_a_warm_start_needs_known_z(
+def test_sft_needs_demonstrations(
     tiny_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     story = "storyid,storytitle,sentence1,sentence2,sentence3,sentence4,sentence5\n"

@@ -121,7 +121,7 @@ class PendingCalls:
             if call.reference is None:
                 self._issue(call)
         watched = [read_here(call.reference) for call in self._calls if call.reference is not None]
-        watched += self._supervisor.demonstrations
+        watched += self._supervisor.references
         done: list[Any] = []
         began = time.monotonic()
         if watched:

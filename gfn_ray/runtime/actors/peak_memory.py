@@ -27,14 +27,14 @@ class PeakMemory:
     model weights, count for each."""
 
     def __init__(self, workers: Sequence[Worker]) -> None:
-        self._members = workers
+        self._workers = workers
         self._asked: dict[Any, str] = {}
         self._peaks: dict[str, float] = {}
 
     def ask(self) -> None:
         """Asks every live actor for its peak, and collects earlier answers."""
         self._take(0.0)
-        for worker in self._members:
+        for worker in self._workers:
             if worker.handle is not None:
                 name = worker.name.removeprefix("the ").replace(" ", "_")
                 self._asked[worker.handle.__ray_call__.remote(_peak_mib)] = name

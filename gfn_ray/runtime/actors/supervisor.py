@@ -91,7 +91,7 @@ class Supervisor:
                 self._see_to(absence)
 
     @property
-    def demonstrations(self) -> list[Any]:
+    def references(self) -> list[Any]:
         """References that a waiting caller should watch for progress."""
         return [
             ref

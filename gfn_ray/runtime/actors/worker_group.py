@@ -230,7 +230,7 @@ def load(config: RuntimeConfig, supervisor: Supervisor, workers: list[Worker]) -
         loading = {worker.start(): worker for worker in workers}
         while not all(worker.handle for worker in workers):
             supervisor.attend()
-            watched = [*loading, *supervisor.demonstrations]
+            watched = [*loading, *supervisor.references]
             done = ray.wait(watched, timeout=POLL_SECONDS)[0] if watched else []
             if not watched:  # every missing actor is backing off
                 time.sleep(POLL_SECONDS)

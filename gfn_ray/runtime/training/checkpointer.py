@@ -55,7 +55,7 @@ class Checkpointer:
             "learner": self._workers.save_learner(),
             "controller": controller.state(),
             "schedule": self._schedule.state(),
-            "session": training_run,
+            "run": training_run,
             "files": self._directory.file_sizes(),
         }
         replay = None

@@ -59,7 +59,7 @@ class TrainingRun:
         self._directory = directory
         self._display = display
         self._tracker = tracker
-        self._warm_start_references = sft_demonstrations(config, data)
+        self._sft_demonstrations = sft_demonstrations(config, data)
         queries = [*data.train, *data.held_out]
         self._recorder = Recorder(task, queries, self._decode, directory, display)
         self._supervisor = Supervisor(config.runtime, display.message, self._restarted)
@@ -178,7 +178,7 @@ class TrainingRun:
             "training_seconds": self._training_wall.seconds,
             "seconds_per_step": self._training_wall.seconds / max(1, controller.step),
             "policy_versions": adapter.version + 1,
-            "max_policy_lag_seen": controller.largest_staleness,
+            "max_staleness_seen": controller.largest_staleness,
             "restarts": len(self._supervisor.restarts),
             "nonfinite_batches": self._bad.total,
             "peak_mib": memory,
@@ -225,14 +225,14 @@ class TrainingRun:
         before = self._final_evaluation(evaluator, controller, "before")
         measured = Measured(before, self._measure_baselines(workers))
         write_measured(self._directory, measured)
-        if self._warm_start_references:
-            warm = count(config.sft.steps, "update")
-            known = count(len(self._warm_start_references), "demonstration")
-            self._display.phase(f"SFT: {warm} on {known}")
+        if self._sft_demonstrations:
+            updates = count(config.sft.steps, "update")
+            demonstrations = count(len(self._sft_demonstrations), "demonstration")
+            self._display.phase(f"SFT: {updates} on {demonstrations}")
             with left_to(workers, workers.learner):
                 sft(
                     config,
-                    self._warm_start_references,
+                    self._sft_demonstrations,
                     workers,
                     self._bad,
                     self._after_sft_update,
@@ -249,7 +249,7 @@ class TrainingRun:
     def _go_on(self, workers: WorkerGroup, controller: Controller, resumption: Resumption) -> None:
         """Restores everything from the checkpoint and publishes its weights."""
         training = resumption.hand_over()
-        training_run, learner = training["session"], training["learner"]
+        training_run, learner = training["run"], training["learner"]
         self._display.phase(f"resuming after update {training['controller']['step']}")
         version = learner["policy"]["version"] - 1
         if self._config.max_staleness:
@@ -302,8 +302,8 @@ class TrainingRun:
 
     def _learned(self, controller: Controller) -> bool:
         """Whether the policy or its reward may have changed since the start."""
-        warm = bool(self._warm_start_references)
-        return bool(controller.step) or warm or self._schedule.tunes_reward
+        has_sft = bool(self._sft_demonstrations)
+        return bool(controller.step) or has_sft or self._schedule.tunes_reward
 
     def _measure_baselines(self, workers: WorkerGroup) -> dict[str, Baseline]:
         found: dict[str, Baseline] = {}
