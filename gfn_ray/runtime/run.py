@@ -56,14 +56,14 @@ def run(config: JobConfig, task: Task) -> int:
         hide_loading_bars(model)
         trusted = config.model.trust_remote_code
         tokenizer = load_tokenizer(model, trusted)
+        if not task.reads_chats and (note := chat_note(tokenizer)):
+            display.message(note)
         if config.sampler.backend == "vllm":
             check_architectures(architectures(model, trusted))
         policy = with_layer_names(config.policy, model, trusted)
         config = config.model_copy(update={"policy": policy})
         size = vocab_size(model, trusted)
         data = task.load(tokenizer, size)
-        if not data.chats and (note := chat_note(tokenizer)):
-            display.message(note)
         for note in data.notes:
             display.message(note)
         check_data(task.name, data, config.sampler, size)

@@ -32,6 +32,7 @@ class BaseTask(ABC, Generic[ConfigT]):
     job: type[ConfigT]
     fields: tuple[str, ...] = ()
     further_fields: bool = False
+    reads_chats: bool = False
 
     def __init__(self, config: ConfigT) -> None:
         self._config = config

@@ -32,7 +32,6 @@ class TaskData:
     calibration: ids of held-out queries that only calibrate the predictions for others; they are
         sampled, too, but left out of every mean over queries.
     notes: remarks for people on how the data were made, one line each.
-    chats: prompts are put into the model's chat template.
     """
 
     train: list[Query]
@@ -45,7 +44,6 @@ class TaskData:
     labels: LabelPlan | None = None
     calibration: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
-    chats: bool = False
 
 
 @dataclass(frozen=True)
@@ -216,6 +214,12 @@ class Task(Protocol):
 
     def query(self, fields: Mapping[str, str], tokenizer: Any) -> Query:
         """Makes a query from a user's texts; `fields` has one for each name in self.fields."""
+        ...
+
+    @property
+    def reads_chats(self) -> bool:
+        """Whether its prompts may be put into the model's chat template; its notes say so where
+        they are not."""
         ...
 
     @property

@@ -62,7 +62,7 @@ def test_the_embedded_prompts_need_no_setting(tokenizer):
     data = load(PromptsTask(PromptsJob()), tokenizer)
     assert len(data.train) >= 120 and len(data.held_out) == 24
     assert data.support.stops == ("\n",) and data.support.max_len == 24
-    assert not data.chats and data.notes == ()
+    assert data.notes == ()
 
 
 def test_policy_and_frozen_model_read_the_same_prompt(tmp_path, tokenizer):
@@ -89,7 +89,13 @@ def test_messages_are_put_into_the_models_own_template_once_begun(tmp_path, chat
     assert ids.count(chatty.bos_token_id) == 1 and ids[0] == chatty.bos_token_id
     text = chatty.decode(ids)
     assert "system: Be short.\nuser: " in text and text.endswith("?\nassistant:")
-    assert data.chats
+    assert data.notes == ()
+
+
+def test_a_text_stays_a_text_where_the_model_has_a_template_and_that_is_said(tmp_path, chatty):
+    data = load(task_of(tmp_path, rows_of(), reward=("exact",)), chatty)
+    assert "plain text here" in data.notes[0]
+    assert chatty.decode(data.train[0].prompt_ids).startswith("Number")
 
 
 def test_a_system_message_makes_a_chat_of_a_text(chatty):

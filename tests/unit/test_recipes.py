@@ -82,7 +82,7 @@ def test_a_recipe_gives_a_batch_of_completions_with_a_reward_each(name, rows, in
     task = PromptsTask(config)
     data = task.load(tokenizer, len(tokenizer))
     check_data(task.name, data, config.sampler, len(tokenizer))
-    assert data.chats and data.train[0].texts["prompt"].endswith("<assistant>")
+    assert data.train[0].texts["prompt"].endswith("<assistant>")
 
     backend = start_backend(config, str(instruct), data.support, device="cpu", tool=None)
     base = AutoModelForCausalLM.from_pretrained(instruct)

@@ -20,6 +20,7 @@ from gfn_ray.errors import RunFailed, UserError
 from gfn_ray.evaluation.result import Baseline, Evaluation, QuerySamples, QueryTexts
 from gfn_ray.evaluation.text_metrics.text import distinct_fraction
 from gfn_ray.formatting import count, number
+from gfn_ray.models.loading import chat_note
 from gfn_ray.models.tokenization import checked_continuation_ids
 from gfn_ray.rewards.completion import CompletionReward
 from gfn_ray.rewards.functions.judge import Row
@@ -55,6 +56,7 @@ class PromptsTask(BaseTask[PromptsJob]):
     job = PromptsJob
     fields = ("prompt",)
     further_fields = True
+    reads_chats = True
 
     def __init__(
         self,
@@ -90,14 +92,15 @@ class PromptsTask(BaseTask[PromptsJob]):
             if one.row_id in used
         }
         reward = self._make_target(tokenizer, support, self._length_prior(train))
-        chats = any(chat.is_chat(row.prompt) for row in self._rows.values())
         notes = [*rows.notes, *room.notes]
+        if not any(chat.is_chat(row.prompt) for row in self._rows.values()):
+            notes += filter(None, [chat_note(tokenizer)])
         if asked < config.eval.queries:
             notes.append(
                 f"eval.queries is {config.eval.queries}; the data have {count(asked, 'prompt')} "
                 "held out, and all of them are evaluated"
             )
-        return TaskData(train, held_out, support, reward, notes=tuple(notes), chats=chats)
+        return TaskData(train, held_out, support, reward, notes=tuple(notes))
 
     def support(self, tokenizer: Any, vocab_size: int) -> WholeSupport:
         stops = self._config.stops
