@@ -66,7 +66,7 @@ def parse(
     """Returns the resolved config. A mistake ends the process with code 2 and a line on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if "--help" in arguments or "-h" in arguments:
-        print(help_page(job, prog or Path(sys.argv[0]).name))
+        _print(help_page(job, prog or Path(sys.argv[0]).name))
         raise SystemExit(0)
     if "--version" in arguments:
         print(f"gfn_ray {__version__}")
@@ -114,6 +114,13 @@ def read_stored(job: type[ConfigT], tree: Tree, file: Path) -> ConfigT:
     """
     settings = settings_of(job)
     return _resolved(job, settings, _flatten(tree, settings, file), {}, file)
+
+
+def _print(page: str) -> None:
+    try:
+        print(page, flush=True)
+    except BrokenPipeError:  # as in `--help | head`; Python would flush once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(error: Exception, code: int) -> int:

@@ -21,6 +21,7 @@ from gfn_ray.errors import RunFailed, UserError
 from gfn_ray.settings import settings_of
 from gfn_ray.tasks.infill.config import InfillJob
 
+ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "ray", "vllm", "transformers", "mlflow", "rich")
 
 
@@ -418,3 +419,12 @@ def test_a_run_that_ends_well_keeps_its_own_code() -> None:
 def test_a_bug_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
         main(lambda: 1 // 0)
+
+
+def test_a_reader_of_help_who_has_seen_enough_gets_no_traceback():
+    job = [sys.executable, str(ROOT / "jobs" / "infill.py"), "--help"]
+    with subprocess.Popen(job, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as reading:
+        assert reading.stdout is not None and reading.stderr is not None
+        reading.stdout.close()
+        assert reading.stderr.read() == b""
+    assert reading.returncode == 0
