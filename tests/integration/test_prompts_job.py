@@ -89,6 +89,7 @@ def finished(tiny_dir, installed, tmp_path_factory):
         data__test_path=write(home / "test.jsonl", (13, 14, 15)),
         task__stop="\\n",
         task__max_len=10,
+        learner__queries_per_step=2,
         replay__seed_demonstrations="true",
         runtime__max_nonfinite_batches=100,
     )
