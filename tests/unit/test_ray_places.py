@@ -129,5 +129,5 @@ def test_a_machine_without_shared_memory_is_refused(
 ) -> None:
     missing = tmp_path / "shm"
     refusal(
-        lambda: check_shared_memory(missing), tmp_path, capsys, f"{missing} is missing", "mount"
+        lambda: check_shared_memory(missing), tmp_path, capsys, str(missing), "is missing", "mount"
     )

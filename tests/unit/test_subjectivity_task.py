@@ -222,7 +222,7 @@ def test_more_test_sentences_than_there_are_is_refused(tokenizer):
     [
         ({"min_len": 9, "max_len": 8}, r"min_len \(9\) exceeds task\.max_len \(8\)"),
         ({"template": "no field"}, r"task\.template lacks \{text\}"),
-        ({"answer": "{word}"}, r"task\.answer takes \{label\}"),
+        ({"answer": "{word}"}, r"task\.answer takes plain \{label\}"),
         ({"template": "{text} So "}, r"task\.template ends in a space, and z begins with one"),
         ({"reward_template": "{text}\t"}, r"task\.reward_template ends in a space"),
         (
