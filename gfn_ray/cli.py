@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, to_json
 
 from gfn_ray import __version__
+from gfn_ray.config import JobConfig
 from gfn_ray.data.files import read_document
 from gfn_ray.errors import (
     EXIT_INTERRUPTED,
@@ -48,15 +49,6 @@ Settings = dict[str, Setting]
 _MOST_SUGGESTED = 3  # settings of the same name
 _LARGEST_CONFIG = 2**18  # bytes; a job's settings take about 4,000
 _STORED_SETTINGS = "config.toml"
-_RESUMED_WITH = (
-    "resume",
-    "steps",
-    "task.reward",  # where it is code, which a run's directory alone does not have run
-    "tracking.uri",
-    "checkpoint",
-    "profile",
-    "runtime",
-)
 _CONFIG = Setting("config", {"type": "string", "format": "path"}, "a path", REQUIRED)
 
 
@@ -138,7 +130,8 @@ def _resolve(job: type[ConfigT], arguments: list[str]) -> ConfigT:
     flags, file = _read_flags(arguments, settings)
     stored: Tree = {}
     if flags.get("resume", NONE) != NONE:
-        file = _resumed(flags, file, settings["resume"])
+        assert issubclass(job, JobConfig)
+        file = _resumed(flags, file, settings["resume"], job.may_change)
         flags["resume"] = str(file.parent)
         tree = _read_toml(file, "--resume")
         try:
@@ -152,7 +145,10 @@ def _resolve(job: type[ConfigT], arguments: list[str]) -> ConfigT:
                 f"resume in {file} would resume a run with other settings; leave it out, and "
                 "give --resume as a flag without --config"
             )
-    return _resolved(job, settings, stored, flags, file)
+    config = _resolved(job, settings, stored, flags, file)
+    if isinstance(config, JobConfig) and config.resume is not None:
+        config.check_resumed(flags)
+    return config
 
 
 def _resolved(
@@ -263,13 +259,15 @@ def _read_flags(arguments: list[str], settings: Settings) -> tuple[dict[str, str
     return flags, Path(file)
 
 
-def _resumed(flags: dict[str, str], file: Path | None, setting: Setting) -> Path:
-    """Returns the settings file of the run to resume. Only flags that change no number computed
-    before may be given. Resolves a -latest link, which another run may move in the meantime."""
+def _resumed(
+    flags: dict[str, str], file: Path | None, setting: Setting, may_change: tuple[str, ...]
+) -> Path:
+    """Returns the settings file of the run to resume. may_change: settings and sections whose flags
+    may be given. Resolves a -latest link, which another run may move in the meantime."""
     if file is not None:
         raise UserError(f"--resume takes the run's own settings; leave --config {file} out")
     for name in flags:
-        if name not in _RESUMED_WITH and name.split(".")[0] not in _RESUMED_WITH:
+        if not {name, name.split(".")[0]} & set(may_change):
             raise UserError(
                 f"--resume takes the run's own settings; leave --{name.replace('_', '-')} out, or "
                 "start a new run"

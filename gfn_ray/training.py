@@ -27,7 +27,7 @@ from gfn_ray.rewards.functions.judge import Prompt
 from gfn_ray.serving.one_shot import sample
 from gfn_ray.serving.samples import Sample
 from gfn_ray.settings import NONE, put
-from gfn_ray.tasks.prompts.config import PromptsJob, check_code_is_asked_for
+from gfn_ray.tasks.prompts.config import PromptsJob
 from gfn_ray.tasks.prompts.data import rows_from_python
 from gfn_ray.tasks.prompts.rewards import RewardSpec, named_functions
 from gfn_ray.tasks.prompts.task import PromptsTask
@@ -125,7 +125,7 @@ def _resumed(given: Mapping[str, Any]) -> PromptsJob:
     stored = read_document(directory / "config.toml", "resume")
     kept = {name: given[name] for name in ("resume", "steps", "task.reward") if name in given}
     config = _resolved(read_stored(PromptsJob, tomllib.loads(stored), directory), kept)
-    check_code_is_asked_for(config, "task.reward" in given)
+    config.check_resumed(given)
     return config
 
 

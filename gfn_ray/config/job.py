@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -24,11 +26,20 @@ from gfn_ray.config.sections import (
     StopConfig,
     TrackingConfig,
 )
-from gfn_ray.config.tune_base import TextTuningConfig
 
 
 class JobConfig(Section):
     """The settings that all jobs share; a task adds its own `task` section."""
+
+    may_change: ClassVar[tuple[str, ...]] = (
+        "resume",
+        "steps",
+        "tracking.uri",
+        "checkpoint",
+        "profile",
+        "runtime",
+    )
+    """Settings and sections that --resume takes: they change no number computed before."""
 
     steps: int = Field(100, ge=0, description="Learner updates by the objective.")
     # 32 bits: vLLM passes it to NumPy's legacy generator.
@@ -78,14 +89,9 @@ class JobConfig(Section):
         """PEFT adapter to merge into the base model first, if the task has one."""
         return None
 
-    @property
-    def base_tuning(self) -> TextTuningConfig | None:
-        """How to train such an adapter on the task's own texts, if the run must do so first."""
-        return None
-
-    def on_base(self, adapter: Path) -> JobConfig:
-        """Returns these settings with the adapter that base_tuning made as base_adapter."""
-        raise NotImplementedError
+    def check_resumed(self, given: Collection[str]) -> None:
+        """Raises UserError if a resumed run needs more than it was given. given: names of the
+        settings that were named again."""
 
     @field_validator("init_adapter")
     @classmethod

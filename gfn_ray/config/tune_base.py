@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -26,6 +27,20 @@ class TextTuningConfig(Section):
     lr: float = Field(6e-4, gt=0, description="AdamW's learning rate, constant.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
     seed: int = Field(0, ge=0, description="Seed of the adapter and of the texts' order.")
+
+
+@runtime_checkable
+class TunesItsBase(Protocol):
+    """Settings of a run whose base model may be tuned on the task's own texts first."""
+
+    @property
+    def base_tuning(self) -> TextTuningConfig | None:
+        """How, if the run has to do so."""
+        ...
+
+    def on_base(self, adapter: Path) -> Any:
+        """Returns these settings with the adapter that base_tuning made as base_adapter."""
+        ...
 
 
 class TuneBaseJob(TextTuningConfig):

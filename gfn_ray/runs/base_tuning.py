@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from gfn_ray.config import JobConfig, PolicyConfig, TextTuningConfig
+from gfn_ray.config.tune_base import TunesItsBase
 from gfn_ray.errors import RunFailed
 from gfn_ray.formatting import count, number
 from gfn_ray.learners.text_tuning import TextTuner, perplexity
@@ -44,8 +45,8 @@ def tuned_base(config: JobConfig, model: str, texts: BaseTexts, display: Display
     model: a resolved path. The adapter's shape does not depend on the policy's, so that runs that
     differ only in the policy's share a base.
     """
+    assert isinstance(config, TunesItsBase) and config.base_tuning is not None
     tuning = config.base_tuning
-    assert tuning is not None
     key = [TUNER_VERSION, fingerprint(model), tuning.model_dump(), BASE_ADAPTER.model_dump()]
     digest = hashlib.sha256(repr(key).encode())
     for part in (texts.train, texts.validation):

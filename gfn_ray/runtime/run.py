@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gfn_ray.config import JobConfig
+from gfn_ray.config.tune_base import TunesItsBase
 from gfn_ray.errors import EXIT_INTERRUPTED, UserError
 from gfn_ray.evaluation.weights import WEIGHT_METRICS
 from gfn_ray.formatting import count
@@ -80,7 +81,7 @@ def run(config: JobConfig, task: Task) -> int:
                 display.message("MLflow now has all of this run")
                 return 0
         anew = resumed is None or resumed[1] is None
-        tunes_base = config.base_tuning is not None
+        tunes_base = isinstance(config, TunesItsBase) and config.base_tuning is not None
         if not tunes_base:
             running = _on_merged_base(config, model, display, check=anew)
         display.phase("starting Ray")
@@ -236,7 +237,7 @@ def _on_tuned_base(
     display: Display,
 ) -> JobConfig:
     """The settings with a base adapter tuned on the task's texts, if they ask for one."""
-    if config.base_tuning is None or not isinstance(task, TunesBase):
+    if not isinstance(config, TunesItsBase) or not isinstance(task, TunesBase):
         return config
     # Imports torch, which other runs leave to the actors.
     from gfn_ray.runs.base_tuning import tuned_base
@@ -245,7 +246,8 @@ def _on_tuned_base(
     for note in texts.notes:
         if note not in data.notes:
             display.message(note)
-    return config.on_base(tuned_base(config, model, texts, display))
+    tuned: JobConfig = config.on_base(tuned_base(config, model, texts, display))
+    return tuned
 
 
 def _on_merged_base(config: JobConfig, model: str, display: Display, *, check: bool) -> JobConfig:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -170,19 +171,10 @@ class PromptsConfig(Section):
         return self
 
 
-def check_code_is_asked_for(config: PromptsJob, asked: bool) -> None:
-    """A run's directory may be a stranger's: code that its settings name is not run unless whoever
-    resumes it names it too. asked: whether they did. Raises UserError."""
-    if config.resume is not None and config.task.runs_code and not asked:
-        reward = ",".join(config.task.reward)
-        raise UserError(
-            f"the run to be resumed has a reward that is code, {reward}, and its settings alone do "
-            f"not have it run; give it again, as --task.reward {reward}"
-        )
-
-
 class PromptsJob(JobConfig):
     """Your prompts, your reward: sample completions z with p_ref(z | x) exp(r(z) / beta)."""
+
+    may_change: ClassVar[tuple[str, ...]] = (*JobConfig.may_change, "task.reward")
 
     steps: int = Field(80, ge=0, description="Learner updates by the objective.")
     task: PromptsConfig = Field(default_factory=PromptsConfig, description="The target.")
@@ -195,6 +187,16 @@ class PromptsJob(JobConfig):
         default_factory=lambda: LearnerConfig(queries_per_step=4, lr=1e-3, lr_end=0.1),
         description="The updates.",
     )
+
+    def check_resumed(self, given: Collection[str]) -> None:
+        """A run's directory may be a stranger's: code that its settings name is not run unless
+        whoever resumes it names it too."""
+        if self.task.runs_code and "task.reward" not in given:
+            reward = ",".join(self.task.reward)
+            raise UserError(
+                f"the run to be resumed has a reward that is code, {reward}, and its settings "
+                f"alone do not have it run; give it again, as --task.reward {reward}"
+            )
 
     @property
     def embedded(self) -> bool:
