@@ -10,6 +10,7 @@ import difflib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -21,6 +22,7 @@ from gfn_ray.cli import parse
 from gfn_ray.errors import UserError
 from gfn_ray.serving import command as serving
 from gfn_ray.settings import settings_of
+from gfn_ray.tasks.catalog import CATALOG
 
 SERVING = {
     "sample": "Draw from a trained policy, with log q of each z.",
@@ -46,67 +48,33 @@ _SHELLS = {
 
 @dataclass(frozen=True)
 class Job:
-    """settings: imports the class. run: takes the settings and the words they were read from."""
+    """settings: imports their class. run: takes them, and returns the exit code."""
 
     about: str
     settings: Callable[[], type[BaseModel]]
-    run: Callable[[Any, Sequence[str]], int]
+    run: Callable[[Any], int]
 
 
-def _train(config: Any, task: str) -> int:
+def _train(task: str, config: Any) -> int:
     from gfn_ray.runtime.run import run
-    from gfn_ray.tasks.catalog import BUILT_IN
 
-    return run(config, BUILT_IN[task]()(config))
-
-
-def _train_prompts(config: Any, words: Sequence[str]) -> int:
-    from gfn_ray.tasks.prompts.config import check_code_is_asked_for
-
-    check_code_is_asked_for(config, any(word.startswith("--task.reward") for word in words))
-    return _train(config, "prompts")
+    return run(config, CATALOG[task].task()(config))
 
 
-JOBS: dict[str, Job] = {
-    "infill": Job(
-        "Train a policy that fills in the missing sentence of a story.",
-        lambda: import_module("gfn_ray.tasks.infill.config").InfillJob,
-        lambda config, _: _train(config, "infill"),
-    ),
-    "prompts": Job(
-        "Train on your prompts and your reward function.",
-        lambda: import_module("gfn_ray.tasks.prompts.config").PromptsJob,
-        _train_prompts,
-    ),
-    "continuation": Job(
-        "Train a policy of likely and different next sentences.",
-        lambda: import_module("gfn_ray.tasks.continuation.config").ContinuationJob,
-        lambda config, _: _train(config, "continuation"),
-    ),
-    "arithmetic": Job(
-        "Train chains of calculation, with a calculator.",
-        lambda: import_module("gfn_ray.tasks.arithmetic.config").ArithmeticJob,
-        lambda config, _: _train(config, "arithmetic"),
-    ),
-    "subjectivity": Job(
-        "Train rationales that help to label sentences, by EM.",
-        lambda: import_module("gfn_ray.tasks.subjectivity.config").SubjectivityJob,
-        lambda config, _: _train(config, "subjectivity"),
-    ),
-    "random-number": Job(
-        "Train a policy of random integers.",
-        lambda: import_module("gfn_ray.tasks.random_number.config").RandomNumberJob,
-        lambda config, _: _train(config, "random_number"),
-    ),
+JOBS = {
+    **{
+        name.replace("_", "-"): Job(entry.about, entry.settings, partial(_train, name))
+        for name, entry in CATALOG.items()
+    },
     "tune-base": Job(
         "Tune a base model on stories, for infill.",
         lambda: import_module("gfn_ray.config").TuneBaseJob,
-        lambda config, _: import_module("gfn_ray.runs.tune_base").tune_base(config),
+        lambda config: import_module("gfn_ray.runs.tune_base").tune_base(config),
     ),
     "compare": Job(
         "Compare finished runs on the same held-out queries.",
         lambda: import_module("gfn_ray.config").CompareJob,
-        lambda config, _: import_module("gfn_ray.runs.compare_runs").compare_runs(config),
+        lambda config: import_module("gfn_ray.runs.compare_runs").compare_runs(config),
     ),
 }
 
@@ -162,8 +130,7 @@ def completions(words: Sequence[str]) -> list[str]:
 
 
 def _job(name: str, words: Sequence[str], prog: str) -> int:
-    config = parse(JOBS[name].settings(), words, prog)
-    return JOBS[name].run(config, words)
+    return JOBS[name].run(parse(JOBS[name].settings(), words, prog))
 
 
 def _print_completion(words: Sequence[str]) -> int:
