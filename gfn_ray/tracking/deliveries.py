@@ -92,7 +92,14 @@ class Deliveries:
     ) -> tuple[str | None, Item | None, int]:
         try:
             return *read(json.loads(line)), len(line)
-        except Exception as error:
+        except (
+            ValueError,
+            TypeError,
+            LookupError,
+            AttributeError,
+            ArithmeticError,
+            RecursionError,
+        ) as error:
             # The line itself is damaged: a process died while writing it, or a disk failed.
             _log.warning("MLflow lacks a line of %s: %s", self._directory / name, error)
             return None, None, len(line)
