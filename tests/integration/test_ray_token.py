@@ -25,7 +25,7 @@ UNSET = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
 # Says that it runs, and writes what a run would where it is asked to stop.
 INTERRUPTIBLE = """
-import pathlib, signal, sys, time
+import pathlib, signal, sys
 place = pathlib.Path(sys.argv[1])
 def stop(*_):
     place.joinpath("checkpoint").touch()
@@ -33,7 +33,7 @@ def stop(*_):
 signal.signal(signal.SIGTERM, stop)
 place.joinpath("running").touch()
 while True:
-    time.sleep(0.1)
+    signal.pause()
 """
 
 

@@ -21,19 +21,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import gfn_ray
 from gfn_ray.errors import UserError
 from gfn_ray.runs.run_dir import RunDir
 from gfn_ray.tasks.infill.config import InfillJob
-from gfn_ray.tracking import Tracker, TrackingState, is_redacted, redact_uri
-from gfn_ray.tracking.address import redact_text
+from gfn_ray.tracking import Tracker, TrackingState
 from gfn_ray.tracking.deliveries import Deliveries
-from gfn_ray.tracking.names import key as mlflow_key
 from gfn_ray.tracking.store import MlflowRun
-from testing.examples import examples
 from testing.sockets import free_ports
 
 
@@ -49,16 +44,6 @@ class Followed:
 
 
 Begin = Callable[..., Followed]
-
-
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with MLflow's tables, for the first connection takes many seconds."""
-    home = tmp_path_factory.mktemp("mlflow")
-    file = home / "migrated.db"
-    options: Any = {"artifact_root": home / "mlruns", "delivery": ""}
-    Tracker(f"sqlite:///{file}", "warm-up", "warm-up", {}, home, **options).end("FINISHED")
-    return file
 
 
 @pytest.fixture
@@ -117,11 +102,6 @@ def history(one: Followed, key: str) -> list[tuple[int, float]]:
 
 def rows_of(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.open()]
-
-
-def flipped(place_and_bits: tuple[int, int]) -> bytes:
-    place, bits = place_and_bits
-    return GOOD[:place] + bytes([GOOD[place] ^ bits]) + GOOD[place + 1 :]
 
 
 def table(one: Followed, name: str) -> Any:
@@ -210,29 +190,6 @@ def test_a_step_does_not_wait_for_the_database(followed: Followed, tmp_path: Pat
             followed.log(step, **{f"m{i}": step for i in range(30)})
         other.rollback()
     assert len(history(followed, "m0")) == 50
-
-
-@given(st.text())
-def test_mlflow_takes_every_name_that_we_make(name: str) -> None:
-    from mlflow.utils.validation import _validate_metric_name, _validate_param_name
-
-    _validate_metric_name(mlflow_key(name))
-    _validate_param_name(mlflow_key(name))
-
-
-@pytest.mark.parametrize(
-    ("name", "key"),
-    [
-        ("policy/mismatch_kl", "policy/mismatch_kl"),
-        ("Var(log R/T)", "Var_log R/T_"),
-        ("/a//b/", "a/b"),
-        ("../x", "__/x"),
-        (".", "_"),
-        ("", "_"),
-    ],
-)
-def test_names_stay_readable(name: str, key: str) -> None:
-    assert mlflow_key(name) == key
 
 
 # Artifacts and tables
@@ -446,35 +403,6 @@ def test_the_first_connection_is_silent_and_calls_nobody(tmp_path: Path) -> None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mlruns", "new.db", "run"]
 
 
-@pytest.mark.parametrize(
-    ("uri", "shown"),
-    [
-        ("http://me:secret@host:5000/x", "http://***@host:5000/x"),
-        ("HTTPS://secret@host", "HTTPS://***@host"),
-        ("postgresql+psycopg://me:se/cr@et@host/db", "postgresql+psycopg://***@host/db"),
-        ("mysql://h/db?user=me&password=secret&x=1", "mysql://h/db?user=me&password=***&x=1"),
-        ("https://h/?access_token=secret", "https://h/?access_token=***"),
-        ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
-        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
-        ("http://me:it's5ecret@host", "http://***@host"),
-        ('http://me:"secret"@host', "http://***@host"),
-        ("http://me:a secret@host", "http://***@host"),
-        ("mysql://h/db?password=a secret&x=1", "mysql://h/db?password=***&x=1"),
-    ],
-)
-def test_secrets_in_an_address_are_not_shown(uri: str, shown: str) -> None:
-    assert redact_uri(uri) == shown
-    assert redact_uri(shown) == shown
-    assert is_redacted(shown) == (shown != uri)
-    assert redact_text(f"cannot reach {uri} now", uri) == f"cannot reach {shown} now"
-
-
-def test_secrets_in_a_text_with_addresses_are_not_shown() -> None:
-    text = "neither http://me:secret@host nor 'http://h/?token=secret' answers, m@x asks"
-    shown = "neither http://***@host nor 'http://h/?token=*** answers, m@x asks"
-    assert redact_text(text) == shown
-
-
 # What MLflow refuses
 
 
@@ -565,61 +493,3 @@ def test_a_proxy_that_answers_400_loses_nothing(tmp_path: Path) -> None:
         server.shutdown()
         thread.join()
     assert state.numbers == {}
-
-
-# Any order of events, and any bytes
-
-GOOD = b'{"time": 17.5, "step": 2, "phase": "train", "loss": 1.5, "size": null}\n'
-
-
-@examples(60)
-@given(
-    st.lists(
-        st.just(GOOD)
-        | st.binary(max_size=60)
-        | st.integers(0, len(GOOD)).map(lambda end: GOOD[:end])
-        | st.tuples(st.integers(0, len(GOOD) - 1), st.integers(1, 255)).map(flipped),
-        max_size=6,
-    )
-)
-def test_lines_of_any_bytes_hold_up_nothing_that_comes_after_them(
-    migrated: Path, tmp_path_factory: pytest.TempPathFactory, parts: list[bytes]
-) -> None:
-    mlflow = client(f"sqlite:///{migrated}")
-    run = RunDir(tmp_path_factory.mktemp("run"))
-    run.metrics_file.write_bytes(b"".join([*parts, b"\n", GOOD.replace(b"loss", b"last")]))
-    state = TrackingState(run_id=mlflow.create_run("0").info.run_id)
-    list(Deliveries(MlflowRun(mlflow, state.run_id), run.path, state).numbers())
-    assert state.numbers == {"metrics.jsonl": run.metrics_file.stat().st_size}
-    found = mlflow.get_run(state.run_id).data.metrics
-    assert found["last"] == 1.5 and all(map(math.isfinite, found.values()))
-
-
-@examples(100)
-@given(st.lists(st.sampled_from(["write", "deliver", "die", "resume"]), min_size=5, max_size=15))
-def test_whatever_dies_mlflow_has_every_line_of_the_file_and_each_once(
-    migrated: Path, tmp_path_factory: pytest.TempPathFactory, events: list[str]
-) -> None:
-    """die: after a delivery, of which there is no account yet. resume: from a checkpoint, behind
-    which lines are cut off, and others are written in their place."""
-    mlflow = client(f"sqlite:///{migrated}")
-    run = RunDir(tmp_path_factory.mktemp("run"))
-    state = TrackingState(run_id=mlflow.create_run("0").info.run_id)
-    ends = [0]  # of the lines in the file
-    for step, event in enumerate([*events, "deliver"]):
-        if event == "write":
-            run.append_metrics(step, "train", {"loss": step})
-            ends.append(run.metrics_file.stat().st_size)
-        elif event == "resume":
-            ends = ends[: (len(ends) + 1) // 2]
-            run.cut_back({"metrics.jsonl": ends[-1]})
-            state.begin(run.path)
-        else:
-            account = state.model_dump()
-            list(Deliveries(MlflowRun(mlflow, state.run_id), run.path, state).numbers())
-            if event == "die":
-                state = TrackingState(**account)
-    found = [one.step for one in mlflow.get_metric_history(state.run_id, "loss")]
-    assert len(found) == len(set(found))
-    written = rows_of(run.metrics_file) if run.metrics_file.exists() else []
-    assert {row["step"] for row in written} <= set(found)

@@ -21,7 +21,7 @@ ROWS = [
 ]
 
 MODULE = """
-import os, sys, time
+import os, sys, threading
 from beside import DIGITS
 
 print("a user's module may print")
@@ -52,7 +52,7 @@ def infinite(completions, **kwargs):
     return [float("inf")] * len(completions)
 
 def hangs(completions, **kwargs):
-    time.sleep(600)
+    threading.Event().wait()
 
 def dies(completions, **kwargs):
     os._exit(7)
