@@ -25,12 +25,12 @@ class BehaviourPolicy:
 
 
 def on_policy_behaviour(count: int, rng: np.random.Generator) -> list[BehaviourPolicy]:
-    """Plans for exact samples of q."""
+    """Behaviour policies for exact samples of q."""
     return [BehaviourPolicy("policy", 1.0, 0.0, _seed(rng)) for _ in range(count)]
 
 
 def evaluation_behaviour(config: EvalConfig, rng: np.random.Generator) -> list[BehaviourPolicy]:
-    """Plans for one held-out query: exact samples of q, then tempered ones."""
+    """Behaviour policies for one held-out query: exact samples of q, then tempered ones."""
     return [
         *on_policy_behaviour(config.samples, rng),
         *(
@@ -43,7 +43,7 @@ def evaluation_behaviour(config: EvalConfig, rng: np.random.Generator) -> list[B
 def exploration_behaviours(
     config: SamplerConfig, groups: int, rng: np.random.Generator
 ) -> list[list[BehaviourPolicy]]:
-    """Plans for the groups of one call: the configured shares, the rest on-policy.
+    """Behaviour policies for the groups of one call: the configured shares, the rest on-policy.
 
     A share that is not a whole number of trajectories is rounded up in some groups and down in
     others (systematic sampling: equally spaced offsets from a random start), so that it holds on
