@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import ray
+import torch
 
 from gfn_ray.config import RuntimeConfig
 from gfn_ray.errors import RunFailed, UserError
@@ -63,7 +64,7 @@ class Counter:
             os.kill(os.getpid(), signal.SIGSTOP)
         return self._total
 
-    def runs_out_of_memory(self, once, error):
+    def fails_once(self, once, error):
         if not once.exists():
             once.touch()
             raise error
@@ -222,8 +223,17 @@ def test_an_actor_that_stops_answering_is_replaced_after_the_limit(cluster, tmp_
 )
 def test_an_actor_that_says_it_is_out_of_memory_is_replaced(cluster, tmp_path, error):
     crew = Crew()
-    assert crew.ask("runs_out_of_memory", tmp_path / "failed", error) == 0
+    assert crew.ask("fails_once", tmp_path / "failed", error) == 0
     assert "ran out of memory" in crew.restarts[0].cause
+
+
+def test_an_error_of_a_device_is_a_death_of_its_actor(cluster, tmp_path):
+    crew = Crew()
+    error = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+    first = crew.ask("process")
+    assert crew.ask("fails_once", tmp_path / "failed", error) == 0
+    assert "lost its device, its peers or its engine" in crew.restarts[0].cause
+    assert crew.ask("process") != first
 
 
 def test_an_actor_without_address_space_is_replaced(cluster, tmp_path):

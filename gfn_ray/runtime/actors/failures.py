@@ -23,6 +23,7 @@ from ray.exceptions import (
 )
 
 from gfn_ray.errors import RunFailed, UserError, out_of_memory
+from gfn_ray.runtime.actors.device_errors import is_device_error
 
 # Values are read once they are ready; fetching one from another node may take time.
 FETCH_LIMIT_S = 60.0
@@ -38,7 +39,8 @@ class ActorLost(Exception):
 
 
 class ActorDied(ActorLost):
-    """The actor's process is gone, for a reason other than an exception in its code."""
+    """The actor's process is gone, or of no use any more, for a reason other than an exception in
+    its code; so a new process may load what it could not."""
 
 
 class DataLost(Exception):
@@ -69,6 +71,11 @@ def value_of(ref: Any, actor: str, what: str, limit: float = FETCH_LIMIT_S) -> A
             raise DataLost(f"data for {actor} is lost: {_cause(cause)}") from error
         if out_of_memory(cause):
             raise ActorLost(f"{actor} ran out of memory while trying to {what}") from error
+        if is_device_error(cause):
+            raise ActorDied(
+                f"{actor} lost its device, its peers or its engine while trying to {what}: "
+                f"{type(cause).__name__}: {_first_line(cause)}"
+            ) from error
         raise RunFailed(f"{actor} failed to {what}: {type(cause).__name__}: {cause}") from error
     except _DEATHS as error:
         kind = ActorLost if "creation task" in str(error) else ActorDied
@@ -95,6 +102,11 @@ def making(actor: str, what: str) -> Iterator[None]:
 
 def _not_let(actor: str, what: str, error: RayError) -> RunFailed:
     return RunFailed(f"Ray could not let {actor} {what}: {_cause(error)}")
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else "(no message)"
 
 
 def _cause(error: Exception) -> str:
