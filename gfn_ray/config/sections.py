@@ -336,16 +336,19 @@ class RuntimeConfig(Section):
     device: Device = Field("auto", description="Where models run; auto: CUDA if available.")
     cpus_per_actor: float = Field(
         0.5,
-        ge=0,
+        gt=0,
         description="CPUs Ray reserves per actor with a model; below 1, two cores serve three.",
     )
-    placement: Literal["pack", "spread"] | None = Field(
-        None,
-        description="Reserve resources for all actors with models before any starts: pack onto as "
-        "few machines as possible, spread over as many; none leaves each to Ray.",
+    placement: Literal["pack", "spread"] = Field(
+        "pack",
+        description="Where actors with models go on a cluster: pack onto as few machines as "
+        "possible, spread over as many.",
     )
     start_timeout_s: float = Field(
-        600.0, gt=0, description="Time limit for an actor to load its model, in seconds."
+        600.0,
+        gt=0,
+        description="Time limit for the cluster to have room for all actors, and then for an actor "
+        "to load its model, in seconds.",
     )
     call_timeout_s: float = Field(
         300.0, gt=0, description="Time limit of one remote call, in seconds."
@@ -363,12 +366,3 @@ class RuntimeConfig(Section):
         "the run ends; above replay.max_times_sampled, one z alone cannot end it.",
     )
     log_every: int = Field(5, ge=1, description="Updates between two plain progress lines.")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> RuntimeConfig:
-        if self.placement is not None and not self.cpus_per_actor:
-            raise ValueError(
-                f"runtime.placement {self.placement} reserves runtime.cpus_per_actor for each "
-                "actor, and that is 0; raise it, or set runtime.placement to none"
-            )
-        return self

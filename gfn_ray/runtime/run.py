@@ -33,6 +33,7 @@ from gfn_ray.runs.error_context import with_resume_hint
 from gfn_ray.runs.opening import check_login, open_run_directory, reopen_run_directory
 from gfn_ray.runs.run_dir import RunDir
 from gfn_ray.runtime.resources.cluster import check_resources, choose_device, connected
+from gfn_ray.runtime.resources.placement import Placement, reserved
 from gfn_ray.runtime.resources.precision import with_precision
 from gfn_ray.runtime.training.sft import sft_demonstrations
 from gfn_ray.runtime.training.training_run import TrainingRun
@@ -85,23 +86,33 @@ def run(config: JobConfig, task: Task) -> int:
         if not tunes_base:
             running = _on_merged_base(config, model, display, check=anew)
         display.phase("starting Ray")
-        with ExitStack() as afterwards, connected():
+        with ExitStack() as afterwards, connected() as grows:
             # `ray job stop` and process managers send SIGTERM; jobs that a script starts in the
             # background ignore SIGINT. Both must end the run as cleanly as Ctrl-C. Set here
             # because connecting to Ray installs its own handler.
             for stop in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(stop, signal.default_int_handler)
-            device = choose_device(config)
-            check_resources(config, device)
+            device = choose_device(config, grows=grows, say=display.message)
+            check_resources(config, device, grows=grows)
             if tunes_base:  # takes minutes, so only after every check
                 config = _on_tuned_base(config, task, data, tokenizer, model, positions, display)
                 running = _on_merged_base(config, model, display, check=anew)
             running = with_precision(
                 running, data, device, lambda: body_layers(model, trusted), display.message
             )
-            return _record(
-                config, running, task, data, tokenizer, device, display, resumed, afterwards
-            )
+            with reserved(running, device, display.message) as placement:
+                return _record(
+                    config,
+                    running,
+                    task,
+                    data,
+                    tokenizer,
+                    device,
+                    placement,
+                    display,
+                    resumed,
+                    afterwards,
+                )
     finally:
         display.close()
 
@@ -136,6 +147,7 @@ def _record(
     data: TaskData,
     tokenizer: Any,
     device: str,
+    placement: Placement,
     display: Display,
     resumed: tuple[RunDir, Resumption | None] | None,
     afterwards: ExitStack,
@@ -173,7 +185,7 @@ def _record(
             tracker.follow()
             tracker.artifact(directory.config_file)
             display.phase("starting actors and loading models")
-            report = training_run.work(device, resumption)
+            report = training_run.work(device, placement, resumption)
         status = "FINISHED"
         display.show(report)
         return 0

@@ -2,6 +2,7 @@
 successors, each in the place that was reserved for it; and checkpoints of them."""
 
 import io
+from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +19,7 @@ from gfn_ray.runs.run_dir import RunDir
 from gfn_ray.runtime.actors.supervisor import Supervisor
 from gfn_ray.runtime.actors.worker_group import WorkerGroup
 from gfn_ray.runtime.resources.balance import MEASURED_UPDATES, ThreadBalance, left_to
+from gfn_ray.runtime.resources.placement import reserved
 from gfn_ray.runtime.training.checkpointer import Checkpointer
 from gfn_ray.runtime.training.controller import Controller
 from gfn_ray.runtime.training.engine_check import EngineCheck
@@ -35,17 +37,18 @@ CORES = 8  # that Ray is told of, whatever this machine has
 def run(tiny_dir, tmp_path_factory):
     """Started actors, before the first update, and what was said of them."""
     home = tmp_path_factory.mktemp("run")
-    settings = {"steps": MEASURED_UPDATES + 2, "runtime__placement": "pack"}
+    settings = {"steps": MEASURED_UPDATES + 2}
     config = parse(RandomNumberJob, tiny_number_flags(tiny_dir, home, **settings))
     task = RandomNumberTask(config)
     tokenizer = AutoTokenizer.from_pretrained(tiny_dir)
     data = task.load(tokenizer, len(tokenizer))
     directory = RunDir.create(config, task.name)
     directory.write_config(dump_toml(config))
-    said, restarts = [], []
+    said, restarts, room = [], [], ExitStack()
     supervisor = Supervisor(config.runtime, said.append, restarts.append)
     ray.init(address="local", num_cpus=CORES, include_dashboard=False, logging_level="CRITICAL")
-    workers = WorkerGroup.start(config, data, "cpu", directory.replay_dir, supervisor)
+    placement = room.enter_context(reserved(config, "cpu", said.append))
+    workers = WorkerGroup.start(config, data, "cpu", placement, directory.replay_dir, supervisor)
     bad = NonFiniteBatches(
         config, directory.nonfinite_batches_dir, tokenizer.decode, lambda: 0, said.append
     )
@@ -60,6 +63,7 @@ def run(tiny_dir, tmp_path_factory):
         said=said,
         restarts=restarts,
     )
+    room.close()
     ray.shutdown()
 
 

@@ -80,11 +80,17 @@ def test_a_ray_address_where_nobody_listens_is_refused_before_anything_is_writte
 def test_a_port_that_nobody_or_another_program_has_is_told_from_rays(
     refusing_port: int, taken_port: int
 ) -> None:
-    for scheme in ("", "ray://"):
-        with pytest.raises(ConnectionError, match="Connection refused"):
-            check_answers(f"{scheme}127.0.0.1:{refusing_port}")
-        with pytest.raises(ConnectionError, match="another program listens there"):
-            check_answers(f"{scheme}127.0.0.1:{taken_port}")
+    with pytest.raises(ConnectionError, match="Connection refused"):
+        check_answers(f"127.0.0.1:{refusing_port}")
+    with pytest.raises(ConnectionError, match="another program listens there"):
+        check_answers(f"127.0.0.1:{taken_port}")
+
+
+def test_ray_client_is_refused_with_what_to_do_instead(tiny_dir: Path, tmp_path: Path) -> None:
+    flags = tiny_number_flags(tiny_dir, tmp_path)
+    line = job("random_number", flags, tmp_path, RAY_ADDRESS="ray://127.0.0.1:10001")
+    assert "Ray Client" in line and "ray job submit" in line
+    assert contents(tmp_path) == {}
 
 
 @pytest.mark.ray

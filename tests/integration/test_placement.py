@@ -1,4 +1,4 @@
-"""LengthLimit for all actors of a run, on as few machines as there can be or on as many."""
+"""Room for all actors of a run, on as few machines as there can be or on as many."""
 
 import pytest
 import ray
@@ -7,7 +7,7 @@ from ray.util import placement_group_table
 
 from gfn_ray.config import RuntimeConfig
 from gfn_ray.errors import RunFailed
-from gfn_ray.runtime.resources.placement import Placement, bundles
+from gfn_ray.runtime.resources.placement import bundles, reserved
 from gfn_ray.tasks.infill.config import InfillJob
 
 pytestmark = pytest.mark.ray
@@ -23,7 +23,7 @@ def cluster():
         made.add_node(num_cpus=2, include_dashboard=False)
     made.wait_for_nodes()
     ray.init(address=made.address, logging_level="CRITICAL", log_to_driver=False)
-    yield
+    yield made
     ray.shutdown()
     made.shutdown()
 
@@ -42,24 +42,48 @@ def job(placement, **runtime):
 @pytest.mark.parametrize(("placement", "machines"), [("pack", 1), ("spread", MACHINES)])
 def test_actors_are_on_as_few_machines_as_there_can_be_or_on_as_many(cluster, placement, machines):
     before = set(placement_group_table())
-    config = job(placement)
-    reserved = Placement(config, "cpu")
-    actors = [Where.options(**reserved.options(i)).remote() for i in range(4)]
-    nodes = ray.get([actor.node.remote() for actor in actors], timeout=60)
-    assert len(set(nodes)) == machines
-    (group,) = (one for name, one in placement_group_table().items() if name not in before)
-    assert group["strategy"] == placement.upper()
-    assert list(group["bundles"].values()) == bundles(config, "cpu")
-    assert [group["bundles_to_node_id"][i] for i in range(4)] == nodes, "each in its own bundle"
+    config, said = job(placement), []
+    with reserved(config, "cpu", said.append) as room:
+        actors = [Where.options(**room.options(i)).remote() for i in range(4)]
+        nodes = ray.get([actor.node.remote() for actor in actors], timeout=60)
+        assert len(set(nodes)) == machines
+        (group,) = (one for name, one in placement_group_table().items() if name not in before)
+        assert group["strategy"] == placement.upper()
+        assert list(group["bundles"].values()) == bundles(config, "cpu")
+        assert room.machines() == nodes, "each in its own bundle"
+    assert not said, "nobody had to wait"
 
 
-def test_without_a_setting_each_actor_is_left_to_ray(cluster):
-    assert Placement(job(None), "cpu").options(0) == {}
+def test_what_was_reserved_is_free_again_at_the_end(cluster):
+    whole = job("spread", cpus_per_actor=1.0)
+    for _ in range(2):
+        with reserved(whole, "cpu", print):
+            pass
 
 
-def test_a_reservation_that_finds_no_room_ends_the_run_with_a_sentence(cluster):
-    with pytest.raises(RunFailed, match=r"no room for all actors within 1 s.*runtime\.placement"):
-        Placement(job("pack", cpus_per_actor=1.9, start_timeout_s=1), "cpu")
+def test_a_run_waits_with_a_line_until_a_machine_joins(cluster):
+    """What an autoscaler does once it sees what is asked for."""
+    said, joined = [], []
+
+    def say(line):
+        said.append(line)
+        if not joined:
+            joined.append(cluster.add_node(num_cpus=4, resources={"joined": 1}))
+
+    with reserved(job("pack", cpus_per_actor=1.9, start_timeout_s=60), "cpu", say) as room:
+        assert len(set(room.machines())) == MACHINES + 1
+    cluster.remove_node(joined[0])
+    waiting, found = said
+    assert "7.6 CPUs needed, 4 there, 4 of them free" in waiting
+    assert found.startswith("found room after")
+
+
+def test_a_run_that_finds_no_room_in_time_says_what_is_missing(cluster):
+    with (
+        pytest.raises(RunFailed, match=r"no room .* within 1 s: 40 CPUs needed, 4 there"),
+        reserved(job("pack", cpus_per_actor=10, start_timeout_s=1), "cpu", print),
+    ):
+        pass
 
 
 def test_gpus_are_reserved_where_they_are_used():

@@ -18,7 +18,8 @@ cores = st.integers(1, 256)
 
 def plan(number, in_turn=False, learner="auto"):
     settings = {**dict.fromkeys(NAMES, "auto"), "the learner": learner}
-    return ThreadPlan(settings, SAMPLERS, {"m": number}, in_turn=in_turn)
+    machines = dict.fromkeys(NAMES, "m")
+    return ThreadPlan(settings, SAMPLERS, machines, {"m": number}, in_turn=in_turn)
 
 
 def numbers(of):
@@ -118,12 +119,28 @@ def test_an_actor_that_works_alone_keeps_the_number_that_was_asked_for():
 
 def test_each_machine_divides_its_own_cores():
     settings = dict.fromkeys(NAMES, "auto")
-    apart = ThreadPlan(settings, SAMPLERS, {"a": 16, "b": 2}, in_turn=False)
-    assert numbers(apart) == [1, 1, 1]
-    apart = ThreadPlan(settings, SAMPLERS, {"a": 16, "b": 8}, in_turn=False)
     machines = dict(zip(NAMES, "abb", strict=True))
+    apart = ThreadPlan(settings, SAMPLERS, machines, {"a": 16, "b": 8}, in_turn=False)
+    assert numbers(apart) == [16, 4, 4]
     apart.share_out(dict(zip(NAMES, (9.0, 1.0, 3.0), strict=True)), machines)
     assert numbers(apart) == [16, 2, 6]
+    apart.leave_to("the learner")
+    assert numbers(apart) == [16, 2, 8]
+
+
+def test_an_actor_with_few_cores_to_itself_has_them_all():
+    settings = dict.fromkeys(NAMES, "auto")
+    machines = dict(zip(NAMES, "abc", strict=True))
+    apart = ThreadPlan(settings, SAMPLERS, machines, {"a": 2, "b": 1, "c": 3}, in_turn=False)
+    assert numbers(apart) == [2, 1, 3]
+    assert not apart.undivided
+
+
+def test_a_head_that_runs_no_actor_takes_no_core_from_the_others():
+    """As on Kubernetes, whose head is given 0 CPUs."""
+    settings, cores = dict.fromkeys(NAMES, "auto"), {"head": 0, "worker": 32}
+    plan = ThreadPlan(settings, SAMPLERS, dict.fromkeys(NAMES, "worker"), cores, in_turn=False)
+    assert numbers(plan) == [30, 1, 1]
 
 
 def test_threads_are_auto_or_a_number_in_flags_and_files(tmp_path, capsys):

@@ -59,7 +59,12 @@ class WorkerGroup:
 
     @staticmethod
     def start(
-        config: JobConfig, data: TaskData, device: str, replay_dir: Path, supervisor: Supervisor
+        config: JobConfig,
+        data: TaskData,
+        device: str,
+        placement: Placement,
+        replay_dir: Path,
+        supervisor: Supervisor,
     ) -> WorkerGroup:
         """Starts every actor and returns once each has loaded its model.
 
@@ -70,8 +75,8 @@ class WorkerGroup:
         support = _put(data.support)
         queries = _put([*data.train, *data.held_out])
         log = CallLog() if config.profile.seconds else None
-        threads = _plan(config)
-        placement, places = Placement(config, device), count()
+        threads = _plan(config, placement)
+        places = count()
 
         def worker(
             name: str,
@@ -201,7 +206,7 @@ def _rewards(config: JobConfig) -> list[str]:
     return [f"reward actor {i}" for i in range(config.reward_actors)]
 
 
-def _plan(config: JobConfig) -> ThreadPlan:
+def _plan(config: JobConfig, placement: Placement) -> ThreadPlan:
     samplers = _samplers(config)
     asked = {
         **dict.fromkeys(samplers, config.sampler.threads),
@@ -209,7 +214,8 @@ def _plan(config: JobConfig) -> ThreadPlan:
         _LEARNER: config.learner.threads,
     }
     in_turn = config.max_staleness == 0
-    return ThreadPlan(asked, samplers, cores_by_machine(), in_turn=in_turn)
+    machines = dict(zip(asked, placement.machines(), strict=True))
+    return ThreadPlan(asked, samplers, machines, cores_by_machine(), in_turn=in_turn)
 
 
 def _remote(kind: type, log: CallLog | None) -> Any:

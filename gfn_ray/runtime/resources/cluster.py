@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from ray._private import ray_constants
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import RunFailed, UserError
 from gfn_ray.formatting import byte_size
-from gfn_ray.runtime.resources.ray_address import check_answers
+from gfn_ray.runtime.resources.placement import bundles
+from gfn_ray.runtime.resources.ray_address import CLIENT, check_answers
 from gfn_ray.runtime.resources.ray_places import (
     check_shared_memory,
     provide_home,
@@ -28,11 +29,14 @@ LOCAL_OBJECT_STORE_BYTES = 512 << 20
 
 
 @contextmanager
-def connected() -> Iterator[None]:
+def connected() -> Iterator[bool]:
     """Stays with the Ray that this process has, if any, and leaves it running; else connects to
-    $RAY_ADDRESS (set inside a submitted job), or starts Ray locally."""
+    $RAY_ADDRESS (set inside a submitted job), or starts Ray locally.
+
+    Yields whether the cluster may grow: our own Ray has this machine and no other.
+    """
     if ray.is_initialized():
-        yield
+        yield True
         return
     address = os.environ.get("RAY_ADDRESS")
     if address == "local":  # Ray's word for no cluster
@@ -45,19 +49,25 @@ def connected() -> Iterator[None]:
     else:
         _start(common)
     try:
-        yield
+        yield bool(address)
     finally:
         ray.shutdown()
 
 
 def _join(address: str, common: dict[str, Any]) -> None:
+    if address.startswith(CLIENT):
+        raise UserError(
+            f"RAY_ADDRESS is {address!r}, Ray Client, which would keep replay on the cluster and "
+            "the run's directory here; submit the job instead (ray job submit --address "
+            "http://host:8265 --working-dir . -- python jobs/...)"
+        )
     try:
         check_answers(address)
         ray.init(address=address, **common)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UserError(
             f"RAY_ADDRESS is {address!r}, where no Ray cluster answers ({error}); it takes "
-            "auto, ray://host:10001 or host:6379; unset it to run locally"
+            "auto or host:6379; unset it to run locally"
         ) from None
 
 
@@ -88,15 +98,20 @@ def _start(common: dict[str, Any]) -> None:
         ) from error
 
 
-def choose_device(config: JobConfig) -> str:
-    """Returns "cuda" or "cpu", checked against the cluster."""
-    gpus = ray.cluster_resources().get("GPU", 0.0)
-    if config.runtime.device == "cuda" and not gpus:
-        raise UserError("runtime.device is 'cuda', but the Ray cluster has no GPU; use cpu or auto")
-    if config.runtime.device != "auto":
-        return config.runtime.device
+def choose_device(config: JobConfig, *, grows: bool, say: Callable[[str], None]) -> str:
+    """Returns "cuda" or "cpu". grows: whether GPUs may join the cluster, for which only a run on
+    cuda waits. say: told of a cluster that has none yet."""
+    gpus, wanted = ray.cluster_resources().get("GPU", 0.0), config.runtime.device
+    if wanted == "cuda" and not gpus and not grows:
+        raise UserError("runtime.device is 'cuda', but this machine has no GPU; use cpu or auto")
+    if wanted != "auto":
+        return wanted
     # A CPU build of torch cannot use the GPUs that Ray has counted.
-    return "cuda" if gpus and torch.version.cuda else "cpu"
+    if gpus and torch.version.cuda:
+        return "cuda"
+    if grows and torch.version.cuda:
+        say("the Ray cluster has no GPU, so models run on CPUs; --runtime.device cuda waits for one")
+    return "cpu"
 
 
 def cores_by_machine() -> dict[str, int]:
@@ -121,30 +136,26 @@ def in_words(resources: Mapping[str, float]) -> str:
     return ", ".join(kinds)
 
 
-def check_resources(config: JobConfig, device: str) -> None:
-    """Raises UserError for a run whose actors could never start."""
+def check_resources(config: JobConfig, device: str, *, grows: bool) -> None:
+    """Raises UserError for a run whose actors could never start. grows: as in choose_device."""
     vllm = config.sampler.backend == "vllm"
     if device == "cuda" and vllm and config.sampler.dtype == "float32":
         raise UserError(
             "sampler.dtype is float32, which vLLM's LoRA kernels on CUDA do not support; use auto "
             "or bfloat16"
         )
-    models = config.samplers + config.reward_actors + 1
-    available = ray.cluster_resources()
-    cpus = models * config.runtime.cpus_per_actor
+    if grows:
+        return
+    available, needed = ray.cluster_resources(), bundles(config, device)
+    cpus, gpus = (sum(one.get(kind, 0.0) for one in needed) for kind in ("CPU", "GPU"))
     if cpus > available.get("CPU", 0.0):
         raise UserError(
-            f"{models} actors with models need {cpus:g} CPUs, but the Ray cluster has "
+            f"{len(needed)} actors with models need {cpus:g} CPUs, but this machine has "
             f"{available.get('CPU', 0):g}; lower samplers, reward_actors or runtime.cpus_per_actor "
             f"({config.runtime.cpus_per_actor:g})"
         )
-    gpus = (
-        config.samplers * config.sampler.gpus
-        + config.reward_actors * config.reward.gpus
-        + config.learner.gpus
-    )
-    if device == "cuda" and gpus > available.get("GPU", 0.0) + 1e-6:
+    if gpus > available.get("GPU", 0.0) + 1e-6:
         raise UserError(
-            f"the actors need {gpus:g} GPUs, but the Ray cluster has {available.get('GPU', 0):g}; "
+            f"the actors need {gpus:g} GPUs, but this machine has {available.get('GPU', 0):g}; "
             "lower sampler.gpus, reward.gpus, learner.gpus or the number of actors"
         )

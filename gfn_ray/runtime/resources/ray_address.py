@@ -13,8 +13,8 @@ import socket
 ANSWER_S = 5.0
 """Longest wait for a connection, and for the first bytes."""
 
-_CLIENT_PORT = 10001
-_ADDRESS = re.compile(r"(?P<client>ray://)?(?P<host>\[[^\]]+\]|[^:/\s]+)(?::(?P<port>\d{1,5}))?/?")
+_ADDRESS = re.compile(r"(?P<host>\[[^\]]+\]|[^:/\s]+):(?P<port>\d{1,5})")
+CLIENT = "ray://"
 
 # RFC 9113, 3.4: the client's preface, with an empty SETTINGS frame; the server starts with one too.
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
@@ -28,10 +28,9 @@ def check_answers(address: str) -> None:
     Ray itself rejects an address without host and port at once.
     """
     found = _ADDRESS.fullmatch(_own() if address == "auto" else address)
-    port = found and (found["port"] or (_CLIENT_PORT if found["client"] else None))
-    if not found or not port:
+    if not found:
         return
-    place = (found["host"].strip("[]"), int(port))
+    place = (found["host"].strip("[]"), int(found["port"]))
     try:
         with socket.create_connection(place, timeout=ANSWER_S) as connection:
             if (

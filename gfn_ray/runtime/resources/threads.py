@@ -43,42 +43,42 @@ def divide(cores: int, needs: Sequence[float]) -> list[int]:
 class ThreadPlan:
     """Threads by an actor's name.
 
-    asked: the settings. samplers: which of these actors sample. cores: of each machine. in_turn:
-    stages wait for one another, so nothing is gained, and measured numbers would make two runs
-    differ.
+    asked: the settings. samplers: which of these actors sample. machines: where each actor is.
+    cores: of each machine. in_turn: stages wait for one another, so nothing is gained, and
+    measured numbers would make two runs differ.
     """
 
     def __init__(
         self,
         asked: Mapping[str, int | Literal["auto"]],
         samplers: Collection[str],
+        machines: Mapping[str, str],
         cores: Mapping[str, int],
         *,
         in_turn: bool,
     ) -> None:
         self._asked = asked
+        self._machines = machines
         self._cores = cores
-        self._automatic = [name for name, number in asked.items() if number == "auto"]
         self._now = {name: 1 if number == "auto" else number for name, number in asked.items()}
         self._alone: str | None = None
-        # The actors' machines are not known yet: the smallest may get all.
-        self._smallest = min(cores.values(), default=1)
-        free = self._smallest - sum(self._fixed(asked))
-        scarce = self._smallest < FEWEST_CORES or free <= len(self._automatic)
-        self.undivided = not (scarce or in_turn or len(self._automatic) < 2)
-        if scarce or not self._automatic:
-            return
-        # vLLM's kernels treat the number of threads of their first run as a maximum: a sampler can
-        # get fewer later, but not more. So it starts with all there are.
-        first = [name for name in self._automatic if name in samplers]
-        if in_turn or not first:
-            first = self._automatic
-        others = len(self._automatic) - len(first)
-        self._now |= dict.fromkeys(first, (free - others) // len(first))
+        self.undivided = False
+        for machine in dict.fromkeys(machines.values()):
+            free, mine = self._to_divide(machine)
+            if not mine:
+                continue
+            self.undivided |= len(mine) > 1 and not in_turn
+            # vLLM's kernels treat the number of threads of their first run as a maximum: a sampler
+            # can get fewer later, but not more. So it starts with all there are.
+            first = [name for name in mine if name in samplers]
+            if in_turn or not first:
+                first = mine
+            others = len(mine) - len(first)
+            self._now |= dict.fromkeys(first, (free - others) // len(first))
 
     def of(self, name: str) -> int:
-        if name == self._alone and name in self._automatic:
-            return max(self._smallest, self._now[name])
+        if name == self._alone and self._asked[name] == "auto":
+            return max(self._cores_of(self._machines[name]), self._now[name])
         return self._now[name]
 
     def leave_to(self, name: str | None) -> None:
@@ -88,21 +88,30 @@ class ThreadPlan:
     @property
     def automatic(self) -> list[str]:
         """The actors whose number no setting fixes."""
-        return list(self._automatic)
+        return [name for name, number in self._asked.items() if number == "auto"]
 
     def share_out(self, needs: Mapping[str, float], machines: Mapping[str, str]) -> None:
         """Divides each machine's cores among the actors on it, in proportion to their needs."""
         self.undivided = False
+        self._machines = machines
+        self._now |= dict.fromkeys(self.automatic, 1)
         for machine in dict.fromkeys(machines.values()):
-            there = [name for name in self._asked if machines[name] == machine]
-            mine = [name for name in there if self._asked[name] == "auto"]
-            cores = self._cores.get(machine, 1)
-            if cores < FEWEST_CORES:
-                self._now |= dict.fromkeys(mine, 1)
-                continue
-            free = cores - sum(self._fixed(there))
+            free, mine = self._to_divide(machine)
             self._now |= zip(mine, divide(free, [needs[name] for name in mine]), strict=True)
 
-    def _fixed(self, names: Collection[str]) -> list[int]:
-        numbers = [self._asked[name] for name in names]
-        return [number for number in numbers if number != "auto"]
+    def _to_divide(self, machine: str) -> tuple[int, list[str]]:
+        """A machine's cores that no setting takes, and the actors that share them; none where the
+        cores are too few."""
+        there = [name for name in self._asked if self._machines[name] == machine]
+        mine = [name for name in there if self._asked[name] == "auto"]
+        cores = self._cores_of(machine)
+        free = cores - sum(self._fixed(name) for name in there)
+        scarce = free <= len(mine) or (len(there) > 1 and cores < FEWEST_CORES)
+        return (0, []) if scarce else (free, mine)
+
+    def _cores_of(self, machine: str) -> int:
+        return self._cores.get(machine, 1)
+
+    def _fixed(self, name: str) -> int:
+        number = self._asked[name]
+        return 0 if number == "auto" else number

@@ -27,6 +27,7 @@ from gfn_ray.runtime.evaluation.baselines import measure_decoder
 from gfn_ray.runtime.evaluation.evaluate import Evaluator
 from gfn_ray.runtime.profiling.profile import Profiler
 from gfn_ray.runtime.resources.balance import ThreadBalance, left_to
+from gfn_ray.runtime.resources.placement import Placement
 from gfn_ray.runtime.training.checkpointer import Checkpointer
 from gfn_ray.runtime.training.controller import Controller, StepReport
 from gfn_ray.runtime.training.em import EM
@@ -80,12 +81,14 @@ class TrainingRun:
         self._wall, self._training_wall = Stopwatch(), Stopwatch()
         self._wall.start()
 
-    def work(self, device: str, resumption: Resumption | None) -> FinalReport:
+    def work(
+        self, device: str, placement: Placement, resumption: Resumption | None
+    ) -> FinalReport:
         """Starts the actors and runs every phase. resumption: where to resume; None starts from
         the beginning. An interruption during training leaves a checkpoint."""
         config = self._config
         workers = WorkerGroup.start(
-            config, self._data, device, self._directory.replay_dir, self._supervisor
+            config, self._data, device, placement, self._directory.replay_dir, self._supervisor
         )
         self._check = EngineCheck(
             config,
