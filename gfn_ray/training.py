@@ -19,7 +19,6 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from gfn_ray.cli import dump_toml, read_stored
 from gfn_ray.data.files import read_document
 from gfn_ray.errors import EXIT_INTERRUPTED, UserError
 from gfn_ray.paths import output_root
@@ -27,6 +26,7 @@ from gfn_ray.rewards.functions.judge import Prompt
 from gfn_ray.serving.one_shot import sample
 from gfn_ray.serving.samples import Sample
 from gfn_ray.settings import NONE, put
+from gfn_ray.settings_values import dump_toml, read_stored
 from gfn_ray.tasks.prompts.config import PromptsJob
 from gfn_ray.tasks.prompts.data import rows_from_python
 from gfn_ray.tasks.prompts.rewards import RewardSpec, named_functions

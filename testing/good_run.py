@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from gfn_ray.cli import dump_toml
 from gfn_ray.config import PolicyConfig
 from gfn_ray.evaluation.posterior import QueryDiagnostics
 from gfn_ray.evaluation.result import Baseline, Evaluation, QuerySamples
@@ -19,6 +18,7 @@ from gfn_ray.runs.checkpoints import Measured, write_measured, write_training
 from gfn_ray.runs.published import publish_directory
 from gfn_ray.runs.run_dir import RunDir
 from gfn_ray.serving.description import write_description
+from gfn_ray.settings_values import dump_toml
 from gfn_ray.storage.atomic import COMPLETE, checksums
 from gfn_ray.storage.trajectories import pack_trajectories
 from gfn_ray.tasks.random_number.config import RandomNumberJob

@@ -58,7 +58,8 @@ class JobConfig(Section):
     resume: Path | None = Field(
         None,
         description="Directory of an interrupted run to resume, under its own settings; only "
-        "steps, tracking.uri, checkpoint, profile and runtime may change.",
+        "steps, tracking.uri, checkpoint, profile and runtime may change. auto: resume the run of "
+        "run_dir, or start it if there is none.",
     )
     init_adapter: Path | None = Field(
         None,

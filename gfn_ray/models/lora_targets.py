@@ -10,11 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from gfn_ray.config import PolicyConfig
+from gfn_ray.config.sections import ALL_LINEAR
 from gfn_ray.errors import UserError, cut
 from gfn_ray.models.loading import is_linear, skeleton
-
-ALL_LINEAR = "all-linear"
-"""PEFT's name for every linear layer except the output head."""
 
 # Characters; a model repeats its layers' names, so there are a few tens at most.
 _LONGEST_LIST = 400

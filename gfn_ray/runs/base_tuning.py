@@ -18,13 +18,13 @@ from typing import Any
 import torch
 
 from gfn_ray.config import JobConfig, PolicyConfig, TextTuningConfig
+from gfn_ray.config.sections import ALL_LINEAR
 from gfn_ray.config.tune_base import TunesItsBase
 from gfn_ray.errors import RunFailed
 from gfn_ray.formatting import count, number
 from gfn_ray.learners.text_tuning import TextTuner, perplexity
 from gfn_ray.models.cache import cached_model_dir
 from gfn_ray.models.loading import load_causal_lm
-from gfn_ray.models.lora_targets import ALL_LINEAR
 from gfn_ray.models.merged import TUNED, fingerprint
 from gfn_ray.policy.adapter import add_adapter, read_adapter, write_adapter
 from gfn_ray.runs.batches import shuffled_batches

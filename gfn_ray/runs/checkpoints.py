@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gfn_ray.cli import dump_toml
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.records import (
@@ -35,6 +34,7 @@ from gfn_ray.replay.journal.store import empty_store, start_from
 from gfn_ray.runs.published import bring_back, complete_checkpoints, publish_directory, set_aside
 from gfn_ray.runs.run_dir import RunDir, redacted
 from gfn_ray.serving.description import read_description
+from gfn_ray.settings_values import dump_toml
 from gfn_ray.storage.atomic import COMPLETE, damage
 from gfn_ray.storage.serialization import Record, pack, unpack
 from gfn_ray.trajectory import Query

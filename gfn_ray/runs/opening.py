@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from gfn_ray.cli import dump_toml
 from gfn_ray.config import JobConfig, TuneBaseJob
 from gfn_ray.errors import UserError
 from gfn_ray.paths import output_root
 from gfn_ray.runs.display import Display
 from gfn_ray.runs.error_context import writing
 from gfn_ray.runs.run_dir import ConfigT, RunDir, redacted, resolve_tracking_uri
+from gfn_ray.settings_values import dump_toml
 from gfn_ray.tracking import Tracker, is_redacted, redact_uri
 
 

@@ -79,7 +79,6 @@ def run(config: JobConfig, task: Task) -> int:
         if config.resume is not None:
             resumed = open_resumed(config, task, data, display)
             if resumed is None:
-                display.message("MLflow now has all of this run")
                 return 0
         anew = resumed is None or resumed[1] is None
         tunes_base = isinstance(config, TunesItsBase) and config.base_tuning is not None
@@ -122,9 +121,8 @@ def open_resumed(
 ) -> tuple[RunDir, Resumption | None] | None:
     """The directory that --resume names, and where its run resumes; None: at the beginning.
 
-    Returns None instead of the pair if the run was finished and only its delivery to MLflow was
-    missing, which is now done. Raises UserError, with the directory unchanged, if the run cannot
-    be resumed.
+    Returns None instead of the pair if the run is finished, with what it lacked in MLflow
+    delivered. Raises UserError, with the directory unchanged, if the run cannot be resumed.
     """
     assert config.resume is not None
     directory = RunDir.reopen(config.resume)
@@ -135,8 +133,10 @@ def open_resumed(
         tracked = TrackingState.read(directory.path)
         left = tracked is not None and not tracked.complete
         if left and reopen_run_directory(config, directory, display).end("FINISHED"):
-            return None
-        raise UserError(f"--resume got {directory.path}, {finished}")
+            display.message("MLflow now has all of this run")
+        else:
+            display.message(f"nothing is left to do: {directory.path} holds a run {finished}")
+        return None
     return directory, resumption
 
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gfn_ray.cli import read_stored
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import UserError
 from gfn_ray.paths import is_dir, is_file
+from gfn_ray.settings_values import read_stored
 from gfn_ray.storage.atomic import COMPLETE, atomic_file, damage
 from gfn_ray.tasks.catalog import BUILT_IN
 from gfn_ray.tasks.task import Task

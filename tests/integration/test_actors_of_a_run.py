@@ -10,7 +10,7 @@ import ray
 from ray.util import placement_group_table
 from transformers import AutoTokenizer
 
-from gfn_ray.cli import dump_toml, parse
+from gfn_ray.cli import parse
 from gfn_ray.errors import RunFailed
 from gfn_ray.runs.display import make_display
 from gfn_ray.runs.nonfinite_batches import NonFiniteBatches
@@ -24,6 +24,7 @@ from gfn_ray.runtime.training.checkpointer import Checkpointer
 from gfn_ray.runtime.training.controller import Controller
 from gfn_ray.runtime.training.engine_check import EngineCheck
 from gfn_ray.runtime.training.schedule import Plain
+from gfn_ray.settings_values import dump_toml
 from gfn_ray.tasks.random_number.config import RandomNumberJob
 from gfn_ray.tasks.random_number.task import RandomNumberTask
 from testing.job_runner import tiny_number_flags

@@ -178,28 +178,3 @@ def test_a_job_is_stopped_with_a_checkpoint_before_its_node_ends(cluster, home, 
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "checkpoint").exists()
     assert command(sys.executable, script, "60", home=home, **access).returncode == 0  # none runs
-
-
-@pytest.mark.parametrize(("nodes", "code"), [(1, 0), (2, 1)])
-def test_a_slurm_job_waits_until_all_its_nodes_are_there(nodes, code, cluster, home):
-    done = command(
-        *(sys.executable, str(ROOT / "clusters/slurm/await_nodes.py"), str(nodes), "2"),
-        home=home,
-        RAY_AUTH_MODE="token",
-        RAY_ADDRESS=cluster.head,
-        PYTHONPATH=str(ROOT),
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    assert code == 0 or "1 of 2 nodes" in done.stderr
-
-
-def test_where_no_head_answers_the_wait_ends_too(home):
-    (port,) = free_ports(1)
-    done = command(
-        *(sys.executable, str(ROOT / "clusters/slurm/await_nodes.py"), "1", "2"),
-        home=home,
-        RAY_ADDRESS=f"127.0.0.1:{port}",
-        PYTHONPATH=str(ROOT),
-    )
-    assert done.returncode == 1
-    assert "0 of 1 nodes" in done.stderr

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from gfn_ray.cli import dump_toml, parse
+from gfn_ray.cli import parse
 from gfn_ray.config import CompareJob
 from gfn_ray.runs.run_dir import RunDir
+from gfn_ray.settings_values import dump_toml
 from gfn_ray.tasks.arithmetic.config import ArithmeticJob
 from gfn_ray.tasks.continuation.config import ContinuationJob
 from gfn_ray.tasks.infill.config import InfillJob

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from gfn_ray import __version__
-from gfn_ray.cli import dump_toml, main, parse
+from gfn_ray.cli import main, parse
 from gfn_ray.config.objectives import DBConfig, ObjectiveConfig, SubTBConfig, TBConfig
 from gfn_ray.errors import RunFailed, UserError
 from gfn_ray.settings import settings_of
+from gfn_ray.settings_values import dump_toml
 from gfn_ray.tasks.infill.config import InfillJob
 
 ROOT = Path(__file__).parents[2]

@@ -226,11 +226,11 @@ def test_a_head_offers_no_cpus_and_has_time_for_a_checkpoint() -> None:
 
 def test_a_rayjobs_pods_are_as_many_as_its_settings_have_actors() -> None:
     job = next(param.values[0] for param in OBJECTS if param.id == "rayjob: RayJob")
-    script, run_dir, jobs, *flags = job["spec"]["entrypoint"].split()[1:]
-    for path in (script, jobs):
-        assert (ROOT / Path(path).relative_to("/opt/gfn_ray")).is_file()
-    assert run_dir.startswith("/mnt/gfn_ray/")
+    python, script, *flags = job["spec"]["entrypoint"].split()
+    assert python == "python" and (ROOT / Path(script).relative_to("/opt/gfn_ray")).is_file()
+    assert "--resume auto" in " ".join(flags), "a retry resumes"
     config = parse(InfillJob, [flag.replace("/opt/gfn_ray", str(ROOT)) for flag in flags])
+    assert str(config.run_dir).startswith("/mnt/gfn_ray/")
     groups = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     assert {one["groupName"]: one["replicas"] for one in groups} == {
         "samplers": config.samplers,

@@ -22,7 +22,6 @@ STANDS_IN = '#!/bin/bash\nprintf "%s %s\\n" "${0##*/}" "$*" >>"$CALLS"\n'
 # A job in Python: it says where it wrote, and ends as a run does that is asked to stop.
 JOB = """#!/bin/bash
 printf "%s %s\\n" "${0##*/}" "$*" >>"$CALLS"
-[[ $1 == clusters/slurm/await_nodes.py ]] && exit
 trap 'echo "a checkpoint" >>"$CALLS"; exit 130' TERM
 if [[ -n ${LASTING:-} ]]; then
   touch "$CALLS.running"
@@ -77,31 +76,6 @@ def calls(place: Path, who: str = "") -> list[str]:
     return [line for line in lines if line.startswith(who)]
 
 
-START = ("clusters/start_or_resume.sh",)
-
-
-def test_a_run_is_started_once_and_then_resumed_under_its_own_settings(place: Path) -> None:
-    command = (*START, str(place / "runs/a"), "jobs/infill.py", "--steps", "200")
-    assert run(place, *command)[0] == 0
-    (place / "runs/a").mkdir(parents=True)
-    assert run(place, *command)[0] == 0  # cut off before it had written its settings
-    (place / "runs/a/config.toml").touch()
-    assert run(place, *command)[0] == 0
-    begun = f"python jobs/infill.py --run-dir {place}/runs/a --steps 200"
-    assert calls(place) == [begun, begun, f"python jobs/infill.py --resume {place}/runs/a"]
-
-
-def test_the_exit_code_is_the_jobs(place: Path) -> None:
-    code, _ = run(place, *START, str(place / "runs/a"), "jobs/infill.py", ENDS_WITH="3")
-    assert code == 3
-
-
-def test_without_a_job_it_says_what_it_takes(place: Path) -> None:
-    code, complaint = run(place, *START, "runs/a")
-    assert (code, calls(place)) == (2, [])
-    assert "RUN_DIR JOB" in complaint
-
-
 def slurm(place: Path, **changes: str) -> dict[str, str]:
     """What Slurm tells a job of two nodes."""
     return {
@@ -113,21 +87,19 @@ def slurm(place: Path, **changes: str) -> dict[str, str]:
     }
 
 
+RUN = "python jobs/infill.py --steps 200 --run-dir {} --resume auto"
 SBATCH = ("clusters/slurm/ray.sbatch", "jobs/infill.py", "--steps", "200")
 
 
-def test_a_slurm_job_starts_a_head_and_the_other_nodes_waits_for_them_and_runs(
-    place: Path,
-) -> None:
+def test_a_slurm_job_starts_a_head_and_the_other_nodes_and_runs(place: Path) -> None:
     code, complaint = run(place, *SBATCH, **slurm(place))
     assert code == 0, complaint
     head, others = sorted(calls(place, "srun"), key=lambda line: "--head" not in line)
     assert "--nodes 1 " in head and "ray start --head" in head and "--block" in head
     assert "--nodes 1 " in others and "--exclude" in others and "ray start --address" in others
     assert all("--cpus-per-task 32" in line for line in (head, others))
-    waits, runs = calls(place, "python")
-    assert waits.startswith("python clusters/slurm/await_nodes.py 2 ")
-    assert runs == f"python jobs/infill.py --run-dir {place}/shared/runs/slurm-41 --steps 200"
+    assert any(line.startswith("ray status --address") for line in calls(place, "ray"))
+    assert calls(place, "python") == [RUN.format(f"{place}/shared/runs/slurm-41")]
     assert (place / ".ray").stat().st_mode & 0o777 == 0o700
     assert calls(place, "scontrol") == []
 
@@ -137,18 +109,9 @@ def test_of_one_node_there_is_only_a_head(place: Path) -> None:
     assert len(calls(place, "srun")) == 1
 
 
-def test_a_requeued_slurm_job_resumes_its_run(place: Path) -> None:
-    directory = place / "shared/runs/slurm-41"
-    directory.mkdir(parents=True)
-    (directory / "config.toml").touch()
-    assert run(place, *SBATCH, **slurm(place))[0] == 0
-    assert f"python jobs/infill.py --resume {directory}" in calls(place)
-
-
 def test_another_slurm_job_resumes_the_run_that_it_is_given(place: Path) -> None:
-    (place / "config.toml").touch()
     assert run(place, *SBATCH, **slurm(place, RUN_DIR=str(place)))[0] == 0
-    assert f"python jobs/infill.py --resume {place}" in calls(place)
+    assert calls(place, "python") == [RUN.format(place)]
 
 
 def interrupted(place: Path, what: signal.Signals, command: tuple[str, ...]) -> int:

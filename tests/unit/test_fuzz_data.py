@@ -15,7 +15,7 @@ import tomli_w
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gfn_ray.cli import dump_toml, parse
+from gfn_ray.cli import parse
 from gfn_ray.config import DataConfig
 from gfn_ray.data.columns import Columns
 from gfn_ray.data.stories import CLOZE_COLUMNS, LAYOUTS, ROC_COLUMNS, load_stories
@@ -23,6 +23,7 @@ from gfn_ray.data.strict_json import parse_json
 from gfn_ray.errors import UserError
 from gfn_ray.serving.command import Words, read_words
 from gfn_ray.settings import put, settings_of
+from gfn_ray.settings_values import dump_toml
 from gfn_ray.tasks.arithmetic.config import ArithmeticJob
 from gfn_ray.tasks.arithmetic.data import Problem
 from gfn_ray.tasks.arithmetic.data import parse as problem_of

@@ -10,7 +10,6 @@ import pytest
 from transformers import AutoTokenizer
 
 import gfn_ray
-from gfn_ray.cli import dump_toml
 from gfn_ray.config import JobConfig, ModelConfig
 from gfn_ray.errors import UserError
 from gfn_ray.policy.adapter import Adapter, load_adapter, write_adapter
@@ -18,6 +17,7 @@ from gfn_ray.serving.description import FILE, read_description, write_descriptio
 from gfn_ray.serving.resampling import Weights
 from gfn_ray.serving.samples import Prediction, Sample
 from gfn_ray.serving.tuned_labels import TunedLabels, read_labels, write_labels
+from gfn_ray.settings_values import dump_toml
 from gfn_ray.shell import JOBS
 from gfn_ray.storage.atomic import COMPLETE, checksums
 from gfn_ray.tasks.catalog import BUILT_IN

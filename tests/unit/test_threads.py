@@ -6,8 +6,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gfn_ray.cli import dump_toml, parse
+from gfn_ray.cli import parse
 from gfn_ray.runtime.resources.threads import FEWEST_CORES, ThreadPlan, divide
+from gfn_ray.settings_values import dump_toml
 from gfn_ray.tasks.infill.config import InfillJob
 
 SAMPLERS = ("sampler 0",)

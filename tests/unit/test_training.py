@@ -7,8 +7,8 @@ import pytest
 
 import gfn_ray
 from gfn_ray import training
-from gfn_ray.cli import dump_toml, read_stored
 from gfn_ray.errors import UserError
+from gfn_ray.settings_values import dump_toml, read_stored
 from gfn_ray.tasks.prompts.config import PromptsConfig, PromptsJob
 from gfn_ray.tasks.prompts.rewards import named_functions
 from gfn_ray.training import prepare

@@ -110,7 +110,7 @@ def choose_device(config: JobConfig, *, grows: bool, say: Callable[[str], None])
     if gpus and torch.version.cuda:
         return "cuda"
     if grows and torch.version.cuda:
-        say("the Ray cluster has no GPU, so models run on CPUs; --runtime.device cuda waits for one")
+        say("models run on CPUs: the Ray cluster has no GPU; --runtime.device cuda waits for one")
     return "cpu"
 
 

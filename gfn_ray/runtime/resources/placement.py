@@ -1,8 +1,8 @@
 """Room for all actors with models, reserved before any of them starts.
 
-Owns the placement group, with one bundle per actor that a restarted actor reuses. The group is also
-what an autoscaler sees: it adds machines until every bundle has a place. Replay is not part of it: it
-runs on the controller's machine and writes to its disk.
+Owns the placement group, with one bundle per actor that a restarted actor reuses. The group is
+also what an autoscaler sees: it adds machines until every bundle has a place. Replay is not part
+of it: it runs on the controller's machine and writes to its disk.
 """
 
 from __future__ import annotations
@@ -92,8 +92,6 @@ def _missing(wanted: list[dict[str, float]]) -> str:
     return ", ".join(_of_kind(kind, need, whole, free) for kind, need in kinds.items())
 
 
-def _of_kind(
-    kind: str, need: float, whole: Mapping[str, float], free: Mapping[str, float]
-) -> str:
+def _of_kind(kind: str, need: float, whole: Mapping[str, float], free: Mapping[str, float]) -> str:
     has, left = whole.get(kind, 0.0), free.get(kind, 0.0)
     return f"{need:g} {kind}s needed, {has:g} there, {left:g} of them free"

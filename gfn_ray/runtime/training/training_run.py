@@ -81,9 +81,7 @@ class TrainingRun:
         self._wall, self._training_wall = Stopwatch(), Stopwatch()
         self._wall.start()
 
-    def work(
-        self, device: str, placement: Placement, resumption: Resumption | None
-    ) -> FinalReport:
+    def work(self, device: str, placement: Placement, resumption: Resumption | None) -> FinalReport:
         """Starts the actors and runs every phase. resumption: where to resume; None starts from
         the beginning. An interruption during training leaves a checkpoint."""
         config = self._config
