@@ -54,7 +54,7 @@ def test_what_a_start_makes_exact_counts_as_the_same(
     begin(command, tmp_path)
     file = tmp_path / "runs/a/config.toml"
     exact = file.read_text().replace('"model"', f'"{tmp_path / "model"}"')
-    file.write_text(exact.replace('"all-linear"', '"q_proj",'))
+    file.write_text(exact.replace("all-linear", "q_proj"))
     assert parse(InfillJob, command).policy.lora_targets == ("q_proj",)
 
 
