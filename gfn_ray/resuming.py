@@ -7,6 +7,7 @@ where there is none: what a scheduler needs that runs the same command again.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from gfn_ray.settings_values import Settings, check, flatten, read_toml, resolve
 
 AUTO = "auto"
 _STORED_SETTINGS = "config.toml"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 JobT = TypeVar("JobT", bound=JobConfig)
 
 
@@ -88,11 +90,13 @@ def _of_run(
 
 
 def _same(name: str, given: Any, stored: Any) -> bool:
-    """Whether a run with this setting stores that one: a start makes two of them exact."""
+    """Whether a run with this setting stores that one: a start makes some of them exact."""
     if name == "policy.lora_targets" and ALL_LINEAR in given:
         return True
     if name == "model.name":
         return stored in (given, os.path.realpath(Path(given).expanduser()))
+    if name == "model.revision" and stored is not None:
+        return bool(given == stored or not _COMMIT.fullmatch(given))
     return bool(given == stored)
 
 

@@ -29,6 +29,11 @@ class ModelConfig(Section):
         description="Language model: 'smollm2-135m' (embedded, offline), a local directory, "
         "or a Hugging Face causal LM id.",
     )
+    revision: str | None = Field(
+        None,
+        description="Branch, tag or commit of a model of the hub; a run keeps to the commit it "
+        "began with.",
+    )
     trust_remote_code: bool = Field(
         False, description="Run Python code that the model's repository ships."
     )

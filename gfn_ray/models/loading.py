@@ -17,6 +17,7 @@ from gfn_ray.config import ModelConfig
 from gfn_ray.errors import OutOfMemory, UserError, out_of_memory
 from gfn_ray.models.cache import MARKER
 from gfn_ray.models.embedded import embedded_model_dir
+from gfn_ray.models.hub import download, public_name
 from gfn_ray.paths import is_dir, is_file
 from gfn_ray.settings import path_from
 
@@ -29,7 +30,8 @@ _LONGEST_REASON = 300  # characters; transformers lists every architecture it kn
 
 
 def resolve_model(config: ModelConfig) -> str:
-    """Returns an absolute directory or a hub id, for both transformers and vLLM."""
+    """Returns an absolute directory, for both transformers and vLLM; downloads a model of the hub
+    that this machine does not have."""
     name = config.name
     if name == EMBEDDED:
         return str(embedded_model_dir())
@@ -52,7 +54,7 @@ def resolve_model(config: ModelConfig) -> str:
         return str(directory.resolve())
     if is_file(directory, "--model.name") or not _HUB_ID.fullmatch(name):
         raise _no_directory(name)
-    return name
+    return download(name, config.revision, with_code=config.trust_remote_code)
 
 
 def _no_directory(name: str) -> UserError:
@@ -78,7 +80,7 @@ def load_tokenizer(path: str, trust_remote_code: bool) -> PreTrainedTokenizerBas
     tokenizer: PreTrainedTokenizerBase
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            path, local_files_only=Path(path).is_dir(), trust_remote_code=trust_remote_code
+            path, local_files_only=True, trust_remote_code=trust_remote_code
         )
     except Exception as error:  # tokenizers raises bare Exception, transformers many kinds
         raise _refusal("the tokenizer", path, error) from error
@@ -103,7 +105,7 @@ def load_causal_lm(path: str, dtype: str, device: str, trust_remote_code: bool) 
         loaded = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=getattr(torch, dtype),
-            local_files_only=Path(path).is_dir(),
+            local_files_only=True,
             trust_remote_code=trust_remote_code,
             attn_implementation="eager",  # defines the family's attention
             use_safetensors=True,  # by default transformers falls back to pickled weights
@@ -124,6 +126,7 @@ def load_causal_lm(path: str, dtype: str, device: str, trust_remote_code: bool) 
             f"architecture, such as {missing[0]}; it is not a complete causal LM"
         )
     model.requires_grad_(False)
+    model.name_or_path = model.config._name_or_path = public_name(path)  # adapters record it
     model = model.eval().to(device)
     fuse_attention(model)
     return model
@@ -132,10 +135,8 @@ def load_causal_lm(path: str, dtype: str, device: str, trust_remote_code: bool) 
 def _refusal(what: str, path: str, error: Exception) -> UserError:
     if (Path(path) / MARKER).is_file():
         advice = "remove that directory to have it made again"
-    elif Path(path).is_dir():
-        advice = "give another directory"
     else:
-        advice = f"check the id and the network, or use {EMBEDDED!r} or a local directory"
+        advice = "give another directory"
     return UserError(f"--model.name: cannot load {what} of {path}: {_first_line(error)}; {advice}")
 
 
@@ -219,7 +220,7 @@ def _config(path: str, trust_remote_code: bool) -> Any:
 
     try:
         return AutoConfig.from_pretrained(
-            path, local_files_only=Path(path).is_dir(), trust_remote_code=trust_remote_code
+            path, local_files_only=True, trust_remote_code=trust_remote_code
         )
     except Exception as error:  # transformers and huggingface_hub kinds
         raise _refusal("the configuration", path, error) from error

@@ -14,10 +14,11 @@ from typing import Any
 from gfn_ray.errors import UserError
 from gfn_ray.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE, check_adapter
 from gfn_ray.models.cache import cached_model_dir
+from gfn_ray.models.hub import commit_of, public_name
 from gfn_ray.models.loading import hide_loading_bars, load_causal_lm, load_tokenizer
 from gfn_ray.models.peft_weights import put_weights
 
-MERGER_VERSION = 1  # part of the directory's name: raise it when the merge changes
+MERGER_VERSION = 2  # part of the directory's name: raise it when the merge changes
 _PREFIX = "merged-"
 TUNED = "tuned-"
 """Prefix of the cached adapter of a base model that a run tunes first."""
@@ -45,6 +46,8 @@ def merged_model_dir(model: str, adapter: Path, trust_remote_code: bool) -> str:
 def fingerprint(model: str) -> object:
     """Returns an identity that differs between models, and for new files in the same directory."""
     where = Path(model)
+    if commit := commit_of(model):
+        return (public_name(model), commit)
     files = sorted(where.iterdir()) if where.is_dir() else []
     # A directory may be rewritten under the same name; its files' times show that.
     return (model, [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files])
@@ -64,7 +67,7 @@ def _check_adapter(model: str, adapter: Path) -> None:
     config, _ = check_adapter(adapter, "the base adapter")
     made_for = config.get("base_model_name_or_path")
     # Compares the last part only: a directory's parent differs between machines.
-    if made_for and Path(made_for).name != Path(model).name:
+    if made_for and Path(made_for).name != Path(public_name(model)).name:
         raise UserError(
             f"the base adapter {adapter} was made for {made_for}, and the model is {model}; give "
             "that one as --model.name, or another adapter"

@@ -13,6 +13,7 @@ from typing import Any
 from gfn_ray.config import JobConfig, PolicyConfig
 from gfn_ray.errors import UserError
 from gfn_ray.models.adapter_files import check_fits
+from gfn_ray.models.hub import public_name
 from gfn_ray.models.loading import linear_layers
 from gfn_ray.models.merged import is_merged
 from gfn_ray.policy.adapter import Adapter, load_adapter
@@ -40,7 +41,7 @@ def check_initial(config: JobConfig, model: str) -> None:
 def _check_base(directory: Path, made_for: str | None, model: str) -> None:
     """Compares the last part of the path, because the parent differs between machines. A merged
     model is named by the times of its files, so its name differs, too."""
-    if made_for is None or Path(made_for).name == Path(model).name:
+    if made_for is None or Path(made_for).name == Path(public_name(model)).name:
         return
     if is_merged(made_for) and is_merged(model) and not Path(made_for).is_dir():
         return

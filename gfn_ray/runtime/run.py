@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from gfn_ray.config import JobConfig
@@ -12,6 +11,7 @@ from gfn_ray.config.tune_base import TunesItsBase
 from gfn_ray.errors import EXIT_INTERRUPTED, UserError
 from gfn_ray.evaluation.weights import WEIGHT_METRICS
 from gfn_ray.formatting import count
+from gfn_ray.models.hub import commit_of
 from gfn_ray.models.loading import (
     EMBEDDED,
     architectures,
@@ -74,7 +74,7 @@ def run(config: JobConfig, task: Task) -> int:
         positions = max_positions(model, trusted)
         check_positions(data, config.sampler, positions)
         _check(config, task, data)
-        config = _with_absolute_model(config, model)
+        config = _with_exact_model(config, model)
         resumed = None
         if config.resume is not None:
             resumed = open_resumed(config, task, data, display)
@@ -232,11 +232,13 @@ def _check(config: JobConfig, task: Task, data: TaskData) -> None:
         )
 
 
-def _with_absolute_model(config: JobConfig, model: str) -> JobConfig:
-    """Makes a local model path absolute: actors may run in another working directory."""
-    if config.model.name == EMBEDDED or not Path(model).is_dir():
-        return config
-    return _with_model(config, model)
+def _with_exact_model(config: JobConfig, model: str) -> JobConfig:
+    """Names the model so that it stays the same in another working directory, and, if it is one of
+    the hub, on another day."""
+    if commit := commit_of(model):
+        pinned = config.model.model_copy(update={"revision": commit})
+        return config.model_copy(update={"model": pinned})
+    return config if config.model.name == EMBEDDED else _with_model(config, model)
 
 
 def _on_tuned_base(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gfn_ray.config import JobConfig, LearnerConfig, RewardConfig, RuntimeConfig, SamplerConfig
 from gfn_ray.errors import RunFailed
+from gfn_ray.models.hub import ENVIRONMENT as HUB_ENVIRONMENT
 from gfn_ray.runtime.actors.calls import POLL_SECONDS, ChangesState, PendingCalls
 from gfn_ray.runtime.actors.failures import (
     ActorDied,
@@ -270,4 +272,5 @@ def _resources(config: JobConfig, device: str, gpus: float) -> dict[str, Any]:
 
 
 def _environment(threads: int, extra: dict[str, str] | None = None) -> dict[str, Any]:
-    return {"env_vars": {**thread_environment(threads), **(extra or {})}}
+    hub = {name: os.environ[name] for name in HUB_ENVIRONMENT if name in os.environ}
+    return {"env_vars": {**thread_environment(threads), **hub, **(extra or {})}}
