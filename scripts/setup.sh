@@ -120,6 +120,28 @@ if [[ -n $lacking ]]; then
   say "$lacking; taking uv's ($base_python)."
 fi
 
+# Of the machines that will run models, of which this one, a login node or a build, may be none: so it
+# says what they lack and goes on. Triton and Inductor compile for the GPU at run time.
+readonly OLDEST_DRIVER=580  # of CUDA 13, for which the packages are built
+advise_gpu() {
+  local driver
+  driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1 || true)
+  if [[ ! $driver =~ ^[0-9]+ ]]; then
+    say "no NVIDIA driver answers here; machines that run models need r$OLDEST_DRIVER or newer."
+  elif ((BASH_REMATCH[0] < OLDEST_DRIVER)); then
+    say "the NVIDIA driver is $driver; install r$OLDEST_DRIVER or newer, which CUDA 13 needs."
+  fi
+  if ! command -v cc >/dev/null; then
+    say "no C compiler (cc), which kernels are compiled with at run time; install gcc" \
+      "('sudo apt install gcc' or 'sudo dnf install gcc')."
+  fi
+  if ! "$base_python" -c 'import os, sysconfig, sys
+sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")))'; then
+    say "no Python.h, which those kernels include; install python3.11-dev (Debian) or python3.11-devel (Fedora)."
+  fi
+}
+if [[ $profile == gpu ]]; then advise_gpu; fi
+
 # Two set-ups in one folder would tread on each other; the second waits, then finds all done.
 if command -v flock >/dev/null; then
   exec 9>"$GUARD"

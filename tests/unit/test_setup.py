@@ -17,6 +17,7 @@ PYTHON = """#!/bin/bash
 case "$*" in
   *_base_executable*) echo "$0" ;;
   *ensurepip*) exit {venv} ;;
+  *Python.h*) [[ -e "${{0%/*}}/Python.h" ]] ;;
   --version) echo "Python 3.11.9" ;;
   *) exit 1 ;;
 esac
@@ -59,11 +60,11 @@ def program(file: Path, text: str) -> Path:
     return file
 
 
-def set_up(home: Path) -> tuple[str, str]:
+def set_up(home: Path, profile: str = "cpu") -> tuple[str, str]:
     """What it says, and what it complains of. It never comes to its end."""
     done = subprocess.run(
         ["bash", str(home / "copy" / "scripts" / "setup.sh")],
-        env={"PATH": str(home / "bin"), "HOME": str(home), "PROFILE": "cpu"},
+        env={"PATH": str(home / "bin"), "HOME": str(home), "PROFILE": profile},
         capture_output=True,
         text=True,
         timeout=60,
@@ -125,3 +126,22 @@ def test_without_either_uv_is_named_first_and_the_packages_after_it(home: Path) 
     assert complaint.startswith("setup: python3.11 was not found; install uv")
     assert complaint.index("astral.sh/uv/install.sh") < complaint.index("apt install python3.11")
     assert not (home / "copy" / ".venv").exists()
+
+
+def test_a_gpu_profile_says_what_the_machines_that_run_it_lack(home: Path) -> None:
+    program(home / "bin" / "python3.11", PYTHON.format(venv=0))
+    said, _ = set_up(home, "gpu")
+    assert "no NVIDIA driver answers here; machines that run models need r580 or newer" in said
+    assert "no C compiler" in said and "no Python.h" in said
+    program(home / "bin" / "nvidia-smi", "#!/bin/bash\necho 570.86.10\n")
+    said, _ = set_up(home, "gpu")
+    assert "the NVIDIA driver is 570.86.10; install r580 or newer" in said
+
+
+def test_a_gpu_profile_has_nothing_to_say_where_all_is_there(home: Path) -> None:
+    program(home / "bin" / "python3.11", PYTHON.format(venv=0))
+    program(home / "bin" / "nvidia-smi", "#!/bin/bash\necho 580.65.06\n")
+    program(home / "bin" / "cc", "#!/bin/bash\n")
+    (home / "bin" / "Python.h").touch()
+    said, _ = set_up(home, "gpu")
+    assert said.startswith("setup: gpu profile, Python 3.11.9, new .venv;")
