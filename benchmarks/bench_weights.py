@@ -12,8 +12,7 @@ from disk, which here means from the system's cache of it.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -22,7 +21,7 @@ import ray
 
 from bench_infill import Bench
 from gfn_ray.policy.adapter import Adapter
-from gfn_ray.runtime.resources import cluster
+from gfn_ray.runtime.resources.cluster import connected
 from measure import Figure, seconds, side_by_side
 from weight_actors import Learner, Reader, Shape
 
@@ -77,7 +76,7 @@ class WeightsBench:
 
     def publication(self, name: str, shape: Shape, count: int) -> Figure:
         """Seconds from the learner's call to publish until every sampler has its own tensors."""
-        with _own_cluster(), tempfile.TemporaryDirectory() as directory:
+        with connected(STORE_BYTES), tempfile.TemporaryDirectory() as directory:
             learner = ray.remote(Learner).options(num_cpus=0).remote(shape)
             readers = [ray.remote(Reader).options(num_cpus=0).remote() for _ in range(count)]
 
@@ -101,14 +100,3 @@ class WeightsBench:
     def _all_have(shape: Shape, received: list[Any]) -> None:
         if set(ray.get(received)) != {shape.parameters()}:
             raise RuntimeError("a sampler got another adapter than was published")
-
-
-@contextmanager
-def _own_cluster() -> Iterator[None]:
-    """Ray on this machine, as a job starts it, with room for the largest adapter."""
-    usual, cluster.LOCAL_OBJECT_STORE_BYTES = cluster.LOCAL_OBJECT_STORE_BYTES, STORE_BYTES
-    try:
-        with cluster.connected():
-            yield
-    finally:
-        cluster.LOCAL_OBJECT_STORE_BYTES = usual

@@ -32,7 +32,7 @@ from gfn_ray.runs.display import Display, make_display
 from gfn_ray.runs.error_context import with_resume_hint
 from gfn_ray.runs.opening import check_login, open_run_directory, reopen_run_directory
 from gfn_ray.runs.run_dir import RunDir
-from gfn_ray.runtime.resources.cluster import check_resources, choose_device, connected
+from gfn_ray.runtime.resources.cluster import check_resources, choose_device, connected, store_bytes
 from gfn_ray.runtime.resources.placement import Placement, reserved
 from gfn_ray.runtime.resources.precision import with_precision
 from gfn_ray.runtime.training.sft import sft_demonstrations
@@ -64,6 +64,7 @@ def run(config: JobConfig, task: Task) -> int:
             check_architectures(architectures(model, trusted))
         policy = with_layer_names(config.policy, model, trusted)
         config = config.model_copy(update={"policy": policy})
+        layers = body_layers(model, trusted)
         size = vocab_size(model, trusted)
         data = task.load(tokenizer, size)
         for note in data.notes:
@@ -85,7 +86,7 @@ def run(config: JobConfig, task: Task) -> int:
         if not tunes_base:
             running = _on_merged_base(config, model, display, check=anew)
         display.phase("starting Ray")
-        with ExitStack() as afterwards, connected() as grows:
+        with ExitStack() as afterwards, connected(store_bytes(config, layers)) as grows:
             # `ray job stop` and process managers send SIGTERM; jobs that a script starts in the
             # background ignore SIGINT. Both must end the run as cleanly as Ctrl-C. Set here
             # because connecting to Ray installs its own handler.
@@ -96,9 +97,7 @@ def run(config: JobConfig, task: Task) -> int:
             if tunes_base:  # takes minutes, so only after every check
                 config = _on_tuned_base(config, task, data, tokenizer, model, positions, display)
                 running = _on_merged_base(config, model, display, check=anew)
-            running = with_precision(
-                running, data, device, lambda: body_layers(model, trusted), display.message
-            )
+            running = with_precision(running, data, device, lambda: layers, display.message)
             with reserved(running, device, display.message) as placement:
                 return _record(
                     config,

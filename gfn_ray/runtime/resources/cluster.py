@@ -25,15 +25,29 @@ from gfn_ray.runtime.resources.ray_places import (
 )
 
 # A run moves adapters and token ids; Ray's default of a third of memory would be wasted.
-LOCAL_OBJECT_STORE_BYTES = 512 << 20
+_FEWEST_STORE_BYTES = 512 << 20
+_FLOAT32 = 4  # bytes
+
+
+def store_bytes(config: JobConfig, layers: Mapping[str, tuple[int, int]]) -> int:
+    """What a run keeps in the object store at most, with room for what else it moves.
+
+    layers: outputs and inputs of the model's linear layers by name. Samples in flight hold on to
+    their adapter, so as many versions live as samples may be behind, the newest, and the next.
+    """
+    targets = config.policy.lora_targets
+    sizes = [sum(size) for name, size in layers.items() if name.rsplit(".", 1)[-1] in targets]
+    adapter = _FLOAT32 * config.policy.lora_rank * sum(sizes)
+    return _FEWEST_STORE_BYTES + (config.max_staleness + 2) * adapter
 
 
 @contextmanager
-def connected() -> Iterator[bool]:
+def connected(store: int = _FEWEST_STORE_BYTES) -> Iterator[bool]:
     """Stays with the Ray that this process has, if any, and leaves it running; else connects to
     $RAY_ADDRESS (set inside a submitted job), or starts Ray locally.
 
-    Yields whether the cluster may grow: our own Ray has this machine and no other.
+    store: bytes of the object store of our own Ray. Yields whether the cluster may grow: our own
+    Ray has this machine and no other.
     """
     if ray.is_initialized():
         yield True
@@ -47,7 +61,7 @@ def connected() -> Iterator[bool]:
     if address:
         _join(address, common)
     else:
-        _start(common)
+        _start(common, store)
     try:
         yield bool(address)
     finally:
@@ -71,7 +85,7 @@ def _join(address: str, common: dict[str, Any]) -> None:
         ) from None
 
 
-def _start(common: dict[str, Any]) -> None:
+def _start(common: dict[str, Any], store: int) -> None:
     """Starts our own Ray, which listens only on this machine."""
     check_shared_memory()
     provide_home()
@@ -84,7 +98,7 @@ def _start(common: dict[str, Any]) -> None:
         ray.init(
             address="local",
             include_dashboard=False,
-            object_store_memory=LOCAL_OBJECT_STORE_BYTES,
+            object_store_memory=store,
             _temp_dir=place,
             **common,
         )
