@@ -41,6 +41,7 @@ class PolicyTrainer:
         self.model = model.eval()  # no dropout anywhere: log q must be a function of the weights
         device = next(model.parameters()).device
         self._masks = torch.as_tensor(support.masks, device=device)
+        self._published_dtype = config.sampler.dtype_on(device.type)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._objective = choose(config.objective)
         if self._objective.needs_reference and not hasattr(model, "disable_adapter"):
@@ -201,10 +202,15 @@ class PolicyTrainer:
             put_adapter(self.model, own)
 
     def publish(self) -> Adapter:
-        """Returns the current weights as the next version; the first call gives version 0."""
-        adapter = read_adapter(self.model, self.version)
+        """Returns the current weights as the next version, in the sampling engine's precision; the
+        first call gives version 0."""
+        adapter = read_adapter(self.model, self.version, self._published_dtype)
         self.version += 1
         return adapter
+
+    def adapter(self) -> Adapter:
+        """Returns the current weights in full precision, as the version last published."""
+        return read_adapter(self.model, self.version - 1)
 
     def state(self) -> State:
         """Copies of everything later updates and publications depend on."""

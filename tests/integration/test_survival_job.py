@@ -127,7 +127,7 @@ def test_the_table_is_printed_and_mlflow_has_the_trace(undisturbed):
 
     out = (undisturbed / "out").read_text()
     assert "s of training went" in out
-    for line in ("sampler 0 ", "  apply an update ", "  publish its weights ", "controller "):
+    for line in ("sampler 0 ", "  apply an update ", "  give a batch ", "controller "):
         assert any(row.startswith(line) for row in out.splitlines())
     client = MlflowClient(f"sqlite:///{undisturbed / 'mlflow.db'}")
     artifacts = {one.path for one in client.list_artifacts(mlflow_run(undisturbed).info.run_id)}

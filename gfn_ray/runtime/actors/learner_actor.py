@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 # On-policy samples per check of the engine's weights: the standard error falls with their square
 # root, the cost rises linearly.
 COMPARED = 16
+
+
+class Applied(NamedTuple):
+    """An update: its metrics, and the version that it published, if any."""
+
+    metrics: dict[str, float]
+    version: int | None
 
 
 class LearnerActor(ModelActor):
@@ -65,18 +72,27 @@ class LearnerActor(ModelActor):
         """Loads the weights of an adapter of the policy's shape."""
         self._learner.load(adapter)
 
-    def publish(self) -> tuple[Adapter, Record]:
-        """Returns the current weights as the next version."""
+    def publish(self) -> tuple[Adapter, int]:
+        """Returns the current weights as the next version, and its number."""
         adapter = self._learner.publish()
-        return adapter, {"version": adapter.version}
+        return adapter, adapter.version
 
-    def step(self, block: bytes) -> tuple[Any, Record | SkippedUpdate]:
-        """Makes one update on a batch from replay. Returns the loss of each trajectory [B] and the
-        update's metrics, or None and why the update was skipped."""
+    def adapter(self) -> Adapter:
+        """Returns the current weights in full precision, as the version last published."""
+        return self._learner.adapter()
+
+    def step(
+        self, block: bytes, publishes: bool
+    ) -> tuple[Adapter | None, Any, Applied | SkippedUpdate]:
+        """Makes one update on a batch from replay. Returns the new weights as the next version, if
+        it publishes them, the loss of each trajectory [B], and what the controller reads; None,
+        None and why, if the update was skipped."""
         update = self._learner.step(self._groups(block))
         if isinstance(update, SkippedUpdate):
-            return None, update
-        return update.losses, update.metrics
+            return None, None, update
+        adapter = self._learner.publish() if publishes else None
+        version = None if adapter is None else adapter.version
+        return adapter, update.losses, Applied(update.metrics, version)
 
     def fit(self, block: bytes) -> Record | SkippedUpdate:
         """Makes one SFT update on unscored trajectories; returns its metrics, or why it was

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -159,18 +158,6 @@ class WorkerGroup:
         made = {worker.name: calls.make(worker, what, remote_call) for worker in workers}
         calls.run_all()
         return {name: call.result() for name, call in made.items()}
-
-    def read(self, ref: Any, what: str) -> Any:
-        """Reads an object that an actor left in the store; None if it is lost."""
-        calls, values = self.calls(), list[Any]()
-
-        async def read() -> None:
-            with suppress(DataLost):
-                values.append(await calls.fetch(ref, what))
-
-        calls.start(read())
-        calls.run_all()
-        return values[0] if values else None
 
     def put(self, value: Any) -> Any:
         """Puts a value into the object store; returns its reference."""
