@@ -12,7 +12,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from gfn_ray.config import JobConfig, LearnerConfig, RewardConfig, RuntimeConfig, SamplerConfig
+from gfn_ray.config import JobConfig, RewardConfig, RuntimeConfig, SamplerConfig
 from gfn_ray.errors import RunFailed
 from gfn_ray.runtime.actors.calls import POLL_SECONDS, ChangesState, PendingCalls
 from gfn_ray.runtime.actors.failures import (
@@ -75,7 +75,7 @@ class WorkerGroup:
         def worker(
             name: str,
             kind: type,
-            section: SamplerConfig | RewardConfig | LearnerConfig,
+            section: SamplerConfig | RewardConfig,
             *given: Any,
         ) -> Worker:
             vllm = section is config.sampler and config.sampler.backend == "vllm"
@@ -89,6 +89,21 @@ class WorkerGroup:
                 return actor.remote(config, device, support, *given)
 
             return Worker(name, create)
+
+        def learner() -> Worker:
+            remote = _remote(LearnerActor, log)
+            resources = _resources(config, device, config.learner.gpus)
+            own, *others = (
+                resources | placement.options(next(places)) for _ in range(config.learners)
+            )
+
+            def create() -> Any:
+                environment = _environment(threads.of(_LEARNER), hidden)
+                ranks = [one | {"runtime_env": environment} for one in others]
+                actor = remote.options(**own, runtime_env=environment)
+                return actor.remote(config, device, support, queries, ranks)
+
+            return Worker(_LEARNER, create)
 
         reward_kind = RewardActor if data.labels is None else LabelRewardActor
         replay = _remote(ReplayActor, log).options(
@@ -110,7 +125,7 @@ class WorkerGroup:
                 for name in _rewards(config)
             ],
             Worker("replay", lambda: replay.remote(config, replay_dir)),
-            worker(_LEARNER, LearnerActor, config.learner, queries),
+            learner(),
             threads,
             log,
         )
@@ -193,10 +208,16 @@ def _plan(config: JobConfig) -> ThreadPlan:
     asked = {
         **dict.fromkeys(samplers, config.sampler.threads),
         **dict.fromkeys(_rewards(config), config.reward.threads),
-        _LEARNER: config.learner.threads,
+        _LEARNER: config.learner.threads if config.learners == 1 else _threads_a_rank(config),
     }
     in_turn = config.max_staleness == 0
     return ThreadPlan(asked, samplers, cores_by_machine(), in_turn=in_turn)
+
+
+def _threads_a_rank(config: JobConfig) -> int:
+    """Threads of each of several learners, which must have the same number for the same bits."""
+    asked = config.learner.threads
+    return 1 if asked == "auto" else asked
 
 
 def _remote(kind: type, log: CallLog | None) -> Any:

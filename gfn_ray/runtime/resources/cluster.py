@@ -129,19 +129,25 @@ def check_resources(config: JobConfig, device: str) -> None:
             "sampler.dtype is float32, which vLLM's LoRA kernels on CUDA do not support; use auto "
             "or bfloat16"
         )
-    models = config.samplers + config.reward_actors + 1
+    models = config.samplers + config.reward_actors + config.learners
     available = ray.cluster_resources()
     cpus = models * config.runtime.cpus_per_actor
     if cpus > available.get("CPU", 0.0):
         raise UserError(
             f"{models} actors with models need {cpus:g} CPUs, but the Ray cluster has "
-            f"{available.get('CPU', 0):g}; lower samplers, reward_actors or runtime.cpus_per_actor "
+            f"{available.get('CPU', 0):g}; lower samplers, reward_actors, learners or "
+            f"runtime.cpus_per_actor "
             f"({config.runtime.cpus_per_actor:g})"
+        )
+    if device == "cuda" and config.learners > 1 and config.learner.gpus <= 0.5:
+        raise UserError(
+            f"learners is {config.learners}, and learner.gpus ({config.learner.gpus:g}) would let "
+            "two of them share a GPU, which NCCL refuses; set learner.gpus to 1"
         )
     gpus = (
         config.samplers * config.sampler.gpus
         + config.reward_actors * config.reward.gpus
-        + config.learner.gpus
+        + config.learners * config.learner.gpus
     )
     if device == "cuda" and gpus > available.get("GPU", 0.0) + 1e-6:
         raise UserError(
