@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from gfn_ray.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE
 from gfn_ray.policy.adapter import Adapter, write_adapter
+from gfn_ray.policy.flat_tensors import FlatTensors
 
 CONFIG = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "lora_alpha": 32.0}
 
@@ -72,8 +73,7 @@ class Learner:
 
     def _adapter(self) -> Adapter:
         self._version += 1
-        copies = {name: tensor.numpy().copy() for name, tensor in self._tensors.items()}
-        return Adapter(self._version, CONFIG, copies)
+        return Adapter(self._version, CONFIG, FlatTensors.of(self._tensors, "float32"))
 
 
 class Reader:

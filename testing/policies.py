@@ -17,7 +17,7 @@ from gfn_ray.config import LearnerConfig, PolicyConfig, RewardConfig
 from gfn_ray.learners.trainer import PolicyTrainer
 from gfn_ray.objectives import FlowBatch
 from gfn_ray.policy.adapter import add_adapter, read_adapter, write_adapter
-from gfn_ray.policy.log_q import TrajectoryGroup, log_q
+from gfn_ray.policy.log_q import TrajectoryGroup
 from gfn_ray.support import Support
 from gfn_ray.tasks.infill.config import InfillJob
 from gfn_ray.trajectory import IntArray, Trajectory
@@ -91,7 +91,7 @@ def groups_of(
 @torch.no_grad()
 def log_pf_differences(trainer: PolicyTrainer, group: TrajectoryGroup) -> npt.NDArray[np.float32]:
     """The engine's log q of each token less the learner's, of all z one after another."""
-    q = log_q(trainer.model, [group], trainer._support, trainer._masks)
+    q = trainer._loss._log_q_of(group)
     rows = zip(group.trajectories, q.log_pf.numpy(), strict=True)
     return np.concatenate([t.sampler_log_pf - row[: len(t)] for t, row in rows])
 

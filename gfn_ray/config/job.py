@@ -46,6 +46,12 @@ class JobConfig(Section):
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of every random choice.")
     samplers: int = Field(1, ge=1, description="Sampler actors.")
     reward_actors: int = Field(1, ge=1, description="Reward actors.")
+    learners: int = Field(
+        1,
+        ge=1,
+        description="Learner actors that share each update, a power of two; on a CPU in float32, "
+        "with learner.threads the same, any number of them ends with the same policy.",
+    )
     max_staleness: int = Field(
         8,
         ge=0,
@@ -103,6 +109,11 @@ class JobConfig(Section):
     @model_validator(mode="after")
     def _consistent(self) -> JobConfig:
         learner, replay = self.learner, self.replay
+        if self.learners & (self.learners - 1):
+            raise ValueError(
+                f"learners ({self.learners}) is not a power of two, and gradients are summed along "
+                "a binary tree; use 1, 2, 4, 8, ..."
+            )
         if replay.per_query < learner.trajectories_per_query:
             raise ValueError(
                 f"replay.per_query ({replay.per_query}) is below learner.trajectories_per_query "

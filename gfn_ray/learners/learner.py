@@ -83,7 +83,12 @@ class Learner(Protocol):
         ...
 
     def publish(self) -> Adapter:
-        """Returns the current weights as the next version; the first call gives version 0."""
+        """Returns the current weights as the next version, in the sampling engine's precision; the
+        first call gives version 0."""
+        ...
+
+    def adapter(self) -> Adapter:
+        """Returns the current weights in full precision, as the version last published."""
         ...
 
     def state(self) -> State:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from gfn_ray.learners.gradient_sum import GradientSum
 from gfn_ray.learners.learner import SkippedUpdate
 from gfn_ray.learners.optimizer_step import optimizer_step
+from gfn_ray.learners.ranks import ALONE, Ranks
+from gfn_ray.learners.split_group import parts
 from gfn_ray.learners.training_state import State, read_training_state, write_training_state
 from gfn_ray.policy.log_q import TrajectoryGroup, chunks, log_q
 from gfn_ray.support import Support
@@ -29,6 +34,7 @@ class SFTTrainer:
         lr: float,
         max_grad_norm: float,
         tokens_per_forward: int,
+        ranks: Ranks = ALONE,
     ) -> None:
         self._model = model.eval()
         self._support = support
@@ -37,25 +43,34 @@ class SFTTrainer:
         self._optimizer = torch.optim.AdamW(self._parameters, lr=lr, weight_decay=0.0)
         self._max_grad_norm = max_grad_norm
         self._budget = tokens_per_forward
+        self._sum = GradientSum(self._parameters, ranks)
 
     def step(self, groups: Sequence[TrajectoryGroup]) -> dict[str, float] | SkippedUpdate:
         """Makes one update, skipped if its loss or gradient is not finite. The loss is the mean of
         -log q over the policy's tokens, including stops."""
         self._optimizer.zero_grad(set_to_none=True)
         tokens = sum(int((~t.tool_mask).sum()) + 1 for g in groups for t in g.trajectories)
-        total, parts = 0.0, []
-        for chunk in chunks(groups, self._budget):
-            whole = log_q(self._model, chunk, self._support, self._masks).log_q
+        # The likelihood of a z is its own, so a query that is too large is simply several.
+        small = [part for group in groups for part in parts(group, self._budget)]
+        chunked = list(chunks(small, self._budget))
+        sizes = [sum(len(group.trajectories) for group in chunk) for chunk in chunked]
+        ends = list(accumulate(sizes))
+
+        def learn(index: int, summed: Tensor) -> None:
+            whole = log_q(self._model, chunked[index], self._support, self._masks).log_q
             loss = -whole.sum() / tokens
-            loss.backward()
-            total += float(loss.detach())
-            parts.append(whole.detach())
+            loss.backward()  # type: ignore[no-untyped-call]
+            summed[0] = loss.detach()
+            summed[1:][ends[index] - sizes[index] : ends[index]] = whole.detach()
+
+        summed = self._sum.over(len(chunked), 1 + ends[-1], learn)
+        total = float(summed[0])
         try:
             norm = optimizer_step(
                 self._optimizer, self._parameters, self._max_grad_norm, {"the loss": total}
             )
         except FloatingPointError as error:
-            return SkippedUpdate(str(error), {"log_q": torch.cat(parts).double().cpu().numpy()})
+            return SkippedUpdate(str(error), {"log_q": summed[1:].double().cpu().numpy()})
         return {"loss": total, "grad_norm": norm, "tokens": float(tokens)}
 
     def state(self) -> State:

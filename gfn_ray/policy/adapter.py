@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from gfn_ray.errors import UserError
 from gfn_ray.models.adapter_files import CONFIG_FILE, WEIGHTS_FILE, check_adapter
 from gfn_ray.models.lora_targets import layer_names
 from gfn_ray.models.peft_weights import put_weights
+from gfn_ray.policy.flat_tensors import FlatTensors
 from gfn_ray.seeds import Stream, number, seed_of
 
 
@@ -23,13 +25,14 @@ from gfn_ray.seeds import Stream, number, seed_of
 class Adapter:
     """One published version of the policy's weights.
 
-    tensors: PEFT's names to float32 arrays. config: PEFT's LoRA settings, JSON-ready.
-    Version 0 is the untrained adapter (B = 0), which equals the base model.
+    tensors: PEFT's names to float32 arrays; one buffer, if `read_adapter` made them. config:
+    PEFT's LoRA settings, JSON-ready. Version 0 is the untrained adapter (B = 0), which equals the
+    base model.
     """
 
     version: int
     config: dict[str, Any]
-    tensors: dict[str, npt.NDArray[np.float32]]
+    tensors: Mapping[str, npt.NDArray[np.float32]]
 
     def without_effect(self) -> Adapter:
         """Returns an adapter of the same shape that leaves the base model unchanged."""
@@ -62,20 +65,20 @@ def add_adapter(
     return get_peft_model(model, lora)
 
 
-def read_adapter(peft_model: Any, version: int) -> Adapter:
-    """Returns a copy of the adapter's current weights, safe to pass to another process."""
+def read_adapter(peft_model: Any, version: int, dtype: str = "float32") -> Adapter:
+    """Returns a copy of the adapter's current weights, safe to pass to another process.
+
+    dtype: "float32", or "bfloat16" for an engine that would round to it anyway.
+    """
     from peft import get_peft_model_state_dict
 
-    tensors = {
-        name: tensor.detach().to("cpu", torch.float32).numpy().copy()
-        for name, tensor in get_peft_model_state_dict(
-            peft_model,
-            save_embedding_layers=False,  # "auto" would query the model hub at every version
-        ).items()
-    }
+    tensors = get_peft_model_state_dict(
+        peft_model,
+        save_embedding_layers=False,  # "auto" would query the model hub at every version
+    )
     config = peft_model.peft_config["default"].to_dict()
     plain = {key: _plain(value) for key, value in config.items()}
-    return Adapter(version, plain, tensors)
+    return Adapter(version, plain, FlatTensors.of(tensors, dtype))
 
 
 def put_adapter(peft_model: Any, adapter: Adapter) -> None:
@@ -99,7 +102,7 @@ def write_adapter(adapter: Adapter, directory: Path) -> None:
     from safetensors.numpy import save
 
     # Not save_file, which reports a full disk with its own kind of exception.
-    (directory / WEIGHTS_FILE).write_bytes(save(adapter.tensors))
+    (directory / WEIGHTS_FILE).write_bytes(save(dict(adapter.tensors)))
     (directory / CONFIG_FILE).write_text(json.dumps(adapter.config, indent=2))
 
 

@@ -1,5 +1,5 @@
-"""A synchronous run ends with the same policy, bit for bit, whatever is killed on the way, and
-whether it is profiled or not."""
+"""A synchronous run ends with the same policy, bit for bit, whatever is killed on the way, however
+many learners it has, and whether it is profiled or not."""
 
 import json
 import signal
@@ -36,6 +36,7 @@ def flags(model, home):
     settings = {
         "steps": STEPS,
         "learner.lr": "1e-2",
+        "learner.threads": 1,  # the same for one learner and for two
         "max-staleness": 0,
         "eval.every": 0,
         "checkpoint.every": EVERY,
@@ -127,7 +128,7 @@ def test_the_table_is_printed_and_mlflow_has_the_trace(undisturbed):
 
     out = (undisturbed / "out").read_text()
     assert "s of training went" in out
-    for line in ("sampler 0 ", "  apply an update ", "  publish its weights ", "controller "):
+    for line in ("sampler 0 ", "  apply an update ", "  give a batch ", "controller "):
         assert any(row.startswith(line) for row in out.splitlines())
     client = MlflowClient(f"sqlite:///{undisturbed / 'mlflow.db'}")
     artifacts = {one.path for one in client.list_artifacts(mlflow_run(undisturbed).info.run_id)}
@@ -147,14 +148,13 @@ def await_update(home, process, step):
 @pytest.fixture(scope="module")
 def killed(tiny_dir, tmp_path_factory):
     """Sampler, reward actor, learner and replay were killed in turn in the middle of training, and
-    then the job itself with all that it started."""
+    then the job itself with all that it started. It has two learners, of which either dies."""
     home = tmp_path_factory.mktemp("killed")
-    process = start(flags(tiny_dir, home), home, "random_number")
+    process = start([*flags(tiny_dir, home), "--learners", "2"], home, "random_number")
     try:
         for number, actor in enumerate(ACTORS):
             await_update(home, process, 3 + EVERY * number)
-            (victim,) = actor_processes(process.pid, actor)
-            victim.kill()
+            actor_processes(process.pid, actor)[-1].kill()
         await_update(home, process, STEPS - 2 * EVERY)
         process.send_signal(signal.SIGSTOP)  # it must not end while its processes are listed
         family = psutil.Process(process.pid).children(recursive=True)

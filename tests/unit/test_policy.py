@@ -251,8 +251,8 @@ def test_an_adapter_that_finds_the_disk_full_is_an_os_error(tmp_path):
 
 
 def test_an_adapter_that_is_put_on_another_model_is_read_back_as_it_was(tiny_dir):
-    given = read_adapter(add_adapter(load(tiny_dir), PolicyConfig(lora_rank=8), seed=1), 0)
-    given.tensors.update({name: array + 0.5 for name, array in given.tensors.items()})
+    first = read_adapter(add_adapter(load(tiny_dir), PolicyConfig(lora_rank=8), seed=1), 0)
+    given = replace(first, tensors={name: a + 0.5 for name, a in first.tensors.items()})
     model = add_adapter(load(tiny_dir), PolicyConfig(lora_rank=8), seed=2)
     put_adapter(model, given)
     found = read_adapter(model, 0).tensors

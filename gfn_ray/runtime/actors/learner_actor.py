@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import ray
 
 from gfn_ray.config import JobConfig
-from gfn_ray.learners.learner import SkippedUpdate
+from gfn_ray.learners.learner import SkippedUpdate, Update
+from gfn_ray.runtime.actors.learner_ranks import OtherRanks, on_every_rank, where
 from gfn_ray.runtime.actors.model_actor import ModelActor, load_model
 from gfn_ray.storage.serialization import Record
 from gfn_ray.storage.trajectories import unpack_trajectories
@@ -17,6 +20,7 @@ from gfn_ray.trajectory import Query, Trajectory
 
 if TYPE_CHECKING:
     from gfn_ray.learners.learner import Learner
+    from gfn_ray.learners.ranks import Place, Ranks
     from gfn_ray.policy.adapter import Adapter
 
 # On-policy samples per check of the engine's weights: the standard error falls with their square
@@ -24,60 +28,144 @@ if TYPE_CHECKING:
 COMPARED = 16
 
 
+class Applied(NamedTuple):
+    """An update: its metrics, and the version that it published, if any."""
+
+    metrics: dict[str, float]
+    version: int | None
+
+
 class LearnerActor(ModelActor):
-    """The policy being trained, and its optimizer."""
+    """The policy being trained, and its optimizer; one rank of several, or the only one.
+
+    others: Ray's options of the actors that this one makes as its other ranks.
+    """
 
     def __init__(
-        self, config: JobConfig, device: str, support: Support, queries: list[Query]
+        self,
+        config: JobConfig,
+        device: str,
+        support: Support,
+        queries: list[Query],
+        others: Sequence[Record] = (),
+        rank: int = 0,
     ) -> None:
         self._config = config
         self._device = device
         self._support = support
         self._queries = {query.query_id: query for query in queries}
+        self._rank = rank
+        own = (config, device, support, queries, ())
+        self.others = OtherRanks(
+            config.runtime,
+            [
+                ray.remote(LearnerActor).options(**options).remote(*own, number)
+                for number, options in enumerate(others, start=1)
+            ],
+        )
 
     def load(self) -> str | None:
-        """Loads the model; returns a remark for the user, if there is one."""
-        from gfn_ray.learners.sft import SFTTrainer
-        from gfn_ray.learners.trainer import PolicyTrainer
-        from gfn_ray.packing.forward import supports_trees
+        """Loads the model, on every rank; returns a remark for the user, if there is one."""
+        from gfn_ray.learners.ranks import ALONE
+
+        self.load_model()
+        place = self.others.place()
+        return self._prepare(ALONE) if place is None else self.join(place)
+
+    @on_every_rank
+    def load_model(self) -> None:
         from gfn_ray.policy.adapter import add_adapter
 
         self._start_threads()
-        config, learner = self._config, self._config.learner
-        base = load_model(config, learner.precision, self._device)
-        model = add_adapter(base, config.policy, config.seed)
-        self._learner: Learner = PolicyTrainer(model, config, self._support)
+        base = load_model(self._config, self._config.learner.precision, self._device)
+        self._model = add_adapter(base, self._config.policy, self._config.seed)
+
+    def where(self) -> tuple[str, str]:
+        """The machine on which it runs, and its address."""
+        return where()
+
+    @on_every_rank
+    def join(self, place: Place) -> str | None:
+        """Joins the other ranks and makes ready to learn with them."""
+        from gfn_ray.learners.ranks import join
+
+        self.others.ranks = join(place, self._rank, self._device)
+        return self._prepare(self.others.ranks)
+
+    def follow(self, method: str, *arguments: Any) -> None:
+        """Does, on a rank other than 0, what rank 0 does; ends this process if it cannot."""
+        from gfn_ray.learners.ranks import end_process, lost_a_rank
+
+        try:
+            getattr(self, method)(*arguments)
+        except Exception as error:
+            ranks = self.others.ranks
+            if ranks is None:
+                raise
+            if not lost_a_rank(error):
+                ranks.report(error)
+            end_process(error)
+
+    def _prepare(self, ranks: Ranks) -> str | None:
+        from gfn_ray.learners.sft import SFTTrainer
+        from gfn_ray.learners.trainer import PolicyTrainer
+        from gfn_ray.packing.forward import supports_trees
+
+        model, config = self._model, self._config
+        self._learner: Learner = PolicyTrainer(model, config, self._support, ranks)
         self._likelihood = SFTTrainer(
             model,
             self._support,
             lr=config.sft.lr,
-            max_grad_norm=learner.max_grad_norm,
-            tokens_per_forward=learner.tokens_per_forward,
+            max_grad_norm=config.learner.max_grad_norm,
+            tokens_per_forward=config.learner.tokens_per_forward,
+            ranks=ranks,
         )
         if supports_trees(model):
             return None
         return (
-            f"--model.name: {type(base).__name__} does not accept a tree attention mask, so "
-            "trajectories cannot share common prefixes: updates and rewards are slower"
+            f"--model.name: {type(model.get_base_model()).__name__} does not accept a tree "
+            "attention mask, so trajectories cannot share common prefixes: updates and rewards are "
+            "slower"
         )
 
+    @on_every_rank
+    def use_threads(self, number: int) -> None:
+        super().use_threads(number)
+
+    @on_every_rank
     def start_from(self, adapter: Adapter) -> None:
         """Loads the weights of an adapter of the policy's shape."""
         self._learner.load(adapter)
 
-    def publish(self) -> tuple[Adapter, Record]:
-        """Returns the current weights as the next version."""
+    def publish(self) -> tuple[Adapter, int]:
+        """Returns the current weights as the next version, and its number."""
         adapter = self._learner.publish()
-        return adapter, {"version": adapter.version}
+        return adapter, adapter.version
 
-    def step(self, block: bytes) -> tuple[Any, Record | SkippedUpdate]:
-        """Makes one update on a batch from replay. Returns the loss of each trajectory [B] and the
-        update's metrics, or None and why the update was skipped."""
-        update = self._learner.step(self._groups(block))
+    def adapter(self) -> Adapter:
+        """Returns the current weights in full precision, as the version last published."""
+        return self._learner.adapter()
+
+    def step(
+        self, block: bytes, publishes: bool
+    ) -> tuple[Adapter | None, Any, Applied | SkippedUpdate]:
+        """Makes one update on a batch from replay. Returns the new weights as the next version, if
+        it publishes them, the loss of each trajectory [B], and what the controller reads; None,
+        None and why, if the update was skipped."""
+        update = self.update(block)
         if isinstance(update, SkippedUpdate):
-            return None, update
-        return update.losses, update.metrics
+            return None, None, update
+        adapter = self._learner.publish() if publishes else None
+        version = None if adapter is None else adapter.version
+        return adapter, update.losses, Applied(update.metrics, version)
 
+    @on_every_rank
+    def update(self, block: bytes) -> Update | SkippedUpdate:
+        """Makes one update on a batch from replay."""
+        return self._learner.step(self._groups(block))
+
+    @on_every_rank
     def fit(self, block: bytes) -> Record | SkippedUpdate:
         """Makes one SFT update on unscored trajectories; returns its metrics, or why it was
         skipped."""
@@ -90,6 +178,7 @@ class LearnerActor(ModelActor):
             state["likelihood"] = self._likelihood.state()
         return state
 
+    @on_every_rank
     def restore(self, state: Record, version: int | None = None) -> None:
         """Restores what state() returned. version: of the next publication, if it differs from
         the stored one."""

@@ -30,14 +30,11 @@ class ModelActor:
     def _start_threads(self) -> None:
         # torch would use no more threads than MKL, which counts the machine's cores.
         if asked := os.environ.get("OMP_NUM_THREADS"):
-            self.use_threads(int(asked))
+            _set_threads(int(asked))
 
     def use_threads(self, number: int) -> None:
         """Sets the number of threads of its kernels."""
-        # Not torch.set_num_threads, which vLLM on CPU replaces with a no-op.
-        from torch._C import set_num_threads
-
-        set_num_threads(number)
+        _set_threads(number)
 
     def threads(self) -> int:
         """Number of threads of its kernels."""
@@ -48,3 +45,10 @@ class ModelActor:
     def cpu_seconds(self) -> tuple[float, str]:
         """CPU seconds of its process, over all threads, and the machine it runs on."""
         return time.process_time(), ray.get_runtime_context().get_node_id()
+
+
+def _set_threads(number: int) -> None:
+    # Not torch.set_num_threads, which vLLM on CPU replaces with a no-op.
+    from torch._C import set_num_threads
+
+    set_num_threads(number)

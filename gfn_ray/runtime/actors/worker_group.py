@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from gfn_ray.config import JobConfig, LearnerConfig, RewardConfig, RuntimeConfig, SamplerConfig
+from gfn_ray.config import JobConfig, RewardConfig, RuntimeConfig, SamplerConfig
 from gfn_ray.errors import RunFailed
 from gfn_ray.models.hub import ENVIRONMENT as HUB_ENVIRONMENT
 from gfn_ray.runtime.actors.calls import POLL_SECONDS, ChangesState, PendingCalls
@@ -83,7 +82,7 @@ class WorkerGroup:
         def worker(
             name: str,
             kind: type,
-            section: SamplerConfig | RewardConfig | LearnerConfig,
+            section: SamplerConfig | RewardConfig,
             *given: Any,
         ) -> Worker:
             vllm = section is config.sampler and config.sampler.backend == "vllm"
@@ -97,6 +96,21 @@ class WorkerGroup:
                 return actor.remote(config, device, support, *given)
 
             return Worker(name, create)
+
+        def learner() -> Worker:
+            remote = _remote(LearnerActor, log)
+            resources = _resources(config, device, config.learner.gpus)
+            own, *others = (
+                resources | placement.options(next(places)) for _ in range(config.learners)
+            )
+
+            def create() -> Any:
+                environment = _environment(threads.of(_LEARNER), hidden)
+                ranks = [one | {"runtime_env": environment} for one in others]
+                actor = remote.options(**own, runtime_env=environment)
+                return actor.remote(config, device, support, queries, ranks)
+
+            return Worker(_LEARNER, create)
 
         reward_kind = RewardActor if data.labels is None else LabelRewardActor
         replay = _remote(ReplayActor, log).options(
@@ -118,7 +132,7 @@ class WorkerGroup:
                 for name in _rewards(config)
             ],
             Worker("replay", lambda: replay.remote(config, replay_dir)),
-            worker(_LEARNER, LearnerActor, config.learner, queries),
+            learner(),
             threads,
             log,
         )
@@ -167,18 +181,6 @@ class WorkerGroup:
         calls.run_all()
         return {name: call.result() for name, call in made.items()}
 
-    def read(self, ref: Any, what: str) -> Any:
-        """Reads an object that an actor left in the store; None if it is lost."""
-        calls, values = self.calls(), list[Any]()
-
-        async def read() -> None:
-            with suppress(DataLost):
-                values.append(await calls.fetch(ref, what))
-
-        calls.start(read())
-        calls.run_all()
-        return values[0] if values else None
-
     def put(self, value: Any) -> Any:
         """Puts a value into the object store; returns its reference."""
         return _put(value)
@@ -213,11 +215,17 @@ def _plan(config: JobConfig, placement: Placement) -> ThreadPlan:
     asked = {
         **dict.fromkeys(samplers, config.sampler.threads),
         **dict.fromkeys(_rewards(config), config.reward.threads),
-        _LEARNER: config.learner.threads,
+        _LEARNER: config.learner.threads if config.learners == 1 else _threads_a_rank(config),
     }
     in_turn = config.max_staleness == 0
-    machines = dict(zip(asked, placement.machines(), strict=True))
+    machines = dict(zip(asked, placement.machines(), strict=False))  # further learners come last
     return ThreadPlan(asked, samplers, machines, cores_by_machine(), in_turn=in_turn)
+
+
+def _threads_a_rank(config: JobConfig) -> int:
+    """Threads of each of several learners, which must have the same number for the same bits."""
+    asked = config.learner.threads
+    return 1 if asked == "auto" else asked
 
 
 def _remote(kind: type, log: CallLog | None) -> Any:

@@ -158,6 +158,11 @@ def check_resources(config: JobConfig, device: str, *, grows: bool) -> None:
             "sampler.dtype is float32, which vLLM's LoRA kernels on CUDA do not support; use auto "
             "or bfloat16"
         )
+    if device == "cuda" and config.learners > 1 and config.learner.gpus <= 0.5:
+        raise UserError(
+            f"learners is {config.learners}, and learner.gpus ({config.learner.gpus:g}) would let "
+            "two of them share a GPU, which NCCL refuses; set learner.gpus to 1"
+        )
     if grows:
         return
     available, needed = ray.cluster_resources(), bundles(config, device)
@@ -165,8 +170,8 @@ def check_resources(config: JobConfig, device: str, *, grows: bool) -> None:
     if cpus > available.get("CPU", 0.0):
         raise UserError(
             f"{len(needed)} actors with models need {cpus:g} CPUs, but this machine has "
-            f"{available.get('CPU', 0):g}; lower samplers, reward_actors or runtime.cpus_per_actor "
-            f"({config.runtime.cpus_per_actor:g})"
+            f"{available.get('CPU', 0):g}; lower samplers, reward_actors, learners or "
+            f"runtime.cpus_per_actor ({config.runtime.cpus_per_actor:g})"
         )
     if gpus > available.get("GPU", 0.0) + 1e-6:
         raise UserError(

@@ -26,11 +26,11 @@ _SOON_SECONDS = 2.0
 
 
 def bundles(config: JobConfig, device: str) -> list[dict[str, float]]:
-    """What each actor with a model reserves: samplers, then reward actors, then the learner."""
+    """What each actor with a model reserves: samplers, then reward actors, then learners."""
     gpus = [
         *[config.sampler.gpus] * config.samplers,
         *[config.reward.gpus] * config.reward_actors,
-        config.learner.gpus,
+        *[config.learner.gpus] * config.learners,
     ]
     cpus = {"CPU": config.runtime.cpus_per_actor}
     return [cpus | ({"GPU": one} if device == "cuda" else {}) for one in gpus]

@@ -47,9 +47,9 @@ class Checkpointer:
     ) -> None:
         """Checkpoints the run after an update whose weights are published.
 
-        If the disk is full or the weights were lost, the checkpoint is skipped with a message:
-        training is worth more than resuming from exactly here, and the previous checkpoint is
-        still there. needed: raises RunFailed instead, as the previous one would be wrong to use.
+        If the disk is full, the checkpoint is skipped with a message: training is worth more than
+        resuming from exactly here, and the previous checkpoint is still there. needed: raises
+        RunFailed instead, as the previous one would be wrong to use.
         """
         training = {
             "learner": self._workers.save_learner(),
@@ -63,10 +63,7 @@ class Checkpointer:
             replay = self._workers.ask(
                 self._workers.replay, "copy itself", lambda actor: actor.snapshot.remote()
             )
-        adapter = self._read(controller.adapter)
-        if adapter is None:
-            self._left_out(controller.step, "its weights were lost from Ray's object store", needed)
-            return
+        adapter = self.adapter()
         try:
             with publish_directory(self._directory.checkpoint_dir(controller.step)) as directory:
                 self._fill(directory, adapter)
@@ -89,20 +86,12 @@ class Checkpointer:
             if tuned is not None:
                 write_labels(directory, tuned)
 
-    def newest_adapter(self, controller: Controller) -> Adapter:
-        """The newest published adapter; no call may be in flight. Raises RunFailed if it is lost
-        twice."""
-        adapter = self._read(controller.adapter)
-        if adapter is None:
-            controller.publish_now()
-            adapter = self._read(controller.adapter)
-        if adapter is None:
-            raise RunFailed("the newest weights were lost from Ray's object store twice in a row")
-        return adapter
-
-    def _read(self, reference: Any) -> Adapter | None:
-        """Reads an adapter from its reference; None if it is lost."""
-        adapter: Adapter | None = self._workers.read(reference, "hand over the adapter")
+    def adapter(self) -> Adapter:
+        """The learner's weights in full precision, as the newest published version; no update may
+        have followed that."""
+        adapter: Adapter = self._workers.ask(
+            self._workers.learner, "hand over its adapter", lambda actor: actor.adapter.remote()
+        )
         return adapter
 
     def _left_out(self, step: int, cause: str, needed: bool) -> None:

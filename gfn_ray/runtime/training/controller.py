@@ -1,8 +1,8 @@
 """The controller: schedules work, passes data between actors by reference, owns all side effects.
 
 Two coroutines follow a trajectory through the system. `Collector._collect` takes one sampling call
-from the engine to replay; `Controller._update` takes one batch from replay to the learner and
-publishes the new weights. `train` starts each when `Pacing` allows it and waits for all of them.
+from the engine to replay; `Controller._update` takes one batch from replay to the learner, which
+answers with the weights to hand out. `train` starts each when `Pacing` allows it and waits for all.
 
 | work      | starts when                                              | limit                  |
 |-----------|----------------------------------------------------------|------------------------|
@@ -185,30 +185,29 @@ class Controller:
         self._pacing.drew(drawn["trajectories"])
         self._replay_stats = drawn["stats"]
         try:
-            losses, metrics = await self._calls.make(
+            adapter, losses, update = await self._calls.make(
                 self._workers.learner,
                 "apply an update",
-                lambda actor: actor.step.options(num_returns=2).remote(block),
-                changes_state=lambda metrics: not isinstance(metrics, SkippedUpdate),
+                lambda actor: actor.step.options(num_returns=3).remote(block, publishes),
+                changes_state=lambda update: not isinstance(update, SkippedUpdate),
             )
         except DataLost:
             self._pacing.cancelled()
             return
-        if isinstance(metrics, SkippedUpdate):
-            await self._drop(block, metrics)
+        if isinstance(update, SkippedUpdate):
+            await self._drop(block, update)
             self._pacing.cancelled()
             return
         self._bad.usable("update")
         if self._config.replay.priority == "loss":
             self._calls.start(self._update_priorities(drawn, losses))
         self._pacing.updated()
-        self.meters["learn"].add(metrics["learn_tokens"], metrics["learn_seconds"])
+        if update.version is not None:
+            self._publisher.took(adapter, update.version)
+        self.meters["learn"].add(update.metrics["learn_tokens"], update.metrics["learn_seconds"])
         collected = self._collector
-        described = self._described(metrics)
+        described = self._described(update.metrics)
         report = StepReport(self.step, described, collected.newest, collected.log_reward)
-        if publishes:
-            # Publish before reporting, so that a checkpoint of this step holds its weights.
-            await self._publisher.publish()
         self._pacing.finished()
         started = time.monotonic()
         self._observe(report)

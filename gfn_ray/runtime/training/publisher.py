@@ -20,18 +20,23 @@ class Publisher:
         self.adapter: Any = None
         self.step = 0
 
+    def took(self, adapter: Any, version: int) -> None:
+        """Hands out the weights that an update returned. This process owns the reference, so they
+        outlive the learner's process."""
+        self.adapter = adapter
+        self.step = self._pacing.step
+        self._pacing.published(version)
+
     async def publish(self) -> None:
-        """Publishes the learner's current weights as the next version."""
+        """Publishes the learner's current weights as the next version, without an update."""
         self._pacing.will_publish()
-        # This process owns the reference, so the weights outlive the learner's process.
-        self.adapter, info = await self._calls.make(
+        adapter, version = await self._calls.make(
             self._workers.learner,
             "publish its weights",
             lambda actor: actor.publish.options(num_returns=2).remote(),
             changes_state=True,
         )
-        self.step = self._pacing.step
-        self._pacing.published(info["version"])
+        self.took(adapter, version)
 
     async def lost(self, adapter: Any) -> None:
         """Handles an adapter lost from the object store: republishes if it was the newest."""

@@ -161,7 +161,7 @@ class TrainingRun:
         self._recorder.memory(controller.step, memory)
 
         before, baselines = measured.before, measured.baselines
-        adapter = self._checkpointer.newest_adapter(controller)
+        adapter = self._checkpointer.adapter()
         tuned = self._schedule.tuned(after)
         self._checkpointer.publish(adapter, self._directory.adapter_dir, tuned)
         conclusion = self._task.summarize(before, after, self._directory.path, baselines)

@@ -1,0 +1,139 @@
+"""The objective's loss of a few queries under the current weights, and scores of trajectories.
+
+Owns the forward and backward passes of a policy: log q of chunks, the reference, the learned log Z.
+Knows no optimizer and no other chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gfn_ray.config import JobConfig
+from gfn_ray.learners.learner import PolicyScores
+from gfn_ray.learners.log_z import LogZHead
+from gfn_ray.learners.split_group import as_leaves, carry_on, log_q_in_parts, parts
+from gfn_ray.objectives import FlowBatch, choose
+from gfn_ray.policy.log_q import LogQ, TrajectoryGroup, chunks, log_q
+from gfn_ray.support import Support
+from gfn_ray.trajectory import Trajectory
+
+NUMBERS = ("loss", "weight")
+"""What `backward` returns of a chunk: sums over its queries."""
+ROWS = ("losses", "log_q", "log_z", "log_ratio")
+"""What it returns of each trajectory."""
+
+
+class PolicyLoss:
+    """model: a causal LM whose trainable parameters are the policy's. log_z: the head of a learned
+    log Z, if the objective has one; log_z_lr: its rate."""
+
+    def __init__(self, model: Any, config: JobConfig, support: Support) -> None:
+        self._model = model
+        self._support = support
+        self._budget = config.learner.tokens_per_forward
+        self._masks = torch.as_tensor(support.masks, device=next(model.parameters()).device)
+        self._objective = choose(config.objective)
+        if self._objective.needs_reference and not hasattr(model, "disable_adapter"):
+            raise ValueError(
+                f"objective.kind {config.objective.kind} compares the policy with the model below "
+                "its adapter, and this model has no adapter"
+            )
+        self.log_z_lr = self._objective.log_z_lr
+        self.log_z = None if self.log_z_lr is None else LogZHead(model)
+
+    def chunks(self, groups: Sequence[TrajectoryGroup]) -> list[list[TrajectoryGroup]]:
+        """Whole queries for one forward pass each; a query that is too large alone."""
+        return list(chunks(groups, self._budget))
+
+    def backward(
+        self, chunk: Sequence[TrajectoryGroup], temperature: float
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Adds the gradient of the sum of the chunk's losses. Returns NUMBERS, scalars of which
+        the loss is a sum, too, and ROWS, each [B]; all detached."""
+        split = parts(chunk[0], self._budget) if len(chunk) == 1 else []
+        if len(split) > 1:
+            q = as_leaves(log_q_in_parts(self._log_q_of, split))
+        else:
+            q = self._log_q(chunk)
+        batch, whole, log_ratio = self._batch(q, chunk, temperature)
+        result = self._objective.loss(batch)
+        loss = result.loss * result.weight
+        loss.backward()  # type: ignore[no-untyped-call]
+        if len(split) > 1:
+            carry_on(self._log_q_of, split, q)
+        rows = [result.per_trajectory, whole, result.log_z, log_ratio]
+        return [loss.detach(), result.weight], rows
+
+    def estimated_log_z(self, groups: Sequence[TrajectoryGroup], temperature: float) -> float:
+        """Mean of log R/T - log q over whole z."""
+        scores = self.score(groups)
+        log_reward = np.array([t.final_log_reward for g in groups for t in g.trajectories])
+        return float(np.mean(log_reward / temperature + scores.log_reference - scores.log_q))
+
+    @torch.no_grad()
+    def score(self, groups: Sequence[TrajectoryGroup]) -> PolicyScores:
+        """log q under the current weights, without gradient."""
+        whole, content, reference = [], [], []
+        # No trajectory is compared with another here, so a large group is simply several.
+        small = [part for group in groups for part in parts(group, self._budget)]
+        for chunk in chunks(small, self._budget):
+            q = self._log_q(chunk)
+            whole.append(q.log_q)
+            content.append(q.log_pf.sum(dim=1))
+            if self._objective.needs_reference:
+                reference.append(self._reference(chunk).log_q)
+            else:
+                reference.append(torch.zeros_like(q.log_q))
+        return PolicyScores(*(_float64(parts) for parts in (whole, content, reference)))
+
+    def _batch(
+        self, q: LogQ, groups: Sequence[TrajectoryGroup], temperature: float
+    ) -> tuple[FlowBatch, Tensor, Tensor]:
+        """The objective's input, and log q and log R/T - log q of each whole z [B], detached."""
+        rewards = [_log_reward(t) / temperature for g in groups for t in g.trajectories]
+        log_reward = q.prefix_matrix(rewards)
+        batch = FlowBatch(q.log_pf, q.log_stop, log_reward, q.terminable, q.group)
+        log_target = log_reward.gather(1, q.lengths[:, None])[:, 0]
+        if self._objective.needs_reference:
+            reference = self._reference(groups)
+            batch = replace(batch, log_reference=reference.prefix_log_q)
+            log_target = log_target + reference.log_q
+        whole = q.log_q.detach()
+        log_ratio = log_target.detach() - whole
+        if self.log_z is not None:
+            batch = replace(batch, log_z=self.log_z(groups).to(q.log_pf))
+        return batch, whole, log_ratio
+
+    @torch.no_grad()
+    def _reference(self, groups: Sequence[TrajectoryGroup]) -> LogQ:
+        """log q under the untrained policy: the same support, without the adapter."""
+        with self._model.disable_adapter():
+            if len(groups) > 1:
+                return self._log_q(groups)
+            return log_q_in_parts(self._log_q_of, parts(groups[0], self._budget))
+
+    def _log_q(self, groups: Sequence[TrajectoryGroup]) -> LogQ:
+        return log_q(self._model, groups, self._support, self._masks)
+
+    def _log_q_of(self, group: TrajectoryGroup) -> LogQ:
+        return self._log_q([group])
+
+
+def _float64(parts: list[Tensor]) -> npt.NDArray[np.float64]:
+    array: npt.NDArray[np.float64] = torch.cat(parts).double().cpu().numpy()
+    return array
+
+
+def _log_reward(trajectory: Trajectory) -> npt.NDArray[np.float32]:
+    if trajectory.log_reward is None:
+        raise ValueError(
+            f"an unscored trajectory of query {trajectory.query_id!r} was learned from"
+        )
+    return trajectory.log_reward
