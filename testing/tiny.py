@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from gfn_ray.config import DataConfig
 from gfn_ray.data.stories import load_stories
@@ -60,13 +60,14 @@ def tiny_model(directory: Path, seed: int = 0, **changes: int) -> Path:
     return directory
 
 
-def tiny_gpt2(directory: Path) -> Path:
+def tiny_gpt(directory: Path, kind: Literal["gpt2", "gptj"] = "gpt2") -> Path:
     """The same of an architecture that vLLM has no adapter for."""
     import torch
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     tokenizer = _tokenizer()
-    config = GPT2Config(
+    config = AutoConfig.for_model(
+        kind,
         vocab_size=len(tokenizer),
         n_embd=64,
         n_layer=2,
@@ -77,10 +78,11 @@ def tiny_gpt2(directory: Path) -> Path:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         dtype=torch.float32,
+        **({"rotary_dim": 16} if kind == "gptj" else {}),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = GPT2LMHeadModel(config)
+        model = AutoModelForCausalLM.from_config(config)
     directory.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)

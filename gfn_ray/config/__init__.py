@@ -26,6 +26,7 @@ from gfn_ray.config.sections import (
     Section,
     SFTConfig,
     StopConfig,
+    Sync,
     TrackingConfig,
 )
 from gfn_ray.config.tune_base import TextTuningConfig, TuneBaseJob
@@ -54,6 +55,7 @@ __all__ = [
     "SamplerConfig",
     "Section",
     "StopConfig",
+    "Sync",
     "TextTuningConfig",
     "TooLong",
     "TrackingConfig",

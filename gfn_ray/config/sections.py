@@ -11,6 +11,7 @@ ALL_LINEAR = "all-linear"  # PEFT's name for every linear layer except the outpu
 DType = Literal["float32", "bfloat16"]
 AutoDType = Literal["auto", "float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda"]
+Sync = Literal["auto", "lora", "merged"]
 # With fewer importance weights, the fit's prior dominates Pareto k: with 48, one run in ten with
 # harmless weights would raise a false alarm (see evaluation/weights.py).
 FEWEST_FOR_A_TAIL = 64
@@ -49,13 +50,19 @@ class PolicyConfig(Section):
         description="Names of the linear layers that get an adapter; all-linear is every layer but "
         "the head.",
     )
+    sync: Sync = Field(
+        "auto",
+        description="How vLLM takes a new version: as an adapter of its LoRA, or merged into the "
+        "model's weights, W + alpha/rank * BA, where a version takes longer to load and a token "
+        "less to sample. auto: lora, unless vLLM has none for the architecture, such as GPT-J.",
+    )
 
 
 class SamplerConfig(Section):
     backend: Literal["vllm", "transformers"] = Field(
         "vllm",
         description="Sampling engine: vLLM, or transformers' own forward pass, for models that "
-        "vLLM has no LoRA support for; its cache grows with the batch.",
+        "vLLM does not run; its cache grows with the batch.",
     )
     trajectories_per_query: int = Field(
         8, ge=2, description="Trajectories K sampled per query, in one group."

@@ -165,7 +165,7 @@ def skeleton(path: str, trust_remote_code: bool) -> PreTrainedModel:
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(
-                _config(path, trust_remote_code), trust_remote_code=trust_remote_code
+                model_config(path, trust_remote_code), trust_remote_code=trust_remote_code
             )
     except UserError:
         raise
@@ -201,7 +201,7 @@ def body_layers(path: str, trust_remote_code: bool) -> dict[str, tuple[int, int]
 
 def architectures(path: str, trust_remote_code: bool) -> list[str]:
     """Returns the names of the classes that a model was saved from; none if it does not say."""
-    return list(_config(path, trust_remote_code).architectures or [])
+    return list(model_config(path, trust_remote_code).architectures or [])
 
 
 def chat_note(tokenizer: PreTrainedTokenizerBase) -> str | None:
@@ -212,10 +212,11 @@ def chat_note(tokenizer: PreTrainedTokenizerBase) -> str | None:
 
 
 def _text_config(path: str, trust_remote_code: bool) -> Any:
-    return _config(path, trust_remote_code).get_text_config()
+    return model_config(path, trust_remote_code).get_text_config()
 
 
-def _config(path: str, trust_remote_code: bool) -> Any:
+def model_config(path: str, trust_remote_code: bool) -> Any:
+    """Returns the configuration of a resolved model."""
     from transformers import AutoConfig
 
     try:

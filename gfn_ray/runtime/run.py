@@ -37,7 +37,8 @@ from gfn_ray.runtime.resources.placement import Placement, reserved
 from gfn_ray.runtime.resources.precision import with_precision
 from gfn_ray.runtime.training.sft import sft_demonstrations
 from gfn_ray.runtime.training.training_run import TrainingRun
-from gfn_ray.sampling.architectures import check_architectures
+from gfn_ray.sampling.architectures import choose_sync
+from gfn_ray.sampling.weights.mergeable import check_mergeable
 from gfn_ray.tasks.demonstrations import check_demonstrations
 from gfn_ray.tasks.infill.story_texts import TunesBase
 from gfn_ray.tasks.task import Task, TaskData, check_data, check_positions
@@ -60,11 +61,14 @@ def run(config: JobConfig, task: Task) -> int:
         tokenizer = load_tokenizer(model, trusted)
         if not task.reads_chats and (note := chat_note(tokenizer)):
             display.message(note)
-        if config.sampler.backend == "vllm":
-            check_architectures(architectures(model, trusted))
+        vllm = config.sampler.backend == "vllm"
+        sync = choose_sync(config.policy.sync, architectures(model, trusted)) if vllm else None
         policy = with_layer_names(config.policy, model, trusted)
         config = config.model_copy(update={"policy": policy})
         layers = body_layers(model, trusted)
+        if sync == "merged":
+            check_mergeable(policy, model, trusted)
+            display.message("the sampling engine takes the policy as merged weights")
         size = vocab_size(model, trusted)
         data = task.load(tokenizer, size)
         for note in data.notes:

@@ -1,4 +1,5 @@
-"""Tells which models the sampling engine can put an adapter on, without loading the engine.
+"""Tells which models the sampling engine can put an adapter on, without loading the engine, and so
+how it takes the policy's weights.
 
 Reads vLLM's source: its registry names the class of an architecture, and a class that supports
 adapters has SupportsLoRA among its bases. Both are read as text, because importing vLLM costs ten
@@ -11,8 +12,9 @@ import ast
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from gfn_ray.config import Sync
 from gfn_ray.errors import UserError
 
 # Common, and all implemented by vLLM itself.
@@ -36,18 +38,26 @@ _NO_ADAPTER = (
 """vLLM's messages for a model that it cannot put an adapter on, or does not know."""
 
 
-def check_architectures(names: Sequence[str]) -> None:
-    """Raises UserError if vLLM is known to support adapters on none of these architectures."""
-    if names and all(takes_adapters(name) is False for name in names):
+def choose_sync(asked: Sync, names: Sequence[str]) -> Literal["lora", "merged"]:
+    """Decides policy.sync for a model of one of these architectures.
+
+    auto: merged only if vLLM runs all of them and has LoRA for none. Raises UserError if vLLM is
+    known not to take them as asked.
+    """
+    without_lora = bool(names) and all(takes_adapters(name) is False for name in names)
+    if asked != "lora" and without_lora and all(name in _registry() for name in names):
+        return "merged"
+    if without_lora:
         raise UserError(no_adapter(f"a {' or '.join(names)}"))
+    return "merged" if asked == "merged" else "lora"
 
 
 def no_adapter(model: str) -> str:
     """The message for a model, named by its architecture or by vLLM's message."""
     return (
         f"vLLM, which samples, cannot put a LoRA adapter on the model of model.name ({model}); "
-        f"set sampler.backend to transformers, or choose a model of another architecture, such as "
-        f"{', '.join(WELL_KNOWN)}"
+        "set policy.sync to merged if vLLM runs it without, set sampler.backend to transformers, "
+        f"or choose a model of another architecture, such as {', '.join(WELL_KNOWN)}"
     )
 
 

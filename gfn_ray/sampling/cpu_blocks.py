@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import vllm
 
-from gfn_ray.sampling.adapter_swap import TESTED_VERSIONS
+from gfn_ray.sampling.weights.swap import TESTED_VERSIONS
 
 OFFERED = 32
 SMALLEST = 16

@@ -1,9 +1,9 @@
 """A vLLM engine that samples trajectories from the current policy.
 
 Owns the engine, its settings and the turns of policy and tool. `exploration` decides what to
-propose, `support_processor` what is legal, `tools` what a tool answers, `adapter_swap` which
-weights are live. Every request carries the adapter, because vLLM silently mixes up base and LoRA
-rows of a batch on CPU.
+propose, `support_processor` what is legal, `tools` what a tool answers, `weights` which weights are
+live. With LoRA every request carries the adapter, because vLLM silently mixes up base and LoRA rows
+of a batch on CPU.
 """
 
 from __future__ import annotations
@@ -16,14 +16,18 @@ from vllm import LLM, SamplingParams
 
 from gfn_ray.config import PolicyConfig, SamplerConfig
 from gfn_ray.errors import UserError, cut
+from gfn_ray.models.loading import architectures
 from gfn_ray.policy.adapter import Adapter
-from gfn_ray.sampling import cpu_blocks, cpu_lora
-from gfn_ray.sampling.adapter_swap import EXTENSION, AdapterSwap
-from gfn_ray.sampling.architectures import no_adapter, says_no_adapter
+from gfn_ray.sampling import cpu_blocks
+from gfn_ray.sampling.architectures import choose_sync, no_adapter, says_no_adapter
 from gfn_ray.sampling.backend import SampleRequest
 from gfn_ray.sampling.partial_sequence import PartialSequence
 from gfn_ray.sampling.support_processor import SupportConfig, SupportProcessor
 from gfn_ray.sampling.tools import ToolLoop
+from gfn_ray.sampling.weights import lora_on_cpu
+from gfn_ray.sampling.weights.lora import AdapterSwap
+from gfn_ray.sampling.weights.merged import MergedSwap
+from gfn_ray.sampling.weights.swap import WeightSwap
 from gfn_ray.support import Support
 from gfn_ray.trajectory import Trajectory
 
@@ -34,7 +38,7 @@ _LONGEST_REASON = 200  # characters; vLLM lists every architecture it knows
 
 
 class SamplingEngine:
-    """vLLM with one LoRA slot. Call `load` before `sample`.
+    """vLLM under the policy's newest weights. Call `load` before `sample`.
 
     tool: answers when the policy calls it. tool_calls, tool_errors: calls in the latest `sample`,
     and those it could not answer.
@@ -65,7 +69,9 @@ class SamplingEngine:
             else {"gpu_memory_utilization": sampler.gpu_memory_fraction}
         )
         if cpu:
-            cpu_lora.install()
+            lora_on_cpu.install()
+        sync = choose_sync(policy.sync, architectures(model_path, trust_remote_code))
+        swap: type[WeightSwap] = MergedSwap if sync == "merged" else AdapterSwap
         self.support = support
         self._tool = tool
         self.tool_calls = self.tool_errors = 0
@@ -81,17 +87,13 @@ class SamplingEngine:
             enforce_eager=cpu,
             max_model_len=sampler.engine_length(support.max_len),
             max_num_seqs=sampler.max_batch,
-            enable_lora=True,
-            max_loras=1,
-            max_lora_rank=policy.lora_rank,
-            lora_target_modules=list(policy.lora_targets),
-            worker_extension_cls=EXTENSION,
             logits_processors=[SupportProcessor],
             additional_config=SupportConfig(support),
             # Log-probs after the support's mask; at temperature 1 they are log q.
             logprobs_mode="processed_logprobs",
             disable_log_stats=True,
             **by_device,
+            **swap.engine_options(policy),
         )
         try:
             self._llm = LLM(**options)
@@ -101,7 +103,7 @@ class SamplingEngine:
             if not any(words in str(error) for words in _NO_ROOM):
                 raise
             raise UserError(_too_small_a_cache(sampler, options["max_model_len"], cpu)) from error
-        self.swap = AdapterSwap(self._llm)
+        self.swap = swap(self._llm)
         self._lora: Any = None
         self.version = -1
 
@@ -122,7 +124,7 @@ class SamplingEngine:
         A z that calls the tool gets its answer and continues at once, in parallel with the others.
         Raises RunFailed if the support does not allow an answer.
         """
-        if self._lora is None:
+        if self.version < 0:
             raise RuntimeError("sample() before load(): the engine has no adapter yet")
         self.tool_calls = self.tool_errors = 0
         sequences = [

@@ -1,12 +1,12 @@
 """The continuation job, end to end on real parts: decoders of the frozen LM beside the policy, of a
-model that vLLM has no adapter for."""
+model that vLLM has no adapter for, so that its engine takes merged weights."""
 
 import json
 
 import pytest
 
 from testing.job_runner import mlflow_run, run, summary, tiny_flags
-from testing.tiny import tiny_gpt2
+from testing.tiny import tiny_gpt
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -26,9 +26,8 @@ def finished(tmp_path_factory):
     """One finished run: its home and what it printed."""
     home = tmp_path_factory.mktemp("finished")
     flags = tiny_flags(
-        tiny_gpt2(home / "gpt2"),
+        tiny_gpt(home / "gpt2"),
         home,
-        sampler__backend="transformers",
         policy__lora_targets="all-linear",
         task__temperatures=0.7,
         task__max_len=10,
@@ -49,7 +48,8 @@ def test_policy_and_decoders_are_measured_alike(finished):
         assert 4 <= metrics["length_mean"] <= 10
 
 
-def test_sampler_and_learner_agree_on_log_q(finished):
+def test_a_merged_sampler_and_the_learner_agree_on_log_q(finished):
+    assert "the sampling engine takes the policy as merged weights" in finished[1]
     rows = [json.loads(line) for line in (finished[0] / "run" / "metrics.jsonl").open()]
     found = [row["policy/mismatch_kl"] for row in rows if row["phase"] in ("before", "after")]
     assert len(found) == 2 and all(0 <= value < 1e-6 for value in found)

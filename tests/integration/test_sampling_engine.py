@@ -26,8 +26,9 @@ from gfn_ray.sampling.exploration import (
 from gfn_ray.sampling.partial_sequence import PartialSequence
 from gfn_ray.storage.trajectories import pack_trajectories
 from gfn_ray.tasks.infill.config import InfillJob
+from testing import engines
+from testing.engines import mismatch, requests, sample_version
 from testing.makers import make_support, random_query, random_trajectories
-from testing.policies import log_pf_differences
 
 pytestmark = pytest.mark.vllm
 
@@ -124,41 +125,8 @@ def learner(tiny_dir, support, queries) -> LearnerActor:
     return actor
 
 
-def requests(queries, plans):
-    from gfn_ray.sampling.backend import SampleRequest
-
-    return [SampleRequest(query, plans) for query in queries]
-
-
 def policy_of(tiny_dir, support, adapter: Adapter) -> PolicyTrainer:
-    """transformers + PEFT with exactly this adapter's weights."""
-    from peft import set_peft_model_state_dict
-
-    trainer = PolicyTrainer(add_adapter(load(tiny_dir), JOB.policy, JOB.seed), JOB, support)
-    tensors = {name: torch.from_numpy(a.copy()) for name, a in adapter.tensors.items()}
-    set_peft_model_state_dict(trainer.model, tensors)
-    return trainer
-
-
-def mismatch(trajectories, queries, policy: PolicyTrainer) -> float:
-    """Largest difference between the engine's log q and the learner's, in nats: of each content
-    token, and of the whole z with its stop, which two tokens spell here."""
-    worst = 0.0
-    for query in queries:
-        own = [t for t in trajectories if t.query_id == query.query_id]
-        group = TrajectoryGroup(query.prompt_ids, own)
-        whole = np.array([t.sampler_log_content + t.sampler_log_stop for t in own])
-        for differences in (
-            log_pf_differences(policy, group),
-            whole - policy.score([group]).log_q,
-        ):
-            worst = max(worst, float(np.abs(differences).max()))
-    return worst
-
-
-def sample_version(engine, adapter, queries, seed=0):
-    engine.load(adapter)
-    return engine.sample(requests(queries, on_policy_behaviour(6, np.random.default_rng(seed))))
+    return engines.policy_of(tiny_dir, support, JOB, adapter)
 
 
 def test_after_every_swap_the_engine_has_exactly_the_learners_weights(

@@ -247,25 +247,49 @@ def as_it_is(_: Path) -> None: ...
 
 LAYERS = "its linear layers are q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj: give"
 
-# What is done to the model, the layers asked for, and what the sentence names.
-UNFIT: dict[str, tuple[Spoil, tuple[str, ...] | None, tuple[str, ...]]] = {
-    "GPT-2": (of_kind("gpt2"), None, ("(a GPT2LMHeadModel)", "such as LlamaForCausalLM, Mistral")),
-    "GPT-J": (of_kind("gptj"), None, ("(a GPTJForCausalLM)", "model.name")),
-    "Bloom": (of_kind("bloom"), None, ("(a BloomForCausalLM)",)),
-    "one that vLLM does not list": (of_kind("codegen"), None, ("(a CodeGenForCausalLM)",)),
+LORA = {"sync": "lora"}
+MERGED = {"sync": "merged", "lora_targets": ("all-linear",)}
+MIXTURE = {"num_experts": 2, "shared_expert_intermediate_size": 32, "moe_intermediate_size": 32}
+FOUR_BITS = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+
+# What is done to the model, what is asked of the policy, and what the sentence names.
+UNFIT: dict[str, tuple[Spoil, dict[str, Any], tuple[str, ...]]] = {
+    "GPT-2": (
+        of_kind("gpt2"),
+        LORA,
+        ("(a GPT2LMHeadModel)", "policy.sync to merged if", "Mistral"),
+    ),
+    "GPT-J": (of_kind("gptj"), LORA, ("(a GPTJForCausalLM)", "model.name")),
+    "Bloom": (of_kind("bloom"), LORA, ("(a BloomForCausalLM)",)),
+    "one that vLLM does not list": (of_kind("codegen"), MERGED, ("(a CodeGenForCausalLM)",)),
+    "merged, a head that is the embedding": (
+        of_kind("gpt2"),
+        {"lora_targets": ("c_attn", "lm_head")},
+        ("policy.sync", "'lm_head'", "is also the input embedding", "policy.lora_targets"),
+    ),
+    "merged, a mixture of experts": (
+        of_kind("qwen2_moe", **MIXTURE),
+        MERGED,
+        ("policy.sync", "is in a mixture of experts"),
+    ),
+    "merged, four bits": (
+        of_kind("llama", quantization_config=FOUR_BITS),
+        MERGED,
+        ("policy.sync", "are quantised"),
+    ),
     "no linear layer": (
         as_it_is,
-        ("q_proj", "norm"),
+        {"lora_targets": ("q_proj", "norm")},
         ("policy.lora_targets names 'norm', which is not a linear layer", LAYERS, "all-linear"),
     ),
     "a layer of another model": (
         as_it_is,
-        ("c_attn",),
+        {"lora_targets": ("c_attn",)},
         ("names 'c_attn', which is not in", LAYERS),
     ),
     "the layers of another model": (
         of_kind("gpt_neox"),
-        None,
+        {},
         ("names 'q_proj'", "are query_key_value, dense, dense_h_to_4h, dense_4h_to_h: give"),
     ),
 }
@@ -275,15 +299,14 @@ UNFIT: dict[str, tuple[Spoil, tuple[str, ...] | None, tuple[str, ...]]] = {
 def test_a_model_that_no_run_can_use_so_is_refused_before_anything_starts(
     case: str, tiny_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spoil, targets, named = UNFIT[case]
+    spoil, changes, named = UNFIT[case]
     model = Path(shutil.copytree(tiny_dir, tmp_path / "model"))
     (model / "chat_template.jinja").write_text("{{ messages[0].content }}")
     spoil(model)
     before = contents(tmp_path)
     config = settings(model, tmp_path)
-    if targets:
-        policy = config.policy.model_copy(update={"lora_targets": targets})
-        config = config.model_copy(update={"policy": policy})
+    policy = config.policy.model_copy(update=changes)
+    config = config.model_copy(update={"policy": policy})
     code = main(lambda: run(config, RandomNumberTask(config)))
     out, err = capsys.readouterr()
     check(code, err, *named)

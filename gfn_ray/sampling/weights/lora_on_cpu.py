@@ -12,7 +12,7 @@ from typing import Any
 import vllm
 from torch import Tensor
 
-from gfn_ray.sampling.adapter_swap import TESTED_VERSIONS
+from gfn_ray.sampling.weights.swap import TESTED_VERSIONS
 
 
 def install() -> bool:

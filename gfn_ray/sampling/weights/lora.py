@@ -17,13 +17,17 @@ import torch
 import vllm
 from vllm.lora.request import LoRARequest
 
-from gfn_ray.errors import UserError
+from gfn_ray.config import PolicyConfig
 from gfn_ray.formatting import count
 from gfn_ray.policy.adapter import Adapter, write_adapter
+from gfn_ray.sampling.weights.swap import (
+    TESTED_VERSIONS,
+    ask_workers,
+    forget_prefixes,
+    own_tensors,
+)
 
-# vLLM versions whose private LoRA code was tested with this module and cpu_lora.
-TESTED_VERSIONS = ("0.32.",)
-EXTENSION = "gfn_ray.sampling.adapter_swap.AdapterExtension"
+EXTENSION = "gfn_ray.sampling.weights.lora.AdapterExtension"
 
 
 class AdapterExtension:
@@ -33,9 +37,9 @@ class AdapterExtension:
 
     def replace_adapter(
         self, lora_id: int, config: dict[str, Any], tensors: dict[str, torch.Tensor]
-    ) -> None:
-        """Raises UserError, with the old adapter still live, if the engine lacks one of its
-        layers."""
+    ) -> str | None:
+        """Returns None, or, with the old adapter still live, which of its layers the engine
+        lacks."""
         from vllm.lora.peft_helper import PEFTHelper
 
         manager = self.model_runner.lora_manager
@@ -55,7 +59,7 @@ class AdapterExtension:
         parts = (name for packed in adapters.packed_modules.values() for name in packed)
         lost = sorted(lora.loras.keys() - adapters.modules.keys() - set(parts))
         if lost:
-            raise UserError(
+            return (
                 f"the adapter has weights for {count(len(lora.loras), 'layer')}, but the sampling "
                 f"engine has no layer {lost[0]!r}, so {len(lost)} would be ignored; leave "
                 f"{lost[0].rsplit('.', 1)[-1]} out of policy.lora_targets, or report the model"
@@ -63,10 +67,11 @@ class AdapterExtension:
         adapters.remove_adapter(lora_id)
         adapters.add_adapter(lora)
         adapters.activate_adapter(lora_id)
+        return None
 
 
 class AdapterSwap:
-    """Loads adapter versions into one engine."""
+    """Loads policy versions into one engine with one LoRA slot; see `WeightSwap`."""
 
     def __init__(self, llm: Any) -> None:
         self._llm = llm
@@ -76,16 +81,24 @@ class AdapterSwap:
         )
         self._files: tempfile.TemporaryDirectory[str] | None = None
 
+    @staticmethod
+    def engine_options(policy: PolicyConfig) -> dict[str, Any]:
+        return {
+            "enable_lora": True,
+            "max_loras": 1,
+            "max_lora_rank": policy.lora_rank,
+            "lora_target_modules": list(policy.lora_targets),
+            "worker_extension_cls": EXTENSION,
+        }
+
     def load(self, adapter: Adapter) -> LoRARequest:
         """Makes the adapter live; every later request must carry the returned object."""
         return self._load(adapter)
 
     def load_in_memory(self, adapter: Adapter) -> LoRARequest:
         """Uses a private method of vLLM's worker, so only with tested versions."""
-        # Copy: vLLM scales B in place, and Ray's arrays are read-only.
-        tensors = {name: torch.from_numpy(a.copy()) for name, a in adapter.tensors.items()}
-        self._llm.collective_rpc("replace_adapter", args=(1, adapter.config, tensors))
-        self._llm.reset_prefix_cache()
+        ask_workers(self._llm, "replace_adapter", 1, adapter.config, own_tensors(adapter))
+        forget_prefixes(self._llm)
         return LoRARequest(f"policy-v{adapter.version}", 1, "in-memory")
 
     def load_from_files(self, adapter: Adapter) -> LoRARequest:
@@ -94,7 +107,7 @@ class AdapterSwap:
         write_adapter(adapter, Path(files.name))
         request = LoRARequest(f"policy-v{adapter.version}", adapter.version + 1, files.name)
         self._llm.llm_engine.add_lora(request)
-        self._llm.reset_prefix_cache()
+        forget_prefixes(self._llm)
         if self._files is not None:
             self._files.cleanup()
         self._files = files
