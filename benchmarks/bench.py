@@ -17,24 +17,29 @@ from collections.abc import Callable
 from bench_gpu import GpuBench
 from bench_growth import GrowthBench
 from bench_infill import Bench
+from bench_packing import PackingBench
 from bench_posterior import PosteriorBench
 from bench_replay import ReplayBench
-from bench_roofline import RooflineBench
+from bench_roofline import RooflineBench, has_matrix_units
 from bench_weights import WeightsBench
 from measure import Record
+from peer.bench_peer import ABSENT, PeerBench, is_installed
 from render import render
 
 
 def figures(rounds: int, quick: bool) -> dict[str, Callable[[], Record]]:
     """By name, in the order in which they are best measured. quick: smaller where size is time."""
-    infill = Bench(rounds)
+    infill, in_bfloat16 = Bench(rounds), Bench(rounds, "bfloat16")
     return {
         **infill.figures(),
         **ReplayBench(rounds).figures(),
         **RooflineBench(rounds, infill).figures(),
+        **(RooflineBench(rounds, in_bfloat16).figures() if has_matrix_units() else {}),
+        **PackingBench(rounds, quick, infill).figures(),
         **WeightsBench(rounds, quick, infill).figures(),
         **GrowthBench(rounds, quick).figures(),
         **PosteriorBench(rounds, quick).figures(),
+        **PeerBench(rounds, quick).figures(),
         **GpuBench(rounds, quick).figures(),
     }
 
@@ -53,6 +58,8 @@ def main() -> None:
             if given.record:
                 found.record()
                 render()
+    if not is_installed():
+        print(ABSENT)
 
 
 if __name__ == "__main__":

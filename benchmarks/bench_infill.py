@@ -1,9 +1,10 @@
 """Figures of story infilling: a whole update, its reward and its sampling, each against the plain
 way to do the same.
 
-Owns the settings that both sides share: SmolLM2-135M, LoRA rank 16, float32, two queries of eight
-trajectories, z of 4 to 20 tokens that may stop after each. Everything runs in this process with
-as many threads as there are cores; Ray, which would overlap our stages, is left out.
+Owns the settings that both sides share: SmolLM2-135M, LoRA rank 16, float32 unless a figure asks
+for another precision, two queries of eight trajectories, z of 4 to 20 tokens that may stop after
+each. Everything runs in this process with as many threads as there are cores; Ray, which would
+overlap our stages, is left out.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gfn_ray.config.sections import LearnerConfig, RewardConfig, SamplerConfig
+from gfn_ray.config.sections import DType, LearnerConfig, RewardConfig, SamplerConfig
 from gfn_ray.learners.trainer import PolicyTrainer
 from gfn_ray.models.loading import load_causal_lm, load_tokenizer, resolve_model, vocab_size
 from gfn_ray.policy.adapter import add_adapter
@@ -37,25 +38,31 @@ QUERIES, PER_QUERY = 2, 8
 LR = 1e-7
 
 
-def settings() -> InfillJob:
+def settings(dtype: DType = "float32") -> InfillJob:
     return InfillJob(
         task=InfillConfig(
             terminable="every", min_len=4, max_len=20, copy_penalty=0.0, length_prior="none"
         ),
         sampler=SamplerConfig(
-            max_batch=256, kv_cache_mb=1024, tempered_fraction=0.0, epsilon_fraction=0.0
+            max_batch=256,
+            kv_cache_mb=1024,
+            tempered_fraction=0.0,
+            epsilon_fraction=0.0,
+            dtype=dtype,
         ),
-        learner=LearnerConfig(lr=LR, warmup_steps=0, tokens_per_forward=1024),
-        reward=RewardConfig(temperature_start=1.0, temperature_end=1.0, tokens_per_forward=1024),
+        learner=LearnerConfig(lr=LR, warmup_steps=0, tokens_per_forward=1024, dtype=dtype),
+        reward=RewardConfig(
+            temperature_start=1.0, temperature_end=1.0, tokens_per_forward=1024, dtype=dtype
+        ),
     )
 
 
 class Bench:
-    """The parts of both sides, made when a figure first asks for them."""
+    """The parts of both sides, made when a figure first asks for them. dtype: of all models."""
 
-    def __init__(self, rounds: int) -> None:
+    def __init__(self, rounds: int, dtype: DType = "float32") -> None:
         self._rounds = rounds
-        self.config = settings()
+        self.config = settings(dtype)
         self._drawn = 0
 
     def figures(self) -> dict[str, Callable[[], Figure]]:
@@ -195,7 +202,7 @@ class Bench:
 
     @cached_property
     def frozen(self) -> Any:
-        return load_causal_lm(self._path, "float32", "cpu", False)
+        return load_causal_lm(self._path, self.config.reward.precision, "cpu", False)
 
     @cached_property
     def trainer(self) -> PolicyTrainer:
@@ -214,7 +221,7 @@ class Bench:
         return engine
 
     def _policy(self) -> Any:
-        base = load_causal_lm(self._path, "float32", "cpu", False)
+        base = load_causal_lm(self._path, self.config.learner.precision, "cpu", False)
         return add_adapter(base, self.config.policy, seed=0)
 
     def _our_update(self) -> None:

@@ -3,12 +3,14 @@
 Each round measures the machine first: square matrix products in float32 and bfloat16, products of
 the model's own shapes, and how fast memory is read. Then it times one update of the settings of
 bench_infill, stage by stage, and counts the operations and bytes that these very trajectories
-need (flops.py). The floor of a pass is the longer of its operations at the better float32 rate and
-its bytes at the reading rate; the floor of an update is the sum over its passes: each token of z in
-turn, the reward once and the learner there and back, with equal prefixes passed once.
+need (flops.py). The floor of a pass is the longer of its operations at the better rate in the
+models' precision and its bytes at the reading rate; the floor of a stage is the sum over its
+passes: each token of z in turn, the reward once and the learner there and back, with equal prefixes
+passed once. The floor of an update is that of its stages.
 
-The ratio of "roofline" is update / floor; of a stage, the share of the float32 rate that it keeps
-up; of the other matrix products, their rate / that rate.
+There are updates in float32, and in bfloat16 where the processor has matrix units: without them its
+products are several times slower, and so would be the figures. The ratio of an update and of a
+stage is time / floor; of the other matrix products, their rate / that of float32.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
 
 import torch
 from torch.nn.functional import linear
@@ -32,57 +35,61 @@ LONG_S = 0.3  # for it; processors without bfloat16 need that, and others a hund
 OWN_TOKENS = 256  # about as many as a pass of the learner has
 READ_BYTES = 1 << 29  # far more than any cache holds
 TRIES = 3  # of which the fastest counts: a limit is not what others left of it
-FLOAT32 = 4  # bytes
+WIDTHS = {"float32": 4, "bfloat16": 2}  # bytes of a number
 STAGES = ("sampler", "reward", "learner")
 
 
 @dataclass(frozen=True)
 class Round:
-    """rates: operations a second by kind of matrix product. taken, operations, floors: seconds,
-    operations and least seconds by stage. step: seconds of the whole update."""
+    """rates: operations a second by kind of matrix product. taken, floors: seconds and least
+    seconds by stage. step: seconds of the whole update."""
 
     rates: dict[str, float]
     taken: dict[str, float]
-    operations: dict[str, int]
     floors: dict[str, float]
     step: float
 
 
+def has_matrix_units() -> bool:
+    """Whether the processor multiplies bfloat16 in units of their own, such as AMX."""
+    return "amx_bf16" in Path("/proc/cpuinfo").read_text().split()
+
+
 class RooflineBench:
-    """infill: has the parts of an update. All figures are of the same rounds."""
+    """infill: has the parts of an update, in its precision. All figures are of the same rounds."""
 
     def __init__(self, rounds: int, infill: Bench) -> None:
         self._rounds = rounds
         self._infill = infill
+        self._dtype = infill.config.learner.precision
 
     def figures(self) -> dict[str, Callable[[], Figure]]:
+        """The products of both precisions are among those of float32."""
+        name = f"roofline, {self._dtype}"
+        products = list(PRODUCTS)[1:] if self._dtype == "float32" else []
         return {
-            "roofline": self.step,
-            **{f"roofline, {stage}": partial(self.stage, stage) for stage in STAGES},
-            **{f"roofline, {kind}": partial(self.product, kind) for kind in list(PRODUCTS)[1:]},
+            name: partial(self.step, name),
+            **{f"{name}, {stage}": partial(self.stage, name, stage) for stage in STAGES},
+            **{f"roofline, {kind}": partial(self.product, kind) for kind in products},
         }
 
-    def step(self) -> Figure:
+    def step(self, name: str) -> Figure:
         """Seconds of an update, and of its floor."""
-        ours = [one.step for one in self._measured]
         floors = [sum(one.floors.values()) for one in self._measured]
-        ratios = [a / b for a, b in zip(ours, floors, strict=True)]
-        return figure("roofline", ours, floors, ratios, "s")
+        return _above(name, [one.step for one in self._measured], floors)
 
-    def stage(self, stage: str) -> Figure:
-        """Operations a second of a stage, and of a square product."""
-        return self._share(
-            stage, [one.operations[stage] / one.taken[stage] for one in self._measured]
-        )
+    def stage(self, name: str, stage: str) -> Figure:
+        """Seconds of a stage, and of its floor."""
+        floors = [one.floors[stage] for one in self._measured]
+        return _above(f"{name}, {stage}", [one.taken[stage] for one in self._measured], floors)
 
     def product(self, kind: str) -> Figure:
-        return self._share(kind, [one.rates[kind] for one in self._measured])
-
-    def _share(self, what: str, rates: Sequence[float]) -> Figure:
+        """Operations a second of a kind of product, and of a square one in float32."""
+        rates = [one.rates[kind] for one in self._measured]
         peaks = [one.rates[PEAK] for one in self._measured]
         ratios = [a / b for a, b in zip(rates, peaks, strict=True)]
         giga = [[rate / 1e9 for rate in each] for each in (rates, peaks)]
-        return figure(f"roofline, {what}", *giga, ratios, "GFLOP/s")
+        return figure(f"roofline, {kind}", *giga, ratios, "GFLOP/s")
 
     @cached_property
     def _measured(self) -> list[Round]:
@@ -95,7 +102,8 @@ class RooflineBench:
         policy = Architecture.of(infill.frozen.config, rank)
         frozen = Architecture.of(infill.frozen.config, 0)
         rates = {kind: measured(policy) for kind, measured in PRODUCTS.items()}
-        reading, peak = _reading_rate(), max(rates[PEAK], rates[OWN])
+        reading, peak = _reading_rate(), max(rates[kind] for kind in KINDS[self._dtype])
+        width = WIDTHS[self._dtype]
         queries = infill.queries[:QUERIES]
         groups: list[TrajectoryGroup] = []
         drawn: list[Trajectory] = []
@@ -125,20 +133,24 @@ class RooflineBench:
         scoring = scored_once(of_each, drawn)
         learning = learned_once(groups, longest)
         passes = {
-            "sampler": [(forward(policy, w), bytes_read(policy, w, FLOAT32)) for w in sampling],
-            "reward": [(forward(frozen, scoring), bytes_read(frozen, scoring, FLOAT32))],
+            "sampler": [(forward(policy, w), bytes_read(policy, w, width)) for w in sampling],
+            "reward": [(forward(frozen, scoring), bytes_read(frozen, scoring, width))],
             "learner": [
-                (count(policy, learning), bytes_read(policy, learning, FLOAT32))
+                (count(policy, learning), bytes_read(policy, learning, width))
                 for count in (forward, backward)
             ],
         }
         return Round(
             rates,
             taken,
-            {stage: sum(operations for operations, _ in each) for stage, each in passes.items()},
             {stage: floor(each, peak, reading) for stage, each in passes.items()},
             sum(taken.values()) + swap,
         )
+
+
+def _above(name: str, taken: Sequence[float], floors: Sequence[float]) -> Figure:
+    ratios = [a / b for a, b in zip(taken, floors, strict=True)]
+    return figure(name, taken, floors, ratios, "s")
 
 
 def floor(passes: Sequence[tuple[int, int]], rate: float, reading: float) -> float:
@@ -196,12 +208,16 @@ def _own(model: Architecture, dtype: torch.dtype) -> float:
 
 def _reading_rate() -> float:
     """Bytes a second."""
-    numbers = torch.ones(READ_BYTES // FLOAT32)
+    numbers = torch.ones(READ_BYTES // WIDTHS["float32"])
     return _fastest(READ_BYTES, numbers.sum)
 
 
 PEAK = "float32 product"
 OWN = "the model's products"
+KINDS = {
+    "float32": (PEAK, OWN),
+    "bfloat16": ("bfloat16 product", "the model's products, bfloat16"),
+}
 PRODUCTS: dict[str, Callable[[Architecture], float]] = {
     PEAK: partial(_square, dtype=torch.float32),
     "bfloat16 product": partial(_square, dtype=torch.bfloat16),

@@ -32,7 +32,10 @@ GOALS = {
     "posterior, TV .1": "≥ 10x",
     "posterior, TV .05": "≥ 10x",
     "weights, swap": "≤ 0.05 s",
-    "roofline": "≤ 2.5x",
+    "roofline, float32": "≤ 2.5x",
+    "roofline, float32, sampler": "≤ 1.5x",
+    "roofline, float32, reward": "≤ 1.5x",
+    "roofline, float32, learner": "≤ 1.5x",
 }
 
 
