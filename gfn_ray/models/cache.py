@@ -38,6 +38,11 @@ def cache_root() -> Path:
         raise UserError("this account has no home directory; set $GFN_RAY_CACHE") from error
 
 
+def models_dir() -> Path:
+    """Returns the cache's directory of models."""
+    return cache_root() / "models"
+
+
 def cached_model_dir(
     name: str,
     what: str,
@@ -51,7 +56,7 @@ def cached_model_dir(
     needed_bytes: free space required to make it. write: fills an empty directory. patience_s:
     how long to wait for another process that is making it.
     """
-    models = cache_root() / "models"
+    models = models_dir()
     target = models / name
     if is_complete(target):  # this check needs neither the lock nor a writable cache
         return target

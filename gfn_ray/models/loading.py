@@ -199,6 +199,14 @@ def body_layers(path: str, trust_remote_code: bool) -> dict[str, tuple[int, int]
     return {name: shape for name, shape in layers.items() if shape[0] != size}
 
 
+def file_dtype(path: str, trust_remote_code: bool) -> str:
+    """Returns the precision of a model's files: bfloat16 for either kind of 16 bits."""
+    import torch
+
+    found = getattr(_text_config(path, trust_remote_code), "dtype", None)
+    return "bfloat16" if found in (torch.bfloat16, torch.float16) else "float32"
+
+
 def architectures(path: str, trust_remote_code: bool) -> list[str]:
     """Returns the names of the classes that a model was saved from; none if it does not say."""
     return list(model_config(path, trust_remote_code).architectures or [])

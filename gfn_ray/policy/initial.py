@@ -15,23 +15,24 @@ from gfn_ray.errors import UserError
 from gfn_ray.models.adapter_files import check_fits
 from gfn_ray.models.hub import public_name
 from gfn_ray.models.loading import linear_layers
-from gfn_ray.models.merged import is_merged
+from gfn_ray.models.merged import BaseAdapter, is_merged
 from gfn_ray.policy.adapter import Adapter, load_adapter
 
 # PEFT's settings that a policy's own adapter never has.
 _PLAIN = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save")
 
 
-def check_initial(config: JobConfig, model: str) -> None:
+def check_initial(config: JobConfig, model: str, base: BaseAdapter | None = None) -> None:
     """Raises UserError if `init_adapter` is incomplete or does not fit this run's policy.
 
-    model: the resolved model that learner and sampler load.
+    model: the resolved model. base: what learner and sampler merge into it.
     """
     directory = config.init_adapter
     if directory is None:
         return
     adapter = load_adapter(directory)
-    _check_base(directory, adapter.config.get("base_model_name_or_path"), model)
+    loaded = model if base is None else str(base.directory(model))
+    _check_base(directory, adapter.config.get("base_model_name_or_path"), loaded)
     for fault in _differences(adapter, config.policy):
         raise UserError(f"init_adapter got {directory}, {fault}")
     shapes = {name: array.shape for name, array in adapter.tensors.items()}

@@ -4,45 +4,26 @@ from __future__ import annotations
 
 import signal
 from contextlib import ExitStack
-from typing import Any
 
 from gfn_ray.config import JobConfig
 from gfn_ray.config.tune_base import TunesItsBase
-from gfn_ray.errors import EXIT_INTERRUPTED, UserError
-from gfn_ray.evaluation.weights import WEIGHT_METRICS
+from gfn_ray.errors import EXIT_INTERRUPTED
 from gfn_ray.formatting import count
-from gfn_ray.models.hub import commit_of
-from gfn_ray.models.loading import (
-    EMBEDDED,
-    architectures,
-    body_layers,
-    chat_note,
-    hide_loading_bars,
-    load_tokenizer,
-    max_positions,
-    resolve_model,
-    vocab_size,
-)
-from gfn_ray.models.lora_targets import with_layer_names
-from gfn_ray.models.merged import merged_model_dir
-from gfn_ray.objectives import choose
+from gfn_ray.models.merged import BaseAdapter
 from gfn_ray.policy.initial import check_initial
 from gfn_ray.runs.checkpoints import Resumption, find_resumption, restore_replay
 from gfn_ray.runs.display import Display, make_display
 from gfn_ray.runs.error_context import with_resume_hint
 from gfn_ray.runs.opening import check_login, open_run_directory, reopen_run_directory
 from gfn_ray.runs.run_dir import RunDir
+from gfn_ray.runtime.actors.worker_group import Deployment
+from gfn_ray.runtime.preparing import Prepared, prepare
 from gfn_ray.runtime.resources.cluster import check_resources, choose_device, connected, store_bytes
-from gfn_ray.runtime.resources.placement import Placement, reserved
+from gfn_ray.runtime.resources.placement import reserved
 from gfn_ray.runtime.resources.precision import with_precision
-from gfn_ray.runtime.training.sft import sft_demonstrations
 from gfn_ray.runtime.training.training_run import TrainingRun
-from gfn_ray.sampling.architectures import choose_sync
-from gfn_ray.sampling.weights.mergeable import check_mergeable
-from gfn_ray.tasks.demonstrations import check_demonstrations
 from gfn_ray.tasks.infill.story_texts import TunesBase
-from gfn_ray.tasks.task import Task, TaskData, check_data, check_positions
-from gfn_ray.tasks.vocabulary import check_support
+from gfn_ray.tasks.task import Task, TaskData
 from gfn_ray.tracking import RunStatus, TrackingState
 
 
@@ -55,68 +36,48 @@ def run(config: JobConfig, task: Task) -> int:
     display = make_display(config.steps, config.runtime.log_every)
     try:
         display.phase("preparing model and data")
-        model = resolve_model(config.model)
-        hide_loading_bars(model)
-        trusted = config.model.trust_remote_code
-        tokenizer = load_tokenizer(model, trusted)
-        if not task.reads_chats and (note := chat_note(tokenizer)):
-            display.message(note)
-        vllm = config.sampler.backend == "vllm"
-        sync = choose_sync(config.policy.sync, architectures(model, trusted)) if vllm else None
-        policy = with_layer_names(config.policy, model, trusted)
-        config = config.model_copy(update={"policy": policy})
-        layers = body_layers(model, trusted)
-        if sync == "merged":
-            check_mergeable(policy, model, trusted)
-            display.message("the sampling engine takes the policy as merged weights")
-        size = vocab_size(model, trusted)
-        data = task.load(tokenizer, size)
-        for note in data.notes:
-            display.message(note)
-        check_data(task.name, data, config.sampler, size)
-        check_support(task.name, data.support, tokenizer, size)
-        check_demonstrations(task.name, data, tokenizer)
-        positions = max_positions(model, trusted)
-        check_positions(data, config.sampler, positions)
-        _check(config, task, data)
-        config = _with_exact_model(config, model)
+        job = prepare(config, task, display)
         resumed = None
         if config.resume is not None:
-            resumed = open_resumed(config, task, data, display)
+            resumed = open_resumed(job.config, task, job.data, display)
             if resumed is None:
                 return 0
         anew = resumed is None or resumed[1] is None
-        tunes_base = isinstance(config, TunesItsBase) and config.base_tuning is not None
-        if not tunes_base:
-            running = _on_merged_base(config, model, display, check=anew)
+        tunes = isinstance(job.config, TunesItsBase) and job.config.base_tuning is not None
+        if not tunes:
+            base = _checked_base(job.config, job.model, anew=anew)
         display.phase("starting Ray")
-        with ExitStack() as afterwards, connected(store_bytes(config, layers)) as grows:
+        with (
+            ExitStack() as afterwards,
+            connected(store_bytes(job.config, job.layers)) as grows,
+        ):
             # `ray job stop` and process managers send SIGTERM; jobs that a script starts in the
             # background ignore SIGINT. Both must end the run as cleanly as Ctrl-C. Set here
             # because connecting to Ray installs its own handler.
             for stop in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(stop, signal.default_int_handler)
-            device = choose_device(config, grows=grows, say=display.message)
-            check_resources(config, device, grows=grows)
-            if tunes_base:  # takes minutes, so only after every check
-                config = _on_tuned_base(config, task, data, tokenizer, model, positions, display)
-                running = _on_merged_base(config, model, display, check=anew)
-            running = with_precision(running, data, device, lambda: layers, display.message)
+            device = choose_device(job.config, grows=grows, say=display.message)
+            check_resources(job.config, device, grows=grows)
+            stored = job.config
+            if tunes:  # takes minutes, so only after every check
+                stored = _on_tuned_base(job, display)
+                base = _checked_base(stored, job.model, anew=anew)
+            running = with_precision(stored, job.data, device, lambda: job.layers, display.message)
             with reserved(running, device, display.message) as placement:
-                return _record(
-                    config,
-                    running,
-                    task,
-                    data,
-                    tokenizer,
-                    device,
-                    placement,
-                    display,
-                    resumed,
-                    afterwards,
-                )
+                deployment = Deployment(device, placement, base)
+                return _record(stored, running, job, deployment, display, resumed, afterwards)
     finally:
         display.close()
+
+
+def _checked_base(config: JobConfig, model: str, *, anew: bool) -> BaseAdapter | None:
+    """What actors merge into the model. anew: whether the policy begins with this run, and maybe
+    with an adapter that was trained on another base."""
+    name = config.base_adapter
+    base = None if name is None else BaseAdapter.read(name, model)
+    if anew:
+        check_initial(config, model, base)
+    return base
 
 
 def open_resumed(
@@ -146,11 +107,8 @@ def open_resumed(
 def _record(
     given: JobConfig,
     config: JobConfig,
-    task: Task,
-    data: TaskData,
-    tokenizer: Any,
-    device: str,
-    placement: Placement,
+    job: Prepared,
+    deployment: Deployment,
     display: Display,
     resumed: tuple[RunDir, Resumption | None] | None,
     afterwards: ExitStack,
@@ -159,18 +117,20 @@ def _record(
 
     A user's mistake that shows before the first checkpoint leaves everything unchanged.
 
-    given: the settings to store, which reproduce the run. config: the same with the model that
-    the actors load and its precision. resumed: from open_resumed(). afterwards: unwound once the
+    given: the settings to store, which reproduce the run. config: the same with the precision that
+    the actors use. resumed: from open_resumed(). afterwards: unwound once the
     actors, which also write below the directory, are gone.
     """
     if resumed is None:
         resumption = None
-        directory, tracker = open_run_directory(given, task.name, display)
+        directory, tracker = open_run_directory(given, job.task.name, display)
     else:
         directory, resumption = resumed
         tracker = reopen_run_directory(given, directory, display)
     status: RunStatus = "FAILED"
-    training_run = TrainingRun(config, task, data, tokenizer, directory, display, tracker)
+    training_run = TrainingRun(
+        config, job.task, job.data, job.tokenizer, directory, display, tracker
+    )
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, training_run.interrupt)
 
@@ -188,7 +148,7 @@ def _record(
             tracker.follow()
             tracker.artifact(directory.config_file)
             display.phase("starting actors and loading models")
-            report = training_run.work(device, placement, resumption)
+            report = training_run.work(deployment, resumption)
         status = "FINISHED"
         display.show(report)
         return 0
@@ -215,73 +175,17 @@ def _finished(config: JobConfig, directory: RunDir, resumption: Resumption | Non
     return None
 
 
-def _check(config: JobConfig, task: Task, data: TaskData) -> None:
-    """Raises UserError if settings ask for something that this task does not have."""
-    metric = config.stop.metric
-    if metric is not None and metric not in task.metrics:
-        raise UserError(
-            f"stop.metric got {metric!r}; {task.name} measures {', '.join(task.metrics)}"
-        )
-    if metric in WEIGHT_METRICS:
-        raise UserError(
-            f"stop.metric got {metric!r}, which is measured only before and after training; "
-            "use one that is also measured during it: log_z_gap, ess_fraction or log_ratio_var"
-        )
-    sft_demonstrations(config, data)
-    if choose(config.objective).needs_empty_z and not data.support.may_be_empty:
-        raise UserError(
-            f"the objective needs an empty z that may stop, but z of {task.name} is never empty; "
-            "set objective.root_flow to batch_mean or learned"
-        )
-
-
-def _with_exact_model(config: JobConfig, model: str) -> JobConfig:
-    """Names the model so that it stays the same in another working directory, and, if it is one of
-    the hub, on another day."""
-    if commit := commit_of(model):
-        pinned = config.model.model_copy(update={"revision": commit})
-        return config.model_copy(update={"model": pinned})
-    return config if config.model.name == EMBEDDED else _with_model(config, model)
-
-
-def _on_tuned_base(
-    config: JobConfig,
-    task: Task,
-    data: TaskData,
-    tokenizer: Any,
-    model: str,
-    positions: int | None,
-    display: Display,
-) -> JobConfig:
+def _on_tuned_base(job: Prepared, display: Display) -> JobConfig:
     """The settings with a base adapter tuned on the task's texts, if they ask for one."""
+    config, task = job.config, job.task
     if not isinstance(config, TunesItsBase) or not isinstance(task, TunesBase):
         return config
     # Imports torch, which other runs leave to the actors.
     from gfn_ray.runs.base_tuning import tuned_base
 
-    texts = task.base_texts(tokenizer, positions)
+    texts = task.base_texts(job.tokenizer, job.positions)
     for note in texts.notes:
-        if note not in data.notes:
+        if note not in job.data.notes:
             display.message(note)
-    tuned: JobConfig = config.on_base(tuned_base(config, model, texts, display))
+    tuned: JobConfig = config.on_base(tuned_base(config, job.model, texts, display))
     return tuned
-
-
-def _on_merged_base(config: JobConfig, model: str, display: Display, *, check: bool) -> JobConfig:
-    """The settings with the model that sampler, reward and learner load: the base, or the base
-    with its adapter merged in. The machines of a Ray cluster must share its directory.
-
-    check: whether to check that init_adapter fits the model; not needed for a resumed policy.
-    """
-    if config.base_adapter is not None:
-        name = config.base_adapter
-        display.phase(f"base adapter {name}: merging it, unless that is done already")
-        merged = merged_model_dir(model, name, config.model.trust_remote_code)
-        config = _with_model(config, merged)
-    if check:
-        check_initial(config, resolve_model(config.model))
-    return config
-
-
-def _with_model(config: JobConfig, name: str) -> JobConfig:
-    return config.model_copy(update={"model": config.model.model_copy(update={"name": name})})

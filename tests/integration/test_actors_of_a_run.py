@@ -17,7 +17,7 @@ from gfn_ray.runs.nonfinite_batches import NonFiniteBatches
 from gfn_ray.runs.published import newest_complete
 from gfn_ray.runs.run_dir import RunDir
 from gfn_ray.runtime.actors.supervisor import Supervisor
-from gfn_ray.runtime.actors.worker_group import WorkerGroup
+from gfn_ray.runtime.actors.worker_group import Deployment, WorkerGroup
 from gfn_ray.runtime.resources.balance import MEASURED_UPDATES, ThreadBalance, left_to
 from gfn_ray.runtime.resources.placement import reserved
 from gfn_ray.runtime.training.checkpointer import Checkpointer
@@ -49,7 +49,8 @@ def run(tiny_dir, tmp_path_factory):
     supervisor = Supervisor(config.runtime, said.append, restarts.append)
     ray.init(address="local", num_cpus=CORES, include_dashboard=False, logging_level="CRITICAL")
     placement = room.enter_context(reserved(config, "cpu", said.append))
-    workers = WorkerGroup.start(config, data, "cpu", placement, directory.replay_dir, supervisor)
+    deployment = Deployment("cpu", placement, base=None)
+    workers = WorkerGroup.start(config, data, deployment, directory.replay_dir, supervisor)
     bad = NonFiniteBatches(
         config, directory.nonfinite_batches_dir, tokenizer.decode, lambda: 0, said.append
     )

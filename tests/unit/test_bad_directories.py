@@ -200,11 +200,6 @@ RUNS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
         below("config.toml", replace("sqlite:///", "http://***@host")),
         ("tracking.uri http://***@host", "give the whole address as --tracking.uri"),
     ),
-    "finished": (finished, ("finished after 4 updates", "--steps")),
-    "finished, and cleared": (
-        finished_without_checkpoints,
-        ("finished and no longer has a checkpoint", "start a new run"),
-    ),
 }
 
 
@@ -215,6 +210,27 @@ def test_what_is_no_whole_run_is_not_resumed(
     spoil, named = RUNS[case]
     spoil(home / "run")
     refusal(lambda: resume(home, data, steps=4), home, capsys, *named)
+
+
+@pytest.mark.parametrize(
+    ("end", "why"),
+    [
+        (finished, "which finished after 4 updates; raise --steps to train further"),
+        (finished_without_checkpoints, "which finished and no longer has a checkpoint"),
+    ],
+)
+def test_of_a_finished_run_nothing_is_left_to_do(
+    end: Callable[[Path], None],
+    why: str,
+    home: Path,
+    data: TaskData,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    end(home / "run")
+    before = contents(home)
+    assert resume(home, data, steps=4) is None
+    assert f"nothing is left to do: {home / 'run'} holds a run {why}" in capsys.readouterr().out
+    assert contents(home) == before
 
 
 def test_a_run_that_another_process_has_is_not_resumed(

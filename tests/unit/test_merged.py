@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from safetensors import safe_open
 
 from gfn_ray.config import PolicyConfig
 from gfn_ray.errors import UserError
 from gfn_ray.models.loading import load_causal_lm, load_tokenizer
-from gfn_ray.models.merged import merged_model_dir
+from gfn_ray.models.merged import BaseAdapter, merged_model_dir
 from testing.policies import load, write_random_adapter
 from testing.tiny import tiny_model
 
@@ -126,3 +127,28 @@ def adapter_base(adapter):
 def set_base(adapter, name):
     file = adapter / "adapter_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "base_model_name_or_path": name}))
+
+
+def test_the_merge_has_the_precision_of_the_models_files_and_keeps_small_changes(
+    tiny_dir, adapter, tmp_path
+):
+    """Of bfloat16, the nearest values would be the old weights for most of them."""
+    narrow = tmp_path / tiny_dir.name
+    load(tiny_dir).to(torch.bfloat16).save_pretrained(narrow)
+    load_tokenizer(str(tiny_dir), False).save_pretrained(narrow)
+    directory = merged(narrow, adapter)
+    with safe_open(Path(directory) / "model.safetensors", framework="pt") as file:
+        assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.bfloat16}  # noqa: SIM118
+    name = "model.layers.0.self_attn.q_proj.weight"
+    base = load_causal_lm(str(narrow), "float32", "cpu", False).get_parameter(name)
+    exact = PeftModel.from_pretrained(load_causal_lm(str(narrow), "float32", "cpu", False), adapter)
+    change = exact.merge_and_unload().get_parameter(name) - base
+    found = load_causal_lm(directory, "float32", "cpu", False).get_parameter(name) - base
+    slope = (found * change).sum() / (change * change).sum()
+    assert slope == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_machine_without_the_adapters_directory_makes_the_same_merge(tiny_dir, copied, tmp_path):
+    read = BaseAdapter.read(copied, str(tiny_dir))
+    shutil.rmtree(copied)
+    assert Path(read.merged_into(str(tiny_dir), False)) == read.directory(str(tiny_dir))

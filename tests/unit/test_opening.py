@@ -11,17 +11,19 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
 from gfn_ray.errors import RunFailed, UserError
-from gfn_ray.models.loading import load_tokenizer
 from gfn_ray.runs.checkpoints import restore_replay
 from gfn_ray.runs.display import make_display
 from gfn_ray.runs.opening import open_run_directory, reopen_run_directory
 from gfn_ray.runs.run_dir import RunDir
+from gfn_ray.runtime.actors.worker_group import Deployment
+from gfn_ray.runtime.preparing import prepare
+from gfn_ray.runtime.resources.placement import Placement
 from gfn_ray.runtime.run import _record
 from gfn_ray.runtime.training.training_run import TrainingRun
 from gfn_ray.tasks.infill.config import InfillJob
 from gfn_ray.tasks.random_number.task import RandomNumberTask
 from testing.full_disk import no_room_beyond
-from testing.good_run import data_of, settings
+from testing.good_run import settings
 
 
 @pytest.fixture(autouse=True)
@@ -122,10 +124,11 @@ def test_a_mistake_that_only_an_actor_sees_is_taken_back_until_there_is_somethin
 
     monkeypatch.setattr(TrainingRun, "work", refused)
     config = settings(tiny_dir, root)
-    tokenizer = load_tokenizer(str(tiny_dir), False)
-    task, display = RandomNumberTask(config), make_display(1, 1)
+    display = make_display(1, 1)
+    job = prepare(config, RandomNumberTask(config), display)
+    deployment = Deployment("cpu", Placement(None), base=None)
     with pytest.raises(UserError) as told, ExitStack() as afterwards:
-        _record(config, config, task, data_of(config), tokenizer, "cpu", display, None, afterwards)
+        _record(config, config, job, deployment, display, None, afterwards)
     assert (root / "run").exists() == has_begun
     assert statuses(root) == ["FAILED"] * has_begun
     assert ("; the run is in" in str(told.value)) == has_begun

@@ -11,6 +11,7 @@ import ray
 
 from gfn_ray.config import JobConfig
 from gfn_ray.learners.learner import SkippedUpdate, Update
+from gfn_ray.models.merged import BaseAdapter
 from gfn_ray.runtime.actors.learner_ranks import OtherRanks, on_every_rank, where
 from gfn_ray.runtime.actors.model_actor import ModelActor, load_model
 from gfn_ray.storage.serialization import Record
@@ -45,6 +46,7 @@ class LearnerActor(ModelActor):
         self,
         config: JobConfig,
         device: str,
+        base: BaseAdapter | None,
         support: Support,
         queries: list[Query],
         others: Sequence[Record] = (),
@@ -52,10 +54,11 @@ class LearnerActor(ModelActor):
     ) -> None:
         self._config = config
         self._device = device
+        self._base = base
         self._support = support
         self._queries = {query.query_id: query for query in queries}
         self._rank = rank
-        own = (config, device, support, queries, ())
+        own = (config, device, base, support, queries, ())
         self.others = OtherRanks(
             config.runtime,
             [
@@ -77,7 +80,7 @@ class LearnerActor(ModelActor):
         from gfn_ray.policy.adapter import add_adapter
 
         self._start_threads()
-        base = load_model(self._config, self._config.learner.precision, self._device)
+        base = load_model(self._config, self._base, self._config.learner.precision, self._device)
         self._model = add_adapter(base, self._config.policy, self._config.seed)
 
     def where(self) -> tuple[str, str]:

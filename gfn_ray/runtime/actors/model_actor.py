@@ -15,12 +15,21 @@ from typing import Any
 import ray
 
 from gfn_ray.config import JobConfig
+from gfn_ray.models.merged import BaseAdapter
 
 
-def load_model(config: JobConfig, dtype: str, device: str) -> Any:
-    from gfn_ray.models.loading import load_causal_lm, resolve_model
+def model_directory(config: JobConfig, base: BaseAdapter | None) -> str:
+    """The directory, on this machine, of the model with the base adapter merged in."""
+    from gfn_ray.models.loading import resolve_model
 
     path = resolve_model(config.model)
+    return path if base is None else base.merged_into(path, config.model.trust_remote_code)
+
+
+def load_model(config: JobConfig, base: BaseAdapter | None, dtype: str, device: str) -> Any:
+    from gfn_ray.models.loading import load_causal_lm
+
+    path = model_directory(config, base)
     return load_causal_lm(path, dtype, device, config.model.trust_remote_code)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from gfn_ray.config import JobConfig
 from gfn_ray.decoding.decoder import Decoder
+from gfn_ray.models.merged import BaseAdapter
 from gfn_ray.rewards.reward import ExplainsFaults, Reward
 from gfn_ray.runtime.actors.model_actor import ModelActor, load_model
 from gfn_ray.seeds import Seed
@@ -20,10 +21,17 @@ class RewardActor(ModelActor):
     """The task's target, and the frozen LM if the target or a decoder needs one."""
 
     def __init__(
-        self, config: JobConfig, device: str, support: Support, reward: Reward, queries: list[Query]
+        self,
+        config: JobConfig,
+        device: str,
+        base: BaseAdapter | None,
+        support: Support,
+        reward: Reward,
+        queries: list[Query],
     ) -> None:
         self._config = config
         self._device = device
+        self._base = base
         self._support = support
         self._reward = reward
         self._queries = {query.query_id: query for query in queries}
@@ -50,7 +58,9 @@ class RewardActor(ModelActor):
 
     def _frozen_lm(self) -> Any:
         if self._model is None:
-            self._model = load_model(self._config, self._config.reward.precision, self._device)
+            self._model = load_model(
+                self._config, self._base, self._config.reward.precision, self._device
+            )
         return self._model
 
     def score(self, block: bytes) -> tuple[bytes, Record]:

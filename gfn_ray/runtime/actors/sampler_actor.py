@@ -6,7 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 from gfn_ray.config import JobConfig
-from gfn_ray.runtime.actors.model_actor import ModelActor
+from gfn_ray.models.merged import BaseAdapter
+from gfn_ray.runtime.actors.model_actor import ModelActor, model_directory
 from gfn_ray.sampling.tools import Tool, ToolLoop
 from gfn_ray.seeds import Seed, generator
 from gfn_ray.storage.serialization import Record
@@ -25,23 +26,25 @@ class SamplerActor(ModelActor):
         self,
         config: JobConfig,
         device: str,
+        base: BaseAdapter | None,
         support: Support,
         queries: list[Query],
         tool: Tool | None,
     ) -> None:
         self._config = config
         self._device = device
+        self._base = base
         self._support = support
         self._queries = {query.query_id: query for query in queries}
         self._tool = tool
 
     def load(self) -> None:
-        from gfn_ray.models.loading import load_tokenizer, resolve_model
+        from gfn_ray.models.loading import load_tokenizer
         from gfn_ray.sampling.backend import start_backend
 
         self._start_threads()
         config = self._config
-        path = resolve_model(config.model)
+        path = model_directory(config, self._base)
         loop = None
         if self._tool is not None:
             tokenizer = load_tokenizer(path, config.model.trust_remote_code)

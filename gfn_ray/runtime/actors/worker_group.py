@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from gfn_ray.config import JobConfig, RewardConfig, RuntimeConfig, SamplerConfig
 from gfn_ray.errors import RunFailed
 from gfn_ray.models.hub import ENVIRONMENT as HUB_ENVIRONMENT
+from gfn_ray.models.merged import BaseAdapter
 from gfn_ray.runtime.actors.calls import POLL_SECONDS, ChangesState, PendingCalls
 from gfn_ray.runtime.actors.failures import (
     ActorDied,
@@ -43,6 +44,15 @@ _LEARNER = "the learner"
 
 
 @dataclass(frozen=True)
+class Deployment:
+    """Where actors with models go, and what they merge into the model before they use it."""
+
+    device: str
+    placement: Placement
+    base: BaseAdapter | None
+
+
+@dataclass(frozen=True)
 class WorkerGroup:
     """Workers by kind. Their names in errors and logs are "sampler 0" and so on.
 
@@ -62,8 +72,7 @@ class WorkerGroup:
     def start(
         config: JobConfig,
         data: TaskData,
-        device: str,
-        placement: Placement,
+        deployment: Deployment,
         replay_dir: Path,
         supervisor: Supervisor,
     ) -> WorkerGroup:
@@ -71,8 +80,10 @@ class WorkerGroup:
 
         replay_dir: where replay is kept; a path of this machine, so replay runs on it.
         """
+        device, placement = deployment.device, deployment.placement
         # Ray leaves GPUs visible to actors that reserved none, and vLLM would use one.
         hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
+        base = _put(deployment.base)
         support = _put(data.support)
         queries = _put([*data.train, *data.held_out])
         log = CallLog() if config.profile.seconds else None
@@ -93,7 +104,7 @@ class WorkerGroup:
             def create() -> Any:
                 environment = _environment(threads.of(name), own | hidden)
                 actor = remote.options(**options, runtime_env=environment)
-                return actor.remote(config, device, support, *given)
+                return actor.remote(config, device, base, support, *given)
 
             return Worker(name, create)
 
@@ -108,7 +119,7 @@ class WorkerGroup:
                 environment = _environment(threads.of(_LEARNER), hidden)
                 ranks = [one | {"runtime_env": environment} for one in others]
                 actor = remote.options(**own, runtime_env=environment)
-                return actor.remote(config, device, support, queries, ranks)
+                return actor.remote(config, device, base, support, queries, ranks)
 
             return Worker(_LEARNER, create)
 

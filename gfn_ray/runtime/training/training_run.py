@@ -22,12 +22,11 @@ from gfn_ray.runs.run_dir import RunDir
 from gfn_ray.runs.stopwatch import Stopwatch
 from gfn_ray.runtime.actors.peak_memory import PeakMemory
 from gfn_ray.runtime.actors.supervisor import Restart, Supervisor
-from gfn_ray.runtime.actors.worker_group import WorkerGroup
+from gfn_ray.runtime.actors.worker_group import Deployment, WorkerGroup
 from gfn_ray.runtime.evaluation.baselines import measure_decoder
 from gfn_ray.runtime.evaluation.evaluate import Evaluator
 from gfn_ray.runtime.profiling.profile import Profiler
 from gfn_ray.runtime.resources.balance import ThreadBalance, left_to
-from gfn_ray.runtime.resources.placement import Placement
 from gfn_ray.runtime.training.checkpointer import Checkpointer
 from gfn_ray.runtime.training.controller import Controller, StepReport
 from gfn_ray.runtime.training.em import EM
@@ -81,16 +80,16 @@ class TrainingRun:
         self._wall, self._training_wall = Stopwatch(), Stopwatch()
         self._wall.start()
 
-    def work(self, device: str, placement: Placement, resumption: Resumption | None) -> FinalReport:
+    def work(self, deployment: Deployment, resumption: Resumption | None) -> FinalReport:
         """Starts the actors and runs every phase. resumption: where to resume; None starts from
         the beginning. An interruption during training leaves a checkpoint."""
         config = self._config
         workers = WorkerGroup.start(
-            config, self._data, device, placement, self._directory.replay_dir, self._supervisor
+            config, self._data, deployment, self._directory.replay_dir, self._supervisor
         )
         self._check = EngineCheck(
             config,
-            device,
+            deployment.device,
             lambda kl: self._recorder.mismatch(self._step, kl),
             self._display.message,
         )

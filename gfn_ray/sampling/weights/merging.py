@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gfn_ray.errors import UserError
+from gfn_ray.models.rounding import stochastically_rounded
 
 _PREFIX = "base_model.model."
 _LORA_A, _LORA_B = ".lora_A.weight", ".lora_B.weight"
@@ -28,7 +29,6 @@ _NOT_PLAIN = (
 )
 # Of every rounding: an unchanged weight stays what it is, and all ranks round alike.
 _ROUNDING_SEED = 0
-_LOST_BITS = 16  # bits of a float32 that a bfloat16 lacks
 
 
 class Checkpoint:
@@ -108,18 +108,6 @@ class Merge:
         left, right = (a.T, b.T) if self._transposed else (b, a)
         total = torch.addmm(base.float(), left, right, alpha=self._scale)
         return total if base.dtype == torch.float32 else stochastically_rounded(total, rng)
-
-
-def stochastically_rounded(x: Tensor, rng: torch.Generator) -> Tensor:
-    """Rounds float32 to one of the two neighbours in bfloat16, by chance, so that the mean is x.
-
-    A policy's change of a weight is often less than half a step of bfloat16. The nearest
-    neighbour would be the old weight again, and the sum over thousands of weights would be lost.
-    """
-    step = 1 << _LOST_BITS
-    noise = torch.randint(0, step, x.shape, generator=rng, device=x.device, dtype=torch.int32)
-    bits = (x.contiguous().view(torch.int32) + noise) & -step
-    return bits.view(torch.float32).to(torch.bfloat16)
 
 
 def _weights_of(layers: Sequence[str], names: set[str]) -> list[str]:
