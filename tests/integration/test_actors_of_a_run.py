@@ -16,10 +16,10 @@ from gfn_ray.runs.display import make_display
 from gfn_ray.runs.nonfinite_batches import NonFiniteBatches
 from gfn_ray.runs.published import newest_complete
 from gfn_ray.runs.run_dir import RunDir
-from gfn_ray.runtime.actors.supervisor import Supervisor
 from gfn_ray.runtime.actors.worker_group import Deployment, WorkerGroup
 from gfn_ray.runtime.resources.balance import MEASURED_UPDATES, ThreadBalance, left_to
 from gfn_ray.runtime.resources.placement import reserved
+from gfn_ray.runtime.supervision.supervisor import Supervisor
 from gfn_ray.runtime.training.checkpointer import Checkpointer
 from gfn_ray.runtime.training.controller import Controller
 from gfn_ray.runtime.training.engine_check import EngineCheck

@@ -8,12 +8,12 @@ import ray
 import torch
 
 from gfn_ray.config import ModelConfig, RuntimeConfig
-from gfn_ray.runtime.actors.calls import PendingCalls
 from gfn_ray.runtime.actors.learner_actor import LearnerActor
-from gfn_ray.runtime.actors.supervisor import Supervisor
-from gfn_ray.runtime.actors.worker import Worker
 from gfn_ray.runtime.actors.worker_group import load
 from gfn_ray.runtime.resources.cluster import connected
+from gfn_ray.runtime.supervision.calls import PendingCalls
+from gfn_ray.runtime.supervision.supervisor import Supervisor
+from gfn_ray.runtime.supervision.worker import Worker
 from gfn_ray.sampling.environment import thread_environment
 from gfn_ray.storage.trajectories import pack_trajectories
 from gfn_ray.trajectory import Query

@@ -4,8 +4,8 @@ import pytest
 import ray
 
 from gfn_ray.runtime.actors.peak_memory import PeakMemory
-from gfn_ray.runtime.actors.worker import Worker
 from gfn_ray.runtime.resources.cluster import connected
+from gfn_ray.runtime.supervision.worker import Worker
 
 pytestmark = pytest.mark.ray
 

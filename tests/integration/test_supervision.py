@@ -13,12 +13,12 @@ import torch
 from gfn_ray.config import RuntimeConfig
 from gfn_ray.errors import RunFailed, UserError
 from gfn_ray.replay.journal.write_ahead_log import DamagedReplay
-from gfn_ray.runtime.actors.calls import PendingCalls
-from gfn_ray.runtime.actors.failures import DataLost
-from gfn_ray.runtime.actors.supervisor import Supervisor
-from gfn_ray.runtime.actors.worker import Worker
 from gfn_ray.runtime.actors.worker_group import load
 from gfn_ray.runtime.resources.cluster import check_resources, connected
+from gfn_ray.runtime.supervision.calls import PendingCalls
+from gfn_ray.runtime.supervision.failures import DataLost
+from gfn_ray.runtime.supervision.supervisor import Supervisor
+from gfn_ray.runtime.supervision.worker import Worker
 from gfn_ray.tasks.infill.config import InfillJob
 from testing.victim import await_true
 

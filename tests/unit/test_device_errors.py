@@ -5,7 +5,7 @@ import torch
 from torch import distributed
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from gfn_ray.runtime.actors.device_errors import is_device_error
+from gfn_ray.runtime.supervision.device_errors import is_device_error
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""The actors of a run: what each does, how they are called, and how they are restarted."""
+"""The actors of a run: what each does, and how they are started together."""

@@ -16,7 +16,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from gfn_ray.runtime.actors.worker import Worker
+from gfn_ray.runtime.supervision.worker import Worker
 
 # At the end of a run, when actors are idle; one that is late keeps its last answer.
 LAST_ANSWER_S = 10.0

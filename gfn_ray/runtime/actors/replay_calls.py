@@ -11,7 +11,7 @@ import uuid
 from itertools import count
 from typing import Any
 
-from gfn_ray.runtime.actors.worker import RemoteCall
+from gfn_ray.runtime.supervision.worker import RemoteCall
 
 
 class ReplayCalls:

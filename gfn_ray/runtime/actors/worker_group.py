@@ -17,8 +17,17 @@ from gfn_ray.config import JobConfig, RewardConfig, RuntimeConfig, SamplerConfig
 from gfn_ray.errors import RunFailed
 from gfn_ray.models.hub import ENVIRONMENT as HUB_ENVIRONMENT
 from gfn_ray.models.merged import BaseAdapter
-from gfn_ray.runtime.actors.calls import POLL_SECONDS, ChangesState, PendingCalls
-from gfn_ray.runtime.actors.failures import (
+from gfn_ray.runtime.actors.label_actor import LabelRewardActor
+from gfn_ray.runtime.actors.learner_actor import LearnerActor
+from gfn_ray.runtime.actors.replay_actor import ReplayActor
+from gfn_ray.runtime.actors.reward_actor import RewardActor
+from gfn_ray.runtime.actors.sampler_actor import SamplerActor
+from gfn_ray.runtime.profiling.work_log import CallLog, timed
+from gfn_ray.runtime.resources.cluster import cores_by_machine, free_room
+from gfn_ray.runtime.resources.placement import Placement
+from gfn_ray.runtime.resources.threads import ThreadPlan
+from gfn_ray.runtime.supervision.calls import POLL_SECONDS, ChangesState, PendingCalls
+from gfn_ray.runtime.supervision.failures import (
     ActorDied,
     ActorLost,
     DataLost,
@@ -26,17 +35,8 @@ from gfn_ray.runtime.actors.failures import (
     making,
     value_of,
 )
-from gfn_ray.runtime.actors.label_actor import LabelRewardActor
-from gfn_ray.runtime.actors.learner_actor import LearnerActor
-from gfn_ray.runtime.actors.replay_actor import ReplayActor
-from gfn_ray.runtime.actors.reward_actor import RewardActor
-from gfn_ray.runtime.actors.sampler_actor import SamplerActor
-from gfn_ray.runtime.actors.supervisor import Supervisor, late
-from gfn_ray.runtime.actors.worker import RemoteCall, Worker
-from gfn_ray.runtime.profiling.work_log import CallLog, timed
-from gfn_ray.runtime.resources.cluster import cores_by_machine, free_room
-from gfn_ray.runtime.resources.placement import Placement
-from gfn_ray.runtime.resources.threads import ThreadPlan
+from gfn_ray.runtime.supervision.supervisor import Supervisor, late
+from gfn_ray.runtime.supervision.worker import RemoteCall, Worker
 from gfn_ray.sampling.environment import thread_environment, vllm_environment
 from gfn_ray.tasks.task import TaskData
 

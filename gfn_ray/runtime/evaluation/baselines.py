@@ -17,8 +17,8 @@ from gfn_ray.config import JobConfig
 from gfn_ray.decoding.decoder import Decoder
 from gfn_ray.evaluation.result import Baseline, QueryTexts, mean_metrics
 from gfn_ray.runs.nonfinite_batches import NonFiniteBatches
-from gfn_ray.runtime.actors.worker import Worker
 from gfn_ray.runtime.actors.worker_group import WorkerGroup
+from gfn_ray.runtime.supervision.worker import Worker
 from gfn_ray.seeds import Seed, Stream, seed_of
 from gfn_ray.storage.trajectories import unpack_trajectories
 from gfn_ray.tasks.task import Task, TaskData

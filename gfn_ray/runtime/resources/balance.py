@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any
 
 from gfn_ray.formatting import count
-from gfn_ray.runtime.actors.worker import Worker
 from gfn_ray.runtime.actors.worker_group import WorkerGroup
+from gfn_ray.runtime.supervision.worker import Worker
 
 # Updates measured, after the first: by then every stage has work, and a few average out.
 MEASURED_UPDATES = 5

@@ -16,10 +16,10 @@ from gfn_ray.config import JobConfig
 from gfn_ray.errors import RunFailed
 from gfn_ray.runs.nonfinite_batches import NonFiniteBatches
 from gfn_ray.runs.stopwatch import StageMeter
-from gfn_ray.runtime.actors.calls import PendingCalls
-from gfn_ray.runtime.actors.failures import DataLost
 from gfn_ray.runtime.actors.replay_calls import ReplayCalls
 from gfn_ray.runtime.actors.worker_group import WorkerGroup
+from gfn_ray.runtime.supervision.calls import PendingCalls
+from gfn_ray.runtime.supervision.failures import DataLost
 from gfn_ray.runtime.training.engine_check import EngineCheck
 from gfn_ray.runtime.training.pacing import Pacing
 from gfn_ray.runtime.training.publisher import Publisher

@@ -25,9 +25,9 @@ from gfn_ray.config import JobConfig
 from gfn_ray.learners.learner import SkippedUpdate
 from gfn_ray.runs.nonfinite_batches import NonFiniteBatch, NonFiniteBatches
 from gfn_ray.runs.stopwatch import StageMeter
-from gfn_ray.runtime.actors.failures import DataLost
 from gfn_ray.runtime.actors.replay_calls import ReplayCalls
 from gfn_ray.runtime.actors.worker_group import WorkerGroup
+from gfn_ray.runtime.supervision.failures import DataLost
 from gfn_ray.runtime.training.collector import Collector
 from gfn_ray.runtime.training.engine_check import EngineCheck
 from gfn_ray.runtime.training.pacing import Pacing

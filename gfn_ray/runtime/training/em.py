@@ -19,9 +19,9 @@ from gfn_ray.errors import UserError
 from gfn_ray.evaluation.result import Baseline, Evaluation
 from gfn_ray.rewards.label_model import Array
 from gfn_ray.runs.batches import shuffled_batches
-from gfn_ray.runtime.actors.calls import PendingCalls
-from gfn_ray.runtime.actors.worker import RemoteCall
 from gfn_ray.runtime.actors.worker_group import WorkerGroup
+from gfn_ray.runtime.supervision.calls import PendingCalls
+from gfn_ray.runtime.supervision.worker import RemoteCall
 from gfn_ray.runtime.training.controller import Controller, StepReport
 from gfn_ray.runtime.training.schedule import AfterRound, BaselineMethod
 from gfn_ray.seeds import Seed, Stream, seed_of

@@ -17,9 +17,9 @@ from typing import Any
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import RunFailed
 from gfn_ray.evaluation.mismatch import mismatch_kl, share_of_change
-from gfn_ray.runtime.actors.calls import PendingCalls
-from gfn_ray.runtime.actors.failures import DataLost
 from gfn_ray.runtime.actors.worker_group import WorkerGroup
+from gfn_ray.runtime.supervision.calls import PendingCalls
+from gfn_ray.runtime.supervision.failures import DataLost
 from gfn_ray.storage.serialization import Record
 
 # Conclusive versions required, and most versions checked: each check costs about an update.

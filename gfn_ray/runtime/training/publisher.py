@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gfn_ray.runtime.actors.calls import PendingCalls
 from gfn_ray.runtime.actors.worker_group import WorkerGroup
+from gfn_ray.runtime.supervision.calls import PendingCalls
 from gfn_ray.runtime.training.pacing import Pacing
 
 

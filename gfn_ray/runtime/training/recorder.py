@@ -14,7 +14,7 @@ from gfn_ray.evaluation.weights import WeightDiagnostics
 from gfn_ray.runs.display import Display, Progress, Sample
 from gfn_ray.runs.nonfinite_batches import NonFiniteReport
 from gfn_ray.runs.run_dir import RunDir
-from gfn_ray.runtime.actors.supervisor import Restart
+from gfn_ray.runtime.supervision.supervisor import Restart
 from gfn_ray.runtime.training.controller import Controller, StepReport
 from gfn_ray.tasks.task import Task
 from gfn_ray.trajectory import Query, Trajectory

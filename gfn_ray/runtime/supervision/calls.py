@@ -19,11 +19,11 @@ import ray
 
 from gfn_ray.config import RuntimeConfig
 from gfn_ray.errors import RunFailed
-from gfn_ray.runtime.actors.failures import ActorLost, DataLost, making, value_of
-from gfn_ray.runtime.actors.supervisor import Supervisor, late
-from gfn_ray.runtime.actors.worker import RemoteCall, Worker, read_here
 from gfn_ray.runtime.profiling.spans import Sent
 from gfn_ray.runtime.profiling.work_log import CallLog
+from gfn_ray.runtime.supervision.failures import ActorLost, DataLost, making, value_of
+from gfn_ray.runtime.supervision.supervisor import Supervisor, late
+from gfn_ray.runtime.supervision.worker import RemoteCall, Worker, read_here
 
 # Longest single poll; bounds how late an interrupt or a deadline is noticed.
 POLL_SECONDS = 0.5

@@ -17,8 +17,8 @@ from gfn_ray.config import RuntimeConfig
 from gfn_ray.errors import RunFailed, UserError
 from gfn_ray.formatting import count
 from gfn_ray.replay.journal.write_ahead_log import DamagedReplay
-from gfn_ray.runtime.actors.failures import ActorLost, DataLost, value_of
-from gfn_ray.runtime.actors.worker import Worker
+from gfn_ray.runtime.supervision.failures import ActorLost, DataLost, value_of
+from gfn_ray.runtime.supervision.worker import Worker
 
 # Tries to load an actor for the first time: what kills that many is no accident.
 FIRST_LOADS = 3

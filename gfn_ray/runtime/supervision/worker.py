@@ -12,7 +12,7 @@ from typing import Any
 
 import ray
 
-from gfn_ray.runtime.actors.failures import making
+from gfn_ray.runtime.supervision.failures import making
 
 RemoteCall = Callable[[Any], Any]
 """Makes a remote call on an actor's handle. Returns its reference, or a list of references, the

@@ -23,7 +23,7 @@ from ray.exceptions import (
 )
 
 from gfn_ray.errors import RunFailed, UserError, out_of_memory
-from gfn_ray.runtime.actors.device_errors import is_device_error
+from gfn_ray.runtime.supervision.device_errors import is_device_error
 
 # Values are read once they are ready; fetching one from another node may take time.
 FETCH_LIMIT_S = 60.0
