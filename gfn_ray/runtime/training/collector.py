@@ -29,6 +29,10 @@ from gfn_ray.storage.trajectories import pack_trajectories, unpack_trajectories
 from gfn_ray.tasks.task import TaskData
 from gfn_ray.trajectory import Trajectory
 
+# Calls at a sampler: one that it works on, and one that waits there with its weights, so that the
+# engine does not idle while this process reads the first one's outcome and makes another.
+CALLS_AT_A_SAMPLER = 2
+
 
 @dataclass(frozen=True)
 class _SamplingCall:
@@ -68,7 +72,9 @@ class Collector:
         if not self._train_ids:
             raise ValueError("the task gave no training queries")
         self._order = self._query_order()
-        self._idle_samplers = list(range(config.samplers))
+        # A synchronous run has the same order of calls each time.
+        self._at_once = CALLS_AT_A_SAMPLER if config.max_staleness else 1
+        self._sampler_load = [0] * config.samplers
         self._reward_load = [0] * config.reward_actors
         self._to_sample_again: list[_SamplingCall] = []
         self._sampling_calls = self._queries_drawn = 0
@@ -79,12 +85,18 @@ class Collector:
         self.meters = {stage: StageMeter() for stage in ("sample", "reward")}
 
     def start_what_may_start(self) -> None:
-        """Starts sampling calls on idle samplers, as far as `Pacing` allows; lost ones first."""
-        while self._to_sample_again and self._idle_samplers:
-            again = self._to_sample_again.pop()
-            self._calls.start(self._collect(self._idle_samplers.pop(), again))
-        while self._idle_samplers and self._pacing.may_sample():
-            self._calls.start(self._collect(self._idle_samplers.pop(), self._next_call()))
+        """Starts sampling calls on the least busy samplers, as far as `Pacing` allows; lost ones
+        first."""
+        while min(self._sampler_load) < self._at_once:
+            sampler = int(np.argmin(self._sampler_load))
+            if self._to_sample_again:
+                call = self._to_sample_again.pop()
+            elif self._pacing.may_sample():
+                call = self._next_call()
+            else:
+                return
+            self._sampler_load[sampler] += 1
+            self._calls.start(self._collect(sampler, call))
 
     def seed_replay(self, seeds: list[Trajectory]) -> None:
         """Scores demonstrations and puts them into replay, up to its capacity."""
@@ -139,11 +151,11 @@ class Collector:
                 ),
             )
         except DataLost:  # the adapter is gone
-            self._idle_samplers.append(sampler)
             self._pacing.gave_up(call.version)
             await self._publisher.lost(call.adapter)
             return
-        self._idle_samplers.append(sampler)
+        finally:
+            self._sampler_load[sampler] -= 1
         self.meters["sample"].add(info["tokens"], info["seconds"])
         self._tool_calls += info["tool_calls"]
         self._tool_errors += info["tool_errors"]

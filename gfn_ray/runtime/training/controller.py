@@ -6,8 +6,8 @@ answers with the weights to hand out. `train` starts each when `Pacing` allows i
 
 | work      | starts when                                              | limit                  |
 |-----------|----------------------------------------------------------|------------------------|
-| _collect  | a sampler is idle, more inserts are needed and staleness | one call per sampler   |
-|           | stays within its bound; or a call's results were lost    |                        |
+| _collect  | a sampler has room, more inserts are needed and          | two calls per sampler, |
+|           | staleness stays within its bound; or results were lost   | one if synchronous     |
 | scoring   | the samples have arrived                                 | promised inserts       |
 | _update   | the previous update is done, inserts pay for it, and its | one at a time          |
 |           | version would not make samples in flight too stale       |                        |
