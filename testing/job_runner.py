@@ -109,18 +109,22 @@ def tiny_arithmetic_flags(model: Path, home: Path, **changes: Any) -> list[str]:
 
 
 def start(
-    flags: list[str], home: Path, job: str = "infill", command: tuple[str, ...] = ()
+    flags: list[str],
+    home: Path,
+    job: str = "infill",
+    command: tuple[str, ...] = (),
+    **variables: str,
 ) -> subprocess.Popen[str]:
     """The job as a process of its own; its output lands in home/out and home/err.
 
-    command: what to run instead of the job's file.
+    command: what to run instead of the job's file. variables: of its environment.
     """
     environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MAKEFLAGS")}
     with (home / "out").open("w") as out, (home / "err").open("w") as err:
         return subprocess.Popen(
             [*(command or (sys.executable, str(JOBS / f"{job}.py"))), *flags],
             cwd=home,
-            env={**environment, "GFN_RAY_HOME": str(home)},
+            env={**environment, "GFN_RAY_HOME": str(home), **variables},
             stdout=out,
             stderr=err,
             text=True,

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -177,15 +178,7 @@ class Victim:
 
     def stored(self) -> int:
         """Trajectories that ever reached replay, by its files; the run must not be alive."""
-        config = parse(RandomNumberJob, ["--config", str(self.run_dir / "config.toml")])
-        copy = self.home / "replay-copy"
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(self.run_dir / "replay", copy)
-        group = config.learner.trajectories_per_query
-        store = ReplayStore(copy, config.replay, config.seed, group=group)
-        counts = store.buffer.stats()
-        store.close()
-        return int(counts["inserted"] + counts["duplicates"])
+        return stored_in(self.run_dir)
 
     def _last_update(self) -> dict[str, Any]:
         rows = [row for row in _rows(self.run_dir / "metrics.jsonl") if row["phase"] == "train"]
@@ -225,3 +218,16 @@ def _rows(file: Path) -> list[dict[str, Any]]:
         return []
     lines = file.read_text().splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def stored_in(run_dir: Path) -> int:
+    """Trajectories that ever reached the replay of a run of random numbers, by a copy of its
+    files; the run must not be alive."""
+    config = parse(RandomNumberJob, ["--config", str(run_dir / "config.toml")])
+    with TemporaryDirectory() as scratch:
+        copy = shutil.copytree(run_dir / "replay", Path(scratch) / "replay")
+        group = config.learner.trajectories_per_query
+        store = ReplayStore(copy, config.replay, config.seed, group=group)
+        counts = store.buffer.stats()
+        store.close()
+    return int(counts["inserted"] + counts["duplicates"])

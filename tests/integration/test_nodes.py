@@ -1,0 +1,66 @@
+"""A run over several nodes, of which one after another is lost.
+
+A job of its own: what a node takes with it, its actor, its share of the object store and the room
+that was reserved on it, no death of a process takes.
+"""
+
+import json
+
+import pytest
+
+from testing.job_runner import LIMIT, await_output, start, summary, tiny_number_flags
+from testing.nodes import nodes
+from testing.victim import stored_in
+
+pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
+
+LOST = ("SamplerActor", "LearnerActor", "RewardActor")
+BETWEEN = 4  # updates
+
+
+@pytest.fixture(scope="module")
+def run(tiny_dir, tmp_path_factory):
+    """Sampler, reward actor and learner each have a node. One after another is lost, and another
+    node comes in its place."""
+    home = tmp_path_factory.mktemp("nodes")
+    flags = tiny_number_flags(
+        tiny_dir,
+        home,
+        steps=BETWEEN * (len(LOST) + 1),
+        policy__lora_rank=32,  # so that adapters lie in the store of the learner's node
+        runtime__cpus_per_actor=1,
+        runtime__placement="spread",
+        eval__every=0,
+    )
+    with nodes(len(LOST)) as cluster:
+        process = start(flags, home, "random_number", RAY_ADDRESS=cluster.address)
+        try:
+            for number, actor in enumerate(LOST):
+                await_updates(home, process, 2 + BETWEEN * number)
+                cluster.kill_that_of(actor)
+                cluster.add()
+            code = process.wait(LIMIT)
+        finally:
+            process.kill()
+    assert code == 0, (home / "err").read_text() + (home / "out").read_text()
+    return home
+
+
+def await_updates(home, process, number):
+    file = home / "run" / "metrics.jsonl"
+
+    def are_there():
+        return file.exists() and sum('"phase": "train"' in row for row in file.open()) >= number
+
+    await_output(process, home, are_there, f"update {number} did not come in time")
+
+
+def test_whatever_a_lost_node_had_comes_back_on_another(run):
+    restarts = [json.loads(line) for line in (run / "run" / "restarts.jsonl").open()]
+    lost = {row["actor"] for row in restarts}
+    assert lost == {"sampler 0", "the learner", "reward actor 0"}
+    assert summary(run)["steps"] == BETWEEN * (len(LOST) + 1)
+
+
+def test_nothing_that_replay_acknowledged_is_lost(run):
+    assert stored_in(run / "run") >= summary(run)["trajectories"] > 0
