@@ -21,6 +21,7 @@ from gfn_ray.runtime.actors.worker_group import WorkerGroup
 from gfn_ray.runtime.supervision.calls import PendingCalls
 from gfn_ray.runtime.supervision.failures import DataLost
 from gfn_ray.runtime.training.engine_check import EngineCheck
+from gfn_ray.runtime.training.least_busy import LeastBusy, samplers
 from gfn_ray.runtime.training.pacing import Pacing
 from gfn_ray.runtime.training.publisher import Publisher
 from gfn_ray.seeds import Seed, Stream, generator, seed_of
@@ -28,10 +29,6 @@ from gfn_ray.storage.serialization import Record
 from gfn_ray.storage.trajectories import pack_trajectories, unpack_trajectories
 from gfn_ray.tasks.task import TaskData
 from gfn_ray.trajectory import Trajectory
-
-# Calls at a sampler: one that it works on, and one that waits there with its weights, so that the
-# engine does not idle while this process reads the first one's outcome and makes another.
-CALLS_AT_A_SAMPLER = 2
 
 
 @dataclass(frozen=True)
@@ -72,10 +69,8 @@ class Collector:
         if not self._train_ids:
             raise ValueError("the task gave no training queries")
         self._order = self._query_order()
-        # A synchronous run has the same order of calls each time.
-        self._at_once = CALLS_AT_A_SAMPLER if config.max_staleness else 1
-        self._sampler_load = [0] * config.samplers
-        self._reward_load = [0] * config.reward_actors
+        self._samplers = samplers(config.samplers, config.max_staleness)
+        self._rewards = LeastBusy(config.reward_actors)
         self._to_sample_again: list[_SamplingCall] = []
         self._sampling_calls = self._queries_drawn = 0
         self._tool_calls = self._tool_errors = 0  # in samples received by this process
@@ -87,16 +82,12 @@ class Collector:
     def start_what_may_start(self) -> None:
         """Starts sampling calls on the least busy samplers, as far as `Pacing` allows; lost ones
         first."""
-        while min(self._sampler_load) < self._at_once:
-            sampler = int(np.argmin(self._sampler_load))
-            if self._to_sample_again:
-                call = self._to_sample_again.pop()
-            elif self._pacing.may_sample():
-                call = self._next_call()
-            else:
+        while self._to_sample_again or self._pacing.may_sample():
+            sampler = self._samplers.take()
+            if sampler is None:
                 return
-            self._sampler_load[sampler] += 1
-            self._calls.start(self._collect(sampler, call))
+            again = self._to_sample_again.pop() if self._to_sample_again else None
+            self._calls.start(self._collect(sampler, again or self._next_call()))
 
     def seed_replay(self, seeds: list[Trajectory]) -> None:
         """Scores demonstrations and puts them into replay, up to its capacity."""
@@ -155,7 +146,7 @@ class Collector:
             await self._publisher.lost(call.adapter)
             return
         finally:
-            self._sampler_load[sampler] -= 1
+            self._samplers.done(sampler)
         self.meters["sample"].add(info["tokens"], info["seconds"])
         self._tool_calls += info["tool_calls"]
         self._tool_errors += info["tool_errors"]
@@ -177,8 +168,8 @@ class Collector:
     async def _score_and_store(self, block: Any) -> tuple[Any, Record] | None:
         """Returns the reference of the block stored in replay, and replay's report. None if every
         group was dropped as non-finite. Raises DataLost."""
-        reward = int(np.argmin(self._reward_load))
-        self._reward_load[reward] += 1
+        reward = self._rewards.take()
+        assert reward is not None, "a reward actor takes any number of calls"
         try:
             scored, info = await self._calls.make(
                 self._workers.rewards[reward],
@@ -186,7 +177,7 @@ class Collector:
                 lambda actor: actor.score.options(num_returns=2).remote(block),
             )
         finally:
-            self._reward_load[reward] -= 1
+            self._rewards.done(reward)
         self.meters["reward"].add(info["tokens"], info["seconds"])
         if not info["faults"]:
             self._bad.usable("group")
