@@ -114,6 +114,16 @@ class JobConfig(Section):
                 f"learners ({self.learners}) is not a power of two, and gradients are summed along "
                 "a binary tree; use 1, 2, 4, 8, ..."
             )
+        if learner.shard and self.learners == 1:
+            raise ValueError(
+                "learner.shard spreads the base model over the learners, and learners is 1; raise "
+                "learners to 2, 4, ... or leave learner.shard off"
+            )
+        if learner.shard and getattr(self.objective, "root_flow", None) == "learned":
+            raise ValueError(
+                "learner.shard does not go with objective.root_flow learned, which reads some "
+                "prompts on one learner and not on another; use batch_mean, or leave shard off"
+            )
         if replay.per_query < learner.trajectories_per_query:
             raise ValueError(
                 f"replay.per_query ({replay.per_query}) is below learner.trajectories_per_query "

@@ -246,6 +246,16 @@ class LearnerConfig(Section):
         1024, ge=64, description="Tree tokens packed into one forward pass; gradients accumulate."
     )
     publish_every: int = Field(1, ge=1, description="Updates between two published adapters.")
+    shard: bool = Field(
+        False,
+        description="Spread the frozen base over the learners, layer by layer (FSDP), instead of a "
+        "copy for each.",
+    )
+    checkpoint_activations: bool = Field(
+        False,
+        description="Compute each layer's activations again in the backward pass instead of "
+        "keeping them: less memory, a third more time.",
+    )
 
     @property
     def precision(self) -> DType:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gfn_ray.learners.ranks import Ranks, share
+from gfn_ray.learners.shards import FREE, Free, Lockstep
 
 Learn = Callable[[int, Tensor], None]
 """Runs the backward pass of a chunk, by its index; writes its numbers into a tensor of zeros."""
@@ -27,11 +28,14 @@ class GradientSum:
         self._sizes = [p.numel() for p in parameters]
         self._ranks = ranks
 
-    def over(self, chunks: int, numbers: int, learn: Learn) -> Tensor:
+    def over(
+        self, chunks: int, numbers: int, learn: Learn, lockstep: Lockstep | Free = FREE
+    ) -> Tensor:
         """Runs `learn` for each of this rank's chunks. Returns the sum over all chunks of the
         numbers [numbers] and leaves the gradients' sum in the parameters."""
-        mine = share(chunks, self._ranks)
+        mine = share(chunks, self._ranks.rank, self._ranks.count)
         total = self._node(mine.start, mine.stop, numbers, learn)
+        lockstep.finish()
         self._ranks.add_up(total)
         self._lay_gradients_into(total)
         return total[sum(self._sizes) :]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from torch import Tensor
 from gfn_ray.config import JobConfig
 from gfn_ray.learners.learner import PolicyScores
 from gfn_ray.learners.log_z import LogZHead
+from gfn_ray.learners.ranks import Ranks
+from gfn_ray.learners.shards import FREE, Free, Lockstep, Passes
 from gfn_ray.learners.split_group import as_leaves, carry_on, log_q_in_parts, parts
 from gfn_ray.objectives import FlowBatch, choose
 from gfn_ray.policy.log_q import LogQ, TrajectoryGroup, chunks, log_q
@@ -38,6 +41,7 @@ class PolicyLoss:
         self._model = model
         self._support = support
         self._budget = config.learner.tokens_per_forward
+        self._shards = config.learner.shard
         self._masks = torch.as_tensor(support.masks, device=next(model.parameters()).device)
         self._objective = choose(config.objective)
         if self._objective.needs_reference and not hasattr(model, "disable_adapter"):
@@ -52,22 +56,35 @@ class PolicyLoss:
         """Whole queries for one forward pass each; a query that is too large alone."""
         return list(chunks(groups, self._budget))
 
+    def lockstep(
+        self, chunks: Sequence[Sequence[TrajectoryGroup]], ranks: Ranks
+    ) -> Lockstep | Free:
+        """What keeps ranks in step that share one model."""
+        if not self._shards:
+            return FREE
+        return Lockstep(
+            [self._passes(chunk) for chunk in chunks], ranks, partial(self._idle, chunks)
+        )
+
     def backward(
-        self, chunk: Sequence[TrajectoryGroup], temperature: float
+        self, chunk: Sequence[TrajectoryGroup], temperature: float, lockstep: Lockstep | Free
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Adds the gradient of the sum of the chunk's losses. Returns NUMBERS, scalars of which
         the loss is a sum, too, and ROWS, each [B]; all detached."""
-        split = parts(chunk[0], self._budget) if len(chunk) == 1 else []
+        reference = self._reference(chunk) if self._objective.needs_reference else None
+        split = self._split(chunk)
         if len(split) > 1:
             q = as_leaves(log_q_in_parts(self._log_q_of, split))
-        else:
+        lockstep.before_graph()
+        if len(split) == 1:
             q = self._log_q(chunk)
-        batch, whole, log_ratio = self._batch(q, chunk, temperature)
+        batch, whole, log_ratio = self._batch(q, chunk, temperature, reference)
         result = self._objective.loss(batch)
         loss = result.loss * result.weight
         loss.backward()  # type: ignore[no-untyped-call]
         if len(split) > 1:
             carry_on(self._log_q_of, split, q)
+        lockstep.after_backward()
         rows = [result.per_trajectory, whole, result.log_z, log_ratio]
         return [loss.detach(), result.weight], rows
 
@@ -93,16 +110,35 @@ class PolicyLoss:
                 reference.append(torch.zeros_like(q.log_q))
         return PolicyScores(*(_float64(parts) for parts in (whole, content, reference)))
 
+    def _split(self, chunk: Sequence[TrajectoryGroup]) -> list[TrajectoryGroup]:
+        """The parts of a query that is too large for one pass; else one element."""
+        return parts(chunk[0], self._budget) if len(chunk) == 1 else list(chunk[:1])
+
+    def _passes(self, chunk: Sequence[TrajectoryGroup]) -> Passes:
+        """What `backward` makes of a chunk."""
+        split = len(self._split(chunk))
+        references = split if self._objective.needs_reference else 0
+        return Passes(plain=references + (split if split > 1 else 0), learned=split)
+
+    def _idle(self, chunks: Sequence[Sequence[TrajectoryGroup]]) -> Tensor:
+        """A pass through the model for the sake of the other ranks."""
+        first = chunks[0][0]
+        q = self._log_q_of(TrajectoryGroup(first.prompt_ids, first.trajectories[:1]))
+        return q.log_q.sum()
+
     def _batch(
-        self, q: LogQ, groups: Sequence[TrajectoryGroup], temperature: float
+        self,
+        q: LogQ,
+        groups: Sequence[TrajectoryGroup],
+        temperature: float,
+        reference: LogQ | None,
     ) -> tuple[FlowBatch, Tensor, Tensor]:
         """The objective's input, and log q and log R/T - log q of each whole z [B], detached."""
         rewards = [_log_reward(t) / temperature for g in groups for t in g.trajectories]
         log_reward = q.prefix_matrix(rewards)
         batch = FlowBatch(q.log_pf, q.log_stop, log_reward, q.terminable, q.group)
         log_target = log_reward.gather(1, q.lengths[:, None])[:, 0]
-        if self._objective.needs_reference:
-            reference = self._reference(groups)
+        if reference is not None:
             batch = replace(batch, log_reference=reference.prefix_log_q)
             log_target = log_target + reference.log_q
         whole = q.log_q.detach()

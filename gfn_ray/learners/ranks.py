@@ -94,17 +94,8 @@ class Together:
         return self._store.get(_REPORT).decode() if self._store.check([_REPORT]) else None
 
 
-def share(count: int, ranks: Ranks) -> range:
-    """The chunks, of `count`, below this rank's node of the tree; there may be none."""
-    return _node(count, ranks.rank, ranks.count)
-
-
-def most_chunks(count: int, ranks: Ranks) -> int:
-    """The largest number of chunks that a rank has, of `count`."""
-    return max(len(_node(count, rank, ranks.count)) for rank in range(ranks.count))
-
-
-def _node(count: int, rank: int, ranks: int) -> range:
+def share(count: int, rank: int, ranks: int) -> range:
+    """The chunks, of `count`, below the tree's node of one of the ranks; there may be none."""
     first, last = 0, count
     while ranks > 1:
         middle, ranks = (first + last) // 2, ranks // 2

@@ -51,6 +51,7 @@ class PolicyTrainer:
                 {"params": self._log_z.parameters, "lr": self._loss.log_z_lr, "weight_decay": 0.0}
             )
         every = [p for group in self._optimizer.param_groups for p in group["params"]]
+        self._ranks = ranks
         self._sum = GradientSum(every, ranks)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, self._pace)
         self.step_count = 0
@@ -113,14 +114,16 @@ class PolicyTrainer:
         chunks = self._loss.chunks(groups)
         sizes = [sum(len(group.trajectories) for group in chunk) for chunk in chunks]
         ends = np.cumsum(sizes)
+        lockstep = self._loss.lockstep(chunks, self._ranks)
 
         def learn(index: int, summed: Tensor) -> None:
-            numbers, rows = self._loss.backward(chunks[index], temperature)
+            numbers, rows = self._loss.backward(chunks[index], temperature, lockstep)
             own = slice(ends[index] - sizes[index], ends[index])
             summed[: len(NUMBERS)] = torch.stack(numbers)
             summed[len(NUMBERS) :].view(len(ROWS), -1)[:, own] = torch.stack(rows)
 
-        return self._sum.over(len(chunks), len(NUMBERS) + len(ROWS) * int(ends[-1]), learn)
+        numbers = len(NUMBERS) + len(ROWS) * int(ends[-1])
+        return self._sum.over(len(chunks), numbers, learn, lockstep)
 
     def _log_z_grad_norm(self) -> float:
         """Gradient norm of the log Z head; 0 if there is none."""

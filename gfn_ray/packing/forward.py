@@ -93,7 +93,9 @@ def tree_log_probs(
     if len(stops) and legal is None:
         raise ValueError("stop_nodes needs a support, which says which tokens stop")
     if not len(rows):
-        return _nothing_read(model, tree)
+        if legal is None or not _is_spread(model):
+            return _nothing_read(model, tree)
+        rows = np.array([next(iter(legal.row_of_node))])  # the other ranks make this pass, too
     device = next(model.parameters()).device
     reads = Reads(
         picked_rows=_index(np.searchsorted(rows, parents[wanted]), device),
@@ -118,6 +120,13 @@ def _nothing_read(model: Any, tree: PrefixTree) -> NodeLogProbs:
     # A backward pass from a loss of these alone is possible, and changes nothing.
     zeros = torch.zeros(len(tree), dtype=wide, device=weight.device, requires_grad=trained)
     return NodeLogProbs(zeros, zeros)
+
+
+def _is_spread(model: Any) -> bool:
+    """Whether the model's layers are spread over several processes, which make passes together."""
+    from torch.distributed.fsdp import FSDPModule
+
+    return any(isinstance(module, FSDPModule) for module in model.modules())
 
 
 def supports_trees(model: Any) -> bool:
@@ -248,14 +257,19 @@ def _read(
 def _fits_windows(config: Any, tree: PrefixTree) -> bool:
     """Whether every node may see all of its ancestors. A given mask replaces the model's own, with
     the attention windows that this would apply."""
-    # The last, GPT-Neo's, counts indices in the sequence and not positions.
-    spans = {"sliding_window": 0, "attention_chunk_size": 0, "window_size": len(tree)}
     longest = int(tree.position_ids.max()) + 1
-    return all(
-        max(longest, span) <= window
-        for name, span in spans.items()
-        if isinstance(window := getattr(config, name, None), int)
-    )
+    for name, window in windows(config).items():
+        # GPT-Neo's counts indices in the sequence and not positions.
+        if (max(longest, len(tree)) if name == "window_size" else longest) > window:
+            return False
+    return True
+
+
+def windows(config: Any) -> dict[str, int]:
+    """The attention windows of a model, in tokens, by the names of its settings."""
+    names = ("sliding_window", "attention_chunk_size", "window_size")
+    found = {name: getattr(config, name, None) for name in names}
+    return {name: window for name, window in found.items() if isinstance(window, int)}
 
 
 def _hidden(

@@ -1,4 +1,5 @@
-"""Two learner actors that share every update: they end with the bits of one, and together."""
+"""Two learner actors that share every update, and the layers of the base model: they end with the
+bits of one, and together."""
 
 import os
 
@@ -52,15 +53,17 @@ def given(tiny_dir):
 
 @pytest.fixture(scope="module")
 def alone(given):
-    """The versions that one learner in this process publishes."""
+    """The versions that one learner in this process publishes, and what it scores with the last."""
     config, support, queries, blocks = given
+    assert config.learners == 1
     usual = torch.get_num_threads()
     torch.set_num_threads(1)
     learner = LearnerActor(config, "cpu", support, queries)
     learner.load()
     made = [learner.publish()[0], *(learner.step(block, True)[0] for block in blocks)]
+    scores = learner.score(blocks[0])
     torch.set_num_threads(usual)
-    return made
+    return made, scores
 
 
 class Pair:
@@ -101,7 +104,10 @@ class Pair:
 @pytest.fixture(scope="module")
 def pair(given):
     with connected():
-        yield Pair(*given[:3])
+        config, support, queries, _ = given
+        shard = config.learner.model_copy(update={"shard": True})
+        config = config.model_copy(update={"learners": 2, "learner": shard})
+        yield Pair(config, support, queries)
 
 
 def assert_same(adapter, expected):
@@ -115,6 +121,7 @@ def test_a_dead_rank_ends_the_other_and_their_successors_go_on_with_the_same_bit
     pair, given, alone
 ):
     *_, blocks = given
+    alone, _ = alone
     version = ray.get(pair.ask(lambda a: a.publish.options(num_returns=2).remote(), True)[0])
     assert_same(version, alone[0])
     assert_same(pair.step(blocks[0]), alone[1])
@@ -138,7 +145,10 @@ def test_a_dead_rank_ends_the_other_and_their_successors_go_on_with_the_same_bit
 def test_a_state_reaches_every_rank(pair, given, alone):
     """Restored to before the last update, they make it again."""
     *_, blocks = given
+    alone, scores = alone
     state = pair.ask(lambda actor: actor.state.remote())
     assert_same(pair.step(blocks[3]), alone[4])
     pair.ask(lambda actor: actor.restore.remote(state), True)
     assert_same(pair.step(blocks[3]), alone[4])
+    found = pair.ask(lambda actor: actor.score.remote(blocks[0]))
+    assert all(np.array_equal(found[name], scores[name]) for name in scores)

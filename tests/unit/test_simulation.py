@@ -65,7 +65,7 @@ def test_actors_on_shared_cores_take_as_long_as_their_work_together():
     cores = SharedCores(2)
     config = job(steps=100, samplers=2)
     found = simulated(config, sample=7.0, score=1.0, learn=1.0, processors=[cores] * 4)
-    work = found.trajectories / GROUP * (4.0 + 1.0) + 100 * 2.0
+    work = found.trajectories / GROUP * (7.0 + 1.0) + 100 * 1.0
     assert work / 2 <= found.seconds <= work / 2 * 1.2
 
 

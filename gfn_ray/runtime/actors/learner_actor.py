@@ -12,7 +12,7 @@ import ray
 from gfn_ray.config import JobConfig
 from gfn_ray.learners.learner import SkippedUpdate, Update
 from gfn_ray.models.merged import BaseAdapter
-from gfn_ray.runtime.actors.learner_ranks import OtherRanks, on_every_rank, where
+from gfn_ray.runtime.actors.learner_ranks import OtherRanks, on_every_rank, on_every_shard, where
 from gfn_ray.runtime.actors.model_actor import ModelActor, load_model
 from gfn_ray.storage.serialization import Record
 from gfn_ray.storage.trajectories import unpack_trajectories
@@ -58,6 +58,7 @@ class LearnerActor(ModelActor):
         self._support = support
         self._queries = {query.query_id: query for query in queries}
         self._rank = rank
+        self.shards = config.learner.shard
         own = (config, device, base, support, queries, ())
         self.others = OtherRanks(
             config.runtime,
@@ -71,16 +72,18 @@ class LearnerActor(ModelActor):
         """Loads the model, on every rank; returns a remark for the user, if there is one."""
         from gfn_ray.learners.ranks import ALONE
 
-        self.load_model()
+        self._load_model()
         place = self.others.place()
-        return self._prepare(ALONE) if place is None else self.join(place)
+        return self._prepare(ALONE) if place is None else self._join(place)
 
     @on_every_rank
-    def load_model(self) -> None:
+    def _load_model(self) -> None:
         from gfn_ray.policy.adapter import add_adapter
 
         self._start_threads()
-        base = load_model(self._config, self._base, self._config.learner.precision, self._device)
+        # A model to be spread is read on the CPU, where all ranks share the file's pages.
+        device = "cpu" if self._config.learner.shard else self._device
+        base = load_model(self._config, self._base, self._config.learner.precision, device)
         self._model = add_adapter(base, self._config.policy, self._config.seed)
 
     def where(self) -> tuple[str, str]:
@@ -88,7 +91,7 @@ class LearnerActor(ModelActor):
         return where()
 
     @on_every_rank
-    def join(self, place: Place) -> str | None:
+    def _join(self, place: Place) -> str | None:
         """Joins the other ranks and makes ready to learn with them."""
         from gfn_ray.learners.ranks import join
 
@@ -111,10 +114,14 @@ class LearnerActor(ModelActor):
 
     def _prepare(self, ranks: Ranks) -> str | None:
         from gfn_ray.learners.sft import SFTTrainer
+        from gfn_ray.learners.shards import check, spread
         from gfn_ray.learners.trainer import PolicyTrainer
+        from gfn_ray.models.layers import checkpoint_activations
         from gfn_ray.packing.forward import supports_trees
 
         model, config = self._model, self._config
+        if config.learner.shard:
+            spread(model, self._device)
         self._learner: Learner = PolicyTrainer(model, config, self._support, ranks)
         self._likelihood = SFTTrainer(
             model,
@@ -123,7 +130,13 @@ class LearnerActor(ModelActor):
             max_grad_norm=config.learner.max_grad_norm,
             tokens_per_forward=config.learner.tokens_per_forward,
             ranks=ranks,
+            shard=config.learner.shard,
         )
+        if config.learner.checkpoint_activations:
+            checkpoint_activations(model.get_base_model())
+        if config.learner.shard:
+            engine = config.sampler.engine_length(self._support.max_len)
+            check(model, max(engine, config.learner.tokens_per_forward))
         if supports_trees(model):
             return None
         return (
@@ -156,7 +169,7 @@ class LearnerActor(ModelActor):
         """Makes one update on a batch from replay. Returns the new weights as the next version, if
         it publishes them, the loss of each trajectory [B], and what the controller reads; None,
         None and why, if the update was skipped."""
-        update = self.update(block)
+        update = self._update(block)
         if isinstance(update, SkippedUpdate):
             return None, None, update
         adapter = self._learner.publish() if publishes else None
@@ -164,7 +177,7 @@ class LearnerActor(ModelActor):
         return adapter, update.losses, Applied(update.metrics, version)
 
     @on_every_rank
-    def update(self, block: bytes) -> Update | SkippedUpdate:
+    def _update(self, block: bytes) -> Update | SkippedUpdate:
         """Makes one update on a batch from replay."""
         return self._learner.step(self._groups(block))
 
@@ -189,11 +202,13 @@ class LearnerActor(ModelActor):
         if "likelihood" in state:
             self._likelihood.restore(state["likelihood"])
 
+    @on_every_shard
     def score(self, block: bytes) -> Record:
         """Returns log q of whole trajectories, log q of their content tokens only, and log p_ref or
         0, each [B]."""
         return vars(self._learner.score(self._groups(block)))
 
+    @on_every_shard
     def compare(self, block: bytes, adapter: Adapter, before: Adapter | None = None) -> Record:
         """Returns log q of the content tokens [N] of some on-policy samples in the block: by the
         engine that made them, and by this model under their own adapter, none, and an earlier

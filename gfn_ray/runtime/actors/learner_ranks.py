@@ -79,3 +79,17 @@ def on_every_rank(method: Callable[..., Any]) -> Callable[..., Any]:
             return method(self, *arguments)
 
     return together
+
+
+def on_every_shard(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that only reads log q: every rank carries it out if each has a part of the model
+    only, else rank 0 alone."""
+
+    @wraps(method)
+    def together(self: Any, *arguments: Any) -> Any:
+        if not self.shards:
+            return method(self, *arguments)
+        with self.others.doing(method.__name__, *arguments):
+            return method(self, *arguments)
+
+    return together
