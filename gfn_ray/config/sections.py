@@ -16,6 +16,10 @@ Sync = Literal["auto", "lora", "merged"]
 # harmless weights would raise a false alarm (see evaluation/weights.py).
 FEWEST_FOR_A_TAIL = 64
 Threads = Annotated[int, Field(ge=1)] | Literal["auto"]
+CacheSize = Annotated[int, Field(ge=16)] | Literal["auto"]
+# Of what a sampler reserves of a GPU, vLLM fills this share: CUDA's own memory comes on top.
+FILLED = 0.9
+CPU_CACHE_MB = 256
 
 
 class Section(BaseModel):
@@ -95,10 +99,22 @@ class SamplerConfig(Section):
         "CPU seconds each stage needs in the first updates (equal shares if max_staleness is 0); "
         "else 1.",
     )
-    gpus: float = Field(0.4, gt=0, description="GPUs Ray reserves for one sampler, with CUDA.")
-    kv_cache_mb: int = Field(256, ge=16, description="KV cache of one CPU engine, in MiB.")
-    gpu_memory_fraction: float = Field(
-        0.4, gt=0, le=1, description="Share of one GPU's memory that the engine may use."
+    gpus: float = Field(
+        0.4,
+        gt=0,
+        description="Share of a GPU that one sampler reserves, with CUDA; vLLM fills nine tenths "
+        "of it. With tensor_parallel, as many whole GPUs.",
+    )
+    tensor_parallel: int = Field(
+        1,
+        ge=1,
+        description="GPUs of one machine that share one sampler's model, with vLLM; it must divide "
+        "the model's attention heads.",
+    )
+    kv_cache_mb: CacheSize = Field(
+        "auto",
+        description="KV cache of one engine, in MiB. auto: on a CPU 256, on CUDA what the weights "
+        "leave of sampler.gpus.",
     )
     max_batch: int = Field(64, ge=1, description="Trajectories the engine decodes together.")
     max_prompt_tokens: int = Field(
@@ -108,6 +124,17 @@ class SamplerConfig(Section):
     def engine_length(self, longest_z: int) -> int:
         """Tokens that the engine has room for: a prompt, a z and its stop token."""
         return self.max_prompt_tokens + longest_z + 1
+
+    @property
+    def memory_share(self) -> float:
+        """Share of each of its GPUs' memory that the engine fills."""
+        return FILLED * self.gpus / self.tensor_parallel
+
+    def kv_cache_bytes(self, device: str) -> int | None:
+        """Size of the KV cache on "cpu" or "cuda"; None for what is left."""
+        if self.kv_cache_mb == "auto":
+            return CPU_CACHE_MB << 20 if device == "cpu" else None
+        return self.kv_cache_mb << 20
 
     def dtype_on(self, device: str) -> str:
         """Returns the engine's precision on "cpu" or "cuda"."""
@@ -121,6 +148,19 @@ class SamplerConfig(Section):
             raise ValueError(
                 f"sampler.temperature_low ({self.temperature_low}) exceeds "
                 f"sampler.temperature_high ({self.temperature_high}); swap them"
+            )
+        if self.tensor_parallel > 1 and self.backend != "vllm":
+            raise ValueError(
+                f"sampler.tensor_parallel ({self.tensor_parallel}) needs sampler.backend vllm, not "
+                f"{self.backend}"
+            )
+        if self.tensor_parallel > 1 and "gpus" not in self.model_fields_set:
+            object.__setattr__(self, "gpus", float(self.tensor_parallel))  # the model is frozen
+        if self.gpus != self.tensor_parallel and max(self.gpus, self.tensor_parallel) > 1:
+            raise ValueError(
+                f"sampler.gpus ({self.gpus:g}) and sampler.tensor_parallel "
+                f"({self.tensor_parallel}) disagree: a sampler has a share of one GPU, or one "
+                "whole GPU for each part of its model; leave sampler.gpus out"
             )
         if self.tempered_fraction + self.epsilon_fraction > 1:
             raise ValueError(

@@ -61,9 +61,9 @@ def no_adapter(model: str) -> str:
     )
 
 
-def says_no_adapter(error: Exception) -> bool:
-    """Whether vLLM raised this because it does not support the model."""
-    return any(words in str(error) for words in _NO_ADAPTER)
+def says_no_adapter(error: str) -> bool:
+    """Whether vLLM's error says that it does not support the model."""
+    return any(words in error for words in _NO_ADAPTER)
 
 
 def takes_adapters(architecture: str) -> bool | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from typing import Protocol
 
 from gfn_ray.config import JobConfig
@@ -45,6 +46,11 @@ class SamplerBackend(Protocol):
     @property
     def tool_errors(self) -> int:
         """Number of those calls that the tool could not answer."""
+        ...
+
+    @property
+    def processes(self) -> Sequence[BaseProcess]:
+        """Further processes that it runs in and cannot do without."""
         ...
 
     def load(self, adapter: Adapter) -> None:

@@ -9,6 +9,7 @@ of a batch on CPU.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,6 @@ from gfn_ray.sampling.backend import SampleRequest
 from gfn_ray.sampling.partial_sequence import PartialSequence
 from gfn_ray.sampling.support_processor import SupportConfig, SupportProcessor
 from gfn_ray.sampling.tools import ToolLoop
-from gfn_ray.sampling.weights import lora_on_cpu
 from gfn_ray.sampling.weights.lora import AdapterSwap
 from gfn_ray.sampling.weights.merged import MergedSwap
 from gfn_ray.sampling.weights.swap import WeightSwap
@@ -34,6 +34,8 @@ from gfn_ray.trajectory import Trajectory
 _NO_ROOM = ("KV cache memory", "memory for the cache blocks")
 """vLLM's messages for a cache too small for one request."""
 
+_UNDIVIDED = "divisible by tensor parallel size"
+_TAKEN = "Free memory on device"
 _LONGEST_REASON = 200  # characters; vLLM lists every architecture it knows
 
 
@@ -59,17 +61,14 @@ class SamplingEngine:
         cpu = device == "cpu"
         by_device: dict[str, Any] = (
             {
-                "kv_cache_memory_bytes": sampler.kv_cache_mb << 20,
                 "block_size": cpu_blocks.install(),
                 # For a prompt split in chunks, vLLM rewinds the request's generator by an offset,
                 # which torch supports only on CUDA: on CPU the engine would die.
                 "enable_chunked_prefill": False,
             }
             if cpu
-            else {"gpu_memory_utilization": sampler.gpu_memory_fraction}
+            else {"gpu_memory_utilization": sampler.memory_share}
         )
-        if cpu:
-            lora_on_cpu.install()
         sync = choose_sync(policy.sync, architectures(model_path, trust_remote_code))
         swap: type[WeightSwap] = MergedSwap if sync == "merged" else AdapterSwap
         self.support = support
@@ -92,17 +91,19 @@ class SamplingEngine:
             # Log-probs after the support's mask; at temperature 1 they are log q.
             logprobs_mode="processed_logprobs",
             disable_log_stats=True,
+            kv_cache_memory_bytes=sampler.kv_cache_bytes(device),
+            tensor_parallel_size=sampler.tensor_parallel,
+            # In a placement group vLLM would choose Ray, which takes one GPU a bundle.
+            distributed_executor_backend="mp" if sampler.tensor_parallel > 1 else None,
             **by_device,
             **swap.engine_options(policy),
         )
         try:
             self._llm = LLM(**options)
         except ValueError as error:
-            if says_no_adapter(error):
-                raise UserError(no_adapter(cut(str(error), _LONGEST_REASON))) from error
-            if not any(words in str(error) for words in _NO_ROOM):
+            if (advice := _advice(str(error), sampler, device, options["max_model_len"])) is None:
                 raise
-            raise UserError(_too_small_a_cache(sampler, options["max_model_len"], cpu)) from error
+            raise UserError(advice) from error
         self.swap = swap(self._llm)
         self._lora: Any = None
         self.version = -1
@@ -112,6 +113,12 @@ class SamplingEngine:
         if adapter.version != self.version:
             self._lora = self.swap.load(adapter)
             self.version = adapter.version
+
+    @property
+    def processes(self) -> list[BaseProcess]:
+        """Those of a tensor-parallel model, which also runs in this process's children."""
+        executor = self._llm.llm_engine.engine_core.engine_core.model_executor
+        return [worker.proc for worker in getattr(executor, "workers", [])]
 
     def close(self) -> None:
         """Frees the engine; `sample` cannot be called afterwards."""
@@ -194,15 +201,31 @@ class SamplingEngine:
         return len(sequence.token_ids) < self.support.max_len
 
 
-def _too_small_a_cache(sampler: SamplerConfig, longest: int, cpu: bool) -> str:
-    """The message for a KV cache that is too small. longest: tokens of prompt plus z."""
-    setting, value = (
-        ("sampler.kv_cache_mb", sampler.kv_cache_mb)
-        if cpu
-        else ("sampler.gpu_memory_fraction", sampler.gpu_memory_fraction)
-    )
-    return (
-        f"{setting} ({value}) leaves the engine's KV cache no room for one prompt with its z, "
-        f"{longest} tokens in total; raise it, or lower sampler.max_prompt_tokens "
-        f"({sampler.max_prompt_tokens})"
-    )
+def _advice(error: str, sampler: SamplerConfig, device: str, longest: int) -> str | None:
+    """The message for what vLLM raises when it starts; None if no setting changes it. longest:
+    tokens of prompt plus z."""
+    if says_no_adapter(error):
+        return no_adapter(cut(error, _LONGEST_REASON))
+    if _UNDIVIDED in error:
+        return (
+            f"sampler.tensor_parallel ({sampler.tensor_parallel}) does not divide the model: "
+            f"{cut(error, _LONGEST_REASON)}"
+        )
+    if _TAKEN in error:
+        return (
+            f"a sampler fills {sampler.memory_share:.0%} of its GPU (nine tenths of sampler.gpus), "
+            f"which is not free: {cut(error, _LONGEST_REASON)}; lower sampler.gpus, or the "
+            "tokens_per_forward of what shares the GPU"
+        )
+    if any(words in error for words in _NO_ROOM):
+        setting, value = (
+            ("sampler.gpus", sampler.gpus)
+            if sampler.kv_cache_bytes(device) is None
+            else ("sampler.kv_cache_mb", sampler.kv_cache_mb)
+        )
+        return (
+            f"{setting} ({value}) leaves the engine's KV cache no room for one prompt with its z, "
+            f"{longest} tokens in total; raise it, or lower sampler.max_prompt_tokens "
+            f"({sampler.max_prompt_tokens})"
+        )
+    return None

@@ -19,6 +19,10 @@ def vllm_environment(device: str) -> dict[str, str]:
         # vLLM's process groups have one member each, and would otherwise listen on the address
         # that this machine's name resolves to.
         "GLOO_SOCKET_IFNAME": "lo",
+        "VLLM_HOST_IP": "127.0.0.1",
+        # Of the workers of a tensor-parallel engine: a forked one would inherit locks of threads
+        # that it does not have.
+        "VLLM_WORKER_MULTIPROCESSING_METHOD": "spawn",
     }
     if device == "cuda":
         return common

@@ -11,6 +11,7 @@ import random
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 
 import numpy as np
 import torch
@@ -62,6 +63,7 @@ class TransformersSampler:
         self._triggers = set(tool.trigger_ids) if tool else set()
         self.tool_calls = self.tool_errors = 0
         self.version = -1
+        self.processes: list[BaseProcess] = []  # this one does it all
 
     def load(self, adapter: Adapter) -> None:
         """Makes an adapter live, unless it already is."""

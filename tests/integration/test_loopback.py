@@ -34,7 +34,7 @@ def cluster(tiny_dir):
     job = InfillJob(
         model=ModelConfig(name=str(tiny_dir)),
         policy=PolicyConfig(lora_rank=8),
-        sampler=SamplerConfig(kv_cache_mb=32, max_batch=8, max_prompt_tokens=64),
+        sampler=SamplerConfig(kv_cache_mb=32, max_batch=8, max_prompt_tokens=64, tensor_parallel=2),
     )
     support = make_support(vocab_size=AutoConfig.from_pretrained(tiny_dir).vocab_size)
     variables = thread_environment(1) | vllm_environment("cpu")

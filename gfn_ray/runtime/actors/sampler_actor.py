@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from gfn_ray.config import JobConfig
 from gfn_ray.models.merged import BaseAdapter
 from gfn_ray.runtime.actors.model_actor import ModelActor, model_directory
+from gfn_ray.runtime.resources.device_lock import starting_on, visible_devices
+from gfn_ray.runtime.resources.gpu_tenants import naming_tenants
 from gfn_ray.sampling.tools import Tool, ToolLoop
 from gfn_ray.seeds import Seed, generator
 from gfn_ray.storage.serialization import Record
@@ -41,6 +43,7 @@ class SamplerActor(ModelActor):
     def load(self) -> None:
         from gfn_ray.models.loading import load_tokenizer
         from gfn_ray.sampling.backend import start_backend
+        from gfn_ray.sampling.shared_fate import SharedFate
 
         self._start_threads()
         config = self._config
@@ -49,7 +52,12 @@ class SamplerActor(ModelActor):
         if self._tool is not None:
             tokenizer = load_tokenizer(path, config.model.trust_remote_code)
             loop = ToolLoop(self._tool, tokenizer, self._support)
-        self._engine = start_backend(config, path, self._support, device=self._device, tool=loop)
+        devices = visible_devices() if self._device == "cuda" else []
+        with starting_on(devices, config.runtime.start_timeout_s), naming_tenants(devices):
+            self._engine = start_backend(
+                config, path, self._support, device=self._device, tool=loop
+            )
+        self._fate = SharedFate(self._engine.processes)
 
     def sample(
         self,
@@ -73,7 +81,6 @@ class SamplerActor(ModelActor):
         )
 
         started = time.perf_counter()
-        self._engine.load(adapter)
         rng = generator(seed)
         if on_policy:
             plans = [on_policy_behaviour(on_policy, rng) for _ in query_ids]
@@ -82,7 +89,9 @@ class SamplerActor(ModelActor):
         else:
             plans = exploration_behaviours(self._config.sampler, len(query_ids), rng)
         queries = [self._queries[query_id] for query_id in query_ids]
-        trajectories = self._engine.sample(list(map(SampleRequest, queries, plans)))
+        with self._fate.shared():
+            self._engine.load(adapter)
+            trajectories = self._engine.sample(list(map(SampleRequest, queries, plans)))
         info = {
             "tokens": sum(len(t) + 1 for t in trajectories),
             "seconds": time.perf_counter() - started,

@@ -20,6 +20,7 @@ from vllm.lora.request import LoRARequest
 from gfn_ray.config import PolicyConfig
 from gfn_ray.formatting import count
 from gfn_ray.policy.adapter import Adapter, write_adapter
+from gfn_ray.sampling import cpu_workers
 from gfn_ray.sampling.weights.swap import (
     TESTED_VERSIONS,
     ask_workers,
@@ -28,6 +29,8 @@ from gfn_ray.sampling.weights.swap import (
 )
 
 EXTENSION = "gfn_ray.sampling.weights.lora.AdapterExtension"
+
+cpu_workers.prepare()  # here, as vLLM imports this module in each worker
 
 
 class AdapterExtension:

@@ -17,10 +17,13 @@ import torch
 from gfn_ray.config import PolicyConfig
 from gfn_ray.errors import UserError
 from gfn_ray.policy.adapter import Adapter
+from gfn_ray.sampling import cpu_workers
 from gfn_ray.sampling.weights.merging import Checkpoint, Merge
 from gfn_ray.sampling.weights.swap import ask_workers, forget_prefixes, own_tensors
 
 EXTENSION = "gfn_ray.sampling.weights.merged.MergedExtension"
+
+cpu_workers.prepare()  # here, as vLLM imports this module in each worker
 
 
 class MergedExtension:
