@@ -79,6 +79,17 @@ JOBS = {
 }
 
 
+# A job has a file in jobs/, for `ray job submit`; these have not.
+COMMANDS = {
+    **JOBS,
+    "plan": Job(
+        "Plan a run: memory, the best division of GPUs, and its pace.",
+        lambda: import_module("gfn_ray.runtime.planning.config").PlanJob,
+        lambda config: import_module("gfn_ray.runtime.planning.plan").plan(config),
+    ),
+}
+
+
 def run_job(name: str, prog: str) -> int:
     """A job's file: its exit code, by the words that the process was given."""
     return with_exit_code(lambda: _job(name, sys.argv[1:], prog))
@@ -98,7 +109,7 @@ def command(words: Sequence[str]) -> int:
     if name == "--version":
         print(f"gfn_ray {__version__}")
         return 0
-    if name in JOBS:
+    if name in COMMANDS:
         return _job(name, rest, f"gfn-ray {name}")
     if name in SERVING:
         return serving.command(words)
@@ -107,7 +118,7 @@ def command(words: Sequence[str]) -> int:
     if name == "complete":
         print("\n".join(completions(rest)))
         return 0
-    near = difflib.get_close_matches(name, [*JOBS, *SERVING], 1)
+    near = difflib.get_close_matches(name, [*COMMANDS, *SERVING], 1)
     hint = f"did you mean {near[0]}?" if near else "gfn-ray --help lists them"
     raise UserError(f"there is no command {name!r}; {hint}")
 
@@ -117,10 +128,10 @@ def completions(words: Sequence[str]) -> list[str]:
     path or a number is due."""
     *before, last = words or [""]
     if not before:
-        return [name for name in [*JOBS, *SERVING, "completion"] if name.startswith(last)]
-    if before[0] not in JOBS:
+        return [name for name in [*COMMANDS, *SERVING, "completion"] if name.startswith(last)]
+    if before[0] not in COMMANDS:
         return []
-    settings = settings_of(JOBS[before[0]].settings()).values()
+    settings = settings_of(COMMANDS[before[0]].settings()).values()
     schemas = {setting.flag: setting.main for setting in settings}
     if (schema := schemas.get(before[-1])) is not None and not last.startswith("--"):
         choices = map(str, schema.get("items", schema).get("enum", ()))
@@ -130,7 +141,7 @@ def completions(words: Sequence[str]) -> list[str]:
 
 
 def _job(name: str, words: Sequence[str], prog: str) -> int:
-    return JOBS[name].run(parse(JOBS[name].settings(), words, prog))
+    return COMMANDS[name].run(parse(COMMANDS[name].settings(), words, prog))
 
 
 def _print_completion(words: Sequence[str]) -> int:
@@ -141,7 +152,7 @@ def _print_completion(words: Sequence[str]) -> int:
 
 
 def _help() -> str:
-    about = {name: job.about for name, job in JOBS.items()} | SERVING
+    about = {name: job.about for name, job in COMMANDS.items()} | SERVING
     width = max(map(len, about))
     listed = "\n".join(f"  {name:<{width}}  {text}" for name, text in about.items())
     return (

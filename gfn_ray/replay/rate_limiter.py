@@ -133,6 +133,7 @@ def limiter_for(config: JobConfig) -> RateLimiter:
     return RateLimiter(
         config.replay.min_replay,
         config.replay.samples_per_insert,
-        # Each sampler may have one call in flight while its previous one is learned from.
-        slack=max(batch, 2 * config.samplers * call),
+        # Each sampler, or each reward actor if those are more, may have one call in flight while
+        # its previous one is learned from.
+        slack=max(batch, 2 * max(config.samplers, config.reward_actors) * call),
     )

@@ -1,0 +1,74 @@
+"""Bytes that each actor needs on each of its GPUs, by formula."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gfn_ray.config import JobConfig
+from gfn_ray.runtime.planning.hardware import OVERHEAD
+from gfn_ray.runtime.planning.shapes import Shape
+
+_HALF, _FULL = 2, 4  # bytes of a number in bfloat16 and float32
+# Bytes a node, layer and hidden unit that an update keeps for its backward pass: 38 of a 7B shape
+# in bfloat16, measured (docs/performance.md). With checkpoints, the layer's input alone.
+_KEPT, _KEPT_AT_CHECKPOINTS = 38, _HALF
+# A forward pass keeps one layer's.
+_PASSING = 38
+# A LoRA weight, its gradient and AdamW's two averages, in float32.
+_TRAINED = 4 * _FULL
+_LOGIT_ROWS = 128  # of logits at a time, in float32, with their gradient
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes on one GPU. name: of the actor. parts: in words, largest matters."""
+
+    name: str
+    parts: dict[str, float]
+
+    @property
+    def total(self) -> float:
+        return sum(self.parts.values())
+
+
+def sampler(shape: Shape, config: JobConfig, context: int) -> Need:
+    """context: tokens of a prompt and its z. Its cache must hold one full batch."""
+    split = config.sampler.tensor_parallel
+    cache = _HALF * shape.cache * context * config.sampler.max_batch
+    parts = {
+        "weights": _HALF * shape.parameters / split,
+        "cache of a full batch": cache / split,
+        "overhead": OVERHEAD,
+    }
+    return Need("a sampler", parts)
+
+
+def reward(shape: Shape, config: JobConfig) -> Need:
+    tokens = config.reward.tokens_per_forward
+    parts = {
+        "weights": _HALF * shape.parameters,
+        "one layer's activations": _PASSING * tokens * shape.hidden,
+        "logits": _FULL * _LOGIT_ROWS * shape.vocabulary,
+        "overhead": OVERHEAD,
+    }
+    return Need("a reward actor", parts)
+
+
+def learner(shape: Shape, config: JobConfig) -> Need:
+    own, tokens = config.learner, config.learner.tokens_per_forward
+    body = shape.parameters - shape.outside
+    spread = config.learners if own.shard else 1
+    kept = (
+        _KEPT_AT_CHECKPOINTS * shape.layers + _KEPT
+        if own.checkpoint_activations
+        else (_KEPT * shape.layers)
+    )
+    gathered = 2 * _HALF * body / shape.layers if spread > 1 else 0.0  # this layer and the next
+    parts = {
+        "weights": _HALF * (body / spread + shape.outside) + gathered,
+        "adapter and optimizer": _TRAINED * config.policy.lora_rank * shape.linear,
+        "activations": kept * tokens * shape.hidden,
+        "logits": 2 * _FULL * _LOGIT_ROWS * shape.vocabulary,
+        "overhead": OVERHEAD,
+    }
+    return Need("a learner", parts)
