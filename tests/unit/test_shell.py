@@ -8,7 +8,7 @@ import pytest
 
 import gfn_ray
 from gfn_ray.errors import UserError
-from gfn_ray.shell import JOBS, SERVING, command, completions
+from gfn_ray.shell import COMMANDS, JOBS, SERVING, command, completions
 from gfn_ray.tasks.catalog import BUILT_IN
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,7 +74,7 @@ def test_words_are_completed_to_what_may_stand_there(words, expected):
 
 
 def test_every_command_is_offered_at_first():
-    assert completions([""]) == completions([]) == [*JOBS, *SERVING, "completion"]
+    assert completions([""]) == completions([]) == [*COMMANDS, *SERVING, "completion"]
 
 
 def test_bash_completes_by_the_script_that_is_printed(tmp_path):
