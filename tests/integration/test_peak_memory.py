@@ -3,8 +3,8 @@
 import pytest
 import ray
 
-from gfn_ray.runtime.actors.peak_memory import PeakMemory
 from gfn_ray.runtime.actors.worker import Worker
+from gfn_ray.runtime.profiling.peak_memory import PeakMemory
 from gfn_ray.runtime.resources.cluster import connected
 
 pytestmark = pytest.mark.ray
