@@ -3,7 +3,7 @@
 import pytest
 import ray
 
-from gfn_ray.runtime.actors.peak_memory import PeakMemory
+from gfn_ray.runtime.profiling.peak_memory import PeakMemory
 from gfn_ray.runtime.resources.cluster import connected
 from gfn_ray.runtime.supervision.worker import Worker
 

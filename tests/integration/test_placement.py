@@ -87,6 +87,6 @@ def test_a_run_that_finds_no_room_in_time_says_what_is_missing(cluster):
 
 
 def test_gpus_are_reserved_where_they_are_used():
-    config = job("spread")
-    gpus = [config.sampler.gpus] * 2 + [config.reward.gpus, config.learner.gpus]
+    config = job("spread").model_copy(update={"learners": 2})
+    gpus = [config.sampler.gpus] * 2 + [config.reward.gpus] + [config.learner.gpus] * 2
     assert bundles(config, "cuda") == [{"CPU": 0.25, "GPU": one} for one in gpus]

@@ -46,6 +46,16 @@ JOBS = [
         ({"replay": {"capacity": 8}}, r"replay\.capacity \(8\) is below"),
         ({"replay": {"min_replay": 2}}, r"replay\.min_replay \(2\) is below"),
         ({"replay": {"samples_per_insert": 9}}, r"samples_per_insert \(9\.0\) exceeds"),
+        ({"learners": 3}, r"learners \(3\) is not a power of two.*use 1, 2, 4, 8"),
+        ({"learner": {"shard": True}}, r"learners is 1; raise learners to 2, 4"),
+        (
+            {
+                "learners": 2,
+                "learner": {"shard": True},
+                "objective": {"kind": "tb", "root_flow": "learned"},
+            },
+            r"learner\.shard does not go with objective\.root_flow learned.*use batch_mean",
+        ),
         ({"learner": {"lrr": 1}}, "lrr"),
     ],
 )

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from gfn_ray.learners.sft import SFTTrainer
+from gfn_ray.learners.split_group import parts
 from gfn_ray.learners.trainer import PolicyTrainer
 from gfn_ray.policy.log_q import TrajectoryGroup, log_q
 from testing.policies import groups_of, job, load, lora_trainer
@@ -62,4 +63,14 @@ def test_an_update_in_chunks_equals_the_update_at_once(tiny_dir, support):
         tuner = likelihood(trainer, support, budget=budget)
         tuner.step(groups[:1])
         found.append(tuner.step(groups))
+    assert found[0] == pytest.approx(found[1], rel=1e-3)
+
+
+def test_a_query_too_large_for_a_forward_pass_is_several(tiny_dir, support):
+    groups = groups_of(support, count=20, queries=1)
+    found = []
+    for budget in (4096, 64):
+        tuner = likelihood(lora_trainer(load(tiny_dir), job({}), support), support, budget=budget)
+        found.append(tuner.step(groups))
+    assert len(parts(groups[0], 64)) > 1
     assert found[0] == pytest.approx(found[1], rel=1e-3)

@@ -17,6 +17,7 @@ from ray.exceptions import GetTimeoutError, RayActorError
 from ray.util import get_node_ip_address
 
 from gfn_ray.config import RuntimeConfig
+from gfn_ray.errors import RunFailed
 from gfn_ray.learners.ranks import LOOPBACK, Place, Together, end_process, lost_a_rank, open_store
 
 
@@ -36,32 +37,39 @@ class OtherRanks:
     def doing(self, method: str, *arguments: Any) -> Iterator[None]:
         """Makes the other ranks do the same while this one does it, and waits for them. Ends this
         process if one is lost; raises what one of them raised."""
-        limit = self._config.call_timeout_s if self.ranks else self._config.start_timeout_s
         asked = [actor.follow.remote(method, *arguments) for actor in self._actors]
         try:
             yield
-            ray.get(asked, timeout=limit)
+            self._answers(asked)
         except Exception as error:
-            if self.ranks is None:
-                raise
-            reason = self.ranks.reported()
+            reason = self.ranks.reported() if self.ranks else None
             if reason is not None:
                 raise RuntimeError(f"another learner failed: {reason}") from error
-            if isinstance(error, RayActorError | GetTimeoutError) or lost_a_rank(error):
+            if isinstance(error, RayActorError) or lost_a_rank(error):
                 end_process(error)
             raise
+
+    def _answers(self, asked: Sequence[Any]) -> list[Any]:
+        setting = "call_timeout_s" if self.ranks else "start_timeout_s"
+        limit = getattr(self._config, setting)
+        try:
+            found: list[Any] = ray.get(list(asked), timeout=limit)
+        except GetTimeoutError:
+            raise RunFailed(
+                f"another learner did not answer within {limit:g} s (if it is only slow, raise "
+                f"runtime.{setting})"
+            ) from None
+        return found
 
     def place(self) -> Place | None:
         """Opens the place where the ranks find each other; None if there is one rank only. On one
         machine, it and all of their exchanges stay on the loopback address."""
         if not self._actors:
             return None
-        limit = self._config.start_timeout_s
-        asked = [actor.where.remote() for actor in self._actors]
-        found = [where(), *ray.get(asked, timeout=limit)]
+        found = [where(), *self._answers([actor.where.remote() for actor in self._actors])]
         together = len({machine for machine, _ in found}) == 1
         addresses = tuple(LOOPBACK if together else address for _, address in found)
-        self._store = open_store(addresses[0], limit)
+        self._store = open_store(addresses[0], self._config.start_timeout_s)
         return Place(addresses[0], self._store.port, addresses, self._config.call_timeout_s)
 
 

@@ -20,10 +20,10 @@ from gfn_ray.runs.nonfinite_batches import NonFiniteBatches
 from gfn_ray.runs.published import newest_complete
 from gfn_ray.runs.run_dir import RunDir
 from gfn_ray.runs.stopwatch import Stopwatch
-from gfn_ray.runtime.actors.peak_memory import PeakMemory
 from gfn_ray.runtime.actors.worker_group import Deployment, WorkerGroup
 from gfn_ray.runtime.evaluation.baselines import measure_decoder
 from gfn_ray.runtime.evaluation.evaluate import Evaluator
+from gfn_ray.runtime.profiling.peak_memory import PeakMemory
 from gfn_ray.runtime.profiling.profile import Profiler
 from gfn_ray.runtime.resources.balance import ThreadBalance, left_to
 from gfn_ray.runtime.supervision.supervisor import Restart, Supervisor
