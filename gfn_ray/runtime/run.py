@@ -17,6 +17,7 @@ from gfn_ray.models.loading import (
     architectures,
     body_layers,
     chat_note,
+    file_dtype,
     hide_loading_bars,
     load_tokenizer,
     max_positions,
@@ -101,7 +102,12 @@ def run(config: JobConfig, task: Task) -> int:
                 config = _on_tuned_base(config, task, data, tokenizer, model, positions, display)
                 running = _on_merged_base(config, model, display, check=anew)
             running = with_precision(
-                running, data, device, lambda: body_layers(model, trusted), display.message
+                running,
+                data,
+                device,
+                lambda: body_layers(model, trusted),
+                lambda: file_dtype(model, trusted),
+                display.message,
             )
             return _record(
                 config, running, task, data, tokenizer, device, display, resumed, afterwards
