@@ -171,11 +171,11 @@ class SamplerConfig(Section):
 
 
 class RewardConfig(Section):
-    dtype: AutoDType = Field(
-        "float32",
-        description="Precision of the frozen LM. auto: on a CPU bfloat16 if it is twice as fast as "
-        "float32, the target is the likelihood of a text and max_staleness is above 0; else "
-        "float32.",
+    dtype: AutoDType | None = Field(
+        None,
+        description="Precision of the frozen LM. none: float32 on a CPU, that of the model's file "
+        "on CUDA. auto: on a CPU bfloat16 if it is twice as fast as float32, the target is the "
+        "likelihood of a text and max_staleness is above 0; else as none.",
     )
     threads: Threads = Field(
         "auto", description="CPU threads of one reward actor; auto: as in the sampler."
@@ -213,8 +213,8 @@ class RewardConfig(Section):
 
     @property
     def precision(self) -> DType:
-        """The dtype; float32 while it is still auto."""
-        return "float32" if self.dtype == "auto" else self.dtype
+        """The dtype; float32 while it is undecided."""
+        return "float32" if self.dtype in (None, "auto") else self.dtype
 
 
 class ReplayConfig(Section):
@@ -273,10 +273,10 @@ class LearnerConfig(Section):
     )
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
-    dtype: AutoDType = Field(
-        "float32",
-        description="Precision of the base weights; LoRA weights stay in float32. auto: as for "
-        "reward.dtype.",
+    dtype: AutoDType | None = Field(
+        None,
+        description="Precision of the base weights; LoRA weights stay in float32. none and auto: "
+        "as for reward.dtype.",
     )
     threads: Threads = Field(
         "auto", description="CPU threads of the learner; auto: as in the sampler."
@@ -299,8 +299,8 @@ class LearnerConfig(Section):
 
     @property
     def precision(self) -> DType:
-        """The dtype; float32 while it is still auto."""
-        return "float32" if self.dtype == "auto" else self.dtype
+        """The dtype; float32 while it is undecided."""
+        return "float32" if self.dtype in (None, "auto") else self.dtype
 
 
 class SFTConfig(Section):

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gfn_ray.config import ModelConfig
+from gfn_ray.config import DType, ModelConfig
 from gfn_ray.errors import OutOfMemory, UserError, out_of_memory
 from gfn_ray.models.cache import MARKER
 from gfn_ray.models.embedded import embedded_model_dir
@@ -199,17 +199,16 @@ def body_layers(path: str, trust_remote_code: bool) -> dict[str, tuple[int, int]
     return {name: shape for name, shape in layers.items() if shape[0] != size}
 
 
-def file_dtype(path: str, trust_remote_code: bool) -> str:
-    """Returns the precision of a model's files: bfloat16 for either kind of 16 bits."""
-    import torch
-
-    found = getattr(_text_config(path, trust_remote_code), "dtype", None)
-    return "bfloat16" if found in (torch.bfloat16, torch.float16) else "float32"
-
-
 def architectures(path: str, trust_remote_code: bool) -> list[str]:
     """Returns the names of the classes that a model was saved from; none if it does not say."""
     return list(model_config(path, trust_remote_code).architectures or [])
+
+
+def file_dtype(path: str, trust_remote_code: bool) -> DType:
+    """Returns the precision that a model was saved in; for float16, bfloat16, whose exponents no
+    activation leaves. float32 if it does not say."""
+    dtype = str(_text_config(path, trust_remote_code).dtype).removeprefix("torch.")
+    return "bfloat16" if dtype in ("bfloat16", "float16") else "float32"
 
 
 def chat_note(tokenizer: PreTrainedTokenizerBase) -> str | None:

@@ -9,6 +9,7 @@ from gfn_ray.config import JobConfig
 from gfn_ray.config.tune_base import TunesItsBase
 from gfn_ray.errors import EXIT_INTERRUPTED
 from gfn_ray.formatting import count
+from gfn_ray.models.loading import file_dtype
 from gfn_ray.models.merged import BaseAdapter
 from gfn_ray.policy.initial import check_initial
 from gfn_ray.runs.checkpoints import Resumption, find_resumption, restore_replay
@@ -62,7 +63,14 @@ def run(config: JobConfig, task: Task) -> int:
             if tunes:  # takes minutes, so only after every check
                 stored = _on_tuned_base(job, display)
                 base = _checked_base(stored, job.model, anew=anew)
-            running = with_precision(stored, job.data, device, lambda: job.layers, display.message)
+            running = with_precision(
+                stored,
+                job.data,
+                device,
+                lambda: job.layers,
+                lambda: file_dtype(job.model, job.config.model.trust_remote_code),
+                display.message,
+            )
             with reserved(running, device, display.message) as placement:
                 deployment = Deployment(device, placement, base)
                 return _record(stored, running, job, deployment, display, resumed, afterwards)

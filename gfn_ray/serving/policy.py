@@ -283,7 +283,7 @@ class ServedPolicy:
         if self._frozen_lm is None:
             self._frozen_lm = load_causal_lm(
                 self._model,
-                self._config.reward.dtype,
+                self._config.reward.precision,
                 _device(self._config.runtime.device),
                 self._config.model.trust_remote_code,
             )

@@ -1,12 +1,13 @@
 """bfloat16 is taken where it is much faster and its rounding does no harm, and nowhere else."""
 
 import dataclasses
+import json
 
 import pytest
 from transformers import AutoTokenizer
 
 from gfn_ray.config import LearnerConfig, RewardConfig, SamplerConfig
-from gfn_ray.models.loading import body_layers
+from gfn_ray.models.loading import body_layers, file_dtype
 from gfn_ray.rewards.adjusted import AdjustedReward
 from gfn_ray.rewards.table import TableReward
 from gfn_ray.runtime.resources.precision import by_speed, exact, product_seconds, with_precision
@@ -83,25 +84,52 @@ def test_a_product_is_timed_in_either_precision():
 def test_what_is_asked_for_is_left_and_the_rest_is_told_in_a_line(infilling, tiny_dir):
     config = InfillJob(reward=RewardConfig(dtype="bfloat16"), learner=LearnerConfig(dtype="auto"))
     said = []
+    never = lambda: pytest.fail("on a CPU the file's own does not matter")  # noqa: E731
     layers = lambda: body_layers(str(tiny_dir), False)  # noqa: E731
-    chosen = with_precision(config, infilling, "cpu", layers, said.append)
+    chosen = with_precision(config, infilling, "cpu", layers, never, said.append)
     assert dtypes(chosen) == ["float32", "bfloat16", "float32"]
     assert said == [
         "sampler, learner compute in float32: the model is too small for products to matter"
     ]
 
 
-def test_on_cuda_and_with_nothing_left_open_nothing_is_timed_or_said(infilling):
+def test_with_nothing_left_open_nothing_is_timed_or_said(infilling):
     never = lambda *_: pytest.fail("there was nothing to decide")  # noqa: E731
     given = InfillJob(
         sampler=SamplerConfig(dtype="float32"),
         reward=RewardConfig(dtype="float32"),
         learner=LearnerConfig(dtype="bfloat16"),
     )
-    assert with_precision(given, infilling, "cpu", never, never) == given
-    assert with_precision(InfillJob(), infilling, "cpu", never, never) == InfillJob()
-    assert with_precision(InfillJob(), infilling, "cuda", never, never) == InfillJob()
+    assert with_precision(given, infilling, "cpu", never, never, never) == given
+    assert with_precision(InfillJob(), infilling, "cpu", never, never, never) == InfillJob()
+    assert with_precision(given, infilling, "cuda", never, never, never) == given
     assert RewardConfig().precision == LearnerConfig().precision == "float32"
+
+
+@pytest.mark.parametrize("asked", [None, "auto"])
+def test_on_cuda_the_precision_is_that_of_the_models_file(infilling, asked):
+    """A model of 6B parameters does not fit in float32 beside others."""
+    config = InfillJob(reward=RewardConfig(dtype=asked), learner=LearnerConfig(dtype=asked))
+    never, said = lambda *_: pytest.fail("nothing is timed on CUDA"), []
+    chosen = with_precision(config, infilling, "cuda", never, lambda: "bfloat16", said.append)
+    assert dtypes(chosen) == ["auto", "bfloat16", "bfloat16"]
+    assert said == ["reward, learner compute in bfloat16: the precision of the model's file"]
+
+
+def test_on_cuda_a_posterior_that_is_known_exactly_is_learned_exactly(numbers):
+    never = lambda *_: pytest.fail("the file's own does not matter")  # noqa: E731
+    chosen = with_precision(RandomNumberJob(), numbers, "cuda", never, never, lambda _: None)
+    assert dtypes(chosen) == ["auto", "float32", "float32"]
+
+
+@pytest.mark.parametrize(
+    ("saved", "dtype"),
+    [("float32", "float32"), ("bfloat16", "bfloat16"), ("float16", "bfloat16"), (None, "float32")],
+)
+def test_the_precision_of_a_file_is_read_from_its_settings(tiny_dir, tmp_path, saved, dtype):
+    config = json.loads((tiny_dir / "config.json").read_text()) | {"dtype": saved}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert file_dtype(str(tmp_path), False) == dtype
 
 
 def test_the_head_is_not_among_the_layers_that_are_timed(tiny_dir):

@@ -12,34 +12,34 @@ from gfn_ray.runtime.resources.gpu_tenants import Tenant, in_words, naming_tenan
 LIMIT_S = 60
 
 
-def hold(devices, held, release):
+def hold(devices, end):
     with starting_on(devices, LIMIT_S):
-        held.set()
-        release.wait(LIMIT_S)
+        end.send("held")
+        end.recv()
 
 
 @pytest.fixture
 def held(tmp_path, monkeypatch):
-    """Another process that is starting on GPUs 0 and 1; setting the event ends its start."""
+    """Another process that is starting on GPUs 0 and 1; what it is sent ends its start."""
     monkeypatch.setenv("GFN_RAY_CACHE", str(tmp_path))
     context = multiprocessing.get_context("spawn")
-    held, release = context.Event(), context.Event()
-    process = context.Process(target=hold, args=(["1", "0"], held, release))
+    own, its = context.Pipe()
+    process = context.Process(target=hold, args=(["1", "0"], its))
     process.start()
-    assert held.wait(LIMIT_S)
-    yield process, release
-    release.set()
+    assert own.poll(LIMIT_S) and own.recv() == "held"
+    yield process, own
+    process.kill()
     process.join(LIMIT_S)
 
 
 def test_a_second_engine_waits_for_the_first_on_its_gpu_alone(held):
-    _, release = held
+    _, end = held
     with starting_on(["2"], 0.0):  # another GPU
         pass
     late = pytest.raises(RunFailed, match=r"starting on GPU 1 for 0 s.*runtime\.start_timeout_s")
     with late, starting_on(["1", "2"], 0.0):
         raise AssertionError("two engines start on one GPU")
-    release.set()
+    end.send("over")
     with starting_on(["0"], LIMIT_S):
         pass
 

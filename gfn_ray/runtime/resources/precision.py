@@ -1,9 +1,11 @@
-"""Chooses the precision of sampler, reward actors and learner if their dtype is auto.
+"""Chooses the precision of sampler, reward actors and learner where their dtype leaves it open.
 
-With matrix units (AMX), a CPU multiplies several times as fast in bfloat16 as in float32; without
-them, several times slower. So a product of the model's own shape is timed. The price is rounding:
-.2 nats of a z's log q and log R. That is little compared with the likelihood of a text, but too
-much if a posterior is compared exactly or a run must repeat bit for bit.
+On CUDA reward and learner compute in the precision of the model's file, in which it fits; for a
+posterior that is compared with an exact one, in float32. On a CPU they compute in float32. With
+matrix units (AMX), a CPU multiplies several times as fast in bfloat16; without them, several times
+slower. So for auto a product of the model's own shape is timed. The price is rounding: .2 nats of a
+z's log q and log R. That is little compared with the likelihood of a text, but too much if a
+posterior is compared exactly or a run must repeat bit for bit.
 
 The choice is made once, on the machine that starts the job, and shown in one line.
 """
@@ -25,6 +27,7 @@ LEAST_GAIN = 2.0
 # Weights of the largest layer. In smaller models, products hardly matter.
 FEWEST_WEIGHTS = 2**16
 TOKENS = 512  # of a typical forward pass
+COMPARED = "the posterior is compared with an exact one"
 TRIES = 10  # the fastest counts
 
 Shape = tuple[int, int]
@@ -43,18 +46,26 @@ def with_precision(
     data: TaskData,
     device: str,
     layers: Callable[[], Mapping[str, Shape]],
+    of_file: Callable[[], DType],
     say: Callable[[str], None],
 ) -> JobConfig:
-    """Returns the settings with every dtype of auto decided, and shows one line about it.
+    """Returns the settings with every open dtype decided, and shows one line about it.
 
-    layers: returns the linear layers that every token passes through, by name. On CUDA nothing is
-    timed: the sampler's kernels need bfloat16, and the others keep float32.
+    layers: returns the linear layers that every token passes through, by name. of_file: returns the
+    precision of the model's file. On CUDA the sampler's auto is left to `SamplerConfig.dtype_on`.
     """
     asked = [name for name in SECTIONS if getattr(config, name).dtype == "auto"]
+    if device != "cpu":
+        asked = [n for n in ("reward", "learner") if getattr(config, n).dtype in (None, "auto")]
     # The sampler's auto is its default: alone it asks for nothing.
-    if device != "cpu" or asked in ([], ["sampler"]):
+    if asked in ([], ["sampler"]):
         return config
-    choice = exact(config, data) or by_speed(layers())
+    if device == "cpu":
+        choice = exact(config, data) or by_speed(layers())
+    elif data.enumerations:
+        choice = Choice("float32", COMPARED)
+    else:
+        choice = Choice(of_file(), "the precision of the model's file")
     say(f"{', '.join(asked)} compute in {choice.dtype}: {choice.why}")
     chosen = {
         name: getattr(config, name).model_copy(update={"dtype": choice.dtype}) for name in asked
@@ -67,7 +78,7 @@ def exact(config: JobConfig, data: TaskData) -> Choice | None:
     if config.max_staleness == 0:
         return Choice("float32", "with --max-staleness 0 a run repeats bit for bit")
     if data.enumerations:
-        return Choice("float32", "the posterior is compared with an exact one")
+        return Choice("float32", COMPARED)
     if not _of_text(data.reward):
         return Choice("float32", "the target is not the likelihood of a text")
     return None
