@@ -22,6 +22,10 @@ FILLED = 0.9
 CPU_CACHE_MB = 256
 
 
+def _decided(dtype: AutoDType | None) -> DType:
+    return "float32" if dtype is None or dtype == "auto" else dtype
+
+
 class Section(BaseModel):
     """A group of settings; unknown keys are refused."""
 
@@ -214,7 +218,7 @@ class RewardConfig(Section):
     @property
     def precision(self) -> DType:
         """The dtype; float32 while it is undecided."""
-        return "float32" if self.dtype in (None, "auto") else self.dtype
+        return _decided(self.dtype)
 
 
 class ReplayConfig(Section):
@@ -300,7 +304,7 @@ class LearnerConfig(Section):
     @property
     def precision(self) -> DType:
         """The dtype; float32 while it is undecided."""
-        return "float32" if self.dtype in (None, "auto") else self.dtype
+        return _decided(self.dtype)
 
 
 class SFTConfig(Section):
