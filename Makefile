@@ -109,6 +109,10 @@ bench: setup ## Measure ours beside the plain way, five rounds each; nearly two 
 bench-quick: setup ## Measure each figure once, and small: does it run? A quarter of an hour
 	@$(BENCH) --quick $(ARGS)
 
+.PHONY: gpu-smoke
+gpu-smoke: setup ## See whether learner, reward and a whole run work on this machine's GPU; 8 minutes
+	@PYTHONPATH=. $(PYTHON) benchmarks/gpu_smoke.py $(ARGS)
+
 .PHONY: mutants
 mutants: setup ## Put bugs into a copy, one at a time, and see that a test fails on each
 	@$(PYTHON) scripts/mutation_check.py
