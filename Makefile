@@ -122,6 +122,10 @@ mutants: setup ## Put bugs into a copy, one at a time, and see that a test fails
 chaos: setup ## Let forty faults befall a run on the tiny model; half an hour (ARGS="--help")
 	@PYTHONPATH=. $(PYTHON) benchmarks/chaos.py $(ARGS)
 
+.PHONY: test-cluster
+test-cluster: setup ## Lose machines of a cluster in network namespaces, one after another; ten minutes, root
+	@PYTHONPATH=. $(PYTHON) benchmarks/nodes.py $(ARGS)
+
 .PHONY: soak
 soak: setup ## Train on the tiny model for MINUTES=60 and see whether anything grows (ARGS="--help")
 	@PYTHONPATH=. $(PYTHON) benchmarks/soak.py --minutes $(MINUTES) $(ARGS)
