@@ -139,12 +139,13 @@ def check_resources(config: JobConfig, device: str) -> None:
             f"({config.runtime.cpus_per_actor:g})"
         )
     gpus = (
-        config.samplers * config.sampler.gpus
+        config.samplers * config.sampler.reserved_gpus
         + config.reward_actors * config.reward.gpus
         + config.learner.gpus
     )
     if device == "cuda" and gpus > available.get("GPU", 0.0) + 1e-6:
         raise UserError(
             f"the actors need {gpus:g} GPUs, but the Ray cluster has {available.get('GPU', 0):g}; "
-            "lower sampler.gpus, reward.gpus, learner.gpus or the number of actors"
+            "lower sampler.gpus, reward.gpus, learner.gpus, sampler.tensor_parallel or the number of "
+            "actors"
         )

@@ -23,7 +23,7 @@ _LOOK_SECONDS = 0.5
 def bundles(config: JobConfig, device: str) -> list[dict[str, float]]:
     """What each actor with a model reserves: samplers, then reward actors, then the learner."""
     gpus = [
-        *[config.sampler.gpus] * config.samplers,
+        *[config.sampler.reserved_gpus] * config.samplers,
         *[config.reward.gpus] * config.reward_actors,
         config.learner.gpus,
     ]
