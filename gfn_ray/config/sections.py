@@ -206,7 +206,7 @@ class RewardConfig(Section):
     @property
     def precision(self) -> DType:
         """The dtype; float32 while it is undecided."""
-        return "float32" if self.dtype in (None, "auto") else self.dtype
+        return "float32" if self.dtype is None or self.dtype == "auto" else self.dtype
 
 
 class ReplayConfig(Section):
@@ -282,7 +282,7 @@ class LearnerConfig(Section):
     @property
     def precision(self) -> DType:
         """The dtype; float32 while it is undecided."""
-        return "float32" if self.dtype in (None, "auto") else self.dtype
+        return "float32" if self.dtype is None or self.dtype == "auto" else self.dtype
 
 
 class SFTConfig(Section):

@@ -146,6 +146,5 @@ def check_resources(config: JobConfig, device: str) -> None:
     if device == "cuda" and gpus > available.get("GPU", 0.0) + 1e-6:
         raise UserError(
             f"the actors need {gpus:g} GPUs, but the Ray cluster has {available.get('GPU', 0):g}; "
-            "lower sampler.gpus, reward.gpus, learner.gpus, sampler.tensor_parallel or the number of "
-            "actors"
+            "lower sampler.gpus, reward.gpus, learner.gpus or the number of actors"
         )
