@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 
+from gfn_ray.runtime.resources.ray_address import check_answers
 from testing.processes import actor_processes
 
 BRIDGE, PREFIX, HEAD, PORT = "gfnray0", "10.77.0", "10.77.0.1", 6399
@@ -131,6 +132,17 @@ class Machines:
             *("start", "--head", "--node-ip-address", HEAD, "--port", str(PORT)),
             *("--num-cpus", "0", "--include-dashboard", "false"),
         )
+        self._await_head()
+
+    def _await_head(self) -> None:
+        """A raylet that asks too early asks in vain."""
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            with suppress(ConnectionError):
+                check_answers(f"{HEAD}:{PORT}")
+                return
+            time.sleep(0.2)
+        raise TimeoutError(f"no head answers after {START_S:g} s")
 
     def add(self) -> None:
         self._made.append(Machine(len(self._made) + 1, self._link, self._environment))

@@ -106,8 +106,9 @@ class SamplerConfig(Section):
     gpus: float = Field(
         0.4,
         gt=0,
+        le=1,
         description="Share of a GPU that one sampler reserves, with CUDA; vLLM fills nine tenths "
-        "of it. With tensor_parallel, as many whole GPUs.",
+        "of it. With tensor_parallel above 1 it is all of each GPU.",
     )
     tensor_parallel: int = Field(
         1,
@@ -130,9 +131,14 @@ class SamplerConfig(Section):
         return self.max_prompt_tokens + longest_z + 1
 
     @property
+    def reserved_gpus(self) -> float:
+        """GPUs that Ray reserves for one sampler."""
+        return self.gpus if self.tensor_parallel == 1 else float(self.tensor_parallel)
+
+    @property
     def memory_share(self) -> float:
         """Share of each of its GPUs' memory that the engine fills."""
-        return FILLED * self.gpus / self.tensor_parallel
+        return FILLED * self.reserved_gpus / self.tensor_parallel
 
     def kv_cache_bytes(self, device: str) -> int | None:
         """Size of the KV cache on "cpu" or "cuda"; None for what is left."""
@@ -157,14 +163,6 @@ class SamplerConfig(Section):
             raise ValueError(
                 f"sampler.tensor_parallel ({self.tensor_parallel}) needs sampler.backend vllm, not "
                 f"{self.backend}"
-            )
-        if self.tensor_parallel > 1 and "gpus" not in self.model_fields_set:
-            object.__setattr__(self, "gpus", float(self.tensor_parallel))  # the model is frozen
-        if self.gpus != self.tensor_parallel and max(self.gpus, self.tensor_parallel) > 1:
-            raise ValueError(
-                f"sampler.gpus ({self.gpus:g}) and sampler.tensor_parallel "
-                f"({self.tensor_parallel}) disagree: a sampler has a share of one GPU, or one "
-                "whole GPU for each part of its model; leave sampler.gpus out"
             )
         if self.tempered_fraction + self.epsilon_fraction > 1:
             raise ValueError(

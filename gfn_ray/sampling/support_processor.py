@@ -68,11 +68,16 @@ class SupportProcessor(LogitsProcessor):
         # The extra row is for requests that are over: a scheduler that runs ahead asks for one more
         # token and discards it, and before a tool's answer none is legal.
         illegal = np.pad(~self._support.masks, ((0, 1), (0, 0)))
-        self._illegal = torch.as_tensor(illegal, device=device)
+        # 0 where a token is legal, -inf elsewhere; 16 bits each, as a grammar has many rows.
+        self._barrier = torch.zeros(illegal.shape, dtype=torch.float16, device=device)
+        self._barrier[torch.as_tensor(illegal, device=device)] = float("-inf")
         self._over = len(illegal) - 1
         self._nothing_legal = set(np.flatnonzero(illegal.all(axis=1)).tolist())
         self._stops = torch.as_tensor(self._support.stop_ids, device=device).long()
         self._rows: dict[int, _Row] = {}
+        self._pins = is_pin_memory
+        self._kinds: list[int] = []
+        self._index = torch.empty(0, dtype=torch.long, device=device)
 
     def is_argmax_invariant(self) -> bool:
         return False
@@ -107,13 +112,25 @@ class SupportProcessor(LogitsProcessor):
                 uniform.append(index)
         if uniform:
             logits[uniform] = 0.0
-        logits.masked_fill_(self._illegal[kinds], float("-inf"))
+        self._bar(logits, kinds)
         stop = torch.logsumexp(logits[:, self._stops], dim=1)
         if uniform:  # over actions; stopping is one of them
             stop[uniform] = stop[uniform].clamp(max=0.0)
         logits[:, self._stops] = float("-inf")
         logits[:, self._stops[0]] = stop
         return logits
+
+    def _bar(self, logits: torch.Tensor, kinds: list[int]) -> None:
+        """Sets the illegal logits of each row to -inf. kinds: the row of the support's masks."""
+        if logits.is_cpu:  # gathering the rows would copy as much as the logits are
+            for row, kind in zip(logits, kinds, strict=True):
+                row.add_(self._barrier[kind])
+            return
+        if kinds != self._kinds:  # else the index on the device is still right
+            index = torch.tensor(kinds, pin_memory=self._pins)
+            self._index = index.to(logits.device, non_blocking=True)
+            self._kinds = kinds
+        logits.add_(self._barrier[self._index])
 
     def _row(self, params: SamplingParams, output: list[int]) -> _Row:
         extra = params.extra_args or {}

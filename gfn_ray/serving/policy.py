@@ -296,6 +296,9 @@ class ServedPolicy:
         config, device = self._config, _device(self._config.runtime.device)
         if config.sampler.backend == "vllm":
             _prepare_environment(device)
+        if device == "cpu":  # the run may have divided its model over GPUs
+            sampler = config.sampler.model_copy(update={"tensor_parallel": 1})
+            config = config.model_copy(update={"sampler": sampler})
         tool = self._tool_loop()
         engine = start_backend(config, self._model, self._support, device=device, tool=tool)
         engine.load(self._adapter)

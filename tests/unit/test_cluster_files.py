@@ -18,6 +18,7 @@ import yaml
 
 from gfn_ray import __version__
 from gfn_ray.cli import parse
+from gfn_ray.sampling.architectures import choose_sync
 from gfn_ray.tasks.arithmetic.config import ArithmeticJob
 from gfn_ray.tasks.continuation.config import ContinuationJob
 from gfn_ray.tasks.infill.config import InfillJob
@@ -124,9 +125,10 @@ def test_a_misspelt_setting_and_a_wrong_type_are_refused(
     assert complaint in capsys.readouterr().err
 
 
-def test_gptj_is_sampled_by_transformers_because_vllm_has_no_lora_for_it() -> None:
+def test_gptj_for_which_vllm_has_no_lora_takes_merged_weights() -> None:
     config = parse(InfillJob, ["--config", str(CLUSTERS / "settings" / "gptj-6b.toml")])
-    assert config.sampler.backend == "transformers"
+    assert config.sampler.backend == "vllm"
+    assert choose_sync(config.policy.sync, ["GPTJForCausalLM"]) == "merged"
 
 
 def checker(name: str) -> str:

@@ -8,6 +8,8 @@ from gfn_ray.config import SamplerConfig
 from gfn_ray.errors import RunFailed, UserError
 from gfn_ray.runtime.resources.device_lock import starting_on, visible_devices
 from gfn_ray.runtime.resources.gpu_tenants import Tenant, in_words, naming_tenants
+from gfn_ray.runtime.resources.placement import bundles
+from gfn_ray.tasks.infill.config import InfillJob
 
 LIMIT_S = 60
 
@@ -72,7 +74,7 @@ def test_without_a_gpu_an_error_stays_as_it_is():
 
 
 @pytest.mark.parametrize(
-    ("gpus", "parallel", "share"), [(0.4, 1, 0.36), (1.0, 1, 0.9), (2, 2, 0.9)]
+    ("gpus", "parallel", "share"), [(0.4, 1, 0.36), (1.0, 1, 0.9), (0.4, 2, 0.9)]
 )
 def test_one_setting_is_rays_share_of_a_gpu_and_vllms(gpus, parallel, share):
     config = SamplerConfig(gpus=gpus, tensor_parallel=parallel)
@@ -80,10 +82,11 @@ def test_one_setting_is_rays_share_of_a_gpu_and_vllms(gpus, parallel, share):
 
 
 def test_with_tensor_parallel_a_sampler_has_as_many_whole_gpus():
-    assert SamplerConfig(tensor_parallel=4).gpus == 4
-    for gpus, parallel in ((0.5, 2), (2, 1), (1, 2)):
-        with pytest.raises(ValueError, match=r"sampler\.gpus .* and sampler\.tensor_parallel"):
-            SamplerConfig(gpus=gpus, tensor_parallel=parallel)
+    assert SamplerConfig(tensor_parallel=4).reserved_gpus == 4
+    assert SamplerConfig(gpus=0.5).reserved_gpus == 0.5
+    one, two = (InfillJob(sampler=SamplerConfig(tensor_parallel=n)) for n in (1, 2))
+    assert [b["GPU"] for b in bundles(one, "cuda")] == [0.4, 0.2, 0.4]
+    assert [b["GPU"] for b in bundles(two, "cuda")] == [2, 0.2, 0.4]
     with pytest.raises(ValueError, match=r"needs sampler\.backend vllm"):
         SamplerConfig(tensor_parallel=2, backend="transformers")
 

@@ -98,7 +98,7 @@ class WorkerGroup:
         ) -> Worker:
             vllm = section is config.sampler and config.sampler.backend == "vllm"
             own = vllm_environment(device) if vllm else {}
-            options = _resources(config, device, section.gpus) | placement.options(next(places))
+            options = _resources(config, device, _gpus(section)) | placement.options(next(places))
             remote = _remote(kind, log)
 
             def create() -> Any:
@@ -281,6 +281,10 @@ def _first_loaded(worker: Worker, loading: Any, supervisor: Supervisor) -> None:
     worker.up()
     if remark:
         supervisor.observe(remark)
+
+
+def _gpus(section: SamplerConfig | RewardConfig | LearnerConfig) -> float:
+    return section.reserved_gpus if isinstance(section, SamplerConfig) else section.gpus
 
 
 def _resources(config: JobConfig, device: str, gpus: float) -> dict[str, Any]:

@@ -28,7 +28,7 @@ _SOON_SECONDS = 2.0
 def bundles(config: JobConfig, device: str) -> list[dict[str, float]]:
     """What each actor with a model reserves: samplers, then reward actors, then learners."""
     gpus = [
-        *[config.sampler.gpus] * config.samplers,
+        *[config.sampler.reserved_gpus] * config.samplers,
         *[config.reward.gpus] * config.reward_actors,
         *[config.learner.gpus] * config.learners,
     ]
