@@ -122,8 +122,10 @@ class Machines:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(),
         }
-        self._environment = {**os.environ, **self.access}
-        del self._environment["RAY_ADDRESS"]
+        # These start a cluster; a job of ours, on Ray of its own, forbids that.
+        left_out = ("RAY_ADDRESS", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")
+        given = {**os.environ, **self.access}
+        self._environment = {name: given[name] for name in given if name not in left_out}
         _run("ip", "link", "add", BRIDGE, "type", "bridge")
         _run("ip", "address", "add", f"{HEAD}/24", "dev", BRIDGE)
         _run("ip", "link", "set", BRIDGE, "up")

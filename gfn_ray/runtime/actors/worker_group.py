@@ -283,7 +283,7 @@ def _first_loaded(worker: Worker, loading: Any, supervisor: Supervisor) -> None:
         supervisor.observe(remark)
 
 
-def _gpus(section: SamplerConfig | RewardConfig | LearnerConfig) -> float:
+def _gpus(section: SamplerConfig | RewardConfig) -> float:
     return section.reserved_gpus if isinstance(section, SamplerConfig) else section.gpus
 
 
