@@ -37,6 +37,9 @@ class OtherRanks:
     def doing(self, method: str, *arguments: Any) -> Iterator[None]:
         """Makes the other ranks do the same while this one does it, and waits for them. Ends this
         process if one is lost; raises what one of them raised."""
+        if not self._actors:
+            yield
+            return
         asked = [actor.follow.remote(method, *arguments) for actor in self._actors]
         try:
             yield
@@ -49,11 +52,11 @@ class OtherRanks:
                 end_process(error)
             raise
 
-    def _answers(self, asked: Sequence[Any]) -> list[Any]:
+    def _answers(self, asked: list[Any]) -> list[Any]:
         setting = "call_timeout_s" if self.ranks else "start_timeout_s"
         limit = getattr(self._config, setting)
         try:
-            found: list[Any] = ray.get(list(asked), timeout=limit)
+            found: list[Any] = ray.get(asked, timeout=limit)
         except GetTimeoutError:
             raise RunFailed(
                 f"another learner did not answer within {limit:g} s (if it is only slow, raise "
