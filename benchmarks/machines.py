@@ -23,6 +23,12 @@ from testing.processes import actor_processes
 BRIDGE, PREFIX, HEAD, PORT = "gfnray0", "10.77.0", "10.77.0.1", 6399
 START_S = 120.0
 _TRY = "gfnray-try"
+# Gives a machine its own sockets, logs and shared memory.
+_OWN_PLACES = (
+    *("unshare", "--mount", "sh", "-c"),
+    'mount -t tmpfs tmpfs /tmp/ray && mount -t tmpfs tmpfs /dev/shm && exec "$@"',
+    "sh",
+)
 RAY = str(Path(sys.executable).with_name("ray"))
 
 
@@ -77,6 +83,7 @@ class Machine:
             _run("tc", *_netem(self._outer, link))
             _run(*inside, "tc", *_netem(self._inner, link))
         words = ("start", "--address", f"{HEAD}:{PORT}", "--node-ip-address", address)
+        inside = (*inside, *_OWN_PLACES)
         self._raylet = _ray(environment, *words, "--num-cpus", "1", inside=inside)
 
     def runs(self, kind: str) -> bool:

@@ -13,6 +13,7 @@ from gfn_ray.runtime.planning.search import Division
 from gfn_ray.runtime.planning.shapes import Shape, known, shape_of
 from gfn_ray.runtime.planning.simulation import Simulated, Simulation
 
+_NOT_YET = "(a reward model over several GPUs is planned with, and not there yet)"
 _CAVEAT = "By formula and simulation; nobody has measured a whole run on GPUs yet."
 
 
@@ -82,6 +83,8 @@ def _report(
         )
         for need in division.needs
     ]
+    if division.gpus[1] > 1:
+        settings.append(_NOT_YET)
     return "\n".join(
         [head, *rows, "", *largest, "", pace, "", "settings: " + " ".join(settings), _CAVEAT]
     )
