@@ -39,6 +39,11 @@ class SamplerBackend(Protocol):
     """
 
     @property
+    def steps(self) -> int:
+        """Forward passes of the latest `sample`, each with a token for every z under way."""
+        ...
+
+    @property
     def tool_calls(self) -> int:
         """Number of tool calls in the latest `sample`."""
         ...

@@ -42,8 +42,9 @@ _LONGEST_REASON = 200  # characters; vLLM lists every architecture it knows
 class SamplingEngine:
     """vLLM under the policy's newest weights. Call `load` before `sample`.
 
-    tool: answers when the policy calls it. tool_calls, tool_errors: calls in the latest `sample`,
-    and those it could not answer.
+    tool: answers when the policy calls it. steps: of the engine in the latest `sample`, each with
+    a token for every z under way. tool_calls, tool_errors: calls in it, and those it could not
+    answer.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class SamplingEngine:
         swap: type[WeightSwap] = MergedSwap if sync == "merged" else AdapterSwap
         self.support = support
         self._tool = tool
-        self.tool_calls = self.tool_errors = 0
+        self.steps = self.tool_calls = self.tool_errors = 0
         self._stops = set(support.stop_ids.tolist())
         self._triggers = set(tool.trigger_ids) if tool else set()
         options: dict[str, Any] = dict(
@@ -133,7 +134,7 @@ class SamplingEngine:
         """
         if self.version < 0:
             raise RuntimeError("sample() before load(): the engine has no adapter yet")
-        self.tool_calls = self.tool_errors = 0
+        self.steps = self.tool_calls = self.tool_errors = 0
         sequences = [
             PartialSequence(request.query, plan) for request in requests for plan in request.plans
         ]
@@ -143,6 +144,7 @@ class SamplingEngine:
         }
         try:
             while engine.has_unfinished_requests():
+                self.steps += 1
                 for output in engine.step():
                     if output.finished:
                         sequence = under_way.pop(output.request_id)

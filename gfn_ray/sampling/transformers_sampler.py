@@ -61,7 +61,7 @@ class TransformersSampler:
         self._max_batch = sampler.max_batch
         self._tool = tool
         self._triggers = set(tool.trigger_ids) if tool else set()
-        self.tool_calls = self.tool_errors = 0
+        self.steps = self.tool_calls = self.tool_errors = 0
         self.version = -1
         self.processes: list[BaseProcess] = []  # this one does it all
 
@@ -75,7 +75,7 @@ class TransformersSampler:
         """See `SamplerBackend`."""
         if self.version < 0:
             raise RuntimeError("sample() before load(): the sampler has no adapter yet")
-        self.tool_calls = self.tool_errors = 0
+        self.steps = self.tool_calls = self.tool_errors = 0
         sequences = [
             PartialSequence(request.query, plan) for request in requests for plan in request.plans
         ]
@@ -97,6 +97,7 @@ class TransformersSampler:
         rows = [_Row(sequence) for sequence in sequences]
         parents = [places[sequence.query.prompt_ids.tobytes()] for sequence in sequences]
         while rows:
+            self.steps += 1
             log_probs = frontier.log_probs[parents]
             tokens = self._next(rows, log_probs, frontier.stop)
             on = [i for i, row in enumerate(rows) if self._goes_on(row.sequence)]

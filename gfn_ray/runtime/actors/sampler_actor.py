@@ -95,6 +95,7 @@ class SamplerActor(ModelActor):
         info = {
             "tokens": sum(len(t) + 1 for t in trajectories),
             "seconds": time.perf_counter() - started,
+            "steps": self._engine.steps,
             "tool_calls": self._engine.tool_calls,
             "tool_errors": self._engine.tool_errors,
         }

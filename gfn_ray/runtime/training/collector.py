@@ -74,6 +74,7 @@ class Collector:
         self._to_sample_again: list[_SamplingCall] = []
         self._sampling_calls = self._queries_drawn = 0
         self._tool_calls = self._tool_errors = 0  # in samples received by this process
+        self._rows = 0.0  # z that an engine's step wrote at once, on average over the latest call
         self.trajectories = self.stored = 0
         self.newest: list[Trajectory] = []
         self.log_reward: float | None = None
@@ -128,6 +129,7 @@ class Collector:
         tools = {"tool_calls": self._tool_calls, "tool_errors": self._tool_errors}
         return {
             **{name: float(count) for name, count in tools.items() if self._tool_calls},
+            "sampler_rows": self._rows,
             "trajectories_sampled": float(self.trajectories),
         }
 
@@ -148,6 +150,7 @@ class Collector:
         finally:
             self._samplers.done(sampler)
         self.meters["sample"].add(info["tokens"], info["seconds"])
+        self._rows = info["tokens"] / info["steps"]
         self._tool_calls += info["tool_calls"]
         self._tool_errors += info["tool_errors"]
         try:
