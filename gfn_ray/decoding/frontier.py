@@ -60,9 +60,18 @@ class Frontier:
         self.log_probs = log_probs
 
 
-@torch.no_grad()
 def check_cache(model: Any, support: Support) -> None:
-    """Raises UserError if the model reads padded prompts and a cache differently from whole texts:
+    """Raises UserError if the model cannot be sampled with a cache; see `cache_fault`."""
+    if (why := cache_fault(model, support)) is not None:
+        raise UserError(
+            f"{_name(model)} cannot be sampled with a key-value cache of transformers ({why}); set "
+            "sampler.backend to vllm, or choose a model of another architecture"
+        )
+
+
+@torch.no_grad()
+def cache_fault(model: Any, support: Support) -> str | None:
+    """Returns how the model reads padded prompts and a cache differently from whole texts, or None:
     recurrent models keep another state, and some ignore padding. Tests two prompts of different
     length and one more token."""
     ids = np.flatnonzero(support.masks.any(axis=0)).astype(np.int32)
@@ -74,7 +83,7 @@ def check_cache(model: Any, support: Support) -> None:
         frontier.extend([0, 1], tokens.tolist())
         found.append(frontier.log_probs)
     except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
-        raise _no_cache(model, f"{type(error).__name__}: {error}") from error
+        return f"{type(error).__name__}: {error}"
     for step, log_probs in enumerate(found):
         for row, prompt in enumerate(prompts):
             text = [*prompt.tolist(), *frontier.tokens[row][:step]]
@@ -83,13 +92,10 @@ def check_cache(model: Any, support: Support) -> None:
             legal = torch.isfinite(log_probs[row]).index_fill(0, frontier.stops, False)
             kind = whole.logits.dtype
             if legal.any() and not agree(log_probs[row][legal].to(kind), logits[legal].to(kind)):
-                raise _no_cache(model, "its log-probabilities differ from those of whole texts")
+                return "its log-probabilities differ from those of whole texts"
+    return None
 
 
-def _no_cache(model: Any, why: str) -> UserError:
+def _name(model: Any) -> str:
     base = getattr(model, "base_model", model)
-    name = type(getattr(base, "model", base)).__name__
-    return UserError(
-        f"{name} cannot be sampled with a key-value cache of transformers ({why}); set "
-        "sampler.backend to vllm, or choose a model of another architecture"
-    )
+    return type(getattr(base, "model", base)).__name__

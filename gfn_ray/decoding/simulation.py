@@ -73,11 +73,12 @@ class Simulation(Protocol):
 @dataclass(frozen=True)
 class Drafted:
     """The outcome of drafts. kept: per query, the first that was kept, or None. drafts, accepted:
-    numbers over all queries."""
+    numbers over all queries. fault: why the model could write none; empty if it could."""
 
     kept: list[SimulatedQuery | None]
     drafts: int
     accepted: int
+    fault: str = ""
 
 
 class InSupport:

@@ -214,11 +214,11 @@ def calibration_findings(
     after."""
     if "jeffreys" not in metrics:
         return []
+    unseen = min(1.0, SEEN_MODE / len(after))
     lines = [
         f"jeffreys, {metrics['jeffreys']:.3g} [{metrics['jeffreys_low']:.3g}, "
         f"{metrics['jeffreys_high']:.3g}], is of {len(after)} queries that the frozen LM wrote, "
-        f"not of the data's; a lost mode below {SEEN_MODE / len(after):.0%} of the posterior "
-        "cannot be seen"
+        f"not of the data's; a lost mode below {unseen:.0%} of the posterior cannot be seen"
     ]
     missed = change_of_missed(before, after, temperature)
     if missed is not None:

@@ -63,9 +63,13 @@ class RewardActor(ModelActor):
     ) -> Drafted:
         """Makes `copies` drafts of each simulated query by the frozen LM."""
         from gfn_ray.decoding.drafting import draft
+        from gfn_ray.decoding.frontier import cache_fault
 
+        model = self._frozen_lm()
+        if (fault := cache_fault(model, self._support)) is not None:
+            return Drafted([None] * len(query_ids), 0, 0, fault)
         queries = [self._queries[query_id] for query_id in query_ids]
-        return draft(self._frozen_lm(), simulation, queries, copies, seed)
+        return draft(model, simulation, queries, copies, seed)
 
     def _frozen_lm(self) -> Any:
         if self._model is None:

@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gfn_ray.config import JobConfig
 from gfn_ray.decoding.simulation import Drafted, SimulatedQuery, Simulation
@@ -37,6 +37,15 @@ elsewhere. That depends on its context alone, so the others stay exact."""
 ROOM_BYTES = 2**24
 
 
+class Drawn(NamedTuple):
+    """Simulated queries in order, and all drafts together; fault as in `Drafted`."""
+
+    found: list[SimulatedQuery]
+    drafts: int
+    accepted: int
+    fault: str
+
+
 def simulated_queries(
     config: JobConfig, data: TaskData, workers: WorkerGroup, deployment: Deployment
 ) -> tuple[list[SimulatedQuery], str]:
@@ -50,7 +59,7 @@ def simulated_queries(
         f"simulated-{key}",
         "the simulated queries",
         ROOM_BYTES,
-        lambda made: _write(made / FILE, *_drawn(config, simulation, contexts, workers)),
+        lambda made: _write(made / FILE, _drawn(config, simulation, contexts, workers)),
     )
     return _read(directory / FILE, len(contexts))
 
@@ -83,17 +92,17 @@ def _key(
 
 def _drawn(
     config: JobConfig, simulation: Simulation, contexts: list[Query], workers: WorkerGroup
-) -> tuple[list[SimulatedQuery], int, int]:
-    """Returns the simulated queries in order, and the numbers of drafts and of those accepted."""
+) -> Drawn:
     calls, sent = workers.calls(), workers.put(simulation)
     found: dict[str, SimulatedQuery] = {}
     drafts = accepted = 0
+    fault = ""
     batches = [contexts[start : start + QUERIES] for start in range(0, len(contexts), QUERIES)]
     waiting = iter(enumerate(batches))
 
     async def draw(worker: Worker) -> None:
         """Draws batch after batch, each until all of its queries are found or given up."""
-        nonlocal drafts, accepted
+        nonlocal drafts, accepted, fault
         for index, batch in waiting:
             left, made, wave = list(batch), 0, 0
             while left and made < MOST_DRAFTS:
@@ -102,6 +111,9 @@ def _drawn(
                 ids = [query.query_id for query in left]
                 drafting = partial(_draft, sent, ids, copies, seed)
                 drafted: Drafted = await calls.make(worker, "draft simulated queries", drafting)
+                if drafted.fault:
+                    fault = drafted.fault
+                    return
                 for query, kept in zip(left, drafted.kept, strict=True):
                     if kept is not None:
                         found[query.query_id] = kept
@@ -112,14 +124,15 @@ def _drawn(
     for worker in workers.rewards:
         calls.start(draw(worker))
     calls.run_all()
-    return [found[q.query_id] for q in contexts if q.query_id in found], drafts, accepted
+    in_order = [found[q.query_id] for q in contexts if q.query_id in found]
+    return Drawn(in_order, drafts, accepted, fault)
 
 
 def _draft(simulation: Any, ids: list[str], copies: int, seed: Seed, actor: Any) -> Any:
     return actor.simulate.remote(simulation, ids, copies, seed)
 
 
-def _write(file: Path, found: list[SimulatedQuery], drafts: int, accepted: int) -> None:
+def _write(file: Path, drawn: Drawn) -> None:
     rows = {
         str(index): {
             **asdict(one.query),
@@ -127,9 +140,10 @@ def _write(file: Path, found: list[SimulatedQuery], drafts: int, accepted: int) 
             "token_ids": one.token_ids,
             "log_density": one.log_density,
         }
-        for index, one in enumerate(found)
+        for index, one in enumerate(drawn.found)
     }
-    file.write_bytes(pack({"queries": rows, "drafts": drafts, "accepted": accepted}))
+    numbers = {name: getattr(drawn, name) for name in ("drafts", "accepted", "fault")}
+    file.write_bytes(pack({"queries": rows, **numbers}))
 
 
 def _read(file: Path, asked: int) -> tuple[list[SimulatedQuery], str]:
@@ -139,6 +153,11 @@ def _read(file: Path, asked: int) -> tuple[list[SimulatedQuery], str]:
     for row in rows:
         z, log_density = row.pop("token_ids"), row.pop("log_density")
         found.append(SimulatedQuery(Query(**{**row, "demonstrations": ()}), z, log_density))
+    if record["fault"]:
+        return [], (
+            "no simulated queries, so jeffreys is not measured: the frozen model cannot be sampled "
+            f"with a key-value cache of transformers ({record['fault']})"
+        )
     remark = (
         f"{len(found)} of {count(asked, 'simulated query')}: the frozen LM wrote "
         f"{record['drafts']:,} drafts, of which {record['accepted']:,} were in the target"
