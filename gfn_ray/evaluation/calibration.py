@@ -64,6 +64,7 @@ class SimulatedScores:
         """Its own share of the metrics, as columns of simulated.jsonl."""
         w = self.log_target(temperature) - self.log_q
         return {
+            "log_density": self.log_density,
             "jeffreys": float(w[0] - w[1:].mean()),
             "eubo": float(w[0]),
             "simulated_elbo": float(w[1:].mean()),
