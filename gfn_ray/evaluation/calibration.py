@@ -227,6 +227,11 @@ def calibration_findings(
             f"KL(p||q) on them changed by {missed.mean:+.3g} [{missed.low:+.3g}, "
             f"{missed.high:+.3g}]; below 0 the policy covers more of the posterior"
         )
+    if metrics["simulated_ess"] < LEAST_ESS_FRACTION:
+        lines.append(
+            f"jeffreys is carried by {metrics['simulated_ess'] * len(after):.1f} of these queries "
+            "(simulated_ess): do not trust it; raise eval.simulated_queries"
+        )
     if not judge(after, temperature)[1]:
         lines.append(
             "it is measured against the posterior itself, at T = 1: too few draws of it would "

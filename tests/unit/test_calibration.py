@@ -18,6 +18,9 @@ from gfn_ray.evaluation.calibration import (
     judge,
 )
 from gfn_ray.evaluation.exact import ExactComparison
+from gfn_ray.evaluation.records import evaluation_from_record, evaluation_to_record
+from gfn_ray.evaluation.result import Evaluation
+from gfn_ray.storage.serialization import pack, unpack
 
 OUTCOMES, SAMPLES, SEEDS = 40, 4, 100
 POLICIES = {
@@ -209,3 +212,19 @@ def test_the_report_says_what_cannot_be_seen():
     each = measured(problems("untrained"), np.random.default_rng(0), 24)
     said = calibration_findings(each, each, calibration_metrics(each, 1.0), 1.0)
     assert "not of the data's; a lost mode below 12%" in said[0]
+
+
+def test_an_estimate_that_few_queries_carry_is_said_not_to_be_trusted():
+    known = problems("untrained")
+    each = measured(known, np.random.default_rng(0), 24, lambda one: 0.1 * one.log_r)
+    metrics = calibration_metrics(each, 1.0)
+    assert metrics["simulated_ess"] < 0.3
+    assert any("do not trust it" in line for line in calibration_findings(each, each, metrics, 1.0))
+
+
+def test_a_stored_measurement_is_read_back_as_it_was():
+    each = measured(problems("untrained"), np.random.default_rng(0), 3)
+    stored = Evaluation({}, [], [], 0.0, simulated=each)
+    read = evaluation_from_record(unpack(pack(evaluation_to_record(stored))), {}).simulated
+    assert calibration_metrics(read, 1.0) == calibration_metrics(each, 1.0)
+    assert [one.row(1.0) for one in read] == [one.row(1.0) for one in each]

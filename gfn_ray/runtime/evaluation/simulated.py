@@ -59,9 +59,9 @@ def simulated_queries(
         f"simulated-{key}",
         "the simulated queries",
         ROOM_BYTES,
-        lambda made: _write(made / FILE, _drawn(config, simulation, contexts, workers)),
+        lambda made: write_drawn(made / FILE, _drawn(config, simulation, contexts, workers)),
     )
-    return _read(directory / FILE, len(contexts))
+    return read_drawn(directory / FILE, len(contexts))
 
 
 def _contexts(config: JobConfig, data: TaskData) -> list[Query]:
@@ -132,7 +132,8 @@ def _draft(simulation: Any, ids: list[str], copies: int, seed: Seed, actor: Any)
     return actor.simulate.remote(simulation, ids, copies, seed)
 
 
-def _write(file: Path, drawn: Drawn) -> None:
+def write_drawn(file: Path, drawn: Drawn) -> None:
+    """Writes one file with all of it."""
     rows = {
         str(index): {
             **asdict(one.query),
@@ -146,7 +147,9 @@ def _write(file: Path, drawn: Drawn) -> None:
     file.write_bytes(pack({"queries": rows, **numbers}))
 
 
-def _read(file: Path, asked: int) -> tuple[list[SimulatedQuery], str]:
+def read_drawn(file: Path, asked: int) -> tuple[list[SimulatedQuery], str]:
+    """Returns the queries of a file, and a remark on how they were drawn. asked: how many were to
+    be drawn."""
     record = unpack(file.read_bytes())
     rows = [record["queries"][str(index)] for index in range(len(record["queries"]))]
     found = []
