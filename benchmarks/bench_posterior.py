@@ -56,6 +56,7 @@ SETTINGS: dict[str, Any] = {
     "eval.samples": 2,
     "eval.tempered-samples": 2,
     "eval.diagnostic-queries": 0,
+    "eval.simulated-queries": 0,
     "eval.every": EVERY,
     "stop.metric": "tv",
     "stop.below": min(GOALS),

@@ -42,6 +42,8 @@ class Stream(IntEnum):
     TEXT_ADAPTER = 14
     RESAMPLED = 16  # of served candidates
     DIAGNOSTIC = 15  # the same before and after training; at: number of the draw
+    SIMULATED = 17  # at: number of the batch, of its call
+    SIMULATED_SAMPLES = 18  # the same before and after training; at: number of the batch
 
 
 def seed_of(stream: Stream, seed: int, *at: int) -> Seed:

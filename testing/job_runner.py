@@ -41,6 +41,7 @@ def tiny_flags(model: Path, home: Path, **changes: Any) -> list[str]:
         "eval.samples": 3,
         "eval.shown": 1,
         "eval.diagnostic-queries": 0,  # 64 samples each are many for a job that is small
+        "eval.simulated-queries": 0,  # the tiny model writes no stories
         "checkpoint.every": 2,
         "runtime.log-every": 2,
         **{name.replace("__", ".").replace("_", "-"): value for name, value in changes.items()},

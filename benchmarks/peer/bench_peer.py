@@ -56,6 +56,7 @@ FLAGS: dict[str, Any] = {
     "eval.samples": 2,
     "eval.tempered-samples": 2,
     "eval.diagnostic-queries": 0,
+    "eval.simulated-queries": 0,
     "checkpoint.every": 10_000,
 }
 INTERRUPTED = 130  # what a job exits with that was asked to end

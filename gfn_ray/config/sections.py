@@ -345,6 +345,16 @@ class EvalConfig(Section):
         description="On-policy samples per such query, including eval.samples; with fewer, the "
         "tail of the weights shows nothing.",
     )
+    simulated_queries: int = Field(
+        24,
+        ge=0,
+        description="Held-out queries for which the frozen LM writes an answer and, with it, an "
+        "exact draw of the posterior, to measure the distance to it at the start and end of a run; "
+        "0: none.",
+    )
+    simulated_samples: int = Field(
+        4, ge=2, description="On-policy samples per simulated query, beside the exact draw."
+    )
     every: int = Field(
         0, ge=0, description="Updates between evaluations; 0: only at the start and the end."
     )

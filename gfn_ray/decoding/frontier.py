@@ -1,8 +1,7 @@
 """A batch of unfinished z under a causal LM, extended together one token at a time.
 
-Manages the key-value cache, padding, and log-probabilities renormalised under the support, as the
-policy's are. The caller, a decoder of the frozen LM or the policy's sampler, decides which z grow
-by which token.
+Renormalises log-probabilities under the support, as the policy's are. The caller, a decoder of the
+frozen LM or the policy's sampler, decides which z grow by which token.
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from gfn_ray.decoding.rows import CachedRows
 from gfn_ray.errors import UserError
 from gfn_ray.models.attention import agree
 from gfn_ray.support import Support
@@ -30,53 +29,30 @@ class Frontier:
 
     def __init__(self, model: Any, support: Support, prompts: Sequence[IntArray]) -> None:
         """model: a transformers causal LM that fills a key-value cache."""
-        from transformers import DynamicCache
-
-        self._model = model
         self._support = support
-        self._device = next(model.parameters()).device
-        self._illegal = torch.as_tensor(~support.masks, device=self._device)
-        self.stops = torch.as_tensor(support.stop_ids, device=self._device).long()
+        self._rows = CachedRows(model, prompts)
+        device = self._rows.device
+        self._illegal = torch.as_tensor(~support.masks, device=device)
+        self.stops = torch.as_tensor(support.stop_ids, device=device).long()
         self.stop = int(support.stop_ids[0])
         self.tokens: list[list[int]] = [[] for _ in prompts]
-
-        longest = max(len(prompt) for prompt in prompts)
-        ids = np.zeros((len(prompts), longest), dtype=np.int64)
-        self._mask = torch.zeros(ids.shape, dtype=torch.long, device=self._device)  # [N, L]
-        for row, prompt in enumerate(prompts):  # padded on the left, so that all rows end together
-            ids[row, longest - len(prompt) :] = prompt
-            self._mask[row, longest - len(prompt) :] = 1
-        self._cache = DynamicCache(config=model.config)
-        self._read(torch.as_tensor(ids, device=self._device))
+        self._renormalise()
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def extend(self, parents: Sequence[int], tokens: Sequence[int]) -> None:
         """Makes row i the z of row parents[i] plus tokens[i]; a row may be extended repeatedly."""
-        chosen = torch.as_tensor(parents, device=self._device).long()
-        self._cache.batch_select_indices(chosen)
-        self._mask = torch.cat([self._mask[chosen], self._mask.new_ones(len(chosen), 1)], dim=1)
+        self._rows.extend(parents, tokens)
         self.tokens = [
             [*self.tokens[parent], token] for parent, token in zip(parents, tokens, strict=True)
         ]
-        self._read(torch.as_tensor(tokens, device=self._device).long()[:, None])
+        self._renormalise()
 
-    @torch.no_grad()
-    def _read(self, ids: Tensor) -> None:
-        """Feeds ids [N, K] and stores the distribution over the next action."""
-        positions = (self._mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        output = self._model(
-            input_ids=ids,
-            attention_mask=self._mask,
-            position_ids=positions,
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+    def _renormalise(self) -> None:
+        """Stores the distribution over the next action."""
         rows = [int(self._support.mask_rows(tokens)[-1]) for tokens in self.tokens]
-        logits = output.logits[:, -1].float()
-        logits = logits.masked_fill(self._illegal[rows], float("-inf"))
+        logits = self._rows.logits.masked_fill(self._illegal[rows], float("-inf"))
         log_probs = torch.log_softmax(logits, dim=-1)
         ends = torch.logsumexp(log_probs[:, self.stops], dim=-1)
         log_probs[:, self.stops] = float("-inf")
@@ -84,9 +60,18 @@ class Frontier:
         self.log_probs = log_probs
 
 
-@torch.no_grad()
 def check_cache(model: Any, support: Support) -> None:
-    """Raises UserError if the model reads padded prompts and a cache differently from whole texts:
+    """Raises UserError if the model cannot be sampled with a cache; see `cache_fault`."""
+    if (why := cache_fault(model, support)) is not None:
+        raise UserError(
+            f"{_name(model)} cannot be sampled with a key-value cache of transformers ({why}); set "
+            "sampler.backend to vllm, or choose a model of another architecture"
+        )
+
+
+@torch.no_grad()
+def cache_fault(model: Any, support: Support) -> str | None:
+    """Returns how the model reads padded prompts and a cache differently from whole texts, or None:
     recurrent models keep another state, and some ignore padding. Tests two prompts of different
     length and one more token."""
     ids = np.flatnonzero(support.masks.any(axis=0)).astype(np.int32)
@@ -98,7 +83,7 @@ def check_cache(model: Any, support: Support) -> None:
         frontier.extend([0, 1], tokens.tolist())
         found.append(frontier.log_probs)
     except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
-        raise _no_cache(model, f"{type(error).__name__}: {error}") from error
+        return f"{type(error).__name__}: {error}"
     for step, log_probs in enumerate(found):
         for row, prompt in enumerate(prompts):
             text = [*prompt.tolist(), *frontier.tokens[row][:step]]
@@ -107,13 +92,10 @@ def check_cache(model: Any, support: Support) -> None:
             legal = torch.isfinite(log_probs[row]).index_fill(0, frontier.stops, False)
             kind = whole.logits.dtype
             if legal.any() and not agree(log_probs[row][legal].to(kind), logits[legal].to(kind)):
-                raise _no_cache(model, "its log-probabilities differ from those of whole texts")
+                return "its log-probabilities differ from those of whole texts"
+    return None
 
 
-def _no_cache(model: Any, why: str) -> UserError:
+def _name(model: Any) -> str:
     base = getattr(model, "base_model", model)
-    name = type(getattr(base, "model", base)).__name__
-    return UserError(
-        f"{name} cannot be sampled with a key-value cache of transformers ({why}); set "
-        "sampler.backend to vllm, or choose a model of another architecture"
-    )
+    return type(getattr(base, "model", base)).__name__

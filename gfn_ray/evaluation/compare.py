@@ -28,11 +28,13 @@ DRAWN_AT_ONCE = 2**20  # resampled queries in memory at once, at 12 bytes each
 
 @dataclass(frozen=True)
 class Run:
-    """One finished run: its name, and its held-out queries before and after training."""
+    """One finished run: its name, and its held-out queries before and after training. simulated:
+    the same of its exact draws, by query and draw; None if it has none."""
 
     name: str
     before: PerQuery
     after: PerQuery
+    simulated: Run | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,25 @@ def compare(runs: Sequence[Run], resamples: int, seed: int) -> list[Row]:
             )
         )
     return rows
+
+
+def compare_simulated(runs: Sequence[Run], resamples: int, seed: int) -> list[Row]:
+    """Compares the runs on the exact draws that all of them share; empty for fewer than two.
+
+    A difference in log_pf_posterior, log q of z*, is KL(p || q) of the second less that of the
+    first if their targets agree: the posterior's entropy cancels, and no reward is needed.
+    """
+    sides = [run.simulated for run in runs if run.simulated is not None]
+    if len(sides) < len(runs):
+        return []
+    shared = [q for q in sides[0].after if all(q in one.after and q in one.before for one in sides)]
+    if len(shared) < 2:
+        return []
+    cut = [
+        Run(one.name, {q: one.before[q] for q in shared}, {q: one.after[q] for q in shared})
+        for one in sides
+    ]
+    return compare(cut, resamples, seed)
 
 
 def comparison_table(rows: Sequence[Row], runs: int) -> Table:

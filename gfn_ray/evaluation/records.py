@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+from gfn_ray.evaluation.calibration import SimulatedScores
 from gfn_ray.evaluation.exact import ExactComparison
 from gfn_ray.evaluation.posterior import QueryDiagnostics
 from gfn_ray.evaluation.result import Baseline, Evaluation, QuerySamples, QueryTexts
@@ -25,6 +26,7 @@ def evaluation_to_record(found: Evaluation) -> Record:
         "mismatch": found.mismatch,
         "per_query": {name: _floats(values) for name, values in found.per_query.items()},
         "weights": {query_id: asdict(one) for query_id, one in found.weights.items()},
+        "simulated": _numbered([asdict(one) for one in found.simulated]),
         "samples": _numbered([_samples_to_record(one) for one in found.samples]),
         "exact": _numbered(
             [
@@ -44,6 +46,7 @@ def evaluation_from_record(record: Record, queries: Queries) -> Evaluation:
         mismatch=record["mismatch"],
         per_query=record["per_query"],
         weights={name: WeightDiagnostics(**one) for name, one in record["weights"].items()},
+        simulated=[SimulatedScores(**one) for one in _listed(record["simulated"])],
     )
 
 

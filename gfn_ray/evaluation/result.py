@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from gfn_ray.evaluation.calibration import SimulatedScores
 from gfn_ray.evaluation.exact import ExactComparison
 from gfn_ray.evaluation.posterior import QueryDiagnostics
 from gfn_ray.evaluation.weights import WeightDiagnostics
@@ -55,7 +56,7 @@ class Evaluation:
     mismatch: KL of the engine from the learner, over samples of q, content tokens only.
     per_query: by query id, the metrics defined for a single query; without calibration queries,
     which are left out of means, too. weights: by query id, diagnostics of the diagnostic queries;
-    empty for evaluations during training."""
+    simulated: one entry per simulated query. Both are empty for evaluations during training."""
 
     metrics: dict[str, float]
     samples: list[QuerySamples]
@@ -63,6 +64,7 @@ class Evaluation:
     mismatch: float
     per_query: dict[str, dict[str, float]] = field(default_factory=dict)
     weights: dict[str, WeightDiagnostics] = field(default_factory=dict)
+    simulated: list[SimulatedScores] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

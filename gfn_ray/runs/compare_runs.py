@@ -9,7 +9,13 @@ from typing import Any
 
 from gfn_ray.config import CompareJob
 from gfn_ray.errors import UserError
-from gfn_ray.evaluation.compare import PerQuery, Run, compare, comparison_table
+from gfn_ray.evaluation.compare import (
+    PerQuery,
+    Run,
+    compare,
+    compare_simulated,
+    comparison_table,
+)
 from gfn_ray.evaluation.posterior import AVERAGED
 from gfn_ray.paths import output_root
 from gfn_ray.runs.display import make_console
@@ -34,6 +40,14 @@ def compare_runs(config: CompareJob) -> int:
         "low and the fraction too high."
     )
     console.print(comparison_table(rows, len(runs)))
+    simulated = compare_simulated(runs, config.resamples, config.seed)
+    if simulated:
+        console.print(
+            "\nThe same on n simulated queries: the frozen LM wrote them, and exact draws z* of "
+            "their posteriors with them, which all runs share. Where the targets agree, A - B of "
+            "log_pf_posterior, log q of z*, is KL(p||q) of B less that of A."
+        )
+        console.print(comparison_table(simulated, len(runs)))
     return 0
 
 
@@ -57,7 +71,21 @@ def read_run(directory: RunDir) -> Run:
                 "a finished run"
             )
         phases[phase] = found
-    return Run(str(directory.path), phases["before"], phases["after"])
+    name = str(directory.path)
+    return Run(name, phases["before"], phases["after"], _simulated(directory, name))
+
+
+def _simulated(directory: RunDir, name: str) -> Run | None:
+    """The exact draws of a run, each by its query and density: another draw is another key."""
+    if not directory.simulated_file.exists():
+        return None
+    phases: dict[str, dict[str, dict[str, float]]] = {"before": {}, "after": {}}
+    for row in _rows(directory.simulated_file):
+        if row.get("phase") in phases:
+            density = row.pop("log_density", None)
+            values = {name: value for name, value in row.items() if _is_metric(name, value)}
+            phases[row["phase"]][f"{row['query_id']} {density!r}"] = values
+    return Run(name, phases["before"], phases["after"])
 
 
 def _is_metric(name: str, value: Any) -> bool:

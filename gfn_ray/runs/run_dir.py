@@ -55,6 +55,7 @@ class RunDir:
         self.samples_file = path / "samples.jsonl"
         self.diagnostics_file = path / "diagnostics.jsonl"
         self.queries_file = path / "queries.jsonl"
+        self.simulated_file = path / "simulated.jsonl"
         self.restarts_file = path / "restarts.jsonl"
         self.summary_file = path / "summary.json"
         self.profile_file = path / "profile.json"
@@ -183,7 +184,13 @@ class RunDir:
                 os.truncate(file, sizes.get(file.name, 0))
 
     def _growing(self) -> list[Path]:
-        files = (self.metrics_file, self.samples_file, self.diagnostics_file, self.queries_file)
+        files = (
+            self.metrics_file,
+            self.samples_file,
+            self.diagnostics_file,
+            self.queries_file,
+            self.simulated_file,
+        )
         return [file for file in files if file.exists()]
 
     def tells_of_updates(self) -> bool:
@@ -222,6 +229,9 @@ class RunDir:
 
     def append_queries(self, rows: Iterable[Mapping[str, Any]]) -> None:
         _append(self.queries_file, rows)
+
+    def append_simulated(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        _append(self.simulated_file, rows)
 
     def append_restart(self, row: Mapping[str, Any]) -> None:
         _append(self.restarts_file, [{"time": _now(), **row}])

@@ -8,6 +8,7 @@ from typing import Any
 
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import UserError
+from gfn_ray.evaluation.calibration import CALIBRATION_METRICS
 from gfn_ray.evaluation.weights import WEIGHT_METRICS
 from gfn_ray.models.hub import commit_of
 from gfn_ray.models.loading import (
@@ -83,7 +84,7 @@ def _check(config: JobConfig, task: Task, data: TaskData) -> None:
         raise UserError(
             f"stop.metric got {metric!r}; {task.name} measures {', '.join(task.metrics)}"
         )
-    if metric in WEIGHT_METRICS:
+    if metric in (*WEIGHT_METRICS, *CALIBRATION_METRICS):
         raise UserError(
             f"stop.metric got {metric!r}, which is measured only before and after training; "
             "use one that is also measured during it: log_z_gap, ess_fraction or log_ratio_var"

@@ -12,6 +12,7 @@ import numpy as np
 
 from gfn_ray.config import JobConfig, SamplerConfig
 from gfn_ray.decoding.decoder import Decoder
+from gfn_ray.decoding.simulation import Simulation
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.result import Baseline, Enumeration, Evaluation, QueryTexts
 from gfn_ray.rewards.reward import Reward
@@ -31,6 +32,8 @@ class TaskData:
     labels: EM, for a reward with labels; such a task is a `PredictsLabels`.
     calibration: ids of held-out queries that only calibrate the predictions for others; they are
         sampled, too, but left out of every mean over queries.
+    simulation: how the frozen LM writes queries of this task together with exact draws of their
+        posteriors; None if it cannot.
     notes: remarks for people on how the data were made, one line each.
     """
 
@@ -42,6 +45,7 @@ class TaskData:
     tool: Tool | None = None
     decoders: list[Decoder] = field(default_factory=list)
     labels: LabelPlan | None = None
+    simulation: Simulation | None = None
     calibration: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
 
@@ -67,6 +71,24 @@ DIAGNOSTICS = {
     # Neither is better: below the alarm, fewer do not mean a better policy.
     "pareto_k_above": MetricInfo("none", "share of queries whose weights mislead, by Pareto k"),
     "pareto_k_unfitted": MetricInfo("none", "share of queries with too few different z for a k"),
+}
+
+# Of tasks with a simulation; see evaluation/calibration.py.
+CALIBRATION = {
+    "jeffreys": MetricInfo("lower", "KL(q||p) + KL(p||q) on simulated queries, unbiased; 0: exact"),
+    "jeffreys_low": MetricInfo("none", "its 95 % interval over queries, from"),
+    "jeffreys_high": MetricInfo("none", "to"),
+    "kl_q_p_low": MetricInfo("lower", "KL(q||p) there is at least"),
+    "kl_q_p_high": MetricInfo("lower", "and at most"),
+    "kl_p_q_low": MetricInfo("lower", "KL(p||q) there is at least"),
+    "kl_p_q_high": MetricInfo("lower", "and at most"),
+    "eubo": MetricInfo("none", "mean log R/T - log q of exact draws z*, above log Z"),
+    "simulated_elbo": MetricInfo("none", "the same of samples, below log Z"),
+    "posterior_rank": MetricInfo("none", "P(R/q of z* is above a sample's); .5: exact, 1: far"),
+    "posterior_rank_p": MetricInfo("none", "p-value of a rank so far from .5"),
+    "posterior_length": MetricInfo("none", "tokens of z*"),
+    "simulated_length": MetricInfo("none", "tokens of samples on the same queries"),
+    "simulated_ess": MetricInfo("none", "effective share of the simulated queries; 1: exact draws"),
 }
 
 

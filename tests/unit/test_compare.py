@@ -146,6 +146,39 @@ def test_the_table_names_runs_means_and_differences(tmp_path, capsys):
     assert cells[5:] == ["+1.50 [+1.50, +1.50]*", "+0.50 [+0.50, +0.50]*"]
 
 
+def draws(path, log_q, densities=(-1.5, -2.5, -3.5)):
+    """Exact draws of a run's simulated queries, whose log q after training is given."""
+    directory = RunDir(path)
+    for phase, shift in (("before", -1.0), ("after", 0.0)):
+        directory.append_simulated(
+            {"step": 1, "phase": phase, "query_id": f"s{i}", "log_density": density}
+            | {"log_pf_posterior": log_q + shift + i}
+            for i, density in enumerate(densities)
+        )
+    return path
+
+
+def test_runs_are_compared_on_the_exact_draws_that_they_share(tmp_path, capsys):
+    one = draws(write(tmp_path / "a"), -10.0)
+    other = draws(write(tmp_path / "b"), -12.0, densities=(-1.5, -2.5, -9.0))
+    assert compare_runs(CompareJob(runs=(one, other))) == 0
+    out = capsys.readouterr().out
+    assert "simulated queries" in out and "log_density" not in out
+    (line,) = [line for line in out.splitlines() if line.startswith("| log_pf_posterior")]
+    cells = [cell.strip() for cell in line.strip("| ").split("|")]
+    assert cells[1] == "2"  # the third draw is another one
+    assert cells[-1] == "+2.00 [+2.00, +2.00]*"
+
+
+def test_runs_without_shared_draws_are_compared_on_the_datas_queries_alone(tmp_path, capsys):
+    one = draws(write(tmp_path / "a"), -10.0)
+    others = (write(tmp_path / "b"), draws(write(tmp_path / "c"), 1.0, densities=(-7, -8, -9)))
+    for other in others:
+        assert compare_runs(CompareJob(runs=(one, other))) == 0
+        out = capsys.readouterr().out
+        assert "bert_score" in out and "simulated" not in out
+
+
 def test_an_unfinished_run_and_no_run_at_all_are_refused(tmp_path):
     with pytest.raises(UserError, match="cannot read"):
         read_run(RunDir(tmp_path / "none"))

@@ -1,5 +1,7 @@
 """The infill task: prompts, targets and support, on the tiny model's tokenizer."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
@@ -9,10 +11,12 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from gfn_ray.config import DataConfig, EvalConfig, SamplerConfig
 from gfn_ray.config.sections import EncoderConfig
 from gfn_ray.data.stories import load_stories, split
+from gfn_ray.decoding.simulation import SimulatedQuery, Verdict
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.posterior import query_diagnostics
 from gfn_ray.evaluation.result import QuerySamples
 from gfn_ray.models.tokenization import continuation_ids
+from gfn_ray.runtime.evaluation.simulated import Drawn, read_drawn, write_drawn
 from gfn_ray.tasks.demonstrations import demonstration_trajectory
 from gfn_ray.tasks.infill.config import InfillConfig, InfillJob
 from gfn_ray.tasks.infill.task import InfillTask
@@ -141,6 +145,67 @@ def test_a_prompt_that_is_too_long_is_refused_by_story_and_setting(tokenizer):
 def test_more_held_out_queries_than_there_are_is_refused(tokenizer):
     with pytest.raises(UserError, match=r"eval\.queries asks for 10000"):
         InfillTask(InfillJob(eval=EvalConfig(queries=10_000))).load(tokenizer, len(tokenizer))
+
+
+def drafted(simulation, query, middle, ending):
+    """The verdict on a true story as the frozen LM would write it, at the first draft whose middle
+    has its length."""
+    rng = np.random.default_rng(0)
+    while True:
+        draft = simulation.draft(query, rng)
+        verdicts = [draft.take(int(token)) for token in middle]
+        if Verdict.REJECTED in verdicts:
+            continue
+        for token in ending:
+            verdicts.append(draft.take(int(token)))
+            if verdicts[-1] is not Verdict.GOES_ON:
+                return verdicts, draft
+
+
+def test_a_story_that_the_lm_writes_is_the_query_that_the_same_data_are(data, tokenizer):
+    known = [query for query in data.held_out if data.support.contains(query.demonstrations[0])]
+    whole = [q for q in known if data.simulation.ending.contains(q.answer_ids)]
+    compared = 0
+    for query in whole[:6]:
+        z = query.demonstrations[0]
+        verdicts, draft = drafted(data.simulation, query, z, query.answer_ids)
+        if len(verdicts) < len(z) + len(query.answer_ids):  # "Mr." ends no sentence of the data
+            continue
+        assert verdicts[-1] is Verdict.KEPT
+        found = draft.simulated(-50.0)
+        assert np.array_equal(found.token_ids, z)
+        assert found.query.query_id == f"{query.query_id}/simulated"
+        for name in ("prompt_ids", "context_ids", "answer_ids"):
+            assert np.array_equal(getattr(found.query, name), getattr(query, name))
+        assert found.query.texts == query.texts
+        compared += 1
+    assert compared
+
+
+def test_a_story_whose_prompt_would_be_too_long_is_rejected(data, tokenizer):
+    simulation = replace(data.simulation, max_prompt_tokens=20)
+    query = next(
+        query
+        for query in data.held_out
+        if data.support.contains(query.demonstrations[0])
+        and simulation.ending.contains(query.answer_ids)
+    )
+    verdicts, _ = drafted(simulation, query, query.demonstrations[0], query.answer_ids)
+    assert verdicts[-1] is Verdict.REJECTED
+
+
+def test_a_simulated_query_is_kept_as_it_was(data, tmp_path):
+    query = data.held_out[0]
+    one = SimulatedQuery(replace(query, demonstrations=()), query.demonstrations[0], -12.5)
+    write_drawn(tmp_path / "queries", Drawn([one], 40, 2, ""))
+    (found,), remark = read_drawn(tmp_path / "queries", 3)
+    assert (found.query.query_id, found.query.texts) == (query.query_id, query.texts)
+    for name in ("prompt_ids", "context_ids", "answer_ids"):
+        assert np.array_equal(getattr(found.query, name), getattr(query, name))
+    assert np.array_equal(found.token_ids, one.token_ids) and found.log_density == -12.5
+    assert remark.startswith("1 of 3 simulated queries: the frozen LM wrote 40 drafts")
+    write_drawn(tmp_path / "none", Drawn([], 0, 0, "it has no cache"))
+    assert read_drawn(tmp_path / "none", 3)[0] == []
 
 
 def samples_of(data, tokenizer, query, texts):

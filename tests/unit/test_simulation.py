@@ -1,91 +1,282 @@
-"""A simulated run follows the bounds of a real one, and its time is what its parts add up to."""
+"""Simulated queries against enumeration: what the frozen LM wrote and kept has the posterior's law.
 
+The language is small enough to list: a random Llama over eight tokens. Draws are held to it by
+chi-square at a fixed seed, and ways of drawing that are wrong are seen to fail the same test.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import torch
+from scipy.stats import chi2
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from gfn_ray.runtime.planning.measured import MeasuredDurations
-from gfn_ray.runtime.planning.processors import OwnDevice, SharedCores
-from gfn_ray.runtime.planning.simulation import Simulation
-from gfn_ray.tasks.infill.config import InfillJob
+from gfn_ray.decoding.drafting import draft
+from gfn_ray.decoding.rows import CachedRows
+from gfn_ray.decoding.simulation import Verdict
+from gfn_ray.evaluation.text_metrics.text import is_copy
+from gfn_ray.rewards.adjusted import AdjustedReward
+from gfn_ray.rewards.length_prior import LengthPrior
+from gfn_ray.rewards.likelihood import LikelihoodReward
+from gfn_ray.rewards.verifier import Verifier
+from gfn_ray.seeds import Stream, seed_of
+from gfn_ray.support import BoundedSupport
+from gfn_ray.tasks.continuation.simulation import SentenceSimulation
+from gfn_ray.tasks.demonstrations import demonstration_trajectory
+from gfn_ray.tasks.infill.simulation import StoryDraft, StorySimulation
+from gfn_ray.tasks.infill.target import CopyPenalty
+from gfn_ray.trajectory import Query
 
-GROUP, BATCH = 64, 16
+WORDS = ("<stop>", ".", "q", "a", "b", "x.", "y.", "z.")
+STOP, FULL_STOP, CONTENT, ENDERS = 0, 1, (3, 4, 5, 6, 7), (5, 6, 7)
+CONTEXT = np.array([2, 3, 4], dtype=np.int32)
+LEAST_EXPECTED = 5  # draws of a cell of the chi-square test
+CHANCE = 1e-3  # of a right way to draw to fail; seeds are fixed
+QUERIES, COPIES = 1000, 12  # of one call
 
 
-def job(steps=40, samplers=1, rewards=1, staleness=8, ratio=1.0):
-    found = InfillJob(
-        steps=steps, samplers=samplers, reward_actors=rewards, max_staleness=staleness
+@pytest.fixture(scope="module")
+def model():
+    config = LlamaConfig(
+        vocab_size=len(WORDS),
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        initializer_range=0.3,
     )
-    replay = found.replay.model_copy(update={"samples_per_insert": ratio, "min_replay": 64})
-    return found.model_copy(update={"replay": replay})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return LlamaForCausalLM(config).eval().requires_grad_(False)
 
 
-def simulated(config, sample, score, learn, between=0.0, processors=None):
-    durations = MeasuredDurations([sample], [score], [learn], between)
-    actors = config.samplers + config.reward_actors + 1
-    return Simulation(config, durations, processors or [OwnDevice() for _ in range(actors)]).run()
+@pytest.fixture(scope="module")
+def tokenizer():
+    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=inner)
 
 
-def test_a_learner_that_is_the_bound_works_all_the_time():
-    found = simulated(job(steps=200), sample=0.1, score=0.1, learn=1.0)
-    assert found.seconds == pytest.approx(0.2 + 200 * 1.0, rel=0.01)
-    assert found.busy["learner"] > 0.99
+def bounded(max_len, enders=ENDERS):
+    content, last = (np.isin(np.arange(len(WORDS)), some) for some in (CONTENT, enders))
+    return BoundedSupport(content, content, last, np.array([STOP], np.int32), 1, max_len)
 
 
-def test_samplers_that_are_the_bound_set_the_pace_and_more_of_them_help():
-    one = simulated(job(steps=200), sample=8.0, score=0.1, learn=0.1)
-    assert one.seconds == pytest.approx(200 * BATCH / GROUP * 8.0, rel=0.05)
-    two = simulated(job(steps=200, samplers=2), sample=8.0, score=0.1, learn=0.1)
-    assert two.seconds == pytest.approx(one.seconds / 2, rel=0.1)
-    assert one.busy["sampler"] > 0.95
+def story(tokenizer, **changes):
+    """Middles of one to three tokens, endings of one or two; both close with an ender."""
+    plain = StorySimulation(
+        bounded(3), bounded(2), None, None, "{ending} {beginning}", 100, tokenizer
+    )
+    return replace(plain, **changes)
 
 
-def test_every_update_is_paid_for_and_nothing_more_is_sampled():
-    found = simulated(job(steps=100), sample=1.0, score=0.5, learn=0.3)
-    assert found.updates == 100
-    assert found.trajectories % GROUP == 0
-    assert 100 * BATCH <= found.trajectories < 100 * BATCH + 2 * GROUP
+@pytest.fixture
+def query():
+    texts = {"beginning": "q a b", "given": "b\nx.\nlast"}
+    return Query("one", CONTEXT, CONTEXT, np.array([FULL_STOP], np.int32), texts=texts)
 
 
-@given(
-    st.tuples(*[st.floats(0.01, 5.0)] * 3),
-    st.integers(1, 6),
-    st.integers(1, 3),
-    st.integers(0, 6),
+@torch.no_grad()
+def log_p(model, texts):
+    """log p of each text after the context, by one plain forward each length."""
+    found = {}
+    for length, group in itertools.groupby(sorted(texts, key=len), key=len):
+        some = list(group)
+        ids = torch.tensor([[*CONTEXT.tolist(), *text] for text in some])
+        log_probs = torch.log_softmax(model(ids).logits.double(), dim=-1)
+        read = log_probs[:, len(CONTEXT) - 1 : -1].gather(2, ids[:, len(CONTEXT) :, None])
+        found |= dict(zip(some, read[..., 0].sum(dim=1).tolist(), strict=True))
+        assert read.shape[1] == length
+    return found
+
+
+def middles():
+    texts = [z for n in (1, 2, 3) for z in itertools.product(CONTENT, repeat=n)]
+    return [z for z in texts if bounded(3).contains(z)]
+
+
+def endings():
+    """The first ender closes an ending."""
+    texts = [y for n in (1, 2) for y in itertools.product(CONTENT, repeat=n)]
+    return [y for y in texts if y[-1] in ENDERS and not set(y[:-1]) & set(ENDERS)]
+
+
+def joint(model, terms=lambda z, y: 0.0):
+    """p(z, y | x) in proportion to R(z), for every y, normalised."""
+    pairs = [(z, y) for z in middles() for y in endings()]
+    known = log_p(model, [z + y for z, y in pairs])
+    log_weights = np.array([known[z + y] + terms(z, y) for z, y in pairs])
+    return dict(zip(pairs, np.exp(log_weights - np.logaddexp.reduce(log_weights)), strict=True))
+
+
+def drawn(model, simulation, query, calls=2):
+    """Simulated queries, from many copies of one query."""
+    found = []
+    for call in range(10, 10 + calls):
+        seed = seed_of(Stream.SIMULATED, 0, call)
+        found += draft(model, simulation, [query] * QUERIES, COPIES, seed).kept
+    return [one for one in found if one is not None]
+
+
+def p_value(counts, expected):
+    """Pearson's chi-square; cells of few expected draws are one."""
+    total = sum(counts.values())
+    assert not counts.keys() - expected.keys()
+    large = {cell: p * total for cell, p in expected.items() if p * total >= LEAST_EXPECTED}
+    rest = total - sum(large.values())
+    apart = sum((counts[cell] - mean) ** 2 / mean for cell, mean in large.items())
+    left = total - sum(counts[cell] for cell in large)
+    assert rest > LEAST_EXPECTED
+    return float(chi2.sf(apart + (left - rest) ** 2 / rest, len(large)))
+
+
+def counted(found):
+    return Counter((tuple(one.token_ids), tuple(one.query.answer_ids)) for one in found)
+
+
+def copy_term(z, y):
+    middle, ending = (" ".join(WORDS[token] for token in text) for text in (z, y))
+    return -1.5 if is_copy(middle, ["b", "x.", ending]) else 0.0
+
+
+PRIOR = LengthPrior(2.2, 0.7)
+
+
+@pytest.mark.parametrize(
+    ("changes", "terms"),
+    [
+        ({}, lambda z, y: 0.0),
+        ({"length_prior": PRIOR}, lambda z, y: PRIOR.log_density(len(z))),
+        ({"penalty": CopyPenalty(1.5)}, copy_term),
+    ],
+    ids=["t uniform", "t by the length prior", "a penalty by rejection"],
 )
-@settings(max_examples=60)
-def test_no_trajectory_is_staler_than_allowed_and_the_run_ends(seconds, samplers, rewards, bound):
-    found = simulated(job(30, samplers, rewards, bound), *seconds)
-    assert found.updates == 30
-    assert found.staleness <= bound
-    assert all(0 <= share <= 1 + 1e-9 for share in found.busy.values())
+def test_draws_of_stories_have_the_posteriors_law(model, tokenizer, query, changes, terms):
+    found = drawn(model, story(tokenizer, **changes), query)
+    assert len(found) > 1000
+    assert p_value(counted(found), joint(model, terms)) > CHANCE
 
 
-def test_actors_on_shared_cores_take_as_long_as_their_work_together():
-    cores = SharedCores(2)
-    config = job(steps=100, samplers=2)
-    found = simulated(config, sample=7.0, score=1.0, learn=1.0, processors=[cores] * 4)
-    work = found.trajectories / GROUP * (7.0 + 1.0) + 100 * 1.0
-    assert work / 2 <= found.seconds <= work / 2 * 1.2
+class FirstPrefix(StoryDraft):
+    """Takes the first prefix that may stop, whatever length was drawn."""
+
+    def __init__(self, told, query, rng):
+        super().__init__(told, query, rng)
+        self._length = told.middle.max_len
+
+    def take(self, token):
+        if len(self._middle.tokens) < self._length:
+            if not self._middle.add(token):
+                return Verdict.REJECTED
+            if self._middle.may_stop:
+                self._length = len(self._middle.tokens)
+            return Verdict.GOES_ON
+        return super().take(token)
 
 
-@given(st.lists(st.floats(0.01, 10.0), min_size=1, max_size=8), st.integers(1, 4))
-def test_calls_that_begin_together_end_in_the_order_of_their_work(works, cores):
-    """And the last when all work is done, if the cores are never idle before."""
-    from gfn_ray.runtime.planning.simulation import _Clock
+class EndingAgain(StoryDraft):
+    """Tries another ending after the same z until one is good."""
 
-    clock, shared, ended = _Clock(), SharedCores(cores), []
-    for index, work in enumerate(works):
-        shared.begin(clock, work, lambda i=index: ended.append((clock.now, i)))
-    while clock.advance():
-        pass
-    assert [works[i] for _, i in ended] == sorted(works)
-    if cores == 1:
-        assert clock.now == pytest.approx(sum(works))
-    assert clock.now >= max(works) - 1e-9
+    def take(self, token):
+        in_ending = len(self._middle.tokens) == self._length
+        verdict = super().take(token)
+        return Verdict.GOES_ON if in_ending and verdict is Verdict.REJECTED else verdict
 
 
-def test_a_thousand_samplers_are_simulated_too():
-    config = job(steps=50, samplers=1000, rewards=250)
-    found = simulated(config, sample=60.0, score=1.0, learn=0.5)
-    assert found.updates == 50
+class ShortWins(StoryDraft):
+    """Prefers short lengths."""
+
+    def __init__(self, told, query, rng):
+        super().__init__(told, query, rng)
+        self._length = min(self._length, int(rng.integers(1, 4)))
+
+
+@pytest.mark.parametrize("wrong", [FirstPrefix, EndingAgain, ShortWins])
+def test_wrong_ways_to_draw_stories_are_told_from_it(model, tokenizer, query, wrong):
+    class Wrong(StorySimulation):
+        def draft(self, query, rng):
+            return wrong(self, query, rng)
+
+    right = story(tokenizer)
+    found = drawn(model, Wrong(**vars(right)), query, calls=1)
+    assert p_value(counted(found), joint(model)) < CHANCE**2
+
+
+def test_draws_under_the_policys_mask_are_told_from_it(model, tokenizer, query):
+    """Masked and renormalised, as the policy writes, the LM's words are no draws of its own."""
+
+    class Masked(torch.nn.Module):
+        config = model.config
+
+        def __init__(self):
+            super().__init__()
+            self.inner = model
+
+        def forward(self, **arguments):
+            out = self.inner(**arguments)
+            illegal = torch.ones(len(WORDS), dtype=torch.bool)
+            illegal[list(CONTENT)] = False
+            out.logits = out.logits.masked_fill(illegal, float("-inf"))
+            return out
+
+    found = drawn(Masked(), story(tokenizer), query, calls=1)
+    assert p_value(counted(found), joint(model)) < CHANCE**2
+
+
+def test_a_stop_token_inside_z_rejects_the_draft(tokenizer, query):
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        one = story(tokenizer).draft(query, rng)
+        assert one.take(STOP) is Verdict.REJECTED
+
+
+def test_log_r_and_the_density_of_the_draws_differ_by_one_constant(model, tokenizer, query):
+    """Then every z* is exact, whatever the terms: their weights are all the same."""
+    penalty = CopyPenalty(1.5)
+    simulation = story(tokenizer, length_prior=PRIOR, penalty=penalty)
+    found = [
+        one
+        for one in draft(model, simulation, [query] * 60, COPIES, seed_of(Stream.SIMULATED, 1)).kept
+        if one is not None
+    ]
+    assert len({len(one.token_ids) for one in found}) > 1
+    reward = AdjustedReward(LikelihoodReward(256), [PRIOR, Verifier(penalty, tokenizer)])
+    reward.load(lambda: model)
+    pairs = [
+        (one.query, demonstration_trajectory("one", one.token_ids, simulation.middle))
+        for one in found
+    ]
+    log_r = np.array([t.final_log_reward for t in reward.score(pairs)])
+    away = log_r - np.array([one.log_density for one in found])
+    assert np.ptp(away) < 1e-4
+
+
+def test_draws_of_sentences_have_the_posteriors_law(model, query):
+    support = bounded(3, enders=CONTENT)
+    found = drawn(model, SentenceSimulation(support), query)
+    assert len(found) > 500
+    texts = [z for n in (1, 2, 3) for z in itertools.product(CONTENT, repeat=n)]
+    known = log_p(model, [(*z, FULL_STOP) for z in texts])
+    log_r = np.array([known[(*z, FULL_STOP)] for z in texts])
+    posterior = np.exp(log_r - np.logaddexp.reduce(log_r))
+    counts = Counter(tuple(one.token_ids) for one in found)
+    assert p_value(counts, dict(zip(texts, posterior, strict=True))) > CHANCE
+    for one in found[:20]:
+        assert one.log_density == pytest.approx(known[(*one.token_ids, FULL_STOP)], abs=1e-4)
+
+
+def test_rows_read_what_a_plain_forward_reads(model):
+    prompts = [CONTEXT, np.array([2], np.int32)]
+    rows = CachedRows(model, prompts)
+    rows.extend([1, 0, 0], [5, 6, 7])
+    texts = [[2, 5], [*CONTEXT.tolist(), 6], [*CONTEXT.tolist(), 7]]
+    for row, text in enumerate(texts):
+        plain = model(torch.tensor([text])).logits[0, -1]
+        assert torch.allclose(rows.logits[row], plain, atol=1e-4)

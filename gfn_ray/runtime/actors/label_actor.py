@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from gfn_ray.rewards.labelled import LabelledReward
 from gfn_ray.runtime.actors.reward_actor import RewardActor
 from gfn_ray.storage.serialization import Record
 from gfn_ray.storage.trajectories import pack_trajectories
-from gfn_ray.trajectory import IntArray
+from gfn_ray.trajectory import IntArray, Query
 
 if TYPE_CHECKING:
     from gfn_ray.policy.adapter import Adapter
@@ -20,10 +21,10 @@ class LabelRewardActor(RewardActor):
 
     _reward: LabelledReward
 
-    def score(self, block: bytes) -> tuple[bytes, Record]:
+    def score(self, block: bytes, more: Sequence[Query] = ()) -> tuple[bytes, Record]:
         """As RewardActor.score; info also has label_log_probs [N, L] of each whole z."""
         started = time.perf_counter()
-        scored, label_log_probs = self._reward.score_and_predict(self._pairs(block))
+        scored, label_log_probs = self._reward.score_and_predict(self._pairs(block, more))
         info = {**self._info(scored, started), "label_log_probs": label_log_probs}
         return pack_trajectories(scored), info
 

@@ -203,10 +203,10 @@ class LearnerActor(ModelActor):
             self._likelihood.restore(state["likelihood"])
 
     @on_every_shard
-    def score(self, block: bytes) -> Record:
+    def score(self, block: bytes, more: Sequence[Query] = ()) -> Record:
         """Returns log q of whole trajectories, log q of their content tokens only, and log p_ref or
-        0, each [B]."""
-        return vars(self._learner.score(self._groups(block)))
+        0, each [B]. more: simulated queries among theirs."""
+        return vars(self._learner.score(self._groups(block, more)))
 
     @on_every_shard
     def compare(self, block: bytes, adapter: Adapter, before: Adapter | None = None) -> Record:
@@ -227,14 +227,15 @@ class LearnerActor(ModelActor):
         engine = np.array([t.sampler_log_content for t in some])
         return {"engine": engine, "new": log_pf(adapter), "old": old}
 
-    def _groups(self, block: bytes) -> list[Any]:
-        return self._by_query(unpack_trajectories(block))
+    def _groups(self, block: bytes, more: Sequence[Query] = ()) -> list[Any]:
+        return self._by_query(unpack_trajectories(block), more)
 
-    def _by_query(self, trajectories: list[Trajectory]) -> list[Any]:
+    def _by_query(self, trajectories: list[Trajectory], more: Sequence[Query] = ()) -> list[Any]:
         """Groups adjacent trajectories of one query, with its prompt."""
         from gfn_ray.policy.log_q import TrajectoryGroup
 
+        known = self._queries | {query.query_id: query for query in more}
         return [
-            TrajectoryGroup(self._queries[query_id].prompt_ids, list(group))
+            TrajectoryGroup(known[query_id].prompt_ids, list(group))
             for query_id, group in groupby(trajectories, key=lambda t: t.query_id)
         ]

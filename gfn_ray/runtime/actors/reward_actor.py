@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from gfn_ray.config import JobConfig
 from gfn_ray.decoding.decoder import Decoder
+from gfn_ray.decoding.simulation import Drafted, Simulation
 from gfn_ray.models.merged import BaseAdapter
 from gfn_ray.rewards.reward import ExplainsFaults, Reward
 from gfn_ray.runtime.actors.model_actor import ModelActor, load_model
@@ -56,6 +58,19 @@ class RewardActor(ModelActor):
         }
         return pack_trajectories(trajectories), info
 
+    def simulate(
+        self, simulation: Simulation, query_ids: list[str], copies: int, seed: Seed
+    ) -> Drafted:
+        """Makes `copies` drafts of each simulated query by the frozen LM."""
+        from gfn_ray.decoding.drafting import draft
+        from gfn_ray.decoding.frontier import cache_fault
+
+        model = self._frozen_lm()
+        if (fault := cache_fault(model, self._support)) is not None:
+            return Drafted([None] * len(query_ids), 0, 0, fault)
+        queries = [self._queries[query_id] for query_id in query_ids]
+        return draft(model, simulation, queries, copies, seed)
+
     def _frozen_lm(self) -> Any:
         if self._model is None:
             self._model = load_model(
@@ -63,16 +78,18 @@ class RewardActor(ModelActor):
             )
         return self._model
 
-    def score(self, block: bytes) -> tuple[bytes, Record]:
+    def score(self, block: bytes, more: Sequence[Query] = ()) -> tuple[bytes, Record]:
         """Returns the trajectories with untempered log R at every terminable prefix. info["faults"]
-        describes those whose log R is not finite, by position."""
+        describes those whose log R is not finite, by position. more: simulated queries among
+        them."""
         started = time.perf_counter()
-        scored = self._reward.score(self._pairs(block))
+        scored = self._reward.score(self._pairs(block, more))
         return pack_trajectories(scored), self._info(scored, started)
 
-    def _pairs(self, block: bytes) -> list[tuple[Query, Trajectory]]:
+    def _pairs(self, block: bytes, more: Sequence[Query]) -> list[tuple[Query, Trajectory]]:
         """Returns the trajectories of a block, each with its query."""
-        return [(self._queries[t.query_id], t) for t in unpack_trajectories(block)]
+        known = self._queries | {query.query_id: query for query in more}
+        return [(known[t.query_id], t) for t in unpack_trajectories(block)]
 
     def _info(self, scored: list[Trajectory], started: float) -> Record:
         faults = {index: t.reward_fault for index, t in enumerate(scored)}

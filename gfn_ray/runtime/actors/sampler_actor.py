@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gfn_ray.config import JobConfig
@@ -66,12 +67,13 @@ class SamplerActor(ModelActor):
         seed: Seed,
         evaluating: bool,
         on_policy: int = 0,
+        more: Sequence[Query] = (),
     ) -> tuple[bytes, Record]:
         """Samples one group of unscored trajectories per query under `adapter`.
 
         seed: entropy of every random choice of this call. evaluating: on-policy and tempered
         samples as set by `eval`; otherwise an exploring group as set by `sampler`. on_policy: if
-        not 0, that many on-policy samples instead.
+        not 0, that many on-policy samples instead. more: simulated queries among those named.
         """
         from gfn_ray.sampling.backend import SampleRequest
         from gfn_ray.sampling.exploration import (
@@ -88,7 +90,8 @@ class SamplerActor(ModelActor):
             plans = [evaluation_behaviour(self._config.eval, rng) for _ in query_ids]
         else:
             plans = exploration_behaviours(self._config.sampler, len(query_ids), rng)
-        queries = [self._queries[query_id] for query_id in query_ids]
+        known = self._queries | {query.query_id: query for query in more}
+        queries = [known[query_id] for query_id in query_ids]
         with self._fate.shared():
             self._engine.load(adapter)
             trajectories = self._engine.sample(list(map(SampleRequest, queries, plans)))

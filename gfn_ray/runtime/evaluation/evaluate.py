@@ -7,14 +7,14 @@ same value.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from gfn_ray.config import JobConfig
+from gfn_ray.decoding.simulation import SimulatedQuery
+from gfn_ray.evaluation.calibration import SimulatedScores, calibration_metrics
 from gfn_ray.evaluation.exact import ExactComparison
 from gfn_ray.evaluation.mismatch import mismatch_kl
 from gfn_ray.evaluation.posterior import posterior_metrics, query_diagnostics
@@ -28,25 +28,17 @@ from gfn_ray.evaluation.result import (
 from gfn_ray.evaluation.weights import WeightDiagnostics, weight_diagnostics, weight_metrics
 from gfn_ray.runs.nonfinite_batches import NonFiniteBatches
 from gfn_ray.runtime.actors.worker_group import WorkerGroup
-from gfn_ray.runtime.evaluation.turns import Turns
+from gfn_ray.runtime.evaluation.calibrate import simulated_scores
+from gfn_ray.runtime.evaluation.scoring import Draw, Scoring
 from gfn_ray.seeds import Seed, Stream, seed_of
 from gfn_ray.storage.serialization import Record
-from gfn_ray.storage.trajectories import pack_trajectories, unpack_trajectories
+from gfn_ray.storage.trajectories import pack_trajectories
 from gfn_ray.tasks.demonstrations import demonstration_trajectories, demonstration_trajectory
 from gfn_ray.tasks.task import Task, TaskData
 from gfn_ray.trajectory import Query, Trajectory
 
 REFERENCE_METRICS = {"log_pf_reference", "log_pf_reference_per_token"}
 """These need an extra forward pass, so a task opts in by listing one of them."""
-
-
-@dataclass(frozen=True)
-class Draw:
-    """What one sampling call draws. on_policy: samples per query; 0: on-policy and tempered samples
-    as set by `eval`."""
-
-    queries: list[Query]
-    on_policy: int = 0
 
 
 class Evaluator:
@@ -60,28 +52,40 @@ class Evaluator:
         workers: WorkerGroup,
         bad: NonFiniteBatches,
         decode: Callable[[Any], str],
+        simulated: Sequence[SimulatedQuery] = (),
     ) -> None:
         self._config = config
         self._task = task
         self._data = data
         self._workers = workers
-        self._bad = bad
+        self._scoring = Scoring(workers, bad)
         self._decode = decode
+        self._simulated = simulated
 
     def final(self, adapter: Any) -> Evaluation:
         """Evaluates before or after training, with the seeds that both share."""
         seed = seed_of(Stream.EVALUATION, self._config.seed)
-        return self._evaluate(adapter, seed, self._more_ratios(adapter))
+        simulated = simulated_scores(
+            self._config, self._data.support, self._scoring, self._simulated, adapter
+        )
+        return self._evaluate(adapter, seed, self._more_ratios(adapter), simulated)
 
     def during(self, adapter: Any, step: int) -> Evaluation:
         """Evaluates after an update."""
         seed = seed_of(Stream.EVALUATION_DURING, self._config.seed, step)
-        return self._evaluate(adapter, seed, {})
+        return self._evaluate(adapter, seed, {}, [])
 
-    def _evaluate(self, adapter: Any, seed: Seed, more: dict[str, list[float]]) -> Evaluation:
-        """more: from _more_ratios, if importance weights are to be diagnosed."""
+    def _evaluate(
+        self,
+        adapter: Any,
+        seed: Seed,
+        more: dict[str, list[float]],
+        simulated: list[SimulatedScores],
+    ) -> Evaluation:
+        """more: from _more_ratios, if importance weights are to be diagnosed. simulated: the
+        policy's scores on simulated queries, if it is to be calibrated."""
         batches = self._batches(self._data.held_out)
-        results = self._sample_and_score(adapter, [Draw(batch) for batch in batches], seed)
+        results = self._scoring.sampled(adapter, [Draw(batch) for batch in batches], seed)
         samples, engine, learner = [], [], []
         counted: list[QuerySamples] = []
         weights: dict[str, WeightDiagnostics] = {}
@@ -118,13 +122,14 @@ class Evaluator:
         metrics = {
             **posterior_metrics([one.diagnostics for one in counted]),
             **weight_metrics(list(weights.values())),
+            **calibration_metrics(simulated, self._config.reward.temperature_end),
             **mean_metrics(per_query.values()),
             **self._task.sample_metrics(samples),
             **mean_metrics([one.metrics() for one in exact]),
         }
         ordered = {name: metrics[name] for name in self._task.metrics if name in metrics}
         mismatch = mismatch_kl(np.array(engine), np.array(learner))
-        return Evaluation(ordered, samples, exact, mismatch, per_query, weights)
+        return Evaluation(ordered, samples, exact, mismatch, per_query, weights, simulated)
 
     def _more_ratios(self, adapter: Any) -> dict[str, list[float]]:
         """w = log R/T - log q of further samples of the diagnostic queries, by id. Together with
@@ -138,7 +143,7 @@ class Evaluator:
         counts = [min(most, wanted - start) for start in range(0, wanted, most)]
         draws = [Draw(batch, count) for count in counts for batch in self._batches(judged)]
         seed = seed_of(Stream.DIAGNOSTIC, config.seed)
-        results = self._sample_and_score(adapter, draws, seed)
+        results = self._scoring.sampled(adapter, draws, seed)
         ratios: dict[str, list[float]] = {query.query_id: [] for query in judged}
         for index in range(len(draws)):
             trajectories, scores = results[index]
@@ -161,45 +166,6 @@ class Evaluator:
         tempered = log_reward / self._config.reward.temperature_end
         ratio: Array = tempered + scores["log_reference"] - scores["log_q"]
         return ratio
-
-    def _sample_and_score(
-        self, adapter: Any, draws: list[Draw], seed: Seed
-    ) -> dict[int, tuple[list[Trajectory], Record]]:
-        """Returns scored trajectories and the learner's scores of each draw, by its index."""
-        workers, calls = self._workers, self._workers.calls()
-        results: dict[int, tuple[list[Trajectory], Record]] = {}
-        samplers, rewards = len(workers.samplers), len(workers.rewards)
-        # Enough for every actor, including the learner, to have one.
-        turns = Turns(len(draws), samplers, most=samplers + rewards + 1)
-
-        async def measure(sampler: int, index: int) -> None:
-            """Samples and scores one draw, and starts others as actors become free."""
-            # Seeded by the draw alone, whichever sampler runs it.
-            sample = partial(_sample, adapter, draws[index], [*seed, index])
-            what = "sample held-out queries"
-            block, _ = await calls.make(workers.samplers[sampler], what, sample)
-            turns.sampled(sampler)
-            start_what_may_start()
-            scored, info = await calls.make(
-                workers.rewards[index % rewards], "score samples", partial(_score, block)
-            )
-            scores = await calls.make(
-                workers.learner, "score samples", lambda actor: actor.score.remote(scored)
-            )
-            trajectories = unpack_trajectories(await calls.fetch(scored, "hand over samples"))
-            self._bad.check_measured(trajectories, info["faults"])
-            labels = info.get("label_log_probs")
-            results[index] = trajectories, {**scores, "label_log_probs": labels}
-            turns.measured(index)
-            start_what_may_start()
-
-        def start_what_may_start() -> None:
-            while (turn := turns.next()) is not None:
-                calls.start(measure(*turn))
-
-        start_what_may_start()
-        calls.run_all()
-        return results
 
     def _per_query(self, samples: list[QuerySamples]) -> dict[str, dict[str, float]]:
         """Metrics of each held-out query, by id: the task's and those common to all tasks."""
@@ -258,13 +224,3 @@ class Evaluator:
             self._workers.learner, f"score {what}", lambda actor: actor.score.remote(block)
         )
         return scores
-
-
-def _sample(adapter: Any, draw: Draw, seed: Seed, actor: Any) -> Any:
-    ids = [query.query_id for query in draw.queries]
-    sample = actor.sample.options(num_returns=2)
-    return sample.remote(adapter, ids, seed, True, draw.on_policy)
-
-
-def _score(block: Any, actor: Any) -> Any:
-    return actor.score.options(num_returns=2).remote(block)

@@ -32,8 +32,11 @@ class Recorder:
         decode: Callable[[Any], str],
         directory: RunDir,
         display: Display,
+        temperature: float,
     ) -> None:
+        """temperature: T_r at evaluation."""
         self._task = task
+        self._temperature = temperature
         self._queries = {query.query_id: query for query in queries}
         self._decode = decode
         self._directory = directory
@@ -60,6 +63,16 @@ class Recorder:
             {"step": step, "phase": phase, "query_id": query_id, **values}
             for query_id, values in result.per_query.items()
         )
+        if result.simulated:
+            self._directory.append_simulated(
+                {
+                    "step": step,
+                    "phase": phase,
+                    "query_id": one.query_id,
+                    **one.row(self._temperature),
+                }
+                for one in result.simulated
+            )
 
     def evaluation_samples(self, phase: str, step: int, result: Evaluation) -> None:
         """Records every on-policy sample of an evaluation."""

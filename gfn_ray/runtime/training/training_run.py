@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from gfn_ray.config import JobConfig
+from gfn_ray.decoding.simulation import SimulatedQuery
+from gfn_ray.evaluation.calibration import calibration_findings
 from gfn_ray.evaluation.report import Example, FinalReport, ReportPaths, final_report
 from gfn_ray.evaluation.result import Baseline, Evaluation
 from gfn_ray.evaluation.weights import warnings
@@ -23,6 +25,7 @@ from gfn_ray.runs.stopwatch import Stopwatch
 from gfn_ray.runtime.actors.worker_group import Deployment, WorkerGroup
 from gfn_ray.runtime.evaluation.baselines import measure_decoder
 from gfn_ray.runtime.evaluation.evaluate import Evaluator
+from gfn_ray.runtime.evaluation.simulated import simulated_queries
 from gfn_ray.runtime.profiling.peak_memory import PeakMemory
 from gfn_ray.runtime.profiling.profile import Profiler
 from gfn_ray.runtime.resources.balance import ThreadBalance, left_to
@@ -61,7 +64,8 @@ class TrainingRun:
         self._tracker = tracker
         self._sft_demonstrations = sft_demonstrations(config, data)
         queries = [*data.train, *data.held_out]
-        self._recorder = Recorder(task, queries, self._decode, directory, display)
+        temperature = config.reward.temperature_end
+        self._recorder = Recorder(task, queries, self._decode, directory, display, temperature)
         self._supervisor = Supervisor(config.runtime, display.message, self._restarted)
         self._bad = NonFiniteBatches(
             config,
@@ -106,7 +110,8 @@ class TrainingRun:
             config, self._task.name, self._directory, workers, self._schedule, self._display
         )
         try:
-            return self._phases(workers, controller, resumption)
+            evaluator = self._evaluator(workers, deployment)
+            return self._phases(workers, controller, evaluator, resumption)
         except KeyboardInterrupt:
             if controller.settled:
                 self._checkpoint(controller)
@@ -135,11 +140,25 @@ class TrainingRun:
             return f"there is no checkpoint yet; the run is in {self._directory.path}"
         return f"the newest policy is {checkpoint}; continue with --resume {self._directory.path}"
 
+    def _evaluator(self, workers: WorkerGroup, deployment: Deployment) -> Evaluator:
+        """Draws the simulated queries, if there are to be any, and makes what measures on them."""
+        config, data = self._config, self._data
+        simulated: list[SimulatedQuery] = []
+        if data.simulation is not None and config.eval.simulated_queries:
+            self._display.phase("drawing simulated queries from the frozen model")
+            with left_to(workers, workers.rewards[0]):
+                simulated, remark = simulated_queries(config, data, workers, deployment)
+            self._display.message(remark)
+        return Evaluator(config, self._task, data, workers, self._bad, self._decode, simulated)
+
     def _phases(
-        self, workers: WorkerGroup, controller: Controller, resumption: Resumption | None
+        self,
+        workers: WorkerGroup,
+        controller: Controller,
+        evaluator: Evaluator,
+        resumption: Resumption | None,
     ) -> FinalReport:
         config, held_out = self._config, count(len(self._data.held_out), "held-out query")
-        evaluator = Evaluator(config, self._task, self._data, workers, self._bad, self._decode)
         if resumption is None:
             measured = self._begin(workers, controller, evaluator)
         else:
@@ -202,7 +221,16 @@ class TrainingRun:
             self._task.metrics,
             self._examples(before, after),
             paths,
-            [*conclusion.findings, *(f"drawn: {file}" for file in conclusion.files)],
+            [
+                *calibration_findings(
+                    before.simulated,
+                    after.simulated,
+                    after.metrics,
+                    config.reward.temperature_end,
+                ),
+                *conclusion.findings,
+                *(f"drawn: {file}" for file in conclusion.files),
+            ],
         )
 
     def _begin(

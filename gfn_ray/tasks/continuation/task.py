@@ -23,13 +23,15 @@ from gfn_ray.evaluation.text_metrics.text import distinct_fraction
 from gfn_ray.models.sentence_encoder import SentenceEncoder, mean_pairwise_distance
 from gfn_ray.models.tokenization import checked_continuation_ids, text_ids
 from gfn_ray.rewards.likelihood import LikelihoodReward
-from gfn_ray.support import Support
+from gfn_ray.support import BoundedSupport
 from gfn_ray.tasks.base import BaseTask
 from gfn_ray.tasks.continuation.config import ContinuationJob
 from gfn_ray.tasks.continuation.data import Prompt, load_prompts
+from gfn_ray.tasks.continuation.simulation import SentenceSimulation
 from gfn_ray.tasks.length_limit import LengthLimit
 from gfn_ray.tasks.sentence_support import sentence_support
 from gfn_ray.tasks.task import (
+    CALIBRATION,
     DIAGNOSTICS,
     MetricInfo,
     TaskData,
@@ -59,16 +61,18 @@ class ContinuationTask(BaseTask[ContinuationJob]):
         with room.blamed():
             check_parts("prompts", train, held_out, asked)
         _ = self._encoder  # fail now rather than at the first evaluation
+        support = self.support(tokenizer, vocab_size)
         return TaskData(
             train,
             held_out,
-            self.support(tokenizer, vocab_size),
+            support,
             LikelihoodReward(self._config.reward.tokens_per_forward),
+            simulation=SentenceSimulation(support),
             decoders=self._decoders(),
             notes=(*prompts.notes, *room.notes),
         )
 
-    def support(self, tokenizer: Any, vocab_size: int) -> Support:
+    def support(self, tokenizer: Any, vocab_size: int) -> BoundedSupport:
         task = self._config.task
         return sentence_support(Vocabulary(tokenizer, vocab_size), task.min_len, task.max_len)
 
@@ -133,6 +137,7 @@ class ContinuationTask(BaseTask[ContinuationJob]):
             "distinct_fraction": MetricInfo("higher", "different texts among a prompt's samples"),
             "stopped_fraction": MetricInfo("higher", "samples that stop before max_len"),
             **DIAGNOSTICS,
+            **CALIBRATION,
         }
 
     @cached_property

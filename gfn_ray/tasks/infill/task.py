@@ -27,14 +27,20 @@ from gfn_ray.rewards.length_prior import LengthPrior
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.reward import Reward
 from gfn_ray.rewards.verifier import Verifier
-from gfn_ray.support import Support
+from gfn_ray.support import BoundedSupport, Support
 from gfn_ray.tasks.base import BaseTask
 from gfn_ray.tasks.infill.config import InfillJob
+from gfn_ray.tasks.infill.simulation import (
+    LONGEST_ENDING,
+    SHORTEST_ENDING,
+    StorySimulation,
+)
 from gfn_ray.tasks.infill.story_texts import BaseTexts, story_texts
 from gfn_ray.tasks.infill.target import CopyPenalty
 from gfn_ray.tasks.length_limit import LengthLimit
 from gfn_ray.tasks.line_support import line_support
 from gfn_ray.tasks.task import (
+    CALIBRATION,
     DIAGNOSTICS,
     MetricInfo,
     TaskData,
@@ -62,11 +68,22 @@ class InfillTask(BaseTask[InfillJob]):
         with room.blamed():
             check_parts("stories", train, held_out, asked)
         _ = self._encoder  # fail now rather than at the first evaluation
+        vocabulary, prior = Vocabulary(tokenizer, vocab_size), self._length_prior(train)
+        support = self._support(vocabulary)
         return TaskData(
             train,
             held_out,
-            self.support(tokenizer, vocab_size),
-            self._reward(tokenizer, train),
+            support,
+            self._reward(tokenizer, prior),
+            simulation=StorySimulation(
+                support,
+                line_support(vocabulary, SHORTEST_ENDING, LONGEST_ENDING, "ending"),
+                prior,
+                self._copy_penalty,
+                config.task.template,
+                config.sampler.max_prompt_tokens,
+                tokenizer,
+            ),
             notes=(*splits.notes, *room.notes),
         )
 
@@ -92,6 +109,7 @@ class InfillTask(BaseTask[InfillJob]):
     def metrics(self) -> dict[str, MetricInfo]:
         return {
             **DIAGNOSTICS,
+            **CALIBRATION,
             "log_reward_mean": MetricInfo("higher", self._target_in_words()),
             "log_pf_reference": MetricInfo("higher", "log q of the true middle sentence"),
             "log_pf_reference_per_token": MetricInfo(
@@ -126,19 +144,28 @@ class InfillTask(BaseTask[InfillJob]):
     def _encoder(self) -> SentenceEncoder:
         return SentenceEncoder(self._config.encoder.name)
 
-    def _reward(self, tokenizer: Any, train: Sequence[Query]) -> Reward:
-        task = self._config.task
+    @property
+    def _copy_penalty(self) -> CopyPenalty | None:
+        nats = self._config.task.copy_penalty
+        return CopyPenalty(nats) if nats else None
+
+    def _length_prior(self, train: Sequence[Query]) -> LengthPrior | None:
+        if self._config.task.length_prior == "none":
+            return None
+        lengths = [len(z) for query in train for z in query.demonstrations]
+        if len(set(lengths)) < 2:
+            raise UserError(
+                "task.length_prior training needs true middles of different lengths, and those "
+                f"of the {count(len(train), 'training story')} have one length; use none"
+            )
+        return LengthPrior.of(lengths)
+
+    def _reward(self, tokenizer: Any, prior: LengthPrior | None) -> Reward:
         terms: list[Term] = []
-        if task.copy_penalty:
-            terms.append(Verifier(CopyPenalty(task.copy_penalty), tokenizer))
-        if task.length_prior == "training":
-            lengths = [len(z) for query in train for z in query.demonstrations]
-            if len(set(lengths)) < 2:
-                raise UserError(
-                    "task.length_prior training needs true middles of different lengths, and those "
-                    f"of the {count(len(train), 'training story')} have one length; use none"
-                )
-            terms.append(LengthPrior.of(lengths))
+        if (penalty := self._copy_penalty) is not None:
+            terms.append(Verifier(penalty, tokenizer))
+        if prior is not None:
+            terms.append(prior)
         reward = LikelihoodReward(self._config.reward.tokens_per_forward)
         return AdjustedReward(reward, terms) if terms else reward
 
@@ -166,11 +193,9 @@ class InfillTask(BaseTask[InfillJob]):
         return text_ids(tokenizer, template.format(beginning=beginning, ending=ending))
 
     def support(self, tokenizer: Any, vocab_size: int) -> Support:
+        return self._support(Vocabulary(tokenizer, vocab_size))
+
+    def _support(self, vocabulary: Vocabulary) -> BoundedSupport:
         task = self._config.task
-        return line_support(
-            Vocabulary(tokenizer, vocab_size),
-            task.min_len,
-            task.max_len,
-            "sentence",
-            sentences=task.terminable == "sentence",
-        )
+        sentences = task.terminable == "sentence"
+        return line_support(vocabulary, task.min_len, task.max_len, "sentence", sentences=sentences)
