@@ -218,8 +218,8 @@ def calibration_findings(
     unseen = min(1.0, SEEN_MODE / len(after))
     lines = [
         f"jeffreys, {metrics['jeffreys']:.3g} [{metrics['jeffreys_low']:.3g}, "
-        f"{metrics['jeffreys_high']:.3g}], is of {len(after)} queries that the frozen LM wrote, "
-        f"not of the data's; a lost mode below {unseen:.0%} of the posterior cannot be seen"
+        f"{metrics['jeffreys_high']:.3g}], is of {len(after)} queries as the frozen LM writes "
+        f"them, not as the data do; a lost mode below {unseen:.0%} of the posterior cannot be seen"
     ]
     missed = change_of_missed(before, after, temperature)
     if missed is not None:

@@ -211,7 +211,7 @@ def test_one_query_is_no_measurement():
 def test_the_report_says_what_cannot_be_seen():
     each = measured(problems("untrained"), np.random.default_rng(0), 24)
     said = calibration_findings(each, each, calibration_metrics(each, 1.0), 1.0)
-    assert "not of the data's; a lost mode below 12%" in said[0]
+    assert "not as the data do; a lost mode below 12%" in said[0]
 
 
 def test_an_estimate_that_few_queries_carry_is_said_not_to_be_trusted():

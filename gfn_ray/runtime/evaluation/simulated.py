@@ -7,6 +7,7 @@ measured on the same exact draws.
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 
 from gfn_ray.config import JobConfig
 from gfn_ray.decoding.simulation import Drafted, SimulatedQuery, Simulation
-from gfn_ray.formatting import count
+from gfn_ray.formatting import count, duration
 from gfn_ray.models.cache import cached_model_dir
 from gfn_ray.models.loading import max_positions, resolve_model
 from gfn_ray.models.merged import fingerprint
@@ -38,12 +39,14 @@ ROOM_BYTES = 2**24
 
 
 class Drawn(NamedTuple):
-    """Simulated queries in order, and all drafts together; fault as in `Drafted`."""
+    """Simulated queries in order, all drafts together, and the seconds they took; fault as in
+    `Drafted`."""
 
     found: list[SimulatedQuery]
     drafts: int
     accepted: int
-    fault: str
+    seconds: float
+    fault: str = ""
 
 
 def simulated_queries(
@@ -65,13 +68,16 @@ def simulated_queries(
 
 
 def _contexts(config: JobConfig, data: TaskData) -> list[Query]:
-    """Held-out queries after which the longest draft fits into the model."""
+    """Held-out queries, spread evenly, after which the longest draft fits into the model."""
     positions = max_positions(resolve_model(config.model), config.model.trust_remote_code)
     longest = 0 if data.simulation is None else data.simulation.longest
     judged = [query for query in data.held_out if query.query_id not in data.calibration]
+    asked = config.eval.simulated_queries
+    # Some tasks sort them, as by the number of operands.
+    spread = judged[:: max(1, len(judged) // asked)][:asked] if asked else []
     return [
         query
-        for query in judged[: config.eval.simulated_queries]
+        for query in spread
         if positions is None or len(query.context_ids) + longest <= positions
     ]
 
@@ -93,6 +99,7 @@ def _key(
 def _drawn(
     config: JobConfig, simulation: Simulation, contexts: list[Query], workers: WorkerGroup
 ) -> Drawn:
+    started = time.monotonic()
     calls, sent = workers.calls(), workers.put(simulation)
     found: dict[str, SimulatedQuery] = {}
     drafts = accepted = 0
@@ -125,7 +132,7 @@ def _drawn(
         calls.start(draw(worker))
     calls.run_all()
     in_order = [found[q.query_id] for q in contexts if q.query_id in found]
-    return Drawn(in_order, drafts, accepted, fault)
+    return Drawn(in_order, drafts, accepted, time.monotonic() - started, fault)
 
 
 def _draft(simulation: Any, ids: list[str], copies: int, seed: Seed, actor: Any) -> Any:
@@ -143,7 +150,7 @@ def write_drawn(file: Path, drawn: Drawn) -> None:
         }
         for index, one in enumerate(drawn.found)
     }
-    numbers = {name: getattr(drawn, name) for name in ("drafts", "accepted", "fault")}
+    numbers = {name: getattr(drawn, name) for name in ("drafts", "accepted", "seconds", "fault")}
     file.write_bytes(pack({"queries": rows, **numbers}))
 
 
@@ -163,6 +170,7 @@ def read_drawn(file: Path, asked: int) -> tuple[list[SimulatedQuery], str]:
         )
     remark = (
         f"{len(found)} of {count(asked, 'simulated query')}: the frozen LM wrote "
-        f"{record['drafts']:,} drafts, of which {record['accepted']:,} were in the target"
+        f"{record['drafts']:,} drafts, of which {record['accepted']:,} were in the target, in "
+        f"{duration(record['seconds'])}"
     )
     return found, remark
