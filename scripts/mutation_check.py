@@ -76,7 +76,7 @@ MUTATIONS = (
     ),
     Mutation(
         "temperature twice: log R is divided by T_r squared",
-        "gfn_ray/learners/trainer.py",
+        "gfn_ray/learners/policy_loss.py",
         "_log_reward(t) / temperature",
         "_log_reward(t) / temperature**2",
         UPDATES,

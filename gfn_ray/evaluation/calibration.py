@@ -148,8 +148,7 @@ def calibration_metrics(each: Sequence[SimulatedScores], temperature: float) -> 
     above = float(weights @ [log_mean_exp(row) for row in w])
     below = float(weights @ [log_mean_exp(row[1:]) for row in w])
     jeffreys = interval(w[:, 0] - w[:, 1:].mean(axis=1), weights)
-    ranks = np.array([_rank(row) for row in w])
-    rank = float(weights @ ranks)
+    rank = float(weights @ ranks(judged))
     # Of a rank that is uniform over 0..S; ties only lower it.
     samples = w.shape[1] - 1
     deviation = math.sqrt(float(weights @ weights) * (samples + 2) / (12 * samples))
@@ -240,7 +239,9 @@ def calibration_findings(
     return lines
 
 
-def _rank(row: Array) -> float:
-    """Share of samples below z*; ties, such as of the same z, count half."""
-    away = row[0] - row[1:]
-    return float(np.mean(np.where(np.abs(away) < TIE_NATS, 0.5, away > 0)))
+def ranks(judged: Judged) -> Array:
+    """Returns the share of a query's samples whose w is below that of z* [N]; ties, such as of the
+    same z, count half."""
+    away = judged.ratios[:, :1] - judged.ratios[:, 1:]
+    shares: Array = np.where(np.abs(away) < TIE_NATS, 0.5, away > 0).mean(axis=1)
+    return shares
