@@ -60,9 +60,10 @@ class SimulatedScores:
     log_q: Array
     tokens: Array
 
-    def row(self, temperature: float) -> dict[str, float]:
-        """Its own share of the metrics, as columns of simulated.jsonl."""
-        w = self.log_target(temperature) - self.log_q
+    def row(self) -> dict[str, float]:
+        """Its own share of the metrics, as columns of simulated.jsonl: against R itself, at T = 1,
+        of which z* is an exact draw, so that their means need no weights."""
+        w = self.log_reward - self.log_q
         return {
             "log_density": self.log_density,
             "jeffreys": float(w[0] - w[1:].mean()),
@@ -209,16 +210,19 @@ def calibration_findings(
     after: Sequence[SimulatedScores],
     metrics: Mapping[str, float],
     temperature: float,
+    *,
+    written: bool,
 ) -> list[str]:
     """Words for the report on what the simulated queries tell, and what they cannot. metrics: of
-    after."""
+    after. written: whether the LM wrote the queries, and not only z*."""
     if "jeffreys" not in metrics:
         return []
+    whose = "queries as the frozen LM writes them, not as the data do" if written else "queries"
     unseen = min(1.0, SEEN_MODE / len(after))
     lines = [
         f"jeffreys, {metrics['jeffreys']:.3g} [{metrics['jeffreys_low']:.3g}, "
-        f"{metrics['jeffreys_high']:.3g}], is of {len(after)} queries as the frozen LM writes "
-        f"them, not as the data do; a lost mode below {unseen:.0%} of the posterior cannot be seen"
+        f"{metrics['jeffreys_high']:.3g}], is of {len(after)} {whose}; a lost mode below "
+        f"{unseen:.0%} of the posterior cannot be seen"
     ]
     missed = change_of_missed(before, after, temperature)
     if missed is not None:

@@ -28,8 +28,9 @@ from gfn_ray.trajectory import Query
 
 FORMAT = 1  # part of the key: raise it when drafts or files change
 FILE = "queries.safetensors"
-ROWS = 64
-"""Drafts of one call: a few seconds on two cores, for a small model."""
+TOKENS_A_DRAFT = 16
+"""Of reward.tokens_per_forward: 64 drafts in one call by default, a few seconds on two cores for a
+small model."""
 QUERIES = 8
 """Queries of one call, so that each has several drafts."""
 MOST_DRAFTS = 512
@@ -87,7 +88,15 @@ def _key(
 ) -> str:
     model, base = resolve_model(config.model), deployment.base
     settings = (config.seed, config.reward.precision, deployment.device)
-    known = (FORMAT, ROWS, QUERIES, MOST_DRAFTS, fingerprint(model), settings, simulation.identity)
+    known = (
+        FORMAT,
+        _rows(config),
+        QUERIES,
+        MOST_DRAFTS,
+        fingerprint(model),
+        settings,
+        simulation.identity,
+    )
     digest = hashlib.sha256(repr(known).encode())
     for part in () if base is None else (base.config, base.weights):
         digest.update(part)
@@ -113,7 +122,7 @@ def _drawn(
         for index, batch in waiting:
             left, made, wave = list(batch), 0, 0
             while left and made < MOST_DRAFTS:
-                copies = ROWS // len(left)
+                copies = _rows(config) // len(left)
                 seed = seed_of(Stream.SIMULATED, config.seed, index, wave)
                 ids = [query.query_id for query in left]
                 drafting = partial(_draft, sent, ids, copies, seed)
@@ -133,6 +142,11 @@ def _drawn(
     calls.run_all()
     in_order = [found[q.query_id] for q in contexts if q.query_id in found]
     return Drawn(in_order, drafts, accepted, time.monotonic() - started, fault)
+
+
+def _rows(config: JobConfig) -> int:
+    """Drafts of one call."""
+    return max(QUERIES, config.reward.tokens_per_forward // TOKENS_A_DRAFT)
 
 
 def _draft(simulation: Any, ids: list[str], copies: int, seed: Seed, actor: Any) -> Any:

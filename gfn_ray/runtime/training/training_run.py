@@ -67,9 +67,7 @@ class TrainingRun:
         self._sft_demonstrations = sft_demonstrations(config, data)
         queries = [*data.train, *data.held_out]
         self._temperature = config.reward.temperature_end
-        self._recorder = Recorder(
-            task, queries, self._decode, directory, display, self._temperature
-        )
+        self._recorder = Recorder(task, queries, self._decode, directory, display)
         self._supervisor = Supervisor(config.runtime, display.message, self._restarted)
         self._bad = NonFiniteBatches(
             config,
@@ -182,7 +180,7 @@ class TrainingRun:
         memory = self._memory.so_far()
         self._recorder.memory(controller.step, memory)
 
-        before, baselines = measured.before, measured.baselines
+        before, baselines, data = measured.before, measured.baselines, self._data
         adapter = self._checkpointer.adapter()
         tuned = self._schedule.tuned(after)
         self._checkpointer.publish(adapter, self._directory.adapter_dir, tuned)
@@ -232,6 +230,7 @@ class TrainingRun:
                     after.simulated,
                     after.metrics,
                     self._temperature,
+                    written=data.simulation is not None and data.simulation.writes_queries,
                 ),
                 *conclusion.findings,
                 *(f"drawn: {file}" for file in files),

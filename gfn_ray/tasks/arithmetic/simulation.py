@@ -37,6 +37,10 @@ class ChainSimulation:
         return self.support.max_len + self.longest_answer
 
     @property
+    def writes_queries(self) -> bool:
+        return False
+
+    @property
     def identity(self) -> str:
         tool = self.calculator is not None
         return json.dumps([self.support.max_len, self.support.vocab_size, tool, str(self.check)])
