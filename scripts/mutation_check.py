@@ -56,6 +56,8 @@ class Mutation:
 
 LOG_Q = ("tests/unit/test_policy.py",)
 UPDATES = ("tests/unit/test_trainer.py",)
+DRAWS = ("tests/unit/test_simulation.py",)
+DISTANCES = ("tests/unit/test_calibration.py",)
 
 MUTATIONS = (
     Mutation(
@@ -74,7 +76,7 @@ MUTATIONS = (
     ),
     Mutation(
         "temperature twice: log R is divided by T_r squared",
-        "gfn_ray/learners/trainer.py",
+        "gfn_ray/learners/policy_loss.py",
         "_log_reward(t) / temperature",
         "_log_reward(t) / temperature**2",
         UPDATES,
@@ -92,6 +94,36 @@ MUTATIONS = (
         "by_policy[index, : len(trajectory)] = ~trajectory.tool_mask",
         "by_policy[index, : len(trajectory)] = True",
         LOG_Q,
+    ),
+    Mutation(
+        "lengths without their prior: t of a simulated z is uniform whatever the target says",
+        "gfn_ray/tasks/infill/simulation.py",
+        "np.exp(self.log_lengths)",
+        "np.exp(np.where(self.log_lengths > -np.inf, 0.0, -np.inf))",
+        DRAWS,
+    ),
+    Mutation(
+        "y again: an ending that fails is redrawn after the same z",
+        "gfn_ray/tasks/infill/simulation.py",
+        """if not ending.add(token):
+            return Verdict.REJECTED""",
+        """if not ending.add(token):
+            return Verdict.GOES_ON""",
+        DRAWS,
+    ),
+    Mutation(
+        "the last draft for the first: log p of another draft goes with a simulated query",
+        "gfn_ray/decoding/drafting.py",
+        "simulated(float(log_p[first]))",
+        "simulated(float(log_p[-1]))",
+        DRAWS,
+    ),
+    Mutation(
+        "weights left out: a draw that is not exact counts as one",
+        "gfn_ray/evaluation/calibration.py",
+        "targets[:, 0] - densities)",
+        "0 * densities)",
+        DISTANCES,
     ),
 )
 

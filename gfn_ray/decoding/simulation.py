@@ -61,6 +61,11 @@ class Simulation(Protocol):
         ...
 
     @property
+    def writes_queries(self) -> bool:
+        """Whether the LM writes a part of the query, too, rather than z* of the data's own."""
+        ...
+
+    @property
     def identity(self) -> str:
         """Everything but model and context that drafts depend on."""
         ...

@@ -60,9 +60,10 @@ class SimulatedScores:
     log_q: Array
     tokens: Array
 
-    def row(self, temperature: float) -> dict[str, float]:
-        """Its own share of the metrics, as columns of simulated.jsonl."""
-        w = self.log_target(temperature) - self.log_q
+    def row(self) -> dict[str, float]:
+        """Its own share of the metrics, as columns of simulated.jsonl: against R itself, at T = 1,
+        of which z* is an exact draw, so that their means need no weights."""
+        w = self.log_reward - self.log_q
         return {
             "log_density": self.log_density,
             "jeffreys": float(w[0] - w[1:].mean()),
@@ -148,8 +149,7 @@ def calibration_metrics(each: Sequence[SimulatedScores], temperature: float) -> 
     above = float(weights @ [log_mean_exp(row) for row in w])
     below = float(weights @ [log_mean_exp(row[1:]) for row in w])
     jeffreys = interval(w[:, 0] - w[:, 1:].mean(axis=1), weights)
-    ranks = np.array([_rank(row) for row in w])
-    rank = float(weights @ ranks)
+    rank = float(weights @ ranks(judged))
     # Of a rank that is uniform over 0..S; ties only lower it.
     samples = w.shape[1] - 1
     deviation = math.sqrt(float(weights @ weights) * (samples + 2) / (12 * samples))
@@ -210,16 +210,19 @@ def calibration_findings(
     after: Sequence[SimulatedScores],
     metrics: Mapping[str, float],
     temperature: float,
+    *,
+    written: bool,
 ) -> list[str]:
     """Words for the report on what the simulated queries tell, and what they cannot. metrics: of
-    after."""
+    after. written: whether the LM wrote the queries, and not only z*."""
     if "jeffreys" not in metrics:
         return []
+    whose = "queries as the frozen LM writes them, not as the data do" if written else "queries"
     unseen = min(1.0, SEEN_MODE / len(after))
     lines = [
         f"jeffreys, {metrics['jeffreys']:.3g} [{metrics['jeffreys_low']:.3g}, "
-        f"{metrics['jeffreys_high']:.3g}], is of {len(after)} queries that the frozen LM wrote, "
-        f"not of the data's; a lost mode below {unseen:.0%} of the posterior cannot be seen"
+        f"{metrics['jeffreys_high']:.3g}], is of {len(after)} {whose}; a lost mode below "
+        f"{unseen:.0%} of the posterior cannot be seen"
     ]
     missed = change_of_missed(before, after, temperature)
     if missed is not None:
@@ -240,7 +243,9 @@ def calibration_findings(
     return lines
 
 
-def _rank(row: Array) -> float:
-    """Share of samples below z*; ties, such as of the same z, count half."""
-    away = row[0] - row[1:]
-    return float(np.mean(np.where(np.abs(away) < TIE_NATS, 0.5, away > 0)))
+def ranks(judged: Judged) -> Array:
+    """Returns the share of a query's samples whose w is below that of z* [N]; ties, such as of the
+    same z, count half."""
+    away = judged.ratios[:, :1] - judged.ratios[:, 1:]
+    shares: Array = np.where(np.abs(away) < TIE_NATS, 0.5, away > 0).mean(axis=1)
+    return shares

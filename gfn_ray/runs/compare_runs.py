@@ -44,8 +44,8 @@ def compare_runs(config: CompareJob) -> int:
     if simulated:
         console.print(
             "\nThe same on n simulated queries: the frozen LM wrote them, and exact draws z* of "
-            "their posteriors with them, which all runs share. Where the targets agree, A - B of "
-            "log_pf_posterior, log q of z*, is KL(p||q) of B less that of A."
+            "their posteriors at T = 1 with them, which all runs share. Where the targets agree, "
+            "A - B of log_pf_posterior, log q of z*, is KL(p||q) of B less that of A."
         )
         console.print(comparison_table(simulated, len(runs)))
     return 0

@@ -9,6 +9,7 @@ from test_arithmetic_data import problems
 from transformers import AutoTokenizer
 
 from gfn_ray.cli import parse as parse_job
+from gfn_ray.decoding.simulation import Verdict
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.result import Evaluation, QueryTexts
 from gfn_ray.models.tokenization import continuation_ids, text_ids
@@ -37,6 +38,56 @@ def tokenizer(tiny_dir):
 @pytest.fixture(scope="module")
 def data(tokenizer):
     return ArithmeticTask(job()).load(tokenizer, len(tokenizer))
+
+
+def verdict(simulation, query, tokens, seed=0):
+    """The last verdict on tokens that the frozen LM might write, and the draft."""
+    draft = simulation.draft(query, np.random.default_rng(seed))
+    for token in tokens:
+        found = draft.take(int(token))
+        if found is not Verdict.GOES_ON:
+            break
+    return found, draft
+
+
+def test_a_chain_that_the_lm_writes_without_a_mistake_is_an_exact_draw(data):
+    for query in data.held_out:
+        z = query.demonstrations[0]
+        found, draft = verdict(data.simulation, query, [*z, *query.answer_ids])
+        assert found is Verdict.KEPT
+        kept = draft.simulated(-20.0)
+        assert np.array_equal(kept.token_ids, z) and kept.log_density == -20.0
+        assert np.array_equal(kept.query.answer_ids, query.answer_ids)
+
+
+def test_wrong_values_other_answers_and_broken_chains_are_rejected(data, tokenizer):
+    query, *others = data.held_out
+    z, answer = query.demonstrations[0].tolist(), query.answer_ids.tolist()
+    text = tokenizer.decode(z)
+    wrong = text[:-1] + ("1" if text[-1] != "1" else "2")
+    miscalculated = continuation_ids(tokenizer, query.texts["question"], wrong).tolist()
+    other = next(q for q in others if q.texts["solution"] != query.texts["solution"])
+    stop = next(int(s) for s in data.support.stop_ids if s != answer[0])
+    for tokens in (
+        [*miscalculated, *answer],
+        [*z, *other.answer_ids],
+        [*z[:3], *answer],
+        [*z[:3], stop, *z[3:], *answer],
+    ):
+        assert verdict(data.simulation, query, tokens)[0] is Verdict.REJECTED
+
+
+def test_a_chain_that_ends_elsewhere_is_kept_as_rarely_as_its_penalty_says(tokenizer):
+    known = ArithmeticTask(job(wrong_answer_penalty=1.0)).load(tokenizer, len(tokenizer))
+    query = next(q for q in known.held_out if len(q.demonstrations[0]) > 8)
+    first = tokenizer.decode(query.demonstrations[0]).split(",")[0]
+    z = continuation_ids(tokenizer, query.texts["question"], first)
+    seeds = range(400)
+    kept = [
+        verdict(known.simulation, query, [*z, *query.answer_ids], seed)[0] is Verdict.KEPT
+        for seed in seeds
+    ]
+    assert np.mean(kept) == pytest.approx(np.exp(-1), abs=0.08)
 
 
 def accepts(grammar, text):

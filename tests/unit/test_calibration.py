@@ -174,7 +174,7 @@ def test_another_temperature_is_measured_by_weights_as_long_as_they_carry():
     assert own
     _, own = judge(each, 1e-3)
     assert not own
-    said = calibration_findings(each, each, calibration_metrics(each, 1e-3), 1e-3)
+    said = calibration_findings(each, each, calibration_metrics(each, 1e-3), 1e-3, written=True)
     assert any("T = 1" in line and "reward.temperature_end 0.001" in line for line in said)
     at_one = calibration_metrics(each, 1.0)
     assert calibration_metrics(each, 1e-3) == pytest.approx(at_one)
@@ -205,13 +205,15 @@ def test_equal_weights_give_the_usual_t_interval():
 def test_one_query_is_no_measurement():
     one = measured(problems("untrained"), np.random.default_rng(0), 1)
     assert calibration_metrics(one, 1.0) == {}
-    assert calibration_findings(one, one, {}, 1.0) == []
+    assert calibration_findings(one, one, {}, 1.0, written=True) == []
 
 
 def test_the_report_says_what_cannot_be_seen():
     each = measured(problems("untrained"), np.random.default_rng(0), 24)
-    said = calibration_findings(each, each, calibration_metrics(each, 1.0), 1.0)
-    assert "not of the data's; a lost mode below 12%" in said[0]
+    said = calibration_findings(each, each, calibration_metrics(each, 1.0), 1.0, written=True)
+    assert "not as the data do; a lost mode below 12%" in said[0]
+    of_data = calibration_findings(each, each, calibration_metrics(each, 1.0), 1.0, written=False)
+    assert "is of 24 queries; a lost mode" in of_data[0]
 
 
 def test_an_estimate_that_few_queries_carry_is_said_not_to_be_trusted():
@@ -219,7 +221,10 @@ def test_an_estimate_that_few_queries_carry_is_said_not_to_be_trusted():
     each = measured(known, np.random.default_rng(0), 24, lambda one: 0.1 * one.log_r)
     metrics = calibration_metrics(each, 1.0)
     assert metrics["simulated_ess"] < 0.3
-    assert any("do not trust it" in line for line in calibration_findings(each, each, metrics, 1.0))
+    assert any(
+        "do not trust it" in line
+        for line in calibration_findings(each, each, metrics, 1.0, written=True)
+    )
 
 
 def test_a_stored_measurement_is_read_back_as_it_was():
@@ -227,4 +232,4 @@ def test_a_stored_measurement_is_read_back_as_it_was():
     stored = Evaluation({}, [], [], 0.0, simulated=each)
     read = evaluation_from_record(unpack(pack(evaluation_to_record(stored))), {}).simulated
     assert calibration_metrics(read, 1.0) == calibration_metrics(each, 1.0)
-    assert [one.row(1.0) for one in read] == [one.row(1.0) for one in each]
+    assert [one.row() for one in read] == [one.row() for one in each]

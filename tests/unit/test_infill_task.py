@@ -197,14 +197,14 @@ def test_a_story_whose_prompt_would_be_too_long_is_rejected(data, tokenizer):
 def test_a_simulated_query_is_kept_as_it_was(data, tmp_path):
     query = data.held_out[0]
     one = SimulatedQuery(replace(query, demonstrations=()), query.demonstrations[0], -12.5)
-    write_drawn(tmp_path / "queries", Drawn([one], 40, 2, ""))
+    write_drawn(tmp_path / "queries", Drawn([one], 40, 2, 3.5))
     (found,), remark = read_drawn(tmp_path / "queries", 3)
     assert (found.query.query_id, found.query.texts) == (query.query_id, query.texts)
     for name in ("prompt_ids", "context_ids", "answer_ids"):
         assert np.array_equal(getattr(found.query, name), getattr(query, name))
     assert np.array_equal(found.token_ids, one.token_ids) and found.log_density == -12.5
     assert remark.startswith("1 of 3 simulated queries: the frozen LM wrote 40 drafts")
-    write_drawn(tmp_path / "none", Drawn([], 0, 0, "it has no cache"))
+    write_drawn(tmp_path / "none", Drawn([], 0, 0, 0.5, "it has no cache"))
     assert read_drawn(tmp_path / "none", 3)[0] == []
 
 

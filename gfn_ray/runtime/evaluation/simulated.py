@@ -7,6 +7,7 @@ measured on the same exact draws.
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 
 from gfn_ray.config import JobConfig
 from gfn_ray.decoding.simulation import Drafted, SimulatedQuery, Simulation
-from gfn_ray.formatting import count
+from gfn_ray.formatting import count, duration
 from gfn_ray.models.cache import cached_model_dir
 from gfn_ray.models.loading import max_positions, resolve_model
 from gfn_ray.models.merged import fingerprint
@@ -27,8 +28,9 @@ from gfn_ray.trajectory import Query
 
 FORMAT = 1  # part of the key: raise it when drafts or files change
 FILE = "queries.safetensors"
-ROWS = 64
-"""Drafts of one call: a few seconds on two cores, for a small model."""
+TOKENS_A_DRAFT = 16
+"""Of reward.tokens_per_forward: 64 drafts in one call by default, a few seconds on two cores for a
+small model."""
 QUERIES = 8
 """Queries of one call, so that each has several drafts."""
 MOST_DRAFTS = 512
@@ -38,12 +40,14 @@ ROOM_BYTES = 2**24
 
 
 class Drawn(NamedTuple):
-    """Simulated queries in order, and all drafts together; fault as in `Drafted`."""
+    """Simulated queries in order, all drafts together, and the seconds they took; fault as in
+    `Drafted`."""
 
     found: list[SimulatedQuery]
     drafts: int
     accepted: int
-    fault: str
+    seconds: float
+    fault: str = ""
 
 
 def simulated_queries(
@@ -65,13 +69,16 @@ def simulated_queries(
 
 
 def _contexts(config: JobConfig, data: TaskData) -> list[Query]:
-    """Held-out queries after which the longest draft fits into the model."""
+    """Held-out queries, spread evenly, after which the longest draft fits into the model."""
     positions = max_positions(resolve_model(config.model), config.model.trust_remote_code)
     longest = 0 if data.simulation is None else data.simulation.longest
     judged = [query for query in data.held_out if query.query_id not in data.calibration]
+    asked = config.eval.simulated_queries
+    # Some tasks sort them, as by the number of operands.
+    spread = judged[:: max(1, len(judged) // asked)][:asked] if asked else []
     return [
         query
-        for query in judged[: config.eval.simulated_queries]
+        for query in spread
         if positions is None or len(query.context_ids) + longest <= positions
     ]
 
@@ -81,7 +88,15 @@ def _key(
 ) -> str:
     model, base = resolve_model(config.model), deployment.base
     settings = (config.seed, config.reward.precision, deployment.device)
-    known = (FORMAT, ROWS, QUERIES, MOST_DRAFTS, fingerprint(model), settings, simulation.identity)
+    known = (
+        FORMAT,
+        _rows(config),
+        QUERIES,
+        MOST_DRAFTS,
+        fingerprint(model),
+        settings,
+        simulation.identity,
+    )
     digest = hashlib.sha256(repr(known).encode())
     for part in () if base is None else (base.config, base.weights):
         digest.update(part)
@@ -93,6 +108,7 @@ def _key(
 def _drawn(
     config: JobConfig, simulation: Simulation, contexts: list[Query], workers: WorkerGroup
 ) -> Drawn:
+    started = time.monotonic()
     calls, sent = workers.calls(), workers.put(simulation)
     found: dict[str, SimulatedQuery] = {}
     drafts = accepted = 0
@@ -106,7 +122,7 @@ def _drawn(
         for index, batch in waiting:
             left, made, wave = list(batch), 0, 0
             while left and made < MOST_DRAFTS:
-                copies = ROWS // len(left)
+                copies = _rows(config) // len(left)
                 seed = seed_of(Stream.SIMULATED, config.seed, index, wave)
                 ids = [query.query_id for query in left]
                 drafting = partial(_draft, sent, ids, copies, seed)
@@ -125,7 +141,12 @@ def _drawn(
         calls.start(draw(worker))
     calls.run_all()
     in_order = [found[q.query_id] for q in contexts if q.query_id in found]
-    return Drawn(in_order, drafts, accepted, fault)
+    return Drawn(in_order, drafts, accepted, time.monotonic() - started, fault)
+
+
+def _rows(config: JobConfig) -> int:
+    """Drafts of one call."""
+    return max(QUERIES, config.reward.tokens_per_forward // TOKENS_A_DRAFT)
 
 
 def _draft(simulation: Any, ids: list[str], copies: int, seed: Seed, actor: Any) -> Any:
@@ -143,7 +164,7 @@ def write_drawn(file: Path, drawn: Drawn) -> None:
         }
         for index, one in enumerate(drawn.found)
     }
-    numbers = {name: getattr(drawn, name) for name in ("drafts", "accepted", "fault")}
+    numbers = {name: getattr(drawn, name) for name in ("drafts", "accepted", "seconds", "fault")}
     file.write_bytes(pack({"queries": rows, **numbers}))
 
 
@@ -163,6 +184,7 @@ def read_drawn(file: Path, asked: int) -> tuple[list[SimulatedQuery], str]:
         )
     remark = (
         f"{len(found)} of {count(asked, 'simulated query')}: the frozen LM wrote "
-        f"{record['drafts']:,} drafts, of which {record['accepted']:,} were in the target"
+        f"{record['drafts']:,} drafts, of which {record['accepted']:,} were in the target, in "
+        f"{duration(record['seconds'])}"
     )
     return found, remark

@@ -32,11 +32,8 @@ class Recorder:
         decode: Callable[[Any], str],
         directory: RunDir,
         display: Display,
-        temperature: float,
     ) -> None:
-        """temperature: T_r at evaluation."""
         self._task = task
-        self._temperature = temperature
         self._queries = {query.query_id: query for query in queries}
         self._decode = decode
         self._directory = directory
@@ -69,7 +66,7 @@ class Recorder:
                     "step": step,
                     "phase": phase,
                     "query_id": one.query_id,
-                    **one.row(self._temperature),
+                    **one.row(),
                 }
                 for one in result.simulated
             )

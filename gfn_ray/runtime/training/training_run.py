@@ -6,11 +6,13 @@ summary.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from gfn_ray.config import JobConfig
 from gfn_ray.decoding.simulation import SimulatedQuery
 from gfn_ray.evaluation.calibration import calibration_findings
+from gfn_ray.evaluation.plots.calibration_plot import Side, draw_calibration
 from gfn_ray.evaluation.report import Example, FinalReport, ReportPaths, final_report
 from gfn_ray.evaluation.result import Baseline, Evaluation
 from gfn_ray.evaluation.weights import warnings
@@ -64,8 +66,8 @@ class TrainingRun:
         self._tracker = tracker
         self._sft_demonstrations = sft_demonstrations(config, data)
         queries = [*data.train, *data.held_out]
-        temperature = config.reward.temperature_end
-        self._recorder = Recorder(task, queries, self._decode, directory, display, temperature)
+        self._temperature = config.reward.temperature_end
+        self._recorder = Recorder(task, queries, self._decode, directory, display)
         self._supervisor = Supervisor(config.runtime, display.message, self._restarted)
         self._bad = NonFiniteBatches(
             config,
@@ -178,11 +180,12 @@ class TrainingRun:
         memory = self._memory.so_far()
         self._recorder.memory(controller.step, memory)
 
-        before, baselines = measured.before, measured.baselines
+        before, baselines, data = measured.before, measured.baselines, self._data
         adapter = self._checkpointer.adapter()
         tuned = self._schedule.tuned(after)
         self._checkpointer.publish(adapter, self._directory.adapter_dir, tuned)
         conclusion = self._task.summarize(before, after, self._directory.path, baselines)
+        files = [*conclusion.files, *self._draw_calibration(before, after)]
         summary = {
             "task": self._task.name,
             "model": config.model.name,
@@ -213,7 +216,7 @@ class TrainingRun:
         profile = self._directory.profile_file
         traced = [profile] if profile.exists() else []
         written = (self._directory.adapter_dir, self._directory.summary_file)
-        for path in (*written, *traced, *conclusion.files):
+        for path in (*written, *traced, *files):
             self._tracker.artifact(path)
         paths = ReportPaths(self._directory.path, self._directory.adapter_dir, self._tracker.uri)
         return final_report(
@@ -226,11 +229,28 @@ class TrainingRun:
                     before.simulated,
                     after.simulated,
                     after.metrics,
-                    config.reward.temperature_end,
+                    self._temperature,
+                    written=data.simulation is not None and data.simulation.writes_queries,
                 ),
                 *conclusion.findings,
-                *(f"drawn: {file}" for file in conclusion.files),
+                *(f"drawn: {file}" for file in files),
             ],
+        )
+
+    def _draw_calibration(self, before: Evaluation, after: Evaluation) -> list[Path]:
+        """Draws exact draws beside samples, where there are any."""
+        temperature, samples = self._temperature, self._config.eval.simulated_samples
+        if "jeffreys" not in before.metrics or "jeffreys" not in after.metrics:
+            return []
+        return draw_calibration(
+            self._directory.path / "calibration",
+            Side.of(before.simulated, temperature),
+            Side.of(after.simulated, temperature),
+            samples,
+            f"Exact posterior draws beside the policy's samples, {self._config.model.name}",
+            f"{len(after.simulated)} simulated queries, {samples} samples each. Left: one that "
+            "misses part of the posterior has the exact draw above all samples. Right: dots below "
+            "the line are samples shorter than the posterior's.",
         )
 
     def _begin(

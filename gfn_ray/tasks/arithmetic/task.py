@@ -25,6 +25,7 @@ from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.reward import Reward
 from gfn_ray.rewards.verifier import VerifierReward
 from gfn_ray.sampling.calculator import Calculator
+from gfn_ray.sampling.tools import ToolLoop
 from gfn_ray.support import Support
 from gfn_ray.support.characters import lift
 from gfn_ray.tasks.arithmetic.answers import AnswerCheck, answer_of, majority_share
@@ -32,9 +33,11 @@ from gfn_ray.tasks.arithmetic.config import ArithmeticJob
 from gfn_ray.tasks.arithmetic.data import Problem, Splits, parse
 from gfn_ray.tasks.arithmetic.files import load_splits
 from gfn_ray.tasks.arithmetic.grammar import ArithmeticGrammar
+from gfn_ray.tasks.arithmetic.simulation import ChainSimulation
 from gfn_ray.tasks.base import BaseTask
 from gfn_ray.tasks.length_limit import LengthLimit
 from gfn_ray.tasks.task import (
+    CALIBRATION,
     DIAGNOSTICS,
     MetricInfo,
     TaskData,
@@ -93,6 +96,7 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
             support,
             self._reward(tokenizer),
             tool=self.tool,
+            simulation=self._simulation(support, evaluated, tokenizer),
             notes=(*splits.notes, *room.notes),
         )
 
@@ -190,6 +194,7 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
             "sample_accuracy": MetricInfo("higher", "samples that end at the right value"),
             "exact_chains": MetricInfo("higher", "samples that are the plain chain of sums"),
             **DIAGNOSTICS,
+            **CALIBRATION,
             "log_reward_mean": MetricInfo("higher", "log p(z answer | question), less the penalty"),
             "log_pf_reference": MetricInfo("higher", "log q of the plain chain of sums"),
             "distinct_fraction": MetricInfo("none", "different texts among a query's samples"),
@@ -201,6 +206,21 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
         reward = LikelihoodReward(self._config.reward.tokens_per_forward)
         penalty = self._config.task.wrong_answer_penalty
         return VerifierReward(reward, AnswerCheck(penalty), tokenizer) if penalty else reward
+
+    def _simulation(
+        self, support: Support, queries: Sequence[Query], tokenizer: Any
+    ) -> ChainSimulation | None:
+        """None for a tokenizer whose answers begin with a token that a chain may contain."""
+        if not all(query.answer_ids[0] in support.stop_ids for query in queries):
+            return None
+        penalty = self._config.task.wrong_answer_penalty
+        return ChainSimulation(
+            support,
+            None if self.tool is None else ToolLoop(self.tool, tokenizer, support),
+            AnswerCheck(penalty) if penalty else None,
+            max((len(query.answer_ids) for query in queries), default=0),
+            tokenizer,
+        )
 
     @cached_property
     def _splits(self) -> Splits:

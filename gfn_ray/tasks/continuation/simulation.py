@@ -27,6 +27,10 @@ class SentenceSimulation:
         return self.support.max_len + 1
 
     @property
+    def writes_queries(self) -> bool:
+        return False
+
+    @property
     def identity(self) -> str:
         bounds = (self.support.min_len, self.support.max_len)
         return json.dumps([*bounds, int(self.support.content.sum())])

@@ -43,6 +43,10 @@ class StorySimulation:
         return self.middle.max_len + self.ending.max_len
 
     @property
+    def writes_queries(self) -> bool:
+        return True
+
+    @property
     def identity(self) -> str:
         lengths = [(s.min_len, s.max_len) for s in (self.middle, self.ending)]
         enders = [int(s.enders.sum()) for s in (self.middle, self.ending)]
