@@ -25,9 +25,9 @@ from gfn_ray.models.loading import (
 )
 from gfn_ray.models.peft_weights import put_weights
 from gfn_ray.models.rounding import stochastically_rounded
+from gfn_ray.seeds import Stream, number, seed_of
 
 MERGER_VERSION = 2  # part of the directory's name: raise it when the merge changes
-_ROUNDING_SEED = 0  # the same on every machine
 _PREFIX = "merged-"
 TUNED = "tuned-"
 """Prefix of the cached adapter of a base model that a run tunes first."""
@@ -144,7 +144,7 @@ def _round(model: Any) -> None:
     """Rounds to bfloat16 so that the mean is kept: the nearest value is often the old weight."""
     import torch
 
-    rng = torch.Generator().manual_seed(_ROUNDING_SEED)
+    rng = torch.Generator().manual_seed(number(seed_of(Stream.ROUNDING, 0)))
     for parameter in model.parameters():
         parameter.data = stochastically_rounded(parameter.data, rng)
     model.config.dtype = torch.bfloat16

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from gfn_ray.errors import UserError
+from gfn_ray.seeds import Stream, generator, seed_of
 
 # A call's name in the trace. The first ones may still compile or warm up.
 _SAMPLE, _SCORE, _LEARN = "sample a group", "score a group", "apply an update"
@@ -28,7 +29,7 @@ class MeasuredDurations:
     ) -> None:
         self._sample, self._score, self._learn = map(np.asarray, (sample, score, learn))
         self._between = between
-        self._rng = np.random.default_rng(seed)
+        self._rng = generator(seed_of(Stream.PLANNED, seed))
 
     @staticmethod
     def read(run: Path, seed: int = 0) -> MeasuredDurations:

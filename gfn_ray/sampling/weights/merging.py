@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gfn_ray.errors import UserError
 from gfn_ray.models.rounding import stochastically_rounded
+from gfn_ray.seeds import Stream, number, seed_of
 
 _PREFIX = "base_model.model."
 _LORA_A, _LORA_B = ".lora_A.weight", ".lora_B.weight"
@@ -27,8 +28,6 @@ _NOT_PLAIN = (
     "target_parameters",
     "lora_bias",
 )
-# Of every rounding: an unchanged weight stays what it is, and all ranks round alike.
-_ROUNDING_SEED = 0
 
 
 class Checkpoint:
@@ -95,7 +94,8 @@ class Merge:
 
     def weights(self, dtype: torch.dtype, device: torch.device) -> Iterator[tuple[str, Tensor]]:
         """Yields the merged checkpoint tensors, in order, on the device."""
-        rng = torch.Generator(device).manual_seed(_ROUNDING_SEED)
+        # The same for every rank: an unchanged weight stays what it is, and all round alike.
+        rng = torch.Generator(device).manual_seed(number(seed_of(Stream.ROUNDING, 0)))
         for name in self.names:
             tensor = self._checkpoint.tensor(name).to(device)
             if name in self._pairs:
