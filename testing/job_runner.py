@@ -173,6 +173,14 @@ def summary(home: Path) -> dict[str, Any]:
     return loaded
 
 
+def merged_base(home: Path) -> str:
+    """The directory of the model that the run's actors loaded: its base with the tuned adapter."""
+    from gfn_ray.models.merged import merged_model_dir
+
+    written = summary(home)
+    return merged_model_dir(written["model"], Path(written["base_adapter"]), False)
+
+
 def mlflow_run(home: Path) -> Any:
     """The one run in the job's own store."""
     from mlflow import MlflowClient

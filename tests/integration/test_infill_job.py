@@ -25,6 +25,7 @@ from gfn_ray.tasks.infill.task import InfillTask
 from testing.job_runner import (
     LIMIT,
     await_output,
+    merged_base,
     mlflow_run,
     run,
     run_make,
@@ -142,9 +143,8 @@ def test_the_base_is_tuned_first_and_is_policy_and_reward(finished, tiny_dir):
     (line,) = [line for line in out.splitlines() if line.startswith("base model tuned on 214")]
     before, after = re.search(r"validation texts ([\d.,]+), then ([\d.,]+)$", line).groups()
     assert float(after.replace(",", "")) < 0.8 * float(before.replace(",", ""))
-    written = summary(home)
-    assert written["model"].startswith(str(home / "cache"))
-    assert_merged(written["model"], tiny_dir)
+    assert summary(home)["base_adapter"].startswith(str(home / "cache"))
+    assert_merged(merged_base(home), tiny_dir)
 
 
 def test_every_update_and_both_evaluations_are_in_the_metrics_file(finished):
@@ -274,7 +274,7 @@ def test_the_adapter_loads_as_plain_peft_and_is_not_the_base_model(finished):
     home, _ = finished
     ids = torch.arange(10, 30)[None]
     with torch.no_grad():
-        base = AutoModelForCausalLM.from_pretrained(summary(home)["model"])
+        base = AutoModelForCausalLM.from_pretrained(merged_base(home))
         before = base(ids).logits
         after = PeftModel.from_pretrained(base, summary(home)["adapter"])(ids).logits
     assert not torch.allclose(before, after, atol=1e-4)
@@ -307,7 +307,7 @@ def test_the_adapter_is_served_with_the_learners_log_q_inside_the_support(
     task = InfillTask(config)
     support, query = task.support(tokenizer, len(tokenizer)), task.query(STORY, tokenizer)
     assert all(support.contains(one.token_ids) for one in samples)
-    trainer = lora_trainer(load(summary(home)["model"]), config, support)
+    trainer = lora_trainer(load(merged_base(home)), config, support)
     adapter = load_adapter(home / "run" / "adapter")
     weights = {name: torch.from_numpy(array) for name, array in adapter.tensors.items()}
     set_peft_model_state_dict(trainer.model, weights)

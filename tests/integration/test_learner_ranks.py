@@ -75,7 +75,7 @@ class Pair:
         self._config = config.runtime
         remote = ray.remote(LearnerActor).options(**OPTIONS)
         self.worker = Worker(
-            "the learner", lambda: remote.remote(config, "cpu", support, queries, [OPTIONS])
+            "the learner", lambda: remote.remote(config, "cpu", None, support, queries, [OPTIONS])
         )
         load(config.runtime, self._supervisor, [self.worker])
 

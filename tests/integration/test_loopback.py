@@ -43,7 +43,7 @@ def cluster(tiny_dir):
             patch.delenv(name, raising=False)
         with connected():
             remote = ray.remote(SamplerActor).options(runtime_env={"env_vars": variables})
-            actor = remote.remote(job, "cpu", support, [], None)
+            actor = remote.remote(job, "cpu", None, support, [], None)
             ray.get(actor.load.remote(), timeout=LIMIT_S)
             yield ray.get_runtime_context().gcs_address
 

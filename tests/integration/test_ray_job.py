@@ -10,7 +10,7 @@ import pytest
 
 from gfn_ray.cli import parse
 from gfn_ray.tasks.infill.config import InfillJob
-from testing.job_runner import LIMIT, ROOT, run, summary, tiny_infill_flags
+from testing.job_runner import LIMIT, ROOT, merged_base, run, summary, tiny_infill_flags
 from testing.policies import assert_merged
 
 pytestmark = [pytest.mark.alone, pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
@@ -86,7 +86,7 @@ def test_a_submitted_synchronous_run_on_a_tuned_base_with_two_of_each(
     assert written["max_staleness_seen"] == 0
     assert written["policy_versions"] == 5  # two of them before and after the SFT
     assert written["base_adapter"] == tuned["adapter"]
-    assert_merged(written["model"], tiny_dir)
+    assert_merged(merged_base(tmp_path), tiny_dir)
     stored = parse(InfillJob, ["--config", str(tmp_path / "run" / "config.toml")])
     assert stored == parse(InfillJob, flags)
     addresses = listening_addresses()

@@ -70,7 +70,7 @@ def sampler(config, support, queries):
                 runtime_env={"env_vars": variables},
                 **Placement(config, "cpu").options(0),
             )
-            .remote(config, "cpu", support, queries, None)
+            .remote(config, "cpu", None, support, queries, None)
         )
         ray.get(actor.load.remote(), timeout=LIMIT_S)
         yield actor
