@@ -58,7 +58,7 @@ def alone(given):
     assert config.learners == 1
     usual = torch.get_num_threads()
     torch.set_num_threads(1)
-    learner = LearnerActor(config, "cpu", support, queries)
+    learner = LearnerActor(config, "cpu", None, support, queries)
     learner.load()
     made = [learner.publish()[0], *(learner.step(block, True)[0] for block in blocks)]
     scores = learner.score(blocks[0])

@@ -120,7 +120,7 @@ def learner(tiny_dir, support, queries) -> LearnerActor:
     """The learner's actor in this process, at weights of its own."""
     model = JOB.model.model_copy(update={"name": str(tiny_dir)})
     job = JOB.model_copy(update={"model": model})
-    actor = LearnerActor(job, "cpu", support, queries)
+    actor = LearnerActor(job, "cpu", None, support, queries)
     actor.load()
     return actor
 

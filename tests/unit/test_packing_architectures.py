@@ -209,5 +209,5 @@ def test_a_person_is_told_where_a_model_reads_no_forest(kind, settings, targets,
         policy=PolicyConfig(lora_rank=8, lora_targets=targets),
     )
     support = make_support(vocab_size=VOCABULARY)
-    remark = LearnerActor(config, "cpu", support, []).load()
+    remark = LearnerActor(config, "cpu", None, support, []).load()
     assert remark is None if told is None else told in remark
