@@ -15,6 +15,7 @@ from gfn_ray.learners.trainer import PolicyTrainer
 from gfn_ray.policy.adapter import Adapter, add_adapter
 from gfn_ray.policy.log_q import TrajectoryGroup
 from gfn_ray.runtime.actors.learner_actor import LearnerActor
+from gfn_ray.runtime.supervision.device_errors import is_device_error
 from gfn_ray.runtime.training.engine_check import EngineCheck
 from gfn_ray.sampling.architectures import WELL_KNOWN, says_no_adapter, takes_adapters
 from gfn_ray.sampling.environment import thread_environment, vllm_environment
@@ -127,6 +128,12 @@ def learner(tiny_dir, support, queries) -> LearnerActor:
 
 def policy_of(tiny_dir, support, adapter: Adapter) -> PolicyTrainer:
     return engines.policy_of(tiny_dir, support, JOB, adapter)
+
+
+def test_the_death_of_an_engine_is_told_by_vllms_own_error():
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    assert is_device_error(EngineDeadError())
 
 
 def test_after_every_swap_the_engine_has_exactly_the_learners_weights(

@@ -13,7 +13,7 @@ from transformers import AutoConfig
 from gfn_ray.config import EvalConfig, ModelConfig, PolicyConfig, RuntimeConfig, SamplerConfig
 from gfn_ray.runtime.actors.sampler_actor import SamplerActor
 from gfn_ray.runtime.resources.cluster import connected
-from gfn_ray.runtime.resources.placement import Placement
+from gfn_ray.runtime.resources.placement import reserved
 from gfn_ray.sampling.environment import thread_environment, vllm_environment
 from gfn_ray.seeds import Stream, seed_of
 from gfn_ray.storage.trajectories import unpack_trajectories
@@ -62,13 +62,13 @@ def queries():
 @pytest.fixture(scope="module")
 def sampler(config, support, queries):
     variables = thread_environment(1) | vllm_environment("cpu")
-    with connected():
+    with connected(), reserved(config, "cpu", print) as placement:
         actor = (
             ray.remote(SamplerActor)
             .options(
                 num_cpus=0.5,
                 runtime_env={"env_vars": variables},
-                **Placement(config, "cpu").options(0),
+                **placement.options(0),
             )
             .remote(config, "cpu", None, support, queries, None)
         )

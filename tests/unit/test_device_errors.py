@@ -3,7 +3,6 @@
 import pytest
 import torch
 from torch import distributed
-from vllm.v1.engine.exceptions import EngineDeadError
 
 from gfn_ray.runtime.supervision.device_errors import is_device_error
 
@@ -15,7 +14,6 @@ from gfn_ray.runtime.supervision.device_errors import is_device_error
         distributed.DistBackendError("NCCL communicator was aborted on rank 1"),
         distributed.DistNetworkError("failed to recv, got 0 bytes"),
         distributed.DistStoreError("wait timeout after 300000ms"),
-        EngineDeadError(),
         RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling cublasGemmEx"),
         RuntimeError("[gloo/transport/tcp/pair.cc:537] Connection closed by peer [127.0.0.1]:4"),
         RuntimeError("Worker proc VllmWorker-1 died unexpectedly"),
