@@ -1,12 +1,17 @@
 """A simulated run follows the bounds of a real one, and its time is what its parts add up to."""
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gfn_ray.errors import UserError
 from gfn_ray.runtime.planning.measured import MeasuredDurations
 from gfn_ray.runtime.planning.processors import OwnDevice, SharedCores
 from gfn_ray.runtime.planning.simulation import Simulation
+from gfn_ray.runtime.profiling.spans import Span
+from gfn_ray.runtime.profiling.trace import trace
 from gfn_ray.tasks.infill.config import InfillJob
 
 GROUP, BATCH = 64, 16
@@ -89,3 +94,24 @@ def test_a_thousand_samplers_are_simulated_too():
     config = job(steps=50, samplers=1000, rewards=250)
     found = simulated(config, sample=60.0, score=1.0, learn=0.5)
     assert found.updates == 50
+
+
+def test_durations_are_read_from_the_trace_that_a_profiled_run_writes(tmp_path):
+    def span(what, at, cpu):
+        return Span("an actor", what, at, at + 3.5, began=at + 1, ended=at + 3, cpu=cpu)
+
+    spans = {
+        "sampler 0": [span("sample a group", 0.0, 2.0)],
+        "reward actor 0": [span("score a group", 4.0, 0.5)],
+        "the learner": [span("apply an update", 8.0, 1.5)],
+    }
+    controller = [("sample a group", (3.5, 3.6)), ("apply an update", (11.5, 11.6))]
+    written = trace(spans, controller, (0.0, 12.0))
+    (tmp_path / "profile.json").write_text(json.dumps(written))
+    found = MeasuredDurations.read(tmp_path)
+    assert (found.sample(), found.score(), found.learn(), found.between()) == (2.0, 0.5, 1.5, 0.5)
+
+
+def test_a_run_without_a_profile_is_refused_with_what_to_give(tmp_path):
+    with pytest.raises(UserError, match=r"profile\.json cannot be read.*--profile\.seconds"):
+        MeasuredDurations.read(tmp_path)
