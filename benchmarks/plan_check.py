@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gfn_ray.config import JobConfig
-from gfn_ray.runtime.planning.measured import MeasuredDurations
-from gfn_ray.runtime.planning.processors import SharedCores
-from gfn_ray.runtime.planning.simulation import Simulated, Simulation
+from gfn_ray.runtime.planning.plan import on_cores
 from gfn_ray.settings_values import read_stored, read_toml
 from gfn_ray.tasks.catalog import BUILT_IN
 
@@ -27,13 +25,6 @@ def settings(run: Path, task: str) -> JobConfig:
     file = run / "config.toml"
     config: JobConfig = read_stored(BUILT_IN[task]().job, read_toml(file, "RUN"), file)
     return config
-
-
-def predicted(config: JobConfig, profiled: Path, cores: int, seeded: int) -> Simulated:
-    durations = MeasuredDurations.read(profiled, config.seed)
-    shared = SharedCores(cores)
-    actors = config.samplers + config.reward_actors + 1
-    return Simulation(config, durations, [shared] * actors, seeded).run()
 
 
 def main() -> None:
@@ -48,7 +39,7 @@ def main() -> None:
     for run in asked.runs:
         measured: dict[str, Any] = json.loads((run / "summary.json").read_text())
         config = settings(run, measured["task"])
-        found = predicted(config, asked.profiled, asked.cores, asked.seeded)
+        found = on_cores(config, asked.profiled, asked.cores, asked.seeded)
         real = measured["training_seconds"]
         print(
             f"| {run.name} | {config.samplers} | {found.updates} | {found.seconds:.1f} for "

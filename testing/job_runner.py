@@ -160,6 +160,16 @@ def await_output(
         assert condition(), (home / "err").read_text()
 
 
+def await_update(process: subprocess.Popen[str], home: Path, number: int) -> None:
+    """Blocks until so many updates of the job are on record."""
+    file = home / "run" / "metrics.jsonl"
+
+    def are_there() -> bool:
+        return file.exists() and sum('"phase": "train"' in row for row in file.open()) >= number
+
+    await_output(process, home, are_there, f"update {number} did not come in time")
+
+
 def _finish(process: subprocess.Popen[str], home: Path) -> tuple[int, str, str]:
     try:
         code = process.wait(LIMIT)

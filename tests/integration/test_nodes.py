@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from testing.job_runner import LIMIT, await_output, start, summary, tiny_number_flags
+from testing.job_runner import LIMIT, await_update, start, summary, tiny_number_flags
 from testing.nodes import nodes
 from testing.victim import stored_in
 
@@ -36,7 +36,7 @@ def run(tiny_dir, tmp_path_factory):
         process = start(flags, home, "random_number", RAY_ADDRESS=cluster.address)
         try:
             for number, actor in enumerate(LOST):
-                await_updates(home, process, 2 + BETWEEN * number)
+                await_update(process, home, 2 + BETWEEN * number)
                 cluster.kill_that_of(actor)
                 cluster.add()
             code = process.wait(LIMIT)
@@ -44,15 +44,6 @@ def run(tiny_dir, tmp_path_factory):
             process.kill()
     assert code == 0, (home / "err").read_text() + (home / "out").read_text()
     return home
-
-
-def await_updates(home, process, number):
-    file = home / "run" / "metrics.jsonl"
-
-    def are_there():
-        return file.exists() and sum('"phase": "train"' in row for row in file.open()) >= number
-
-    await_output(process, home, are_there, f"update {number} did not come in time")
 
 
 def test_whatever_a_lost_node_had_comes_back_on_another(run):

@@ -12,7 +12,7 @@ import pytest
 from gfn_ray.config.sections import LORA_TARGETS
 from testing.job_runner import (
     LIMIT,
-    await_output,
+    await_update,
     mlflow_run,
     run,
     run_make,
@@ -135,16 +135,6 @@ def test_the_table_is_printed_and_mlflow_has_the_trace(undisturbed):
     assert "profile.json" in artifacts
 
 
-def await_update(home, process, step):
-    """Blocks until so many updates are on record."""
-    file = home / "run" / "metrics.jsonl"
-
-    def are_there():
-        return file.exists() and sum('"phase": "train"' in row for row in file.open()) >= step
-
-    await_output(process, home, are_there, f"update {step} did not come in time")
-
-
 @pytest.fixture(scope="module")
 def killed(tiny_dir, tmp_path_factory):
     """Sampler, reward actor, learner and replay were killed in turn in the middle of training, and
@@ -153,9 +143,9 @@ def killed(tiny_dir, tmp_path_factory):
     process = start([*flags(tiny_dir, home), "--learners", "2"], home, "random_number")
     try:
         for number, actor in enumerate(ACTORS):
-            await_update(home, process, 3 + EVERY * number)
+            await_update(process, home, 3 + EVERY * number)
             actor_processes(process.pid, actor)[-1].kill()
-        await_update(home, process, STEPS - 2 * EVERY)
+        await_update(process, home, STEPS - 2 * EVERY)
         process.send_signal(signal.SIGSTOP)  # it must not end while its processes are listed
         family = psutil.Process(process.pid).children(recursive=True)
     finally:

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gfn_ray.evaluation.calibration import Array, SimulatedScores, judge, ranks
-from gfn_ray.evaluation.plots.plotting import AFTER, BEFORE, GRID, INK, MUTED, save_figure
+from gfn_ray.evaluation.plots.plotting import (
+    AFTER,
+    BEFORE,
+    INK,
+    MUTED,
+    plain_axes,
+    save_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,7 +87,7 @@ def _draw_ranks(axes: Any, before: Side, after: Side, samples: int) -> None:
     axes.set_xlabel("samples with less R/q than the exact draw", size=9, color=INK)
     axes.set_ylabel("share of queries (dashed: at the posterior)", size=9, color=INK)
     axes.legend(frameon=False, fontsize=8.5, labelcolor=INK)
-    _finish(axes)
+    plain_axes(axes)
 
 
 def _draw_lengths(axes: Any, before: Side, after: Side) -> None:
@@ -93,13 +100,4 @@ def _draw_lengths(axes: Any, before: Side, after: Side) -> None:
     axes.set_ylim(0, longest)
     axes.set_xlabel("tokens of the exact draw", size=9, color=INK)
     axes.set_ylabel("tokens of the samples, mean", size=9, color=INK)
-    _finish(axes)
-
-
-def _finish(axes: Any) -> None:
-    axes.grid(axis="y", color=GRID, linewidth=0.7)
-    axes.set_axisbelow(True)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("bottom", "left"))
-        spine.set(color=MUTED, linewidth=0.7)
-    axes.tick_params(length=3, color=MUTED, labelsize=8.5, labelcolor=MUTED)
+    plain_axes(axes)

@@ -59,3 +59,13 @@ def halo() -> list[Any]:
     from matplotlib.patheffects import withStroke
 
     return [withStroke(linewidth=2.5, foreground="white")]
+
+
+def plain_axes(axes: Any) -> None:
+    """Horizontal lines behind the data, and spines at the bottom and on the left only."""
+    axes.grid(axis="y", color=GRID, linewidth=0.7)
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("bottom", "left"))
+        spine.set(color=MUTED, linewidth=0.7)
+    axes.tick_params(length=3, color=MUTED, labelsize=8.5, labelcolor=MUTED)

@@ -10,7 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gfn_ray.evaluation.plots.plotting import AFTER, BEFORE, GRID, INK, MUTED, halo, save_figure
+from gfn_ray.evaluation.plots.plotting import (
+    AFTER,
+    BEFORE,
+    INK,
+    MUTED,
+    halo,
+    plain_axes,
+    save_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,12 +77,7 @@ def _figure(
     axes.set_xlabel("rationales averaged over", size=9, color=INK)
     axes.set_ylabel("accuracy on test sentences", size=9, color=INK)
     axes.margins(x=0.04, y=0.15)
-    axes.grid(axis="y", color=GRID, linewidth=0.7)
-    axes.set_axisbelow(True)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("bottom", "left"))
-        spine.set(color=MUTED, linewidth=0.7)
-    axes.tick_params(length=3, color=MUTED, labelsize=8.5, labelcolor=MUTED)
+    plain_axes(axes)
 
     names = [
         ("GFlowNet, after", after[-1], AFTER),

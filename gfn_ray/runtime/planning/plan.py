@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from gfn_ray.config import JobConfig
 from gfn_ray.formatting import byte_size
 from gfn_ray.runtime.planning import search
 from gfn_ray.runtime.planning.config import PlanConfig, PlanJob
@@ -95,12 +98,17 @@ def _spread(kind: str, gpus: int) -> int:
     return gpus if kind == "reward actor" else 1
 
 
+def on_cores(config: JobConfig, profiled: Path, cores: int, seeded: int = 0) -> Simulated:
+    """Simulates a run whose actors share cores, by the calls of a profiled one. seeded:
+    demonstrations that are put into replay first."""
+    durations = MeasuredDurations.read(profiled, config.seed)
+    actors = config.samplers + config.reward_actors + 1
+    return Simulation(config, durations, [SharedCores(cores)] * actors, seeded).run()
+
+
 def _on_cores(config: PlanJob) -> str:
     assert config.plan.profile is not None
-    durations = MeasuredDurations.read(config.plan.profile.expanduser(), config.seed)
-    cores = SharedCores(config.plan.cores)
-    actors = config.samplers + config.reward_actors + 1
-    found = Simulation(config, durations, [cores] * actors).run()
+    found = on_cores(config, config.plan.profile.expanduser(), config.plan.cores)
     busy = ", ".join(f"{kind} {share:.0%}" for kind, share in found.busy.items())
     return (
         f"{found.updates} updates in {found.seconds:.1f} s of training "
