@@ -8,6 +8,7 @@ from ray.util import placement_group_table
 from gfn_ray.config import RuntimeConfig
 from gfn_ray.errors import RunFailed
 from gfn_ray.runtime.resources.placement import bundles, reserved
+from gfn_ray.runtime.supervision.failures import ActorDied, DataLost, value_of
 from gfn_ray.tasks.infill.config import InfillJob
 
 pytestmark = pytest.mark.ray
@@ -90,3 +91,19 @@ def test_gpus_are_reserved_where_they_are_used():
     config = job("spread").model_copy(update={"learners": 2})
     gpus = [config.sampler.gpus] * 2 + [config.reward.gpus] + [config.learner.gpus] * 2
     assert bundles(config, "cuda") == [{"CPU": 0.25, "GPU": one} for one in gpus]
+
+
+def test_an_answer_that_its_node_took_along_counts_as_the_death_of_the_actor(cluster):
+    node = cluster.add_node(num_cpus=1, resources={"lost": 1})
+
+    @ray.remote(resources={"lost": 1}, num_cpus=1)
+    class Answering:
+        def answer(self):
+            return [7] * 1_000_000
+
+    answer = Answering.remote().answer.remote()
+    assert ray.wait([answer], timeout=60.0, fetch_local=False)[0] == [answer]
+    cluster.remove_node(node, allow_graceful=False)
+    with pytest.raises(ActorDied, match="data from the actor is lost") as lost:
+        value_of(answer, "the actor", "answer")
+    assert isinstance(lost.value, DataLost)

@@ -1,4 +1,5 @@
-"""Evaluation gives every batch to one sampler, and never lets more pile up than it may."""
+"""Evaluation gives every batch to one sampler, and again if it is lost, and never lets more pile up
+than it may."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,3 +40,13 @@ def test_every_batch_is_sampled_once_and_few_are_under_way(batches, samplers, mo
             done += 1
     assert order == list(range(batches))
     assert done == batches
+
+
+def test_a_lost_batch_is_the_next_to_be_sampled():
+    turns = Turns(batches=3, samplers=1, most=2)
+    assert turns.next() == (0, 0)
+    turns.sampled(0)
+    turns.lost(0)
+    assert turns.next() == (0, 0)
+    turns.sampled(0)
+    assert turns.next() == (0, 1)

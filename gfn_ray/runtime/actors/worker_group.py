@@ -17,6 +17,7 @@ from gfn_ray.config import JobConfig, RewardConfig, RuntimeConfig, SamplerConfig
 from gfn_ray.errors import RunFailed
 from gfn_ray.models.hub import ENVIRONMENT as HUB_ENVIRONMENT
 from gfn_ray.models.merged import BaseAdapter
+from gfn_ray.policy.adapter import Adapter
 from gfn_ray.runtime.actors.label_actor import LabelRewardActor
 from gfn_ray.runtime.actors.learner_actor import LearnerActor
 from gfn_ray.runtime.actors.replay_actor import ReplayActor
@@ -195,6 +196,19 @@ class WorkerGroup:
     def put(self, value: Any) -> Any:
         """Puts a value into the object store; returns its reference."""
         return _put(value)
+
+    def adapter(self) -> Adapter:
+        """The learner's weights in full precision, as the newest published version; no update may
+        have followed that."""
+        adapter: Adapter = self.ask(
+            self.learner, "hand over its adapter", lambda actor: actor.adapter.remote()
+        )
+        return adapter
+
+    def share_adapter(self) -> Any:
+        """Puts that into the object store; returns its reference. What the learner published lies
+        on its own node and is lost with it; this lies here, for whoever cannot publish again."""
+        return self.put(self.adapter())
 
     def restore_learner(self, state: Any, version: int) -> None:
         """Restores the learner of an earlier process; it publishes this version next."""

@@ -42,7 +42,7 @@ REFERENCE_METRICS = {"log_pf_reference", "log_pf_reference_per_token"}
 
 
 class Evaluator:
-    """Evaluates a given adapter; the learner must hold the same weights."""
+    """Evaluates the weights that the learner holds and has published."""
 
     def __init__(
         self,
@@ -62,16 +62,18 @@ class Evaluator:
         self._decode = decode
         self._simulated = simulated
 
-    def final(self, adapter: Any) -> Evaluation:
+    def final(self) -> Evaluation:
         """Evaluates before or after training, with the seeds that both share."""
+        adapter = self._workers.share_adapter()
         seed = seed_of(Stream.EVALUATION, self._config.seed)
         simulated = simulated_scores(
             self._config, self._data.support, self._scoring, self._simulated, adapter
         )
         return self._evaluate(adapter, seed, self._more_ratios(adapter), simulated)
 
-    def during(self, adapter: Any, step: int) -> Evaluation:
+    def during(self, step: int) -> Evaluation:
         """Evaluates after an update."""
+        adapter = self._workers.share_adapter()
         seed = seed_of(Stream.EVALUATION_DURING, self._config.seed, step)
         return self._evaluate(adapter, seed, {}, [])
 

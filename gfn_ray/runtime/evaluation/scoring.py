@@ -14,6 +14,7 @@ from gfn_ray.runs.nonfinite_batches import NonFiniteBatches
 from gfn_ray.runtime.actors.worker_group import WorkerGroup
 from gfn_ray.runtime.evaluation.turns import Turns
 from gfn_ray.runtime.supervision.calls import PendingCalls
+from gfn_ray.runtime.supervision.failures import DataLost
 from gfn_ray.seeds import Seed
 from gfn_ray.storage.serialization import Record
 from gfn_ray.storage.trajectories import pack_trajectories, unpack_trajectories
@@ -49,6 +50,7 @@ class Scoring:
         """Returns the scored samples of each draw, by its index."""
         workers, calls = self._workers, self._workers.calls()
         results: dict[int, Scored] = {}
+        lost: set[int] = set()
         samplers, rewards = len(workers.samplers), len(workers.rewards)
         # Enough for every actor, including the learner, to have one.
         turns = Turns(len(draws), samplers, most=samplers + rewards + 1)
@@ -61,8 +63,15 @@ class Scoring:
             block, _ = await calls.make(workers.samplers[sampler], what, sample)
             turns.sampled(sampler)
             start_what_may_start()
-            results[index] = await self._scored(calls, block, index, draws[index].more)
-            turns.measured(index)
+            try:
+                results[index] = await self._scored(calls, block, index, draws[index].more)
+            except DataLost:  # with the node that held it; its seed draws the same again
+                if index in lost:
+                    raise
+                lost.add(index)
+                turns.lost(index)
+            else:
+                turns.measured(index)
             start_what_may_start()
 
         def start_what_may_start() -> None:
@@ -80,7 +89,10 @@ class Scoring:
 
         async def measure() -> None:
             block = pack_trajectories(trajectories)
-            results.append(await self._scored(calls, block, 0, queries))
+            try:
+                results.append(await self._scored(calls, block, 0, queries))
+            except DataLost:
+                results.append(await self._scored(calls, block, 0, queries))
 
         calls.start(measure())
         calls.run_all()

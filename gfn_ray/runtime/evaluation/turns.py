@@ -10,7 +10,7 @@ from collections import deque
 
 
 class Turns:
-    """Batches 0..batches-1 in order, each sampled once.
+    """Batches 0..batches-1 in order, each sampled once, and again if it is lost.
 
     most: largest number of batches in flight, from sampling to the end of measurement.
     """
@@ -32,6 +32,11 @@ class Turns:
     def sampled(self, sampler: int) -> None:
         """Records that this sampler is idle again."""
         self._idle.append(sampler)
+
+    def lost(self, batch: int) -> None:
+        """Records that this batch must be sampled again; it is next."""
+        self._under_way.remove(batch)
+        self._waiting.appendleft(batch)
 
     def measured(self, batch: int) -> None:
         """Records that this batch is complete."""

@@ -167,15 +167,14 @@ class PendingCalls:
     def _finish(self, call: Call) -> None:
         try:
             value = value_of(read_here(call.reference), call.actor, call.what)
-        except ActorLost as loss:
-            if call.worker is None:
+        except (ActorLost, DataLost) as loss:
+            _note(call, lost=True)
+            if call.worker is not None and isinstance(loss, ActorLost):
+                self._supervisor.lost(call.worker, call.generation, str(loss))
+                call.reference = None
+                return
+            if not isinstance(loss, DataLost):
                 raise RunFailed(str(loss)) from loss
-            _note(call, lost=True)
-            self._supervisor.lost(call.worker, call.generation, str(loss))
-            call.reference = None
-            return
-        except DataLost as loss:
-            _note(call, lost=True)
             call.lost = loss
         else:
             _note(call)

@@ -51,19 +51,21 @@ class DataLost(Exception):
         return RunFailed(f"{self}; it cannot be made again in the middle of a run")
 
 
+class AnswerLost(ActorDied, DataLost):
+    """The actor answered, but its node took the answer with it; a successor may answer again."""
+
+
 def value_of(ref: Any, actor: str, what: str, limit: float = FETCH_LIMIT_S) -> Any:
     """Returns the value of a finished call. actor, what: name it in errors.
 
     Raises ActorLost, DataLost, UserError if the actor raised it, and RunFailed for everything
-    else, which a restart would only meet again.
+    else, which a restart would only meet again. An answer lost with its node is both of the first.
     """
     try:
         return ray.get(ref, timeout=limit)
     except GetTimeoutError:
         raise DataLost(f"data from {actor} could not be fetched within {limit:g} s") from None
-    except ObjectLostError as error:
-        raise DataLost(f"data from {actor} is lost: {_cause(error)}") from error
-    except RayTaskError as error:
+    except RayTaskError as error:  # first: it is also an instance of its cause's class
         cause = error.cause if isinstance(error.cause, Exception) else error
         if isinstance(cause, UserError):
             raise type(cause)(str(cause)) from None
@@ -77,6 +79,8 @@ def value_of(ref: Any, actor: str, what: str, limit: float = FETCH_LIMIT_S) -> A
                 f"{type(cause).__name__}: {_first_line(cause)}"
             ) from error
         raise RunFailed(f"{actor} failed to {what}: {type(cause).__name__}: {cause}") from error
+    except ObjectLostError as error:
+        raise AnswerLost(f"data from {actor} is lost: {_cause(error)}") from error
     except _DEATHS as error:
         kind = ActorLost if "creation task" in str(error) else ActorDied
         raise kind(f"{actor} died while trying to {what}: {_cause(error)}") from error

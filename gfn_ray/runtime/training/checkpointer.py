@@ -63,7 +63,7 @@ class Checkpointer:
             replay = self._workers.ask(
                 self._workers.replay, "copy itself", lambda actor: actor.snapshot.remote()
             )
-        adapter = self.adapter()
+        adapter = self._workers.adapter()
         try:
             with publish_directory(self._directory.checkpoint_dir(controller.step)) as directory:
                 self._fill(directory, adapter)
@@ -85,14 +85,6 @@ class Checkpointer:
             self._fill(directory, adapter)
             if tuned is not None:
                 write_labels(directory, tuned)
-
-    def adapter(self) -> Adapter:
-        """The learner's weights in full precision, as the newest published version; no update may
-        have followed that."""
-        adapter: Adapter = self._workers.ask(
-            self._workers.learner, "hand over its adapter", lambda actor: actor.adapter.remote()
-        )
-        return adapter
 
     def _left_out(self, step: int, cause: str, needed: bool) -> None:
         failed = f"the checkpoint of update {step} could not be written ({cause})"

@@ -94,11 +94,6 @@ class Controller:
         return self._pacing.largest_staleness
 
     @property
-    def adapter(self) -> Any:
-        """Object reference of the newest published adapter."""
-        return self._publisher.adapter
-
-    @property
     def published_step(self) -> int:
         """The update after which it was published."""
         return self._publisher.step

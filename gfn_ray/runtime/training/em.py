@@ -87,7 +87,7 @@ class EM:
         em, steps = self._plan.em, self._config.steps
         for done in range(self._done + 1, em.rounds + 1):
             controller.train(observe, until=steps * done // em.rounds)
-            examples, outside = self._examples(controller.adapter, done)
+            examples, outside = self._examples(self._workers.share_adapter(), done)
             metrics = self._fit(examples, self._plan.answers, em.m_steps, done)
             self._share()
             controller.empty_replay()

@@ -181,7 +181,7 @@ class TrainingRun:
         self._recorder.memory(controller.step, memory)
 
         before, baselines, data = measured.before, measured.baselines, self._data
-        adapter = self._checkpointer.adapter()
+        adapter = workers.adapter()
         tuned = self._schedule.tuned(after)
         self._checkpointer.publish(adapter, self._directory.adapter_dir, tuned)
         conclusion = self._task.summarize(before, after, self._directory.path, baselines)
@@ -339,7 +339,7 @@ class TrainingRun:
     def _final_evaluation(
         self, evaluator: Evaluator, controller: Controller, phase: str
     ) -> Evaluation:
-        result = evaluator.final(controller.adapter)
+        result = evaluator.final()
         self._record(phase, controller, result)
         return result
 
@@ -419,7 +419,7 @@ class TrainingRun:
             controller.end_here()
 
     def _evaluate_during(self, evaluator: Evaluator, controller: Controller) -> None:
-        result = evaluator.during(controller.adapter, controller.step)
+        result = evaluator.during(controller.step)
         self._recorder.evaluation("during", controller.step, result)
         self._check.look_at(result.mismatch)
         self._display.evaluated(result.metrics)
