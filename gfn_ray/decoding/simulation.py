@@ -40,6 +40,11 @@ class SimulatedQuery:
     log_density: float
 
 
+def simulated_id(query_id: str) -> str:
+    """The id of a query that was made of this one."""
+    return f"{query_id}/simulated"
+
+
 class Draft(Protocol):
     """One attempt at a z* and y of a query."""
 

@@ -82,6 +82,14 @@ class CompletionReward:
         worth = worth if self._floor is None else max(worth, self._floor)
         return worth if self._length is None else worth + float(self._length(query, z)[-1])
 
+    def largest_worth(self, reward: float) -> float:
+        """A bound of `worth`, where no reward is larger."""
+        worth = reward / self._beta
+        worth = worth if self._floor is None else max(worth, self._floor)
+        if self._length is None:
+            return worth
+        return worth + float(self._length.log_density(self._length.mean))
+
     def log_prior(self, pairs: Sequence[Pair]) -> list[float]:
         """log p_ref(z | x) of each whole z, its end included; 0 where the prior does not count."""
         if not self._prior:

@@ -13,9 +13,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from scipy.stats import chi2
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from gfn_ray.decoding.drafting import draft
 from gfn_ray.decoding.rows import CachedRows
@@ -32,29 +31,26 @@ from gfn_ray.tasks.demonstrations import demonstration_trajectory
 from gfn_ray.tasks.infill.simulation import StoryDraft, StorySimulation
 from gfn_ray.tasks.infill.target import CopyPenalty
 from gfn_ray.trajectory import Query
+from testing.tiny_language import (
+    CHANCE,
+    CONTEXT,
+    COPIES,
+    FULL_STOP,
+    STOP,
+    WORDS,
+    drawn,
+    log_p,
+    normalised,
+    p_value,
+    random_llama,
+)
 
-WORDS = ("<stop>", ".", "q", "a", "b", "x.", "y.", "z.")
-STOP, FULL_STOP, CONTENT, ENDERS = 0, 1, (3, 4, 5, 6, 7), (5, 6, 7)
-CONTEXT = np.array([2, 3, 4], dtype=np.int32)
-LEAST_EXPECTED = 5  # draws of a cell of the chi-square test
-CHANCE = 1e-3  # of a right way to draw to fail; seeds are fixed
-QUERIES, COPIES = 1000, 12  # of one call
+CONTENT, ENDERS = (3, 4, 5, 6, 7), (5, 6, 7)
 
 
 @pytest.fixture(scope="module")
 def model():
-    config = LlamaConfig(
-        vocab_size=len(WORDS),
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        initializer_range=0.3,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return LlamaForCausalLM(config).eval().requires_grad_(False)
+    return random_llama()
 
 
 @pytest.fixture(scope="module")
@@ -83,20 +79,6 @@ def query():
     return Query("one", CONTEXT, CONTEXT, np.array([FULL_STOP], np.int32), texts=texts)
 
 
-@torch.no_grad()
-def log_p(model, texts):
-    """log p of each text after the context, by one plain forward each length."""
-    found = {}
-    for length, group in itertools.groupby(sorted(texts, key=len), key=len):
-        some = list(group)
-        ids = torch.tensor([[*CONTEXT.tolist(), *text] for text in some])
-        log_probs = torch.log_softmax(model(ids).logits.double(), dim=-1)
-        read = log_probs[:, len(CONTEXT) - 1 : -1].gather(2, ids[:, len(CONTEXT) :, None])
-        found |= dict(zip(some, read[..., 0].sum(dim=1).tolist(), strict=True))
-        assert read.shape[1] == length
-    return found
-
-
 def middles():
     texts = [z for n in (1, 2, 3) for z in itertools.product(CONTENT, repeat=n)]
     return [z for z in texts if bounded(3).contains(z)]
@@ -112,29 +94,7 @@ def joint(model, terms=lambda z, y: 0.0):
     """p(z, y | x) in proportion to R(z), for every y, normalised."""
     pairs = [(z, y) for z in middles() for y in endings()]
     known = log_p(model, [z + y for z, y in pairs])
-    log_weights = np.array([known[z + y] + terms(z, y) for z, y in pairs])
-    return dict(zip(pairs, np.exp(log_weights - np.logaddexp.reduce(log_weights)), strict=True))
-
-
-def drawn(model, simulation, query, calls=2):
-    """Simulated queries, from many copies of one query."""
-    found = []
-    for call in range(10, 10 + calls):
-        seed = seed_of(Stream.SIMULATED, 0, call)
-        found += draft(model, simulation, [query] * QUERIES, COPIES, seed).kept
-    return [one for one in found if one is not None]
-
-
-def p_value(counts, expected):
-    """Pearson's chi-square; cells of few expected draws are one."""
-    total = sum(counts.values())
-    assert not counts.keys() - expected.keys()
-    large = {cell: p * total for cell, p in expected.items() if p * total >= LEAST_EXPECTED}
-    rest = total - sum(large.values())
-    apart = sum((counts[cell] - mean) ** 2 / mean for cell, mean in large.items())
-    left = total - sum(counts[cell] for cell in large)
-    assert rest > LEAST_EXPECTED
-    return float(chi2.sf(apart + (left - rest) ** 2 / rest, len(large)))
+    return normalised({(z, y): known[z + y] + terms(z, y) for z, y in pairs})
 
 
 def counted(found):
@@ -264,10 +224,8 @@ def test_draws_of_sentences_have_the_posteriors_law(model, query):
     assert len(found) > 500
     texts = [z for n in (1, 2, 3) for z in itertools.product(CONTENT, repeat=n)]
     known = log_p(model, [(*z, FULL_STOP) for z in texts])
-    log_r = np.array([known[(*z, FULL_STOP)] for z in texts])
-    posterior = np.exp(log_r - np.logaddexp.reduce(log_r))
     counts = Counter(tuple(one.token_ids) for one in found)
-    assert p_value(counts, dict(zip(texts, posterior, strict=True))) > CHANCE
+    assert p_value(counts, normalised({z: known[(*z, FULL_STOP)] for z in texts})) > CHANCE
     for one in found[:20]:
         assert one.log_density == pytest.approx(known[(*one.token_ids, FULL_STOP)], abs=1e-4)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gfn_ray.decoding.simulation import SimulatedQuery, Verdict
+from gfn_ray.decoding.simulation import SimulatedQuery, Verdict, simulated_id
 from gfn_ray.sampling.tools import ToolLoop
 from gfn_ray.support import Support
 from gfn_ray.tasks.arithmetic.answers import AnswerCheck
@@ -88,5 +88,5 @@ class ChainDraft:
         return self._log_uniform < self._term and told.writes(self._query, self._chain)
 
     def simulated(self, log_p: float) -> SimulatedQuery:
-        own = replace(self._query, query_id=f"{self._query.query_id}/simulated", demonstrations=())
+        own = replace(self._query, query_id=simulated_id(self._query.query_id), demonstrations=())
         return SimulatedQuery(own, np.array(self._chain, dtype=np.int32), log_p + self._term)

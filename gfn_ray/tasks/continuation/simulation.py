@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gfn_ray.decoding.simulation import InSupport, SimulatedQuery, Verdict
+from gfn_ray.decoding.simulation import InSupport, SimulatedQuery, Verdict, simulated_id
 from gfn_ray.support import BoundedSupport
 from gfn_ray.trajectory import Query
 
@@ -53,5 +53,5 @@ class SentenceDraft:
         return Verdict.GOES_ON if self._sentence.add(token) else Verdict.REJECTED
 
     def simulated(self, log_p: float) -> SimulatedQuery:
-        own = replace(self._query, query_id=f"{self._query.query_id}/simulated", demonstrations=())
+        own = replace(self._query, query_id=simulated_id(self._query.query_id), demonstrations=())
         return SimulatedQuery(own, np.array(self._sentence.tokens, dtype=np.int32), log_p)

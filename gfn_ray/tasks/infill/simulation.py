@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gfn_ray.decoding.simulation import InSupport, SimulatedQuery, Verdict
+from gfn_ray.decoding.simulation import InSupport, SimulatedQuery, Verdict, simulated_id
 from gfn_ray.models.tokenization import text_ids
 from gfn_ray.rewards.length_prior import LengthPrior
 from gfn_ray.support import BoundedSupport
@@ -109,7 +109,7 @@ class StoryDraft:
         prompt = text_ids(tokenizer, story.template.format(beginning=beginning, ending=ending))
         sentences = self._query.texts["given"].split("\n")[:-1]
         self._kept = Query(
-            query_id=f"{self._query.query_id}/simulated",
+            query_id=simulated_id(self._query.query_id),
             prompt_ids=prompt,
             context_ids=self._query.context_ids,
             answer_ids=np.array(self._ending.tokens, dtype=np.int32),

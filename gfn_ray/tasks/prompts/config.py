@@ -58,6 +58,11 @@ class PromptsConfig(Section):
     reward_weights: tuple[float, ...] | None = Field(
         None, description="Weight of each of them in the sum r; default: 1 each."
     )
+    reward_max: float | None = Field(
+        None,
+        description="Largest r there can be, if a function is yours: with it, exact draws of the "
+        "posterior are made, and jeffreys is measured. Built-in rewards are at most 1 each.",
+    )
     reward_timeout_s: float = Field(
         60.0,
         gt=0,
@@ -121,6 +126,14 @@ class PromptsConfig(Section):
     @property
     def weights(self) -> tuple[float, ...]:
         return self.reward_weights or (1.0,) * len(self.reward)
+
+    @property
+    def largest(self) -> float | None:
+        """A bound of r; None if there is none known."""
+        if self.reward_max is None and self.runs_code:
+            return None
+        most = sum(max(0.0, weight) for weight in self.weights)
+        return most if self.reward_max is None else self.reward_max
 
     @property
     def runs_code(self) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from gfn_ray.errors import UserError
@@ -68,6 +71,16 @@ def with_defaults(row: Row, task: PromptsConfig, schema: str | None) -> Row:
         except ValueError as error:
             raise UserError(f"{row.place}: {error}") from None
     return row
+
+
+def code_of(task: PromptsConfig) -> list[str]:
+    """What tells one version of the functions that are code from another: a digest of their file,
+    or, where there is none, what no other run has."""
+    files = [spec.rpartition(":")[0] for spec in task.reward if spec not in BUILT_IN]
+    return [
+        hashlib.sha256(Path(file).read_bytes()).hexdigest() if file.endswith(".py") else token_hex()
+        for file in files
+    ]
 
 
 def make_judge(

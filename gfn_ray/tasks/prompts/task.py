@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gfn_ray.data.files import read_document
+from gfn_ray.decoding.simulation import simulated_id
 from gfn_ray.errors import RunFailed, UserError
 from gfn_ray.evaluation.result import Baseline, Evaluation, QuerySamples, QueryTexts
 from gfn_ray.evaluation.text_metrics.text import distinct_fraction
@@ -36,13 +37,22 @@ from gfn_ray.tasks.prompts.data import PromptRow, Splits, load_rows, prompt_of
 from gfn_ray.tasks.prompts.metrics import majority_at_k, pass_at_k
 from gfn_ray.tasks.prompts.rewards import (
     RewardSpec,
+    code_of,
     completion_text,
     cut_at_stop,
     make_judge,
     named_functions,
     with_defaults,
 )
-from gfn_ray.tasks.task import DIAGNOSTICS, MetricInfo, TaskData, TaskSummary, check_parts
+from gfn_ray.tasks.prompts.simulation import CompletionSimulation
+from gfn_ray.tasks.task import (
+    CALIBRATION,
+    DIAGNOSTICS,
+    MetricInfo,
+    TaskData,
+    TaskSummary,
+    check_parts,
+)
 from gfn_ray.tasks.vocabulary import Vocabulary
 from gfn_ray.trajectory import IntArray, Query
 
@@ -100,7 +110,8 @@ class PromptsTask(BaseTask[PromptsJob]):
                 f"eval.queries is {config.eval.queries}; the data have {count(asked, 'prompt')} "
                 "held out, and all of them are evaluated"
             )
-        return TaskData(train, held_out, support, reward, notes=tuple(notes))
+        simulation = self._simulation(held_out, support, reward)
+        return TaskData(train, held_out, support, reward, simulation=simulation, notes=tuple(notes))
 
     def support(self, tokenizer: Any, vocab_size: int) -> WholeSupport:
         stops = self._config.stops
@@ -175,6 +186,21 @@ class PromptsTask(BaseTask[PromptsJob]):
             length=length,
         )
         return self._target
+
+    def _simulation(
+        self, held_out: Sequence[Query], support: WholeSupport, target: CompletionReward
+    ) -> CompletionSimulation | None:
+        """None where no bound of the reward is known, or the prior is not the LM itself."""
+        task = self._config.task
+        if task.largest is None or task.prior != 1.0:
+            return None
+        for query in held_out:
+            self._rows[simulated_id(query.query_id)] = self._rows[query.query_id]
+        worth = (task.reward, task.weights, task.beta, task.floor, self._schema(), task.pattern)
+        rows = [self._rows[query.query_id].columns for query in held_out]
+        return CompletionSimulation(
+            support, target, target.largest_worth(task.largest), repr((worth, rows, code_of(task)))
+        )
 
     def answer(self, query: Query, text: str) -> str | None:
         text = cut_at_stop(text, self._config.stops)
@@ -267,6 +293,7 @@ class PromptsTask(BaseTask[PromptsJob]):
             "stopped_fraction": MetricInfo("higher", "samples that stop before max_len"),
             "log_reward_mean": MetricInfo("higher", "untempered log R of the samples"),
             **DIAGNOSTICS,
+            **(CALIBRATION if task.prior == 1.0 and task.largest is not None else {}),
         }
 
     @property
