@@ -30,6 +30,7 @@ from gfn_ray.tasks.continuation.simulation import SentenceSimulation
 from gfn_ray.tasks.demonstrations import demonstration_trajectory
 from gfn_ray.tasks.infill.simulation import StoryDraft, StorySimulation
 from gfn_ray.tasks.infill.target import CopyPenalty
+from gfn_ray.tasks.subjectivity.simulation import RationaleSimulation
 from gfn_ray.trajectory import Query
 from testing.tiny_language import (
     CHANCE,
@@ -228,6 +229,17 @@ def test_draws_of_sentences_have_the_posteriors_law(model, query):
     assert p_value(counts, normalised({z: known[(*z, FULL_STOP)] for z in texts})) > CHANCE
     for one in found[:20]:
         assert one.log_density == pytest.approx(known[(*one.token_ids, FULL_STOP)], abs=1e-4)
+
+
+def test_draws_of_rationales_have_the_law_of_the_prefixes(model, query):
+    """What else log R has, the answer, is in their weights."""
+    found = drawn(model, RationaleSimulation(bounded(3)), query)
+    assert len(found) > 1000
+    counts = Counter(tuple(one.token_ids) for one in found)
+    known = log_p(model, middles())
+    assert p_value(counts, normalised(known)) > CHANCE
+    for one in found[:20]:
+        assert one.log_density == pytest.approx(known[tuple(one.token_ids)], abs=1e-4)
 
 
 def test_rows_read_what_a_plain_forward_reads(model):

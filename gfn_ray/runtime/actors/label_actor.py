@@ -6,8 +6,10 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from gfn_ray.decoding.simulation import Drafted, Simulation
 from gfn_ray.rewards.labelled import LabelledReward
 from gfn_ray.runtime.actors.reward_actor import RewardActor
+from gfn_ray.seeds import Seed
 from gfn_ray.storage.serialization import Record
 from gfn_ray.storage.trajectories import pack_trajectories
 from gfn_ray.trajectory import IntArray, Query
@@ -27,6 +29,13 @@ class LabelRewardActor(RewardActor):
         scored, label_log_probs = self._reward.score_and_predict(self._pairs(block, more))
         info = {**self._info(scored, started), "label_log_probs": label_log_probs}
         return pack_trajectories(scored), info
+
+    def simulate(
+        self, simulation: Simulation, query_ids: list[str], copies: int, seed: Seed
+    ) -> Drafted:
+        """As RewardActor.simulate: z is written by the frozen LM, without the label adapter."""
+        with self._reward.labels.frozen():
+            return super().simulate(simulation, query_ids, copies, seed)
 
     def label_log_probs(self, histories: list[IntArray], answers: list[IntArray]) -> Any:
         """log p(label | history) [N, L]."""

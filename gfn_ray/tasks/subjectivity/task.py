@@ -30,7 +30,7 @@ from gfn_ray.evaluation.result import Baseline, Evaluation, QuerySamples, QueryT
 from gfn_ray.models.tokenization import continuation_ids, text_ids
 from gfn_ray.rewards.labelled import LabelledReward, shared_prefix
 from gfn_ray.rewards.reward import Reward
-from gfn_ray.support import Support
+from gfn_ray.support import BoundedSupport
 from gfn_ray.tasks.base import BaseTask
 from gfn_ray.tasks.label_plan import Classifier, LabelPlan
 from gfn_ray.tasks.length_limit import LengthLimit
@@ -38,7 +38,9 @@ from gfn_ray.tasks.line_support import line_support
 from gfn_ray.tasks.subjectivity.config import SubjectivityJob
 from gfn_ray.tasks.subjectivity.data import LABELS, Sentence, draw_labels, load_sentences
 from gfn_ray.tasks.subjectivity.label_leak import LabelLeakFilter
+from gfn_ray.tasks.subjectivity.simulation import RationaleSimulation
 from gfn_ray.tasks.task import (
+    CALIBRATION,
     DIAGNOSTICS,
     MetricInfo,
     TaskData,
@@ -103,10 +105,17 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
         aside = frozenset(self._calibrating)
         notes = (*splits.notes, *room.notes)
         return TaskData(
-            train, held_out, support, reward, labels=plan, calibration=aside, notes=notes
+            train,
+            held_out,
+            support,
+            reward,
+            labels=plan,
+            simulation=RationaleSimulation(support),
+            calibration=aside,
+            notes=notes,
         )
 
-    def support(self, tokenizer: Any, vocab_size: int) -> Support:
+    def support(self, tokenizer: Any, vocab_size: int) -> BoundedSupport:
         task = self._config.task
         vocabulary = Vocabulary(tokenizer, vocab_size)
         return line_support(vocabulary, task.min_len, task.max_len, "rationale")
@@ -194,7 +203,7 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
             "named_label_fraction": MetricInfo("lower", "rationales that leak a label"),
         }
         target = MetricInfo("none", "log p(z | x) + log p(y | x, z); EM moves the target")
-        return {**words, **super().metrics, **DIAGNOSTICS, "log_reward_mean": target}
+        return {**words, **super().metrics, **DIAGNOSTICS, **CALIBRATION, "log_reward_mean": target}
 
     def _query(self, one: Sentence, answers: list[IntArray], tokenizer: Any) -> Query:
         task = self._config.task
