@@ -46,6 +46,7 @@ class Stream(IntEnum):
     ROUNDING = 19  # of merged weights, with seed 0: the same on every machine and rank
     PLANNED = 20  # durations of a simulated run
     SIMULATED_SAMPLES = 18  # the same before and after training; at: number of the batch
+    SIMULATED_DURING = 21  # at: update, number of the batch
 
 
 def seed_of(stream: Stream, seed: int, *at: int) -> Seed:
