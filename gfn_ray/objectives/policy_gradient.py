@@ -76,8 +76,9 @@ def grpo(batch: FlowBatch, *, clip: float, matched: bool) -> ObjectiveLoss:
     """PPO's ratios with standardised advantages, and beta k3 added to each action's loss.
 
     k3 = p_ref/q - log(p_ref/q) - 1 estimates the KL well, but its gradient is that of
-    KL(p_ref || q) (Liu et al. 2025, arXiv 2510.01555), so that the optimum is
-    beta p_ref / (c - advantage), not p_ref exp(r / beta). Sources: Shao et al. 2024
+    KL(p_ref || q) (Liu et al. 2025, arXiv 2510.01555). So, for z of one action, learning ends at
+    q = p_ref / (1 - advantage / beta), which is p_ref exp(advantage / beta) only to first order.
+    Sources: Shao et al. 2024
     (DeepSeekMath), eq. 3 and 4; the mean over all actions of a batch of Yu et al. 2025 (DAPO).
     """
     log_q = own_actions(batch)

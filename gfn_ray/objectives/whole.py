@@ -25,7 +25,8 @@ def actions(batch: FlowBatch, log_pf: Tensor, log_stop: Tensor) -> Tensor:
 
     log_pf [B, T]. log_stop [B, T+1] at each prefix, or [B, 1].
     """
-    return functional.pad(log_pf, (0, 1)) + torch.where(batch.ends, log_stop, 0.0)
+    tokens = torch.where(batch.by_policy, log_pf, 0.0)
+    return functional.pad(tokens, (0, 1)) + torch.where(batch.ends, log_stop, 0.0)
 
 
 def taken(batch: FlowBatch) -> Tensor:
