@@ -78,7 +78,7 @@ def reward_loss(
         for q, p, b in zip(z.q, z.p, z.b, strict=True):
             total = total - _clipped(q - b, advantage)
             if kind == "grpo":
-                total = total + beta * ((p - q).exp() - (p - q) - 1)
+                total = total + beta * (q - b).exp() * ((p - q).exp() - (p - q) - 1)
             divisor += 1
     return total / divisor
 

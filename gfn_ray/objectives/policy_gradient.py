@@ -75,18 +75,19 @@ def ppo(batch: FlowBatch, *, clip: float, matched: bool) -> ObjectiveLoss:
 def grpo(batch: FlowBatch, *, clip: float, matched: bool) -> ObjectiveLoss:
     """PPO's ratios with standardised advantages, and beta k3 added to each action's loss.
 
-    k3 = p_ref/q - log(p_ref/q) - 1 estimates the KL well, but its gradient is that of
-    KL(p_ref || q) (Liu et al. 2025, arXiv 2510.01555). So, for z of one action, learning ends at
-    q = p_ref / (1 - advantage / beta), which is p_ref exp(advantage / beta) only to first order.
-    Sources: Shao et al. 2024
-    (DeepSeekMath), eq. 3 and 4; the mean over all actions of a batch of Yu et al. 2025 (DAPO).
+    k3 = p_ref/q - log(p_ref/q) - 1 estimates the KL with little variance. As a loss its gradient
+    would be that of KL(p_ref || q) (Liu et al. 2025, arXiv 2510.01555); times the ratio, as in
+    DeepSeek-V3.2 (arXiv 2512.02556) and TRL, it is that of KL(q || p_ref) at each action. So, for z
+    of one action, learning ends at p_ref exp(r / (beta s)), s the standard deviation of r under q.
+    Sources: Shao et al. 2024 (DeepSeekMath), eq. 3 and 4; the mean over all actions of a batch of
+    Yu et al. 2025 (DAPO).
     """
     log_q = own_actions(batch)
     advantage = standardised(reward(batch, matched), batch.group)
+    log_ratio = log_q - behavior_actions(batch)
     log_p_over_q = reference_actions(batch) - log_q
     k3 = torch.expm1(log_p_over_q) - log_p_over_q
-    penalty = batch.temperature * k3
-    log_ratio = log_q - behavior_actions(batch)
+    penalty = batch.temperature * log_ratio.exp() * k3
     return _mean_over_actions(batch, advantage, log_ratio, clip, matched, penalty)
 
 

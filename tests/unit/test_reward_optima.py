@@ -83,16 +83,16 @@ def test_likelihood_reaches_the_distribution_of_the_accepted_data(accept_from):
     assert total_variation(policy.log_q, data) < CLOSE
 
 
-def test_grpo_ends_where_its_k3_and_its_scaled_advantage_balance():
-    """For z of one token, at q = p_ref / (1 - advantage / beta)."""
-    beta = 1.0
+def test_grpo_ends_at_the_optimum_of_beta_times_the_standard_deviation_of_the_reward():
+    """For z of one token."""
+    beta = 0.5
     policy, reference, log_reward = case(tokens=6, longest=1)
     train(policy, reference, loss_of(kind="grpo", reward="task"), log_reward, beta, samples=1024)
-    q, p = policy.log_q.detach().exp(), reference.log_q.detach().exp()
-    mean = (q * log_reward).sum()
-    advantage = (log_reward - mean) / (q * (log_reward - mean).square()).sum().sqrt()
-    assert total_variation((p / (1 - advantage / beta)).log(), q.log()) < CLOSE
-    assert total_variation(p.log() + advantage / beta, q.log()) > 2 * CLOSE
+    q = policy.log_q.detach()
+    mean = (q.exp() * log_reward).sum()
+    spread = (q.exp() * (log_reward - mean).square()).sum().sqrt()
+    assert total_variation(q, optimum(reference, log_reward, beta * spread, "task")) < CLOSE
+    assert total_variation(q, optimum(reference, log_reward, beta, "task")) > 2 * CLOSE
 
 
 @examples(40)
