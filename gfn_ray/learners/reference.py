@@ -1,7 +1,7 @@
 """p_ref: the frozen policy that an objective compares its own with.
 
 The base model, or the policy as it was before the first update by the objective. After SFT the two
-differ, and preference losses mean the latter: with the base as reference they undo SFT.
+differ, and preference losses mean the latter: the base would pull the policy back to before SFT.
 """
 
 from __future__ import annotations
