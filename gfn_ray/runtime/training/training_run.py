@@ -137,11 +137,12 @@ class TrainingRun:
     def _fit_round(
         self, workers: WorkerGroup, steps: int, found: list[Trajectory], done: int
     ) -> None:
-        """Likelihood updates of a round, numbered through all rounds."""
+        """Likelihood updates of a round, numbered on from SFT's through all rounds."""
         order = seed_of(Stream.STAR_ORDER, self._config.seed, done)
+        before = self._config.sft.steps + (done - 1) * steps
 
         def observe(step: int, metrics: dict[str, float]) -> None:
-            self._recorder.sft_update((done - 1) * steps + step, metrics)
+            self._recorder.sft_update(before + step, metrics)
 
         sft(self._config, steps, found, order, workers, self._bad, observe)
 
