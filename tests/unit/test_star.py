@@ -49,7 +49,7 @@ def test_a_hint_is_the_answer_before_the_question_and_changes_nothing_else(token
 
 
 def test_a_prompt_that_its_hint_makes_too_long_is_refused(tokenizer):
-    task = {**SMALL, "train_operands": (3,), "eval_operands": (3,)}
+    task = {**SMALL, "held_out": 8, "train_operands": (3,), "eval_operands": (3,)}
     data = loaded(tokenizer, task)
     longest = max(len(query.prompt_ids) for query in (*data.train, *data.held_out))
     with pytest.raises(UserError, match="the prompt of problem with its answer"):
