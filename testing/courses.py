@@ -25,6 +25,7 @@ CONFIGS = (
     ),
     ReplayConfig(capacity=20, per_query=4, edit_distance=1, max_staleness=3, recency=3.0),
     ReplayConfig(capacity=6, per_query=2, priority="uniform", max_times_sampled=1),
+    ReplayConfig(capacity=9, per_query=5, priority="uniform", edit_distance=None),
 )
 
 

@@ -46,10 +46,13 @@ def random_batch(
     terminable[:, 0] = empty_may_stop
     group = torch.arange(batch) % 2
     log_pf = -normal(batch, length).abs() * (at[1:] <= lengths[:, None])
-    log_pf[0, 0] = 0.0  # written by a tool
+    by_policy = at[1:] <= lengths[:, None]
+    by_policy[0, 0] = False  # written by a tool
+    log_pf = log_pf * by_policy
+    log_pf_reference, log_pf_behavior = (-normal(batch, length).abs() * by_policy for _ in range(2))
     # The empty prefix of a query is one and the same state in all of its trajectories.
-    log_stop, log_reward, log_reference = (normal(batch, length + 1) for _ in range(3))
-    for values in (log_stop, log_reward, log_reference):
+    log_stop, log_reward, log_stop_reference = (normal(batch, length + 1) for _ in range(3))
+    for values in (log_stop, log_reward, log_stop_reference):
         values[:, 0] = values[:2, 0][group]
     return FlowBatch(
         log_pf=log_pf,
@@ -57,8 +60,12 @@ def random_batch(
         log_reward=5 * log_reward,
         terminable=terminable,
         group=group,
+        by_policy=by_policy,
         log_z=normal(2)[group],
-        log_reference=-log_reference.abs(),
+        log_pf_reference=log_pf_reference,
+        log_stop_reference=-log_stop_reference.abs(),
+        log_pf_behavior=log_pf_behavior,
+        log_stop_behavior=-normal(batch).abs(),
     )
 
 
@@ -127,7 +134,7 @@ def solved_batch(temperature: float = 1.0, seed: int = 0) -> FlowBatch:
     """Every z of up to 3 tokens out of 3, the empty one included, for two queries whose policies
     are exactly their posteriors: log_pf and log_stop come from summing log R over continuations.
 
-    log_reference is random, and taken off log_reward again where a test needs "ref_tb".
+    log p_ref is random, and taken off log_reward again where a test needs "ref_tb".
     """
     generator = torch.Generator().manual_seed(seed)
     texts = [z for n in range(4) for z in itertools.product(range(3), repeat=n)]
@@ -151,12 +158,15 @@ def solved_batch(temperature: float = 1.0, seed: int = 0) -> FlowBatch:
             rows["log_z"].append(mass[()])
     lengths = torch.tensor([len(z) for z in texts] * 2)
     batch = {name: torch.stack(values) for name, values in rows.items()}
+    by_policy = torch.arange(3) < lengths[:, None]
     return FlowBatch(
         log_pf=batch["pf"],
         log_stop=batch["stop"],
         log_reward=batch["reward"],
         terminable=torch.arange(4) <= lengths[:, None],
         group=torch.arange(2).repeat_interleave(len(texts)),
+        by_policy=by_policy,
         log_z=batch["log_z"],
-        log_reference=torch.randn(len(lengths), 4, generator=generator, dtype=torch.float64),
+        log_pf_reference=torch.zeros(len(lengths), 3, dtype=torch.float64),
+        log_stop_reference=torch.randn(len(lengths), 4, generator=generator, dtype=torch.float64),
     )

@@ -119,17 +119,18 @@ def naive_batch(
 ) -> FlowBatch:
     """What a loss should be given, from naive forwards, in float64; NaN where it may not look.
 
-    log_reference is that of the model itself, and log_z one number: the mean of
+    p_ref is the model itself, and log_z one number: the mean of
     log R/T - log q over all z.
     """
     rows: list[tuple[list[float], list[float], list[float]]] = []
-    nodes, group_of, ratios = [], [], []
+    nodes, written, group_of, ratios = [], [], [], []
     for index, group in enumerate(groups):
         for trajectory in group.trajectories:
             log_pf, log_stop = naive_log_probs(model, support, group.prompt_ids, trajectory)
             rewards = [float(value) / temperature for value in trajectory.log_reward]
             rows.append((log_pf, log_stop, rewards))
             nodes.append(torch.from_numpy(trajectory.terminable))
+            written.append(torch.from_numpy(~trajectory.tool_mask))
             group_of.append(index)
             ratios.append(rewards[-1] - sum(log_pf) - log_stop[-1])
 
@@ -138,15 +139,17 @@ def naive_batch(
         return pad_sequence(values, batch_first=True, padding_value=filler)
 
     log_pf, log_stop = padded(0, 0.0), padded(1, float("nan"))
-    path = torch.cat([torch.zeros(len(rows), 1), log_pf.cumsum(dim=1)], dim=1)
     return FlowBatch(
         log_pf=log_pf,
         log_stop=log_stop,
         log_reward=padded(2, float("nan")),
         terminable=pad_sequence(nodes, batch_first=True, padding_value=False),
         group=torch.tensor(group_of),
+        by_policy=pad_sequence(written, batch_first=True, padding_value=False),
+        temperature=temperature,
         log_z=torch.full((len(rows),), float(np.mean(ratios)), dtype=torch.float64),
-        log_reference=path + log_stop,
+        log_pf_reference=log_pf,
+        log_stop_reference=log_stop,
     )
 
 

@@ -236,8 +236,11 @@ class ReplayConfig(Section):
         description="Preference for new trajectories, and for queries with new ones: weights "
         "double every 1/recency versions.",
     )
-    edit_distance: int = Field(
-        0, ge=0, description="Trajectories of a query within this many token edits are duplicates."
+    edit_distance: int | None = Field(
+        0,
+        ge=0,
+        description="Trajectories of a query within this many token edits are duplicates, of which "
+        "replay keeps one; none: it keeps all.",
     )
     max_staleness: int | None = Field(
         None,

@@ -16,10 +16,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gfn_ray.config import JobConfig
+from gfn_ray.config import BaseObjectiveConfig, JobConfig
+from gfn_ray.config.objectives import ReferenceConfig, ReferenceKind
 from gfn_ray.learners.learner import PolicyScores
 from gfn_ray.learners.log_z import LogZHead
 from gfn_ray.learners.ranks import Ranks
+from gfn_ray.learners.reference import Reference
 from gfn_ray.learners.shards import FREE, Free, Lockstep, Passes
 from gfn_ray.learners.split_group import as_leaves, carry_on, log_q_in_parts, parts
 from gfn_ray.objectives import FlowBatch, choose
@@ -30,12 +32,12 @@ from gfn_ray.trajectory import Trajectory
 NUMBERS = ("loss", "weight")
 """What `backward` returns of a chunk: sums over its queries."""
 ROWS = ("losses", "log_q", "log_z", "log_ratio")
-"""What it returns of each trajectory."""
+"""What it returns of each trajectory, before the metrics of the objective."""
 
 
 class PolicyLoss:
     """model: a causal LM whose trainable parameters are the policy's. log_z: the head of a learned
-    log Z, if the objective has one; log_z_lr: its rate."""
+    log Z, if the objective has one; log_z_lr: its rate. rows: ROWS and the objective's metrics."""
 
     def __init__(self, model: Any, config: JobConfig, support: Support) -> None:
         self._model = model
@@ -44,11 +46,16 @@ class PolicyLoss:
         self._shards = config.learner.shard
         self._masks = torch.as_tensor(support.masks, device=next(model.parameters()).device)
         self._objective = choose(config.objective)
-        if self._objective.needs_reference and not hasattr(model, "disable_adapter"):
+        self._adds_reference = config.objective.adds_reference
+        kind = _reference_of(config.objective)
+        self.reference = Reference(model, kind)
+        needs_base = self._objective.needs_reference and kind == "base"
+        if needs_base and not hasattr(model, "disable_adapter"):
             raise ValueError(
                 f"objective.kind {config.objective.kind} compares the policy with the model below "
                 "its adapter, and this model has no adapter"
             )
+        self.rows = (*ROWS, *self._objective.metrics)
         self.log_z_lr = self._objective.log_z_lr
         self.log_z = None if self.log_z_lr is None else LogZHead(model)
 
@@ -86,6 +93,7 @@ class PolicyLoss:
             carry_on(self._log_q_of, split, q)
         lockstep.after_backward()
         rows = [result.per_trajectory, whole, result.log_z, log_ratio]
+        rows += [result.metrics[name] for name in self._objective.metrics]
         return [loss.detach(), result.weight], rows
 
     def estimated_log_z(self, groups: Sequence[TrajectoryGroup], temperature: float) -> float:
@@ -104,7 +112,7 @@ class PolicyLoss:
             q = self._log_q(chunk)
             whole.append(q.log_q)
             content.append(q.log_pf.sum(dim=1))
-            if self._objective.needs_reference:
+            if self._adds_reference:
                 reference.append(self._reference(chunk).log_q)
             else:
                 reference.append(torch.zeros_like(q.log_q))
@@ -134,13 +142,26 @@ class PolicyLoss:
         reference: LogQ | None,
     ) -> tuple[FlowBatch, Tensor, Tensor]:
         """The objective's input, and log q and log R/T - log q of each whole z [B], detached."""
-        rewards = [_log_reward(t) / temperature for g in groups for t in g.trajectories]
-        log_reward = q.prefix_matrix(rewards)
-        batch = FlowBatch(q.log_pf, q.log_stop, log_reward, q.terminable, q.group)
+        trajectories = [t for g in groups for t in g.trajectories]
+        log_reward = q.prefix_matrix([_log_reward(t) / temperature for t in trajectories])
+        batch = FlowBatch(
+            q.log_pf, q.log_stop, log_reward, q.terminable, q.group, q.by_policy, temperature
+        )
         log_target = log_reward.gather(1, q.lengths[:, None])[:, 0]
         if reference is not None:
-            batch = replace(batch, log_reference=reference.prefix_log_q)
-            log_target = log_target + reference.log_q
+            batch = replace(
+                batch,
+                log_pf_reference=reference.log_pf,
+                log_stop_reference=reference.log_stop,
+            )
+            if self._adds_reference:
+                log_target = log_target + reference.log_q
+        if self._objective.needs_behavior:
+            batch = replace(
+                batch,
+                log_pf_behavior=q.token_matrix([t.sampler_log_pf for t in trajectories]),
+                log_stop_behavior=q.log_pf.new_tensor([t.sampler_log_stop for t in trajectories]),
+            )
         whole = q.log_q.detach()
         log_ratio = log_target.detach() - whole
         if self.log_z is not None:
@@ -149,8 +170,8 @@ class PolicyLoss:
 
     @torch.no_grad()
     def _reference(self, groups: Sequence[TrajectoryGroup]) -> LogQ:
-        """log q under the untrained policy: the same support, without the adapter."""
-        with self._model.disable_adapter():
+        """log p_ref: under the same support."""
+        with self.reference.weights():
             if len(groups) > 1:
                 return self._log_q(groups)
             return log_q_in_parts(self._log_q_of, parts(groups[0], self._budget))
@@ -165,6 +186,10 @@ class PolicyLoss:
 def _float64(parts: list[Tensor]) -> npt.NDArray[np.float64]:
     array: npt.NDArray[np.float64] = torch.cat(parts).double().cpu().numpy()
     return array
+
+
+def _reference_of(objective: BaseObjectiveConfig) -> ReferenceKind:
+    return objective.reference if isinstance(objective, ReferenceConfig) else "base"
 
 
 def _log_reward(trajectory: Trajectory) -> npt.NDArray[np.float32]:

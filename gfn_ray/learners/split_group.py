@@ -47,6 +47,7 @@ def log_q_in_parts(forward: Forward, split: Sequence[TrajectoryGroup]) -> LogQ:
         together([one.log_stop for one in found], longest + 1),
         together([one.terminable for one in found], longest + 1),
         torch.cat([one.group for one in found]),
+        together([one.by_policy for one in found], longest),
         torch.cat([one.lengths for one in found]),
     )
 

@@ -69,10 +69,12 @@ class PolicyTrainer:
         starts_log_z = self._log_z is not None and not self._log_z.started
         if self._log_z is not None and starts_log_z:
             self._log_z.start_at(self._loss.estimated_log_z(groups, temperature))
+        self._loss.reference.before_update()
         self._optimizer.zero_grad(set_to_none=True)
         summed = self._sum_over_chunks(groups, temperature)
         loss, weight = (float(number) for number in summed[: len(NUMBERS)])
-        rows = dict(zip(ROWS, summed[len(NUMBERS) :].view(len(ROWS), -1), strict=True))
+        names = self._loss.rows
+        rows = dict(zip(names, summed[len(NUMBERS) :].view(len(names), -1), strict=True))
         for parameter in (p for group in self._optimizer.param_groups for p in group["params"]):
             parameter.grad /= max(weight, 1.0)
         rate = float(self._schedule.get_last_lr()[0])
@@ -105,12 +107,14 @@ class PolicyTrainer:
             "log_z": float(rows["log_z"].mean()),
             "policy_version": float(self.version - 1),
             **_describe(groups, rows["log_ratio"].cpu().numpy()),
+            **_means({name: rows[name] for name in names[len(ROWS) :]}),
             "learn_seconds": time.perf_counter() - started,
         }
         return Update(metrics, rows["losses"].float().cpu().numpy())
 
     def _sum_over_chunks(self, groups: Sequence[TrajectoryGroup], temperature: float) -> Tensor:
-        """Leaves the gradient of the sum of all losses; returns NUMBERS, then ROWS [B] each."""
+        """Leaves the gradient of the sum of all losses; returns NUMBERS, then rows [B] each."""
+        count = len(self._loss.rows)
         chunks = self._loss.chunks(groups)
         sizes = [sum(len(group.trajectories) for group in chunk) for chunk in chunks]
         ends = np.cumsum(sizes)
@@ -120,9 +124,9 @@ class PolicyTrainer:
             numbers, rows = self._loss.backward(chunks[index], temperature, lockstep)
             own = slice(ends[index] - sizes[index], ends[index])
             summed[: len(NUMBERS)] = torch.stack(numbers)
-            summed[len(NUMBERS) :].view(len(ROWS), -1)[:, own] = torch.stack(rows)
+            summed[len(NUMBERS) :].view(count, -1)[:, own] = torch.stack(rows)
 
-        numbers = len(NUMBERS) + len(ROWS) * int(ends[-1])
+        numbers = len(NUMBERS) + count * int(ends[-1])
         return self._sum.over(len(chunks), numbers, learn, lockstep)
 
     def _log_z_grad_norm(self) -> float:
@@ -162,6 +166,7 @@ class PolicyTrainer:
             "step_count": self.step_count,
             "version": self.version,
             "log_z_started": self._log_z is not None and self._log_z.started,
+            "reference": self._loss.reference.state(),
         }
 
     def restore(self, state: State, version: int | None = None) -> None:
@@ -174,6 +179,7 @@ class PolicyTrainer:
         self.version = state["version"] if version is None else version
         if self._log_z is not None:
             self._log_z.started = state["log_z_started"]
+        self._loss.reference.restore(state["reference"])
         rates = [base * self._pace(self.step_count) for base in self._schedule.base_lrs]
         for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
@@ -200,3 +206,9 @@ def _describe(groups: Sequence[TrajectoryGroup], log_ratio: npt.NDArray[Any]) ->
         "trajectories": float(len(flat)),
         "learn_tokens": float(sum(len(t) for t in flat)),
     }
+
+
+def _means(rows: dict[str, Tensor]) -> dict[str, float]:
+    """Means over the trajectories that have a value; of none, if none has."""
+    means = {name: float(row.nanmean()) for name, row in rows.items()}
+    return {name: mean for name, mean in means.items() if not np.isnan(mean)}

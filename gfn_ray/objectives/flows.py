@@ -18,8 +18,9 @@ q is the posterior exactly when every u equals log Z of its query, which is log 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,8 +42,13 @@ class FlowBatch:
     log_reward [B, T+1]: log R(s_t) / T_r, used only where terminable.
     terminable [B, T+1]: bool, the prefixes that may stop; at least one in every row.
     group [B]: integer id of each trajectory's query.
+    by_policy [B, T]: bool, the tokens that the policy wrote: neither padding nor a tool's.
+    temperature: T_r.
     log_z [B]: a learned log Z of each trajectory's query, for root flow "learned".
-    log_reference [B, T+1]: log p_ref(s_t, stop) of the untrained policy, for "ref_tb".
+    log_pf_reference [B, T], log_stop_reference [B, T+1]: the same of p_ref, if the objective needs
+        a reference.
+    log_pf_behavior [B, T], log_stop_behavior [B]: of the tokens and the stop of the whole z, by the
+        policy that sampled it, if the objective needs to know.
     """
 
     log_pf: Tensor
@@ -50,8 +56,13 @@ class FlowBatch:
     log_reward: Tensor
     terminable: Tensor
     group: Tensor
+    by_policy: Tensor
+    temperature: float = 1.0
     log_z: Tensor | None = None
-    log_reference: Tensor | None = None
+    log_pf_reference: Tensor | None = None
+    log_stop_reference: Tensor | None = None
+    log_pf_behavior: Tensor | None = None
+    log_stop_behavior: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not bool(self.terminable.any(dim=1).all()):
@@ -61,7 +72,7 @@ class FlowBatch:
 
     def double(self) -> FlowBatch:
         """Returns the batch in float64."""
-        wide = {
+        wide: dict[str, Any] = {
             name: value.double()
             for name, value in vars(self).items()
             if isinstance(value, Tensor) and value.is_floating_point()
@@ -75,6 +86,14 @@ class FlowBatch:
         return torch.where(self.terminable, self.log_reward - self.log_stop - path, 0.0)
 
     @property
+    def log_reference(self) -> Tensor:
+        """log p_ref(s_t, stop) of each prefix as a whole z [B, T+1], 0 where not terminable."""
+        if self.log_pf_reference is None or self.log_stop_reference is None:
+            raise ValueError("an objective that uses p_ref must say needs_reference")
+        whole = path_log_pf(self.log_pf_reference) + self.log_stop_reference
+        return torch.where(self.terminable, whole, 0.0)
+
+    @property
     def ends(self) -> Tensor:
         """The longest terminable prefix of each row, as a mask [B, T+1]."""
         later = self.terminable.flip(1).cumsum(dim=1).flip(1)
@@ -85,12 +104,14 @@ class FlowBatch:
 class ObjectiveLoss:
     """loss: scalar. weight: the divisor in it, so that losses of parts of a batch (whole
     queries) combine as sum(loss * weight) / sum(weight). per_trajectory [B]: detached
-    mean squared residual of each. log_z [B]: detached log F(root) of its query."""
+    mean squared residual of each, or what else the loss is a mean of. log_z [B]: detached log
+    F(root) of its query. metrics: further numbers [B] by name, detached; NaN where none."""
 
     loss: Tensor
     weight: Tensor
     per_trajectory: Tensor
     log_z: Tensor
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 Loss = Callable[[FlowBatch], ObjectiveLoss]
@@ -100,15 +121,19 @@ Loss = Callable[[FlowBatch], ObjectiveLoss]
 class Objective:
     """A loss, and what it needs beyond the fields that every batch has.
 
-    needs_reference: log_reference, log p_ref of each prefix under the untrained policy.
+    needs_reference: log-probabilities under p_ref.
+    needs_behavior: those under the policy that sampled each z.
     needs_empty_z: a support in which the empty z may stop.
     log_z_lr: log_z, from a head on the prompt that learns at this rate; None: no such head.
+    metrics: names of the metrics that each of its losses has.
     """
 
     loss: Loss
     needs_reference: bool = False
+    needs_behavior: bool = False
     needs_empty_z: bool = False
     log_z_lr: float | None = None
+    metrics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

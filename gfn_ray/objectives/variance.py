@@ -41,10 +41,7 @@ def vargrad(batch: FlowBatch) -> ObjectiveLoss:
 def reference_tb(batch: FlowBatch) -> ObjectiveLoss:
     """VarGrad TB on log R = log p_ref(z) + r(z) / beta: the posterior of KL-regularised RL.
 
-    p_ref is the untrained policy (batch.log_reference) and beta the reward temperature, by which
-    batch.log_reward was divided. Source: Bartoldson et al. 2025, Trajectory Balance with
-    Asynchrony.
+    beta is the reward temperature, by which batch.log_reward was divided. Source: Bartoldson et
+    al. 2025, Trajectory Balance with Asynchrony.
     """
-    if batch.log_reference is None:
-        raise ValueError("objective.kind ref_tb needs log_reference, which this batch lacks")
     return vargrad(replace(batch, log_reward=batch.log_reward + batch.log_reference))

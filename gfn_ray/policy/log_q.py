@@ -41,13 +41,14 @@ class LogQ:
     log_pf [B, T]: log q(z_k | s_{k-1}), 0 at padding and tool tokens.
     log_stop [B, T+1]: log q(stop | s_t) at terminable prefixes, 0 elsewhere.
     terminable [B, T+1]: the nodes, False at padding. group [B]: index of the query.
-    lengths [B]: tokens of each z.
+    by_policy [B, T]: tokens that the policy wrote, False at padding. lengths [B]: tokens of each z.
     """
 
     log_pf: Tensor
     log_stop: Tensor
     terminable: Tensor
     group: Tensor
+    by_policy: Tensor
     lengths: Tensor
 
     @property
@@ -66,10 +67,18 @@ class LogQ:
 
         Zero wherever a prefix is not terminable; non-finite values elsewhere are kept.
         """
-        padded = torch.zeros_like(self.log_stop)
-        for row, array in enumerate(values):
-            padded[row, : len(array)] = torch.from_numpy(array).to(padded)
-        return torch.where(self.terminable, padded, 0.0)
+        return torch.where(self.terminable, _padded(values, self.log_stop), 0.0)
+
+    def token_matrix(self, values: Sequence[np.ndarray]) -> Tensor:
+        """Pads one [T_i] array per trajectory to [B, T], in log_pf's dtype; 0 at padding."""
+        return _padded(values, self.log_pf)
+
+
+def _padded(values: Sequence[np.ndarray], like: Tensor) -> Tensor:
+    padded = torch.zeros_like(like)
+    for row, array in enumerate(values):
+        padded[row, : len(array)] = torch.from_numpy(array).to(padded)
+    return padded
 
 
 def chunks(groups: Sequence[TrajectoryGroup], budget: int) -> Iterator[list[TrajectoryGroup]]:
@@ -145,9 +154,11 @@ def log_q(model: Any, groups: Sequence[TrajectoryGroup], support: Support, masks
     is_node = torch.as_tensor(terminable, device=masks.device)
     zero = probs.log_prob.new_zeros(1)
     log_pf = torch.cat([probs.log_prob, zero])[nodes[:, 1:]]
-    log_pf = log_pf * torch.as_tensor(by_policy, device=masks.device)
+    policys = torch.as_tensor(by_policy, device=masks.device)
+    log_pf = log_pf * policys
     log_stop = torch.cat([probs.log_stop, zero])[nodes] * is_node
     sizes = [len(group.trajectories) for group in groups]
     group_of = torch.repeat_interleave(torch.arange(len(groups)), torch.tensor(sizes))
     lengths = torch.tensor([len(trajectory) for _, trajectory in flat])
-    return LogQ(log_pf, log_stop, is_node, group_of.to(masks.device), lengths.to(masks.device))
+    on_device = (group_of.to(masks.device), policys, lengths.to(masks.device))
+    return LogQ(log_pf, log_stop, is_node, *on_device)

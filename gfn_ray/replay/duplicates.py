@@ -87,8 +87,29 @@ class NearDuplicates:
         return [slot for length in sorted(self._by_length) for slot in self._by_length[length]]
 
 
-def duplicate_index(edit_distance: int) -> DuplicateIndex:
+class NoDuplicates:
+    """Every z counts, also one that is stored already: shares of samples stay what they were."""
+
+    def __init__(self) -> None:
+        self._slots: dict[int, None] = {}
+
+    def find(self, token_ids: IntArray) -> int | None:
+        return None
+
+    def add(self, slot: int, token_ids: IntArray) -> None:
+        self._slots[slot] = None
+
+    def remove(self, slot: int, token_ids: IntArray) -> None:
+        del self._slots[slot]
+
+    def slots(self) -> list[int]:
+        return list(self._slots)
+
+
+def duplicate_index(edit_distance: int | None) -> DuplicateIndex:
     """The lookup that `replay.edit_distance` asks for."""
+    if edit_distance is None:
+        return NoDuplicates()
     return NearDuplicates(edit_distance) if edit_distance > 0 else ExactDuplicates()
 
 

@@ -29,7 +29,7 @@ class _Members:
 class QueryIndex:
     """Queries and their slots; a query is dropped with its last slot, and its row reused."""
 
-    def __init__(self, rows: int, edit_distance: int) -> None:
+    def __init__(self, rows: int, edit_distance: int | None) -> None:
         self._edit_distance = edit_distance
         # Ordered by latest add: the longest idle query is first.
         self._by_id: OrderedDict[str, _Members] = OrderedDict()

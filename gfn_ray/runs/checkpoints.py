@@ -39,7 +39,7 @@ from gfn_ray.storage.atomic import COMPLETE, damage
 from gfn_ray.storage.serialization import Record, pack, unpack
 from gfn_ray.trajectory import Query
 
-FORMAT = 3
+FORMAT = 4
 
 TRAINING_FILE = "training"
 REPLAY_FILE = "replay"

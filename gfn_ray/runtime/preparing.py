@@ -90,10 +90,32 @@ def _check(config: JobConfig, task: Task, data: TaskData) -> None:
             "use one that is also measured during it: log_z_gap, ess_fraction or log_ratio_var"
         )
     sft_demonstrations(config, data)
-    if choose(config.objective).needs_empty_z and not data.support.may_be_empty:
+    objective = choose(config.objective)
+    if objective.needs_behavior:
+        _check_on_policy(config)
+    if objective.needs_empty_z and not data.support.may_be_empty:
         raise UserError(
             f"the objective needs an empty z that may stop, but z of {task.name} is never empty; "
             "set objective.root_flow to batch_mean or learned"
+        )
+
+
+def _check_on_policy(config: JobConfig) -> None:
+    """Raises UserError if replay might hand out z in other shares than the policy sampled them, or
+    z of which no log q is known."""
+    sampler, replay = config.sampler, config.replay
+    wrong = {
+        "sampler.tempered_fraction 0": sampler.tempered_fraction > 0,
+        "sampler.epsilon_fraction 0": sampler.epsilon_fraction > 0,
+        "replay.edit_distance none": replay.edit_distance is not None,
+        "replay.priority uniform": replay.priority != "uniform",
+        "replay.seed_demonstrations false": replay.seed_demonstrations,
+        "replay.max_times_sampled 1, or the number of epochs": replay.max_times_sampled is None,
+    }
+    if missing := [setting for setting, is_wrong in wrong.items() if is_wrong]:
+        raise UserError(
+            f"objective.kind {config.objective.kind} learns from the policy's own samples, each as "
+            "often as it was sampled, weighed by its log q then; set " + ", ".join(missing)
         )
 
 

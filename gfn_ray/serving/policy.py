@@ -264,10 +264,10 @@ class ServedPolicy:
     def _weights(self, query: Query, drawn: list[Trajectory]) -> Weights:
         """R^(1/T) / q of each sample, at the T that the run ended with."""
         config = self._config
-        if config.objective.kind == "ref_tb":
+        if config.objective.adds_reference:
             raise UserError(
-                "objective.kind ref_tb adds log p_ref to log R in the learner, so R alone weighs "
-                "samples wrongly; train with task.prior instead"
+                f"objective.kind {config.objective.kind} adds log p_ref to log R in the learner, "
+                "so R alone weighs samples wrongly; train with task.prior instead"
             )
         reward = self._task.target(self._tokenizer, self._support.vocab_size)
         reward.load(self._load_frozen_lm)

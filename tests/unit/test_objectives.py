@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gfn_ray.config import JobConfig
-from gfn_ray.objectives import FlowBatch, choose
+from gfn_ray.objectives import choose
 from testing.examples import examples
 from testing.flow_oracles import each_objective, random_batch, reference_loss, solved_batch
 
@@ -22,9 +22,18 @@ def loss_of(case, batch):
     return objective(**case).loss(batch)
 
 
+def with_tensors(batch, change):
+    tensors = {name: one for name, one in vars(batch).items() if isinstance(one, torch.Tensor)}
+    return replace(batch, **{name: change(one) for name, one in tensors.items()})
+
+
+def in_float32(batch):
+    return with_tensors(batch, lambda one: one.float() if one.is_floating_point() else one)
+
+
 def rows_of(batch, rows):
     """A part of a batch."""
-    return FlowBatch(**{name: value[rows] for name, value in vars(batch).items()})
+    return with_tensors(batch, lambda value: value[rows])
 
 
 def solved_for(case):
@@ -105,17 +114,11 @@ def test_float32_keeps_small_residuals_beside_large_flows(case):
     batch = random_batch(9)
     batch = replace(batch, log_reward=batch.log_reward - 1e4, log_z=batch.log_z - 1e4)
     exact = loss_of(case, batch).loss
-    single = FlowBatch(
-        **{k: v.float() if v.is_floating_point() else v for k, v in vars(batch).items()}
-    )
-    assert torch.isclose(loss_of(case, single).loss.double(), exact, rtol=1e-2)
+    assert torch.isclose(loss_of(case, in_float32(batch)).loss.double(), exact, rtol=1e-2)
 
 
 def test_float64_is_a_setting():
-    batch = random_batch(2)
-    single = FlowBatch(
-        **{k: v.float() if v.is_floating_point() else v for k, v in vars(batch).items()}
-    )
+    single = in_float32(random_batch(2))
     assert objective().loss(single).loss.dtype == torch.float32
     assert objective(float64=True).loss(single).loss.dtype == torch.float64
 
@@ -148,7 +151,8 @@ def test_an_empty_z_that_is_its_own_root_says_nothing():
     ("case", "missing", "message"),
     [
         ({"root_flow": "learned"}, {"log_z": None}, "log_z"),
-        ({"kind": "ref_tb"}, {"log_reference": None}, "log_reference"),
+        ({"kind": "ref_tb"}, {"log_pf_reference": None}, "needs_reference"),
+        ({"kind": "rloo"}, {"log_pf_behavior": None}, "needs_behavior"),
     ],
 )
 def test_an_objective_says_which_input_it_lacks(case, missing, message):

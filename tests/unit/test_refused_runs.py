@@ -51,6 +51,24 @@ def test_a_root_may_stop_only_where_z_may_be_empty(
     refused(RandomNumberJob, RandomNumberTask, flags, tmp_path, capsys, "objective.root_flow")
 
 
+def test_policy_gradients_need_the_policys_own_samples_as_they_came(
+    tiny_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = tiny_number_flags(
+        tiny_dir,
+        tmp_path,
+        objective__kind="ppo",
+        sampler__epsilon_fraction=0,
+        replay__seed_demonstrations="true",
+    )
+    named = (
+        "objective.kind ppo",
+        "set sampler.tempered_fraction 0, replay.edit_distance none, "
+        "replay.seed_demonstrations false, replay.max_times_sampled 1",
+    )
+    refused(RandomNumberJob, RandomNumberTask, flags, tmp_path, capsys, *named)
+
+
 def test_sft_needs_demonstrations(
     tiny_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -330,6 +330,15 @@ def test_a_duplicate_is_the_better_z_sampled_as_the_newer_one_was(
         np.testing.assert_equal(getattr(kept, name), getattr(newer, name) if known else np.nan)
 
 
+def test_without_duplicates_the_shares_of_samples_are_kept() -> None:
+    replay = buffer(edit_distance=None, priority="uniform", per_query=10)
+    same, other = trajectory("a", [1, 2]), trajectory("a", [3])
+    report = replay.add([same, same, other, same])
+    assert (report.added, report.duplicates) == (4, 0)
+    drawn = replay.sample(1, 4, 0)
+    assert sorted(len(t) for t in drawn.trajectories) == [1, 2, 2, 2]
+
+
 def test_the_same_z_of_two_queries_is_no_duplicate() -> None:
     replay = buffer()
     assert replay.add([trajectory("a"), trajectory("b")]) == AddReport(2, 0, 0)

@@ -43,7 +43,7 @@ def ours(case, support):
     group = TrajectoryGroup(query.prompt_ids, scored)
     q = log_q(policy, [group], support, torch.from_numpy(support.masks))
     rewards = q.prefix_matrix([one.log_reward for one in scored])
-    return FlowBatch(q.log_pf, q.log_stop, rewards, q.terminable, q.group)
+    return FlowBatch(q.log_pf, q.log_stop, rewards, q.terminable, q.group, q.by_policy)
 
 
 def test_log_q_by_the_book_is_ours(case, support):

@@ -237,10 +237,10 @@ class PromptsJob(JobConfig):
                 f"objective.kind {kind} compares prefixes of z, and a reward function judges "
                 "whole completions alone; use vargrad or tb"
             )
-        if kind == "ref_tb" and prior:
+        if self.objective.adds_reference and prior:
             raise ValueError(
-                f"objective.kind ref_tb adds log p_ref to log R, which has task.prior ({prior:g}) "
-                "times it already; use vargrad, or set task.prior to 0"
+                f"objective.kind {kind} adds log p_ref to log R, which has task.prior ({prior:g}) "
+                "times it already; set task.prior to 0, or use vargrad, or objective.reward matched"
             )
         if (k := self.task.k) is not None and k > self.eval.samples:
             raise ValueError(
