@@ -64,6 +64,7 @@ _FRESH: Flags = {
     "sampler.epsilon-fraction": "0",
     "replay.samples-per-insert": "1",
     "replay.max-times-sampled": "1",
+    "replay.edit-distance": "none",
 }
 _RATES = (3e-4, 1e-3, 3e-3)
 _RL = ("ppo", "rloo", "grpo", "dpo")
