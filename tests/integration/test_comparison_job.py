@@ -1,5 +1,5 @@
-"""A comparison from its first run to its pages, on the tiny model: one job, which no other test's is,
-because it is started by the comparison and its page is made of it."""
+"""A comparison from its first run to its pages, on the tiny model: one job, which no other test has,
+because the comparison starts it and makes its page of it."""
 
 import json
 
