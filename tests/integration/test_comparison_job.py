@@ -1,5 +1,7 @@
-"""A comparison from its first run to its pages, on the tiny model: one job, which no other test has,
-because the comparison starts it and makes its page of it."""
+"""A comparison from its first run to its pages, on the tiny model.
+
+A job of its own, because the comparison starts it and makes its page of it.
+"""
 
 import json
 
