@@ -45,6 +45,8 @@ class Stream(IntEnum):
     SIMULATED = 17  # at: number of the batch, of its call
     ROUNDING = 19  # of merged weights, with seed 0: the same on every machine and rank
     PLANNED = 20  # durations of a simulated run
+    STAR_CALL = 21  # at: round, whether with hints, first query of the call
+    STAR_ORDER = 22  # at: round
     SIMULATED_SAMPLES = 18  # the same before and after training; at: number of the batch
 
 

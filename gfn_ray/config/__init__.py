@@ -29,6 +29,7 @@ from gfn_ray.config.sections import (
     Sync,
     TrackingConfig,
 )
+from gfn_ray.config.star import STaRConfig
 from gfn_ray.config.tune_base import TextTuningConfig, TuneBaseJob
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "RootFlow",
     "RuntimeConfig",
     "SFTConfig",
+    "STaRConfig",
     "SamplerConfig",
     "Section",
     "StopConfig",

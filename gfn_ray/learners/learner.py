@@ -17,8 +17,8 @@ if TYPE_CHECKING:  # the driver imports this module without torch
 
 @dataclass(frozen=True)
 class Update:
-    """The result of one update. losses [B]: mean squared residual of each trajectory, in batch
-    order; replay may turn them into priorities."""
+    """The result of one update. losses [B]: mean squared residual of each trajectory, or what else
+    the loss is a mean of, in batch order; replay may turn them into priorities."""
 
     metrics: dict[str, float]
     losses: npt.NDArray[np.float32]

@@ -5,7 +5,7 @@ prefixes of z.
 
 With beta = T_r, reward r and reference p_ref, KL-regularised RL maximises
 E_q[r] - beta KL(q || p_ref), whose optimum is q(z) proportional to p_ref(z) exp(r(z) / beta)
-(Korbak et al. 2022). Two rewards:
+(Korbak et al. 2022, arXiv 2205.11275). Two rewards:
 
     task:     r = log R                     optimum p_ref R^(1/T_r), the target of "ref_tb"
     matched:  r = log R - beta log p_ref    optimum R^(1/T_r), the target of every other objective
@@ -18,6 +18,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from gfn_ray.objectives.flows import FlowBatch, group_mean, same_group
+
+SMALLEST_STD = 1e-4
+"""Added to a standard deviation: the rewards of a query may all be equal."""
 
 
 def actions(batch: FlowBatch, log_pf: Tensor, log_stop: Tensor) -> Tensor:
@@ -87,10 +90,6 @@ def standardised(values: Tensor, group: Tensor) -> Tensor:
     centred = values - same @ values / count
     variance = same @ centred.square() / (count - 1).clamp_min(1)
     return centred / (variance.sqrt() + SMALLEST_STD)
-
-
-SMALLEST_STD = 1e-4
-"""Added to a standard deviation: the rewards of a query may all be equal."""
 
 
 def estimated_log_z(batch: FlowBatch, log_targets: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from gfn_ray.rewards.reward import Reward
 from gfn_ray.sampling.tools import Tool
 from gfn_ray.support import Support
 from gfn_ray.tasks.label_plan import LabelPlan
+from gfn_ray.tasks.star_plan import StarPlan
 from gfn_ray.trajectory import Query
 
 
@@ -30,6 +31,7 @@ class TaskData:
     decoders: other decoders of the frozen LM on the held-out queries, for comparison.
     tool: writes the parts of z that the support leaves to a tool.
     labels: EM, for a reward with labels; such a task is a `PredictsLabels`.
+    star: rounds of STaR, in place of updates by the objective.
     calibration: ids of held-out queries that only calibrate the predictions for others; they are
         sampled, too, but left out of every mean over queries.
     simulation: how the frozen LM writes queries of this task together with exact draws of their
@@ -45,6 +47,7 @@ class TaskData:
     tool: Tool | None = None
     decoders: list[Decoder] = field(default_factory=list)
     labels: LabelPlan | None = None
+    star: StarPlan | None = None
     simulation: Simulation | None = None
     calibration: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()

@@ -23,7 +23,7 @@ from gfn_ray.runtime.supervision.supervisor import Supervisor
 from gfn_ray.runtime.training.checkpointer import Checkpointer
 from gfn_ray.runtime.training.controller import Controller
 from gfn_ray.runtime.training.engine_check import EngineCheck
-from gfn_ray.runtime.training.schedule import Plain
+from gfn_ray.runtime.training.schedules.schedule import Plain
 from gfn_ray.settings_values import dump_toml
 from gfn_ray.tasks.random_number.config import RandomNumberJob
 from gfn_ray.tasks.random_number.task import RandomNumberTask

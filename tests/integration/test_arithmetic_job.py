@@ -31,6 +31,48 @@ def finished(tiny_dir, tmp_path_factory):
     return home, out
 
 
+@pytest.fixture(scope="module")
+def rounds(tiny_dir, tmp_path_factory):
+    """A run of two rounds of STaR: its home and what it printed. A schedule of its own on the
+    actors: samples with hints, the learner set back."""
+    home = tmp_path_factory.mktemp("rounds")
+    flags = tiny_arithmetic_flags(
+        tiny_dir,
+        home,
+        star__rounds=2,
+        star__steps=5,
+        star__samples=4,
+        star__rationalise="true",
+        sft__lr="1e-2",
+    )
+    flags[flags.index("--steps") + 1] = "0"
+    code, out, err = run(flags, home, "arithmetic")
+    assert code == 0, err
+    return home, out
+
+
+def test_each_round_of_star_tunes_anew_on_the_right_samples(rounds):
+    home, out = rounds
+    lines = [json.loads(line) for line in (home / "run" / "metrics.jsonl").open()]
+    found = [line for line in lines if line["phase"] == "star round"]
+    assert [line["round"] for line in found] == [1, 2]
+    assert all(0 <= line["star_round/right_fraction"] <= 1 for line in found)
+    assert f"STaR round {2}: right_fraction" in out
+    likelihood = [line["sft/loss"] for line in lines if line["phase"] == "SFT"]
+    first, second = likelihood[3:8], likelihood[8:13]  # after the 3 before all rounds
+    assert len(likelihood) == 13
+    assert first[-1] < first[0] and second[-1] < second[0]
+    assert second[0] > first[-1], "the second round does not go on from the first"
+
+
+def test_a_run_of_rounds_ends_with_another_policy_than_it_began_with(rounds):
+    home, _ = rounds
+    written = summary(home)
+    assert written["steps"] == 0
+    assert written["policy_versions"] == 4  # untrained, after SFT, and one a round
+    assert written["after"]["log_pf_reference"] != written["before"]["log_pf_reference"]
+
+
 def samples_of(home):
     rows = [json.loads(line) for line in (home / "run" / "samples.jsonl").open()]
     return [row for row in rows if row["phase"] in ("before", "after")]

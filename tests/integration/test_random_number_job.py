@@ -86,6 +86,32 @@ def test_predictions_are_shares_of_the_samples_and_follow_the_trained_policy(fin
     assert 0.5 * sum(abs(weights.get(d, 0) - 0.1) for d in "0123456789") < 0.3
 
 
+def test_a_policy_gradient_learns_from_the_policys_own_samples_as_they_came(tiny_dir, tmp_path):
+    """Its ratios are of what the engine said when it sampled, through reward and replay."""
+    flags = tiny_number_flags(
+        tiny_dir,
+        tmp_path,
+        objective__kind="ppo",
+        sampler__tempered_fraction=0,
+        sampler__epsilon_fraction=0,
+        replay__edit_distance="none",
+        replay__max_times_sampled=2,
+        replay__samples_per_insert=1.5,
+        learner__lr="1e-2",
+        eval__every=0,
+    )
+    flags[flags.index("--steps") + 1] = "60"
+    code, _, err = run(flags, tmp_path, "random_number")
+    assert code == 0, err
+    written = summary(tmp_path)
+    assert written["after"]["tv"] < 0.75 * written["before"]["tv"]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    updates = [line for line in lines if line["phase"] == "train"]
+    assert updates[0]["train/clip_fraction"] == 0, "the policy is still the one that sampled"
+    assert any(line["train/clip_fraction"] > 0 for line in updates)
+    assert updates[-1]["train/replay_duplicates"] == 0
+
+
 def test_likelihood_updates_alone_are_a_whole_run(tiny_dir, tmp_path):
     """All ten integers are known: likelihood on them is as good a teacher as the objective."""
     flags = tiny_number_flags(tiny_dir, tmp_path, sft__steps=30, sft__lr="1e-2")

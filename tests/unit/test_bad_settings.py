@@ -229,8 +229,11 @@ FLAGS = {
     ),
     "no such kind": (
         InfillJob,
-        ["--objective.kind", "ppo", "--objective.root-flow", "learned"],
-        ["--objective.kind got 'ppo'; it takes one of subtb, db, tb, vargrad, ref_tb"],
+        ["--objective.kind", "trpo", "--objective.root-flow", "learned"],
+        [
+            "--objective.kind got 'trpo'; it takes one of subtb, db, tb, vargrad, ref_tb, ppo, "
+            "rloo, grpo, dpo, mle"
+        ],
     ),
     "empty range": (RandomNumberJob, ["--task.low", "100"], ["task.low (100) must be below"]),
     "endless range": (RandomNumberJob, ["--task.high", "9" * 18], ["narrow the range"]),

@@ -361,12 +361,19 @@ def test_help_shows_the_settings_of_each_kind_under_it(capsys: pytest.CaptureFix
     }
     common = {"--objective.float64"}
     rooted = common | {"--objective.root-flow", "--objective.log-z-lr"}
+    rewarded = common | {"--objective.reference", "--objective.reward"}
+    clipped = rewarded | {"--objective.clip"}
     assert flags == {
         "objective.kind subtb": rooted | {"--objective.subtb-lambda"},
         "objective.kind db": rooted,
         "objective.kind tb": rooted,
         "objective.kind vargrad": common,
-        "objective.kind ref_tb": common,
+        "objective.kind ref_tb": common | {"--objective.reference"},
+        "objective.kind ppo": clipped,
+        "objective.kind rloo": clipped,
+        "objective.kind grpo": clipped,
+        "objective.kind dpo": rewarded | {"--objective.pairs"},
+        "objective.kind mle": common | {"--objective.accept-from"},
     }
 
 

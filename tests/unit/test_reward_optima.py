@@ -98,7 +98,7 @@ def test_grpo_ends_at_the_optimum_of_beta_times_the_standard_deviation_of_the_re
 @examples(40)
 @given(seed=st.integers(0, 10_000))
 def test_on_policy_vargrads_gradient_is_twice_that_of_rloo_on_log_r_less_log_q(seed):
-    """Richter et al. 2020, proposition 1 (arXiv 2010.10436), and arXiv 2205.11275."""
+    """Both are KL(q || posterior)'s: Richter et al. 2020 (arXiv 2010.10436)."""
     batch = random_batch(seed)
     stop = torch.where(batch.ends, batch.log_stop, 0.0).sum(dim=1)
     batch = replace(batch, log_pf_behavior=batch.log_pf.clone(), log_stop_behavior=stop.clone())

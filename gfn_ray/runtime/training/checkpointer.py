@@ -17,7 +17,7 @@ from gfn_ray.runs.published import prune, publish_directory
 from gfn_ray.runs.run_dir import RunDir
 from gfn_ray.runtime.actors.worker_group import WorkerGroup
 from gfn_ray.runtime.training.controller import Controller
-from gfn_ray.runtime.training.schedule import Schedule
+from gfn_ray.runtime.training.schedules.schedule import Schedule
 from gfn_ray.serving.description import write_description
 from gfn_ray.serving.tuned_labels import TunedLabels, write_labels
 
@@ -76,7 +76,7 @@ class Checkpointer:
 
     def write_last(self, controller: Controller, training_run: dict[str, Any]) -> None:
         """Writes the final checkpoint, unless the newest one already holds it."""
-        if self._newest != controller.step or self._schedule.tunes_reward:
+        if self._newest != controller.step or self._schedule.learns_apart:
             self.write(controller, training_run)
 
     def publish(self, adapter: Adapter, target: Path, tuned: TunedLabels | None) -> None:

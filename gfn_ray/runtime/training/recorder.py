@@ -88,11 +88,11 @@ class Recorder:
         """Records an SFT update; these are counted apart from the objective's."""
         self._directory.append_metrics(step, "SFT", _named("sft", metrics))
 
-    def m_step(self, step: int, number: int, metrics: dict[str, float]) -> None:
-        """Records an M-step after `step` updates of the policy."""
-        self._directory.append_metrics(
-            step, "m-step", {"round": number, **_named("m_step", metrics)}
-        )
+    def round(self, step: int, name: str, number: int, metrics: dict[str, float]) -> None:
+        """Records the end of a schedule's round, such as an M-step, after `step` updates."""
+        phase = name.lower()
+        prefix = phase.replace("-", "_").replace(" ", "_")
+        self._directory.append_metrics(step, phase, {"round": number, **_named(prefix, metrics)})
 
     def baseline(self, name: str, result: Baseline) -> None:
         """Records a baseline's metrics and texts under phase baseline/NAME."""

@@ -1,4 +1,4 @@
-"""SFT: likelihood updates on demonstrations, before those of the objective.
+"""Likelihood updates on given z: SFT on demonstrations, before the objective's, and STaR's.
 
 Runs in the learner, one call per update, with nothing else in flight.
 """
@@ -15,7 +15,7 @@ from gfn_ray.learners.learner import SkippedUpdate
 from gfn_ray.runs.batches import shuffled_batches
 from gfn_ray.runs.nonfinite_batches import NonFiniteBatch, NonFiniteBatches
 from gfn_ray.runtime.actors.worker_group import WorkerGroup
-from gfn_ray.seeds import Stream, seed_of
+from gfn_ray.seeds import Seed
 from gfn_ray.storage.trajectories import pack_trajectories
 from gfn_ray.tasks.demonstrations import demonstration_trajectories
 from gfn_ray.tasks.task import TaskData
@@ -37,17 +37,18 @@ def sft_demonstrations(config: JobConfig, data: TaskData) -> list[Trajectory]:
 
 def sft(
     config: JobConfig,
+    steps: int,
     demonstrations: list[Trajectory],
+    order: Seed,
     workers: WorkerGroup,
     bad: NonFiniteBatches,
     observe: Callable[[int, dict[str, float]], None],
 ) -> None:
-    """Runs `sft.steps` updates; `observe` gets each one's number, from 1, and metrics.
-    Skipped updates do not count."""
-    order = seed_of(Stream.SFT_ORDER, config.seed)
+    """Runs so many updates; `observe` gets each one's number, from 1, and metrics.
+    Skipped updates do not count. order: seed of the batches."""
     batches = shuffled_batches(demonstrations, config.sft.batch, order)
     step = 0
-    while step < config.sft.steps:
+    while step < steps:
         # Group by query, so that the learner packs each query's z behind one prompt.
         batch = sorted(next(batches), key=lambda t: t.query_id)
         block = pack_trajectories(batch)
@@ -64,7 +65,7 @@ def sft(
         step += 1
         observe(step, metrics)
         # Also after the last: a successor would repeat unsaved updates with fewer threads.
-        if step % config.checkpoint.every == 0 or step == config.sft.steps:
+        if step % config.checkpoint.every == 0 or step == steps:
             workers.save_learner()
 
 

@@ -6,6 +6,7 @@ summary.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,17 @@ from gfn_ray.runtime.resources.balance import ThreadBalance, left_to
 from gfn_ray.runtime.supervision.supervisor import Restart, Supervisor
 from gfn_ray.runtime.training.checkpointer import Checkpointer
 from gfn_ray.runtime.training.controller import Controller, StepReport
-from gfn_ray.runtime.training.em import EM
 from gfn_ray.runtime.training.engine_check import EngineCheck
 from gfn_ray.runtime.training.recorder import Recorder
-from gfn_ray.runtime.training.schedule import Plain, Schedule
+from gfn_ray.runtime.training.schedules.em import EM
+from gfn_ray.runtime.training.schedules.schedule import Plain, Schedule
+from gfn_ray.runtime.training.schedules.star import STaR
 from gfn_ray.runtime.training.sft import sft, sft_demonstrations
+from gfn_ray.seeds import Stream, seed_of
 from gfn_ray.tasks.demonstrations import demonstration_trajectories
 from gfn_ray.tasks.task import Task, TaskData
 from gfn_ray.tracking import Tracker
+from gfn_ray.trajectory import Trajectory
 
 
 class TrainingRun:
@@ -122,10 +126,25 @@ class TrainingRun:
             raise
 
     def _make_schedule(self, workers: WorkerGroup) -> Schedule:
-        plan = self._data.labels
-        if plan is None:
-            return Plain()
-        return EM(self._config, self._task, plan, self._data.train, workers)
+        config, data = self._config, self._data
+        if data.labels is not None:
+            return EM(config, self._task, data.labels, data.train, workers)
+        if data.star is not None:
+            fit = partial(self._fit_round, workers, data.star.star.steps)
+            return STaR(config, data.star, data.train, workers, self._decode, fit)
+        return Plain()
+
+    def _fit_round(
+        self, workers: WorkerGroup, steps: int, found: list[Trajectory], done: int
+    ) -> None:
+        """Likelihood updates of a round, numbered on from SFT's through all rounds."""
+        order = seed_of(Stream.STAR_ORDER, self._config.seed, done)
+        before = self._config.sft.steps + (done - 1) * steps
+
+        def observe(step: int, metrics: dict[str, float]) -> None:
+            self._recorder.sft_update(before + step, metrics)
+
+        sft(self._config, steps, found, order, workers, self._bad, observe)
 
     def interrupt(self, *_: Any) -> None:
         """Signal handler: during training, the first signal stops cleanly between updates. Any
@@ -280,7 +299,9 @@ class TrainingRun:
             with left_to(workers, workers.learner):
                 sft(
                     config,
+                    config.sft.steps,
                     self._sft_demonstrations,
+                    seed_of(Stream.SFT_ORDER, config.seed),
                     workers,
                     self._bad,
                     self._after_sft_update,
@@ -351,7 +372,7 @@ class TrainingRun:
     def _learned(self, controller: Controller) -> bool:
         """Whether the policy or its reward may have changed since the start."""
         has_sft = bool(self._sft_demonstrations)
-        return bool(controller.step) or has_sft or self._schedule.tunes_reward
+        return bool(controller.step) or has_sft or self._schedule.learns_apart
 
     def _measure_baselines(self, workers: WorkerGroup) -> dict[str, Baseline]:
         found: dict[str, Baseline] = {}
@@ -374,10 +395,12 @@ class TrainingRun:
             self._after_update(evaluator, controller, report)
 
         def after_round(done: int, metrics: dict[str, float]) -> None:
-            self._recorder.m_step(controller.step, done, metrics)
+            name = self._schedule.round_name
+            self._recorder.round(controller.step, name, done, metrics)
             listed = ", ".join(f"{name} {number(v)}" for name, v in metrics.items())
-            self._display.message(f"M-step {done}: {listed}")
-            # Replay outlives the process, and its next inserts are scored by this label model.
+            self._display.message(f"{name} {done}: {listed}")
+            # Replay outlives the process, and its next inserts may be scored by a label model that
+            # no older checkpoint has.
             self._checkpoint(controller, needed=True)
 
         self._training = True

@@ -19,13 +19,18 @@ class AnswerCheck:
     nats: float
 
     def __call__(self, query: Query, text: str) -> float:
-        return 0.0 if answer_of(text) == query.texts["solution"] else -self.nats
+        return 0.0 if is_right(query, text) else -self.nats
 
 
 def answer_of(text: str) -> str | None:
     """Returns the value of a rationale's last equation; None if it has none."""
     found = _VALUE.search(text)
     return None if found is None else str(int(found[1]))
+
+
+def is_right(query: Query, text: str) -> bool:
+    """Whether a chain ends at the solution."""
+    return answer_of(text) == query.texts["solution"]
 
 
 def majority_share(answers: Sequence[str | None], right: str) -> float:

@@ -18,6 +18,7 @@ from gfn_ray.config.sections import (
     Section,
     SFTConfig,
 )
+from gfn_ray.config.star import STaRConfig
 
 
 class ArithmeticDataConfig(FileConfig):
@@ -142,6 +143,9 @@ class ArithmeticJob(JobConfig):
         ),
         description="Sampling.",
     )
+    star: STaRConfig = Field(
+        default_factory=STaRConfig, description="Rounds of likelihood on the policy's right z."
+    )
     # Prefers the best z of each problem: most have few different ones.
     replay: ReplayConfig = Field(
         default_factory=lambda: ReplayConfig(
@@ -161,3 +165,12 @@ class ArithmeticJob(JobConfig):
         default_factory=lambda: EvalConfig(queries=80, samples=8, tempered_samples=2),
         description="Evaluation of the policy.",
     )
+
+    @model_validator(mode="after")
+    def _rounds_alone(self) -> ArithmeticJob:
+        if self.star.rounds and self.steps:
+            raise ValueError(
+                f"star.rounds ({self.star.rounds}) come in place of updates by the objective, and "
+                f"steps is {self.steps}; set steps to 0, or star.rounds"
+            )
+        return self

@@ -43,6 +43,11 @@ class Problem:
         return f"Question: {self.expression} = ? Answer:"
 
     @property
+    def hinted_question(self) -> str:
+        """The question with its answer shown first, for STaR's rationalisation."""
+        return f"The answer is {self.solution}. {self.question}"
+
+    @property
     def partial_sums(self) -> list[int]:
         """Value after each operand [N]."""
         sums = [self.operands[0]]

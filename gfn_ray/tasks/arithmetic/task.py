@@ -9,6 +9,7 @@ Hu et al. 2024, section 4.4.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -28,7 +29,12 @@ from gfn_ray.sampling.calculator import Calculator
 from gfn_ray.sampling.tools import ToolLoop
 from gfn_ray.support import Support
 from gfn_ray.support.characters import lift
-from gfn_ray.tasks.arithmetic.answers import AnswerCheck, answer_of, majority_share
+from gfn_ray.tasks.arithmetic.answers import (
+    AnswerCheck,
+    answer_of,
+    is_right,
+    majority_share,
+)
 from gfn_ray.tasks.arithmetic.config import ArithmeticJob
 from gfn_ray.tasks.arithmetic.data import Problem, Splits, parse
 from gfn_ray.tasks.arithmetic.files import load_splits
@@ -36,12 +42,14 @@ from gfn_ray.tasks.arithmetic.grammar import ArithmeticGrammar
 from gfn_ray.tasks.arithmetic.simulation import ChainSimulation
 from gfn_ray.tasks.base import BaseTask
 from gfn_ray.tasks.length_limit import LengthLimit
+from gfn_ray.tasks.star_plan import StarPlan
 from gfn_ray.tasks.task import (
     CALIBRATION,
     DIAGNOSTICS,
     MetricInfo,
     TaskData,
     TaskSummary,
+    check_prompt_lengths,
 )
 from gfn_ray.tasks.vocabulary import Vocabulary
 from gfn_ray.trajectory import BoolArray, Query
@@ -96,6 +104,7 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
             support,
             self._reward(tokenizer),
             tool=self.tool,
+            star=self._star(train, tokenizer),
             simulation=self._simulation(support, evaluated, tokenizer),
             notes=(*splits.notes, *room.notes),
         )
@@ -207,6 +216,21 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
         penalty = self._config.task.wrong_answer_penalty
         return VerifierReward(reward, AnswerCheck(penalty), tokenizer) if penalty else reward
 
+    def _star(self, train: Sequence[Query], tokenizer: Any) -> StarPlan | None:
+        star = self._config.star
+        if not star.rounds:
+            return None
+        hinted: dict[str, Query] = {}
+        if star.rationalise:
+            for query in train:
+                problem = parse(query.query_id)
+                shown = self._shown(problem, self._config.task.shots, problem.hinted_question)
+                hinted[query.query_id] = replace(query, prompt_ids=text_ids(tokenizer, shown))
+            check_prompt_lengths(
+                "problem with its answer", list(hinted.values()), self._config.sampler
+            )
+        return StarPlan(star, is_right, hinted)
+
     def _simulation(
         self, support: Support, queries: Sequence[Query], tokenizer: Any
     ) -> ChainSimulation | None:
@@ -276,12 +300,13 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
             },
         )
 
-    def _shown(self, problem: Problem, shots: int) -> str:
-        """Returns the question after some demonstrations, never its own."""
+    def _shown(self, problem: Problem, shots: int, question: str | None = None) -> str:
+        """Returns the question, in other words if they are given, after some demonstrations, never
+        its own."""
         demonstrations = self._splits.demonstrations if shots else []
         others = [one for one in demonstrations if one != problem][:shots]
         solved = [f"{one.question}{one.rationale}{one.answer}\n\n" for one in others]
-        return "".join([*solved, problem.question])
+        return "".join([*solved, question or problem.question])
 
     def _by_length(self, result: Evaluation) -> list[LengthAccuracy]:
         right: dict[int, list[float]] = {}

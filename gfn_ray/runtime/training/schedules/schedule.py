@@ -1,6 +1,7 @@
 """Training schedules: what happens besides updates by the objective, and when.
 
-`Plain` makes all updates in one pass; `EM` (em.py) splits them into rounds.
+`Plain` makes all updates in one pass; `EM` (em.py) splits them into rounds, and `STaR` (star.py)
+has rounds in place of them.
 """
 
 from __future__ import annotations
@@ -42,8 +43,13 @@ class Schedule(Protocol):
     ) -> None: ...
 
     @property
-    def tunes_reward(self) -> bool:
-        """Whether training changes the reward."""
+    def learns_apart(self) -> bool:
+        """Whether training changes policy or reward beside the updates by the objective."""
+        ...
+
+    @property
+    def round_name(self) -> str:
+        """What people call what a round ends with, as in "M-step 2"."""
         ...
 
     def tuned(self, after: Evaluation) -> TunedLabels | None:
@@ -62,7 +68,8 @@ class Schedule(Protocol):
 class Plain:
     """All updates in one pass."""
 
-    tunes_reward = False
+    learns_apart = False
+    round_name = "round"
 
     def baseline_methods(self) -> Iterator[BaselineMethod]:
         yield from ()

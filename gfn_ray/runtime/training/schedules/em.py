@@ -23,7 +23,7 @@ from gfn_ray.runtime.actors.worker_group import WorkerGroup
 from gfn_ray.runtime.supervision.calls import PendingCalls
 from gfn_ray.runtime.supervision.worker import RemoteCall
 from gfn_ray.runtime.training.controller import Controller, StepReport
-from gfn_ray.runtime.training.schedule import AfterRound, BaselineMethod
+from gfn_ray.runtime.training.schedules.schedule import AfterRound, BaselineMethod
 from gfn_ray.seeds import Seed, Stream, seed_of
 from gfn_ray.serving.tuned_labels import TunedLabels
 from gfn_ray.storage.serialization import Record
@@ -40,7 +40,8 @@ Examples = list[tuple[IntArray, int]]
 class EM:
     """The `Schedule` of a task with labels."""
 
-    tunes_reward = True
+    learns_apart = True
+    round_name = "M-step"
 
     def __init__(
         self,

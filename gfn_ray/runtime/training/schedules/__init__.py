@@ -1,0 +1,1 @@
+"""What happens besides updates by the objective, and when; one file a schedule."""
