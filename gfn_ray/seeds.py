@@ -48,6 +48,7 @@ class Stream(IntEnum):
     STAR_CALL = 21  # at: round, whether with hints, first query of the call
     STAR_ORDER = 22  # at: round
     SIMULATED_SAMPLES = 18  # the same before and after training; at: number of the batch
+    SIMULATED_DURING = 21  # at: update, number of the batch
 
 
 def seed_of(stream: Stream, seed: int, *at: int) -> Seed:

@@ -42,7 +42,8 @@ CALIBRATION_METRICS = (
     "simulated_length",
     "simulated_ess",
 )
-"""Metrics of `calibration_metrics`, measured only at the start and end of a run."""
+"""Metrics of `calibration_metrics`, measured at the start and end of a run, and on the way if one
+of them may stop it."""
 
 
 @dataclass(frozen=True)

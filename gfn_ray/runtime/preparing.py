@@ -84,7 +84,12 @@ def _check(config: JobConfig, task: Task, data: TaskData) -> None:
         raise UserError(
             f"stop.metric got {metric!r}; {task.name} measures {', '.join(task.metrics)}"
         )
-    if metric in (*WEIGHT_METRICS, *CALIBRATION_METRICS):
+    if metric in CALIBRATION_METRICS and not config.eval.simulated_queries:
+        raise UserError(
+            f"stop.metric ({metric}) is measured on simulated queries, and "
+            "eval.simulated_queries is 0; raise it, 24 is the default"
+        )
+    if metric in WEIGHT_METRICS:
         raise UserError(
             f"stop.metric got {metric!r}, which is measured only before and after training; "
             "use one that is also measured during it: log_z_gap, ess_fraction or log_ratio_var"

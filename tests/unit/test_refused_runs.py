@@ -44,6 +44,14 @@ def test_a_metric_that_is_not_measured_on_the_way_cannot_stop_it(
     refused(RandomNumberJob, RandomNumberTask, flags, tmp_path, capsys, *named)
 
 
+def test_jeffreys_stops_a_run_only_where_queries_are_simulated(
+    tiny_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = tiny_flags(tiny_dir, tmp_path, stop__metric="jeffreys", stop__below=3, eval__every=2)
+    named = ("stop.metric (jeffreys)", "eval.simulated_queries is 0")
+    refused(InfillJob, InfillTask, flags, tmp_path, capsys, *named)
+
+
 def test_a_root_may_stop_only_where_z_may_be_empty(
     tiny_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

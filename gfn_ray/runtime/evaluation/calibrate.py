@@ -12,7 +12,7 @@ from gfn_ray.decoding.simulation import SimulatedQuery
 from gfn_ray.evaluation.calibration import SimulatedScores
 from gfn_ray.evaluation.result import Array
 from gfn_ray.runtime.evaluation.scoring import Draw, Scored, Scoring
-from gfn_ray.seeds import Stream, seed_of
+from gfn_ray.seeds import Seed
 from gfn_ray.support import Support
 from gfn_ray.tasks.demonstrations import demonstration_trajectory
 
@@ -23,13 +23,12 @@ def simulated_scores(
     scoring: Scoring,
     simulated: Sequence[SimulatedQuery],
     adapter: Any,
+    seed: Seed,
 ) -> list[SimulatedScores]:
-    """Scores z* and eval.simulated_samples on-policy samples of each simulated query, with the
-    seeds that both evaluations share."""
+    """Scores z* and eval.simulated_samples on-policy samples of each simulated query."""
     size, samples = config.sampler.queries_per_call, config.eval.simulated_samples
     batches = [simulated[start : start + size] for start in range(0, len(simulated), size)]
     draws = [Draw([one.query for one in batch], samples, simulated=True) for batch in batches]
-    seed = seed_of(Stream.SIMULATED_SAMPLES, config.seed)
     sampled = scoring.sampled(adapter, draws, seed)
     found = []
     for index, batch in enumerate(batches):

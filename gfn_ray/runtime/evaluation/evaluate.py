@@ -14,7 +14,11 @@ import numpy as np
 
 from gfn_ray.config import JobConfig
 from gfn_ray.decoding.simulation import SimulatedQuery
-from gfn_ray.evaluation.calibration import SimulatedScores, calibration_metrics
+from gfn_ray.evaluation.calibration import (
+    CALIBRATION_METRICS,
+    SimulatedScores,
+    calibration_metrics,
+)
 from gfn_ray.evaluation.exact import ExactComparison
 from gfn_ray.evaluation.mismatch import mismatch_kl
 from gfn_ray.evaluation.posterior import posterior_metrics, query_diagnostics
@@ -66,16 +70,25 @@ class Evaluator:
         """Evaluates before or after training, with the seeds that both share."""
         adapter = self._workers.share_adapter()
         seed = seed_of(Stream.EVALUATION, self._config.seed)
-        simulated = simulated_scores(
-            self._config, self._data.support, self._scoring, self._simulated, adapter
-        )
+        simulated = self._calibrate(adapter, seed_of(Stream.SIMULATED_SAMPLES, self._config.seed))
         return self._evaluate(adapter, seed, self._more_ratios(adapter), simulated)
 
     def during(self, step: int) -> Evaluation:
         """Evaluates after an update."""
         adapter = self._workers.share_adapter()
         seed = seed_of(Stream.EVALUATION_DURING, self._config.seed, step)
-        return self._evaluate(adapter, seed, {}, [])
+        simulated: list[SimulatedScores] = []
+        if self._config.stop.metric in CALIBRATION_METRICS:
+            own = seed_of(Stream.SIMULATED_DURING, self._config.seed, step)
+            simulated = self._calibrate(adapter, own)
+        return self._evaluate(adapter, seed, {}, simulated)
+
+    def _calibrate(self, adapter: Any, seed: Seed) -> list[SimulatedScores]:
+        """The policy's scores on simulated queries, if there are any."""
+        support = self._data.support
+        return simulated_scores(
+            self._config, support, self._scoring, self._simulated, adapter, seed
+        )
 
     def _evaluate(
         self,
