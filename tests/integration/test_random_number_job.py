@@ -97,7 +97,8 @@ def test_a_policy_gradient_learns_from_the_policys_own_samples_as_they_came(tiny
         replay__edit_distance="none",
         replay__max_times_sampled=2,
         replay__samples_per_insert=1.5,
-        learner__lr="1e-2",
+        learner__lr="3e-3",
+        max_staleness=2,
         eval__every=0,
     )
     flags[flags.index("--steps") + 1] = "60"

@@ -33,8 +33,7 @@ def optimum(reference, log_reward, temperature, reward):
     return tempered if reward == "matched" else tempered + reference.log_q.detach()
 
 
-@pytest.mark.parametrize("reward", ["matched", "task"])
-@pytest.mark.parametrize("temperature", [1.0, 0.3])
+@pytest.mark.parametrize(("reward", "temperature"), [("matched", 1.0), ("task", 0.3)])
 @pytest.mark.parametrize("kind", ["ppo", "rloo"])
 def test_policy_gradients_with_the_kl_in_the_reward_reach_its_optimum(kind, temperature, reward):
     """Two epochs on each batch, so that ratios are not 1."""
