@@ -76,6 +76,15 @@ compare: setup ## Compare finished runs on the same held-out queries (RUNS="runs
 	@test -n "$(RUNS)" || { echo 'compare: say which runs, as in: make compare RUNS="runs/a runs/b"' >&2; exit 2; }
 	@$(PYTHON) jobs/compare.py --runs "$(subst $(space),$(comma),$(strip $(RUNS)))" $(ARGS)
 
+# Both go on from what is finished.
+.PHONY: comparison-quick
+comparison-quick: setup ## GFlowNet training beside MLE, PPO, RLOO and DPO, small; a quarter of an hour
+	@$(PYTHON) jobs/comparison.py $(ARGS)
+
+.PHONY: comparison
+comparison: setup ## The same with learning rates tried and three seeds; hours (ARGS="--sections modes")
+	@$(PYTHON) jobs/comparison.py --table full $(ARGS)
+
 ##@ Develop
 
 .PHONY: test

@@ -76,6 +76,11 @@ JOBS = {
         lambda: import_module("gfn_ray.config").CompareJob,
         lambda config: import_module("gfn_ray.runs.compare_runs").compare_runs(config),
     ),
+    "comparison": Job(
+        "Run GFlowNet training and other methods on the same tasks, and tabulate them.",
+        lambda: import_module("gfn_ray.comparison.config").ComparisonJob,
+        lambda config: import_module("gfn_ray.comparison.run").comparison(config),
+    ),
 }
 
 

@@ -10,7 +10,7 @@ from scipy import stats
 from scipy.special import logsumexp
 
 from gfn_ray.errors import UserError
-from gfn_ray.tasks.random_number.targets import log_target
+from gfn_ray.tasks.random_number.targets import MODES, log_target
 
 SHAPED = ("binomial", "geometric", "poisson", "gaussian")
 
@@ -69,6 +69,15 @@ def test_defaults_are_centred(kind, mean, std):
     got = moments(log_target(kind, 0, 100), 0)
     # The gaussian loses the tails beyond three standard deviations, the poisson far ones.
     assert got == pytest.approx((mean, std), rel=0.02)
+
+
+def test_modes_are_separate_and_have_equal_mass():
+    p = np.exp(log_target("modes", 0, 100))
+    peaks = [k for k in range(1, 100) if p[k] > p[k - 1] and p[k] >= p[k + 1]]
+    assert len(peaks) == MODES
+    for peak in peaks:
+        assert p[max(0, peak - 8) : peak + 9].sum() == pytest.approx(1 / MODES, rel=0.05)
+    assert p.min() < 1e-3 * p.max()
 
 
 def test_default_geometric_falls_off_from_low():

@@ -1,5 +1,7 @@
 """Random numbers: the target, the support, and what a run concludes."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from scipy.stats import norm
@@ -10,7 +12,7 @@ from gfn_ray.errors import UserError
 from gfn_ray.evaluation.exact import ExactComparison
 from gfn_ray.evaluation.result import Evaluation
 from gfn_ray.tasks.demonstrations import demonstration_trajectory
-from gfn_ray.tasks.random_number.config import RandomNumberConfig, RandomNumberJob
+from gfn_ray.tasks.random_number.config import RandomNumberConfig, RandomNumberJob, TargetKind
 from gfn_ray.tasks.random_number.task import RandomNumberTask
 
 
@@ -67,7 +69,7 @@ def test_the_full_support_is_every_ordinary_token_and_ends_at_the_end_of_sequenc
     assert support.content.sum() == len(tokenizer) - len(tokenizer.all_special_ids)
 
 
-@pytest.mark.parametrize("target", ["uniform", "binomial", "geometric", "poisson", "gaussian"])
+@pytest.mark.parametrize("target", get_args(TargetKind))
 def test_the_reward_is_the_target_up_to_a_constant_and_the_floor(tokenizer, target):
     data = load(tokenizer, low=0, high=20, target=target, floor=-8.0)
     (exact,) = data.enumerations
@@ -126,6 +128,13 @@ def test_what_is_seeded_is_the_whole_range(tokenizer):
     )
 
 
+def test_demonstrations_are_as_frequent_as_the_target_has_them(tokenizer):
+    data = load(tokenizer, high=9, target="geometric", mean=2.0)
+    (exact,), seen = data.enumerations, data.train[0].demonstrations
+    copies = np.array([sum(np.array_equal(z, one) for one in seen) for z in exact.outcomes])
+    assert np.abs(copies / 10 - np.exp(exact.log_reward)).max() <= 0.05
+
+
 def evaluation(data, log_q):
     exact = ExactComparison.unnormalised(data.enumerations[0].log_reward, log_q, "uniform")
     return Evaluation({}, [], [exact], 0.0)
@@ -139,7 +148,11 @@ def test_a_run_concludes_with_the_extremes_and_a_histogram(tokenizer, tmp_path):
     log_q[3], log_q[7] = np.log(0.15), np.log(0.05)
     conclusion = task.summarize(before, evaluation(data, log_q), tmp_path, {})
     assert [line.split(": ")[1] for line in conclusion.findings] == ["3 (x1.50)", "7 (x0.50)"]
-    assert {file.name for file in conclusion.files} == {"histogram.png", "histogram.svg"}
+    names = {"histogram.png", "histogram.svg", "distribution.csv"}
+    assert {file.name for file in conclusion.files} == names
+    header, *rows = (tmp_path / "distribution.csv").read_text().splitlines()
+    assert header == "integer,target,before,after"
+    assert [float(row.split(",")[3]) for row in rows] == pytest.approx(np.exp(log_q))
     drawn = (tmp_path / "histogram.svg").read_text()
     assert "0.393 → 0.050; mass on other texts 39.35% → 0.00%" in drawn
 

@@ -16,7 +16,7 @@ from gfn_ray.config.sections import (
     Section,
 )
 
-TargetKind = Literal["uniform", "binomial", "geometric", "poisson", "gaussian"]
+TargetKind = Literal["uniform", "binomial", "geometric", "poisson", "gaussian", "modes"]
 
 # All are enumerated at every evaluation, and plotted as one bar each.
 MOST_INTEGERS = 1000
@@ -31,10 +31,13 @@ class RandomNumberConfig(Section):
         "uniform", description="Distribution to sample from, truncated to low..high."
     )
     mean: float | None = Field(
-        None, description="Mean before truncation, not for uniform; default: by target."
+        None, description="Mean before truncation, not for uniform and modes; default: by target."
     )
     std: float | None = Field(
-        None, ge=0.1, description="Standard deviation of gaussian; default: range / 6."
+        None,
+        ge=0.1,
+        description="Standard deviation of gaussian (default: range / 6), or of each of the five "
+        "modes (range / 50).",
     )
     support: Literal["digits", "full"] = Field(
         "digits",

@@ -21,6 +21,7 @@ Array = npt.NDArray[np.float64]
 
 # With it the integer at the mean has all but 1e-21 of the mass: nothing else is ever sampled.
 SMALLEST_STD = 0.1
+MODES = 5
 
 
 def log_target(
@@ -41,12 +42,17 @@ def log_target(
     gaussian   p(k) ~ exp(-(k - m)^2 / (2 std^2)), the density at the integers, normalised.
                Unlike the mass on [k - 1/2, k + 1/2] it needs no difference of two cdfs,
                which is 0 far in a tail. mean: the middle of the range; std: n / 6.
+    modes      the mean of MODES such densities, evenly apart; takes no mean; std: n / 50.
     Raises UserError for a setting that is out of range, or that the target does not use.
     """
     mean, std = _settled(kind, low, high, mean, std)
     k = np.arange(high - low + 1, dtype=np.float64)
     if kind == "uniform":
         return _normalised(np.zeros_like(k))
+    if kind == "modes":
+        centres = (np.arange(MODES) + 0.5) * len(k) / MODES - 0.5
+        each = -0.5 * ((k[:, None] - centres) / std) ** 2
+        return _normalised(np.logaddexp.reduce(each, axis=1))
     m = mean - low
     if kind == "binomial":
         # log p - log(1 - p) for p = m / n, without the rounding of 1 - p.
@@ -69,15 +75,15 @@ def _settled(
             f"a range needs two integers, but task.low is {low} and task.high is {high}; "
             "lower the first or raise the second"
         )
-    if mean is not None and kind == "uniform":
+    if mean is not None and kind in ("uniform", "modes"):
         raise UserError(
-            f"task.mean ({mean}) does not apply to task.target 'uniform'; leave it out or choose "
+            f"task.mean ({mean}) does not apply to task.target {kind!r}; leave it out or choose "
             "another task.target"
         )
-    if std is not None and kind != "gaussian":
+    if std is not None and kind not in ("gaussian", "modes"):
         raise UserError(
             f"task.std ({std}) does not apply to task.target {kind!r}; leave it out or choose "
-            "task.target 'gaussian'"
+            "task.target 'gaussian' or 'modes'"
         )
     if mean is None:
         mean = low + (high - low) / (5 if kind == "geometric" else 2)
@@ -88,7 +94,7 @@ def _settled(
             f"got {mean}"
         )
     if std is None:
-        std = max((high - low) / 6, SMALLEST_STD)
+        std = max((high - low) / (50 if kind == "modes" else 6), SMALLEST_STD)
     if not SMALLEST_STD <= std < math.inf:
         raise UserError(f"task.std must be finite and at least {SMALLEST_STD}, got {std}")
     return mean, std

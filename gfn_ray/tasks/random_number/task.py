@@ -22,10 +22,11 @@ from gfn_ray.evaluation.result import Array, Baseline, Enumeration, Evaluation
 from gfn_ray.models.tokenization import continuation_ids, text_ids
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.table import TableReward, table_key
+from gfn_ray.storage.atomic import atomic_file
 from gfn_ray.support import BoundedSupport, Support
 from gfn_ray.tasks.base import BaseTask
 from gfn_ray.tasks.random_number.config import RandomNumberJob
-from gfn_ray.tasks.random_number.targets import log_target
+from gfn_ray.tasks.random_number.targets import MODES, log_target
 from gfn_ray.tasks.task import (
     DIAGNOSTICS,
     MetricInfo,
@@ -37,6 +38,8 @@ from gfn_ray.tasks.vocabulary import Vocabulary, writable
 from gfn_ray.trajectory import IntArray, Query
 
 EXTREMES_SHOWN = 5
+_HOW = {"uniform": "uniformly", "modes": f"from a distribution with {MODES} modes"}
+MOST_COPIES = 10  # of the likeliest integer among the demonstrations
 SMALLEST_SHOWN = 0.0005  # total variation, which is shown with three decimals
 
 
@@ -118,7 +121,12 @@ class RandomNumberTask(BaseTask[RandomNumberJob]):
             f"Total variation to the target {untrained.tv:.3f} → {exact.tv:.3f}; mass on other "
             f"texts {other[0]} → {other[1]}. All probabilities are enumerated, not sampled.",
         )
-        return TaskSummary(findings, files)
+        listed = directory / "distribution.csv"
+        with atomic_file(listed) as temp:
+            rows = zip(self._integers, target, np.exp(untrained.log_q), q, strict=True)
+            lines = [",".join(map(repr, map(float, row))) for row in rows]
+            temp.write_text("\n".join(["integer,target,before,after", *lines, ""]))
+        return TaskSummary(findings, [*files, listed])
 
     @property
     def metrics(self) -> dict[str, MetricInfo]:
@@ -156,13 +164,19 @@ class RandomNumberTask(BaseTask[RandomNumberJob]):
             prompt_ids=prompt_ids,
             context_ids=prompt_ids,
             answer_ids=np.zeros(0, dtype=np.int32),
-            demonstrations=tuple(outcomes),
+            demonstrations=self._demonstrations(outcomes),
             texts={"prompt": self._prompt()},
         )
 
+    def _demonstrations(self, outcomes: list[IntArray]) -> tuple[IntArray, ...]:
+        """The integers about as often as the target has them, all alike if it is uniform."""
+        copies = np.round(np.exp(self._log_target) * MOST_COPIES).astype(int)
+        copies //= np.gcd.reduce(copies)
+        return tuple(z for z, n in zip(outcomes, copies, strict=True) for _ in range(n))
+
     def _prompt(self) -> str:
         task = self._config.task
-        how = "uniformly" if task.target == "uniform" else f"from a {task.target} distribution"
+        how = _HOW.get(task.target, f"from a {task.target} distribution")
         return task.prompt.format(how=how, low=task.low, high=task.high)
 
     def _written(self, tokenizer: Any) -> tuple[IntArray, list[IntArray]]:

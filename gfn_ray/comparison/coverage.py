@@ -1,0 +1,51 @@
+"""Who covers what: the modes of a known distribution, and how much of them a policy has.
+
+Reads the distribution.csv that random numbers write.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+FILE = "distribution.csv"
+# A mode is where the target exceeds this share of its mean probability.
+FLOOR = 0.1
+# Covered: at least this share of a mode's mass.
+LEAST_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Probabilities of each integer [N], under the target and a policy before and after."""
+
+    integers: Array
+    target: Array
+    before: Array
+    after: Array
+
+    @staticmethod
+    def read(directory: Path) -> Coverage:
+        with (directory / FILE).open(encoding="utf-8", newline="") as lines:
+            rows = [[float(cell) for cell in row] for row in list(csv.reader(lines))[1:]]
+        integers, target, before, after = np.array(rows).T
+        return Coverage(integers, target, before, after)
+
+    @property
+    def modes(self) -> list[slice]:
+        """Runs of integers that are likelier than a share of the mean."""
+        high = self.target > FLOOR * self.target.mean()
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], high, [False]]).astype(int)))
+        return [slice(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+
+    @property
+    def modes_covered(self) -> float:
+        """Share of the modes of which the policy has half of the mass or more."""
+        shares = [self.after[mode].sum() / self.target[mode].sum() for mode in self.modes]
+        return float(np.mean([share >= LEAST_SHARE for share in shares]))
