@@ -44,7 +44,6 @@ class Stream(IntEnum):
     DIAGNOSTIC = 15  # the same before and after training; at: number of the draw
     SIMULATED = 17  # at: number of the batch, of its call
     ROUNDING = 19  # of merged weights, with seed 0: the same on every machine and rank
-    PLANNED = 20  # durations of a simulated run
     SIMULATED_SAMPLES = 18  # the same before and after training; at: number of the batch
 
 
