@@ -140,12 +140,13 @@ class _Work:
 
 
 def _works(events: Sequence[dict[str, Any]]) -> list[_Work]:
-    """All calls in order of time. The controller's work, which bears the names of the answers that
-    it takes, has no CPU seconds."""
+    """All calls in order of time, but those that the trace's end cuts: their answers are not taken.
+    The controller's work, which bears the names of the answers that it takes, has no CPU seconds.
+    """
     found = []
     for event in events:
         known = event["args"]
-        if "cpu_seconds" in known:
+        if "cpu_seconds" in known and known["until_taken_ms"]:
             began, ended = event["ts"] / 1e6, (event["ts"] + event["dur"]) / 1e6
             sent, taken = began - known["waited_ms"] / 1e3, ended + known["until_taken_ms"] / 1e3
             seconds = float(known["cpu_seconds"])
