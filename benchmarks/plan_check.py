@@ -2,9 +2,10 @@
 
     python benchmarks/plan_check.py PROFILED RUN [RUN ...]
 
-PROFILED is the directory of a run with --profile.seconds; each RUN is one of the same job on the
-same cores, whatever its number of samplers, updates and other settings of its pace. Prints a row a
-run: seconds of training, largest staleness and trajectories, predicted and measured.
+PROFILED is the directory of a run with --profile.seconds, best long enough for all of its training;
+each RUN is one of the same job on the same cores, whatever its number of samplers, updates, and
+trajectories a call or update. Prints a row a run: seconds of training, largest staleness and
+trajectories, predicted and measured.
 """
 
 from __future__ import annotations

@@ -44,11 +44,10 @@ class Stream(IntEnum):
     DIAGNOSTIC = 15  # the same before and after training; at: number of the draw
     SIMULATED = 17  # at: number of the batch, of its call
     ROUNDING = 19  # of merged weights, with seed 0: the same on every machine and rank
-    PLANNED = 20  # durations of a simulated run
     STAR_CALL = 21  # at: round, whether with hints, first query of the call
     STAR_ORDER = 22  # at: round
     SIMULATED_SAMPLES = 18  # the same before and after training; at: number of the batch
-    SIMULATED_DURING = 21  # at: update, number of the batch
+    SIMULATED_DURING = 20  # at: update, number of the batch
 
 
 def seed_of(stream: Stream, seed: int, *at: int) -> Seed:

@@ -391,8 +391,9 @@ class ProfileConfig(Section):
     seconds: float = Field(
         0.0,
         ge=0,
-        description="Seconds of training, from the first update, whose calls are traced to the "
-        "run's profile.json, for Perfetto or Chrome, and summed up in a table; 0: none.",
+        description="Seconds of training, from the first update, that are summed up in a table; "
+        "their calls, and those before them, are traced to the run's profile.json, for Perfetto or "
+        "Chrome; 0: none.",
     )
     then_stop: bool = Field(False, description="Stop training when they are over.")
 

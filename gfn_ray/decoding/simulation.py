@@ -18,6 +18,17 @@ import numpy as np
 from gfn_ray.support import Support
 from gfn_ray.trajectory import IntArray, Query
 
+QUERIES_AT_ONCE = 8
+"""Queries of one call, so that each has several drafts."""
+_TOKENS_A_DRAFT = 16
+"""Of reward.tokens_per_forward: 64 drafts in one call by default, a few seconds on two cores for a
+small model."""
+
+
+def drafts_at_once(tokens_per_forward: int) -> int:
+    """Drafts of one call."""
+    return max(QUERIES_AT_ONCE, tokens_per_forward // _TOKENS_A_DRAFT)
+
 
 class Verdict(Enum):
     """What becomes of a draft after a token."""

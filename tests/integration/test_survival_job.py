@@ -118,7 +118,7 @@ def test_the_trace_shows_a_batch_drawn_between_one_update_and_the_next(undisturb
     found = traced(undisturbed)
     drawn = [s for s in found["replay"] if s[:2] == ("give a batch", "work")]
     learned = [s for s in found["the learner"] if s[:2] == ("apply an update", "work")]
-    assert len(learned) == STEPS - 1, "the first update begins the window"
+    assert len(learned) == STEPS, "the trace begins with training"
     for before, after in pairwise(learned):
         assert any(before[3] <= batch[2] and batch[3] <= after[2] for batch in drawn)
 

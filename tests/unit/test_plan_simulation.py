@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gfn_ray.errors import UserError
-from gfn_ray.runtime.planning.measured import MeasuredDurations
+from gfn_ray.runtime.planning.measured import Calls, MeasuredDurations
 from gfn_ray.runtime.planning.processors import OwnDevice, SharedCores
 from gfn_ray.runtime.planning.simulation import Simulation
 from gfn_ray.runtime.profiling.spans import Span
@@ -25,8 +25,10 @@ def job(steps=40, samplers=1, rewards=1, staleness=8, ratio=1.0):
     return found.model_copy(update={"replay": replay})
 
 
-def simulated(config, sample, score, learn, between=0.0, processors=None):
-    durations = MeasuredDurations([sample], [score], [learn], between)
+def simulated(config, sample, score, learn, processors=None, **others):
+    """sample, score, learn: seconds of every call, or Calls."""
+    calls = [one if isinstance(one, Calls) else Calls([one]) for one in (sample, score, learn)]
+    durations = MeasuredDurations(*calls, **others)
     actors = config.samplers + config.reward_actors + 1
     return Simulation(config, durations, processors or [OwnDevice() for _ in range(actors)]).run()
 
@@ -66,6 +68,68 @@ def test_no_trajectory_is_staler_than_allowed_and_the_run_ends(seconds, samplers
     assert all(0 <= share <= 1 + 1e-9 for share in found.busy.values())
 
 
+def test_the_first_call_of_each_actor_takes_its_own_time():
+    even = {"sample": 0.1, "score": 0.1}
+    usual = simulated(job(steps=50), learn=1.0, **even)
+    slow = simulated(job(steps=50), learn=Calls([4.0], [(0, 1.0)]), **even)
+    assert slow.seconds - usual.seconds == pytest.approx(3.0)
+    two = job(steps=50, samplers=2)
+    usual = simulated(two, sample=1.0, score=0.1, learn=0.1)
+    slow = simulated(two, sample=Calls([5.0], [(0, 1.0)]), score=0.1, learn=0.1)
+    assert slow.seconds - usual.seconds == pytest.approx(4.0), "both start at once"
+
+
+def test_the_engine_is_checked_as_often_as_the_record_says_and_the_learner_waits():
+    usual = simulated(job(steps=50), sample=0.1, score=0.1, learn=1.0)
+    checked = simulated(job(steps=50), sample=0.1, score=0.1, learn=1.0, checks=[2.0, 3.0])
+    assert checked.seconds - usual.seconds == pytest.approx(5.0)
+
+
+def test_samples_of_the_untrained_policy_alone_need_no_check_of_the_engine():
+    short = job(steps=4, samplers=4)  # everything is sampled before the first update
+    usual = simulated(short, sample=0.1, score=0.1, learn=1.0)
+    checked = simulated(short, sample=0.1, score=0.1, learn=1.0, checks=[2.0])
+    assert checked == usual
+
+
+@pytest.mark.parametrize(("every", "evaluations"), [(0, 0), (10, 4), (60, 0)])
+def test_training_waits_for_checkpoints_and_evaluations(every, evaluations):
+    """50 updates: a checkpoint after every 20; no evaluation after the last update."""
+    config = job(steps=50)
+    config = config.model_copy(
+        update={
+            "checkpoint": config.checkpoint.model_copy(update={"every": 20}),
+            "eval": config.eval.model_copy(update={"every": every}),
+        }
+    )
+    seconds = {"sample": 0.1, "score": 0.1, "learn": 1.0}
+    usual = simulated(config, **seconds)
+    pauses = {"a checkpoint": 0.5, "an evaluation": 7.0}
+    found = simulated(config, **seconds, pauses=pauses)
+    assert found.seconds - usual.seconds == pytest.approx(2 * 0.5 + evaluations * 7.0)
+    assert found.trajectories == usual.trajectories
+
+
+def test_a_run_like_the_recorded_one_has_its_calls_in_order():
+    calls = Calls([9.0], [(0, 1.0), (3, 2.0), (5, 3.0)])
+    found = [calls.next(first, step) for first, step in [(True, 0), (False, 0), (False, 3)]]
+    assert [*found, calls.next(False, 6)] == [9.0, 1.0, 2.0, 3.0]
+
+
+def test_a_call_takes_what_one_took_of_a_policy_as_old():
+    calls = Calls([9.0], [(2, 1.0), (2, 1.5), (8, 2.0)])
+    assert {calls.next(False, 4) for _ in range(20)} == {1.0, 1.5}
+    assert calls.next(False, 0) in (1.0, 1.5), "the oldest there is"
+    assert calls.next(False, 8) == 2.0
+
+
+@given(st.lists(st.floats(0.01, 5.0), min_size=1, max_size=6), st.integers(1, 5))
+def test_a_longer_run_has_every_recorded_call_equally_often(seconds, times):
+    calls = Calls([9.0], list(enumerate(seconds)))
+    found = [calls.next(False, 1000) for _ in range(times * len(seconds))]
+    assert sorted(found) == sorted(times * seconds)
+
+
 def test_actors_on_shared_cores_take_as_long_as_their_work_together():
     cores = SharedCores(2)
     config = job(steps=100, samplers=2)
@@ -96,22 +160,70 @@ def test_a_thousand_samplers_are_simulated_too():
     assert found.updates == 50
 
 
-def test_durations_are_read_from_the_trace_that_a_profiled_run_writes(tmp_path):
-    def span(what, at, cpu):
-        return Span("an actor", what, at, at + 3.5, began=at + 1, ended=at + 3, cpu=cpu)
+def profiled(directory, spans, controller=(), pauses=(), group=GROUP, batch=BATCH):
+    written = trace(spans, controller, (0.0, 60.0), pauses)
+    (directory / "profile.json").write_text(json.dumps(written))
+    (directory / "config.toml").write_text(
+        f"[sampler]\nqueries_per_call = 1\ntrajectories_per_query = {group}\n"
+        f"[learner]\nqueries_per_step = 1\ntrajectories_per_query = {batch}\n"
+    )
 
-    spans = {
-        "sampler 0": [span("sample a group", 0.0, 2.0)],
-        "reward actor 0": [span("score a group", 4.0, 0.5)],
-        "the learner": [span("apply an update", 8.0, 1.5)],
-    }
+
+def span(what, at, cpu):
+    """Waits for a second, works for two, and its answer for half a second."""
+    return Span("an actor", what, at, at + 3.5, began=at + 1, ended=at + 3, cpu=cpu)
+
+
+SPANS = {
+    "sampler 0": [span("sample a group", at, cpu) for at, cpu in ((0, 2.0), (4, 2.5), (16, 3.0))],
+    "reward actor 0": [
+        span("score a group", at, cpu) for at, cpu in ((4, 0.5), (8, 0.6), (20, 0.7))
+    ],
+    "the learner": [
+        span("apply an update", 8, 1.5),
+        span("apply an update", 12, 1.1),
+        span("score the engine's samples", 24, 1.2),
+    ],
+}
+
+
+def test_durations_are_read_from_the_trace_that_a_profiled_run_writes(tmp_path):
     controller = [("sample a group", (3.5, 3.6)), ("apply an update", (11.5, 11.6))]
-    written = trace(spans, controller, (0.0, 12.0))
-    (tmp_path / "profile.json").write_text(json.dumps(written))
-    found = MeasuredDurations.read(tmp_path)
-    assert (found.sample(), found.score(), found.learn(), found.between()) == (2.0, 0.5, 1.5, 0.5)
+    pauses = [("a checkpoint", (28.0, 28.5)), ("a checkpoint", (30.0, 30.3))]
+    profiled(tmp_path, SPANS, controller, pauses)
+    found = MeasuredDurations.read(tmp_path, job())
+    assert (found.sample(True, 0), found.score(True, 0), found.learn(True, 0)) == (2.0, 0.5, 1.5)
+    # Of what was sampled before the first update, and after the second.
+    assert (found.sample(False, 0), found.score(False, 0)) == (2.5, 0.6)
+    assert (found.sample(False, 2), found.score(False, 2), found.learn(False, 1)) == (3.0, 0.7, 1.1)
+    assert found.sample(False, 1) == 2.5
+    assert (found.checks(), found.between()) == ([1.2], 0.5)
+    assert (found.checkpoint(), found.evaluation()) == (pytest.approx(0.4), 0.0)
+
+
+def test_a_call_that_the_end_of_the_trace_cuts_is_no_record_of_its_seconds(tmp_path):
+    last = span("apply an update", 57, 9.0).within((0.0, 59.0))
+    assert last is not None and last.cpu < 9.0
+    profiled(tmp_path, {**SPANS, "the learner": [*SPANS["the learner"], last]})
+    found = MeasuredDurations.read(tmp_path, job())
+    assert {found.learn(False, 5) for _ in range(9)} == {1.1}
+
+
+def test_calls_with_twice_the_trajectories_take_twice_as_long(tmp_path):
+    profiled(tmp_path, SPANS, group=GROUP // 2, batch=2 * BATCH)
+    found = MeasuredDurations.read(tmp_path, job())
+    assert (found.sample(True, 0), found.score(True, 0), found.learn(True, 0)) == (4.0, 1.0, 0.75)
+    assert found.learn(False, 1) == pytest.approx(1.1 / 2)
 
 
 def test_a_run_without_a_profile_is_refused_with_what_to_give(tmp_path):
+    profiled(tmp_path, {})
+    (tmp_path / "profile.json").unlink()
     with pytest.raises(UserError, match=r"profile\.json cannot be read.*--profile\.seconds"):
-        MeasuredDurations.read(tmp_path)
+        MeasuredDurations.read(tmp_path, job())
+
+
+def test_a_profile_that_lacks_a_stage_is_refused(tmp_path):
+    profiled(tmp_path, {"sampler 0": SPANS["sampler 0"]})
+    with pytest.raises(UserError, match=r"no call to 'score a group'"):
+        MeasuredDurations.read(tmp_path, job())

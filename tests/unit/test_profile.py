@@ -79,8 +79,10 @@ def test_no_two_events_of_a_row_overlap_and_all_lie_in_the_window(calls, window)
     spans = merge("sampler 0", sent, works, until, same_clock=True)
     inside = [piece for span in spans if (piece := span.within(window)) is not None]
     pieces = [("looks after the actors", gap) for gap in gaps([], window)]
-    written = json.loads(json.dumps(trace({"sampler 0": inside}, pieces, window)))
+    pauses = [("a checkpoint", gap) for gap in gaps([], window)]
+    written = json.loads(json.dumps(trace({"sampler 0": inside}, pieces, window, pauses)))
     events = written["traceEvents"]
+    assert sum(event.get("cat") == "pause" for event in events) == len(pauses)
     for row in map(sorted, rows_of(events).values()):
         assert all(end <= begin for (_, end), (begin, _) in pairwise(row))
         assert row[0][0] >= 0

@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gfn_ray.config import JobConfig
-from gfn_ray.decoding.simulation import Drafted, SimulatedQuery, Simulation
+from gfn_ray.decoding.simulation import (
+    QUERIES_AT_ONCE,
+    Drafted,
+    SimulatedQuery,
+    Simulation,
+    drafts_at_once,
+)
 from gfn_ray.formatting import count, duration
 from gfn_ray.models.cache import cached_model_dir
 from gfn_ray.models.loading import max_positions, resolve_model
@@ -28,11 +34,6 @@ from gfn_ray.trajectory import Query
 
 FORMAT = 1  # part of the key: raise it when drafts or files change
 FILE = "queries.safetensors"
-TOKENS_A_DRAFT = 16
-"""Of reward.tokens_per_forward: 64 drafts in one call by default, a few seconds on two cores for a
-small model."""
-QUERIES = 8
-"""Queries of one call, so that each has several drafts."""
 MOST_DRAFTS = 512
 """Drafts of a query, after which it is left out: a support that so few texts meet is measured
 elsewhere. That depends on its context alone, so the others stay exact."""
@@ -90,8 +91,8 @@ def _key(
     settings = (config.seed, config.reward.precision, deployment.device)
     known = (
         FORMAT,
-        _rows(config),
-        QUERIES,
+        drafts_at_once(config.reward.tokens_per_forward),
+        QUERIES_AT_ONCE,
         MOST_DRAFTS,
         fingerprint(model),
         settings,
@@ -113,7 +114,10 @@ def _drawn(
     found: dict[str, SimulatedQuery] = {}
     drafts = accepted = 0
     fault = ""
-    batches = [contexts[start : start + QUERIES] for start in range(0, len(contexts), QUERIES)]
+    batches = [
+        contexts[start : start + QUERIES_AT_ONCE]
+        for start in range(0, len(contexts), QUERIES_AT_ONCE)
+    ]
     waiting = iter(enumerate(batches))
 
     async def draw(worker: Worker) -> None:
@@ -122,7 +126,7 @@ def _drawn(
         for index, batch in waiting:
             left, made, wave = list(batch), 0, 0
             while left and made < MOST_DRAFTS:
-                copies = _rows(config) // len(left)
+                copies = drafts_at_once(config.reward.tokens_per_forward) // len(left)
                 seed = seed_of(Stream.SIMULATED, config.seed, index, wave)
                 ids = [query.query_id for query in left]
                 drafting = partial(_draft, sent, ids, copies, seed)
@@ -142,11 +146,6 @@ def _drawn(
     calls.run_all()
     in_order = [found[q.query_id] for q in contexts if q.query_id in found]
     return Drawn(in_order, drafts, accepted, time.monotonic() - started, fault)
-
-
-def _rows(config: JobConfig) -> int:
-    """Drafts of one call."""
-    return max(QUERIES, config.reward.tokens_per_forward // TOKENS_A_DRAFT)
 
 
 def _draft(simulation: Any, ids: list[str], copies: int, seed: Seed, actor: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gfn_ray.config import JobConfig
+from gfn_ray.decoding.simulation import drafts_at_once
 from gfn_ray.runtime.planning.hardware import OVERHEAD
 from gfn_ray.runtime.planning.shapes import Shape
 
@@ -17,6 +18,7 @@ _PASSING = 38
 # A LoRA weight, its gradient and AdamW's two averages, in float32.
 _TRAINED = 4 * _FULL
 _LOGIT_ROWS = 128  # of logits at a time, in float32, with their gradient
+_DRAFT_COPIES = 3  # logits of a draft, their log-probs and probabilities
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,18 @@ def sampler(shape: Shape, config: JobConfig, context: int) -> Need:
     return Need("a sampler", parts)
 
 
-def reward(shape: Shape, config: JobConfig) -> Need:
+def reward(shape: Shape, config: JobConfig, context: int) -> Need:
+    """context: tokens of a prompt, a z and an answer. Where those of simulated queries are written,
+    before training, their cache is counted if it is larger than a forward's activations."""
     tokens = config.reward.tokens_per_forward
+    drafts = drafts_at_once(tokens) if config.eval.simulated_queries else 0
+    activations = _PASSING * tokens * shape.hidden
+    cache = _HALF * shape.cache * context * drafts
+    used = "one layer's activations" if activations >= cache else "cache of simulated queries"
     parts = {
         "weights": _HALF * shape.parameters,
-        "one layer's activations": _PASSING * tokens * shape.hidden,
-        "logits": _FULL * _LOGIT_ROWS * shape.vocabulary,
+        used: max(activations, cache),
+        "logits": _FULL * max(_LOGIT_ROWS, _DRAFT_COPIES * drafts) * shape.vocabulary,
         "overhead": OVERHEAD,
     }
     return Need("a reward actor", parts)

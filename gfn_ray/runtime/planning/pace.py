@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gfn_ray.config import JobConfig
@@ -32,12 +33,13 @@ class Lengths:
 
 
 class FormulaDurations:
-    """Every call of a kind takes the same. share: of its GPU that a call of a kind has."""
+    """Every call of a kind takes the same, whichever it is. Checks of the engine, checkpoints and
+    evaluations are left out: few, or as often as you ask, and the pace is that of the stages."""
 
     def __init__(self, config: JobConfig, shape: Shape, gpu: GPU, lengths: Lengths) -> None:
         self._config, self._shape, self._gpu, self._lengths = config, shape, gpu, lengths
 
-    def sample(self) -> float:
+    def sample(self, first: bool = False, step: int = 0) -> float:
         """One call, decoded in batches of at most max_batch; each step reads weights and cache."""
         shape, own, gpu, lengths = self._shape, self._config.sampler, self._gpu, self._lengths
         split = own.tensor_parallel
@@ -54,7 +56,7 @@ class FormulaDurations:
             seconds += lengths.z * max(read, computed, DECODE_STEP)
         return seconds
 
-    def score(self) -> float:
+    def score(self, first: bool = False, step: int = 0) -> float:
         """One call's trees, as many forwards as their nodes need."""
         own, lengths, shape = self._config.sampler, self._lengths, self._shape
         branch = lengths.z + lengths.prefixes * lengths.answer
@@ -63,7 +65,7 @@ class FormulaDurations:
         computed = 2 * shape.parameters * nodes / (self._gpu.flops * FORWARD_SHARE)
         return max(computed, forwards * FORWARD_LAUNCH * shape.layers)
 
-    def learn(self) -> float:
+    def learn(self, first: bool = False, step: int = 0) -> float:
         """One update, its trees divided among the learners; with shards, each forward and backward
         gathers the weights of every layer."""
         own, lengths, shape = self._config.learner, self._lengths, self._shape
@@ -78,6 +80,15 @@ class FormulaDurations:
             gathered = 2 * forwards * _BYTES * body / self._gpu.link
             seconds = max(seconds, gathered)
         return seconds
+
+    def checks(self) -> Sequence[float]:
+        return ()
+
+    def checkpoint(self) -> float:
+        return 0.0
+
+    def evaluation(self) -> float:
+        return 0.0
 
     def between(self) -> float:
         return _BETWEEN

@@ -101,7 +101,7 @@ def _spread(kind: str, gpus: int) -> int:
 def on_cores(config: JobConfig, profiled: Path, cores: int, seeded: int = 0) -> Simulated:
     """Simulates a run whose actors share cores, by the calls of a profiled one. seeded:
     demonstrations that are put into replay first."""
-    durations = MeasuredDurations.read(profiled, config.seed)
+    durations = MeasuredDurations.read(profiled, config)
     actors = config.samplers + config.reward_actors + 1
     return Simulation(config, durations, [SharedCores(cores)] * actors, seeded).run()
 

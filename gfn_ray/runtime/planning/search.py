@@ -92,7 +92,8 @@ def _smallest(config: JobConfig, shape: Shape, gpu: GPU, lengths: Lengths) -> Di
     """One actor of each kind, on as few GPUs as hold it."""
     config = _with_sampler_that_fits(config, shape, gpu, lengths)
     config = _with_learners_that_fit(config, shape, gpu)
-    each_reward = next(n for n in count(1) if memory.reward(shape, config).total / n <= gpu.memory)
+    reward = memory.reward(shape, config, lengths.prompt + lengths.z + lengths.answer)
+    each_reward = next(n for n in count(1) if reward.total / n <= gpu.memory)
     one = config.model_copy(update={"samplers": 1, "reward_actors": 1})
     return _rated(one, shape, gpu, lengths, (one.sampler.tensor_parallel, each_reward, 1))
 
@@ -143,7 +144,7 @@ def _rated(
     context = lengths.prompt + lengths.z
     needs = (
         memory.sampler(shape, config, context),
-        memory.reward(shape, config),
+        memory.reward(shape, config, context + lengths.answer),
         memory.learner(shape, config),
     )
     rates = {

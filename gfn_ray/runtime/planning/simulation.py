@@ -7,7 +7,7 @@ A discrete-event simulation. `Pacing` and `LeastBusy` decide what starts, as the
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol
@@ -19,17 +19,33 @@ from gfn_ray.runtime.training.least_busy import LeastBusy, samplers
 from gfn_ray.runtime.training.pacing import Pacing
 
 Done = Callable[[], None]
+Seconds = Callable[[bool], float]
+"""Of a call; asked, when it begins, whether it is its actor's first."""
 
 
 class Durations(Protocol):
-    """Seconds of work of the next call of each kind, at the full speed of one processor."""
+    """Seconds of work of the next call of each kind, at the full speed of one processor. first:
+    whether it is its actor's first, with code and memory that are new. step: updates made before
+    its samples were asked for, or before it."""
 
-    def sample(self) -> float: ...
-    def score(self) -> float: ...
-    def learn(self) -> float: ...
+    def sample(self, first: bool, step: int) -> float: ...
+    def score(self, first: bool, step: int) -> float: ...
+    def learn(self, first: bool, step: int) -> float: ...
+
+    def checks(self) -> Sequence[float]:
+        """Of the learner, once for each of the first new versions that samples arrive from."""
+        ...
+
+    def checkpoint(self) -> float:
+        """Of no processor, as the next two: between updates, until a checkpoint is written."""
+        ...
+
+    def evaluation(self) -> float:
+        """Between updates, until the policy is evaluated."""
+        ...
 
     def between(self) -> float:
-        """Of no processor: from the end of one call until the next has begun."""
+        """From the end of one call until the next has begun."""
         ...
 
 
@@ -88,6 +104,7 @@ class Simulation:
             "learner": [_Actor(self._clock, processors[split[1]])],
         }
         self._trajectories = 0
+        self._checks, self._checked = list(durations.checks()), 0
         if seeded:
             self._pacing.stored_unasked(seeded)
 
@@ -122,23 +139,28 @@ class Simulation:
             self._sample(sampler, self._pacing.sampling())
 
     def _sample(self, sampler: int, version: int) -> None:
+        step = self._pacing.step
+
         def sampled() -> None:
             self._samplers.done(sampler)
             reward = self._rewards.take()
             assert reward is not None
-            score = self._durations.score()
             self._actors["reward actor"][reward].work(
-                score, lambda: self._later(lambda: self._scored(reward, version))
+                lambda first: self._durations.score(first, step),
+                lambda: self._later(lambda: self._scored(reward, version)),
             )
 
         self._actors["sampler"][sampler].work(
-            self._durations.sample(), lambda: self._later(sampled)
+            lambda first: self._durations.sample(first, step), lambda: self._later(sampled)
         )
 
     def _scored(self, reward: int, version: int) -> None:
         self._rewards.done(reward)
         self._pacing.stored(version, self._group)
         self._trajectories += self._group
+        if version > self._checked and self._checks:
+            self._checked, seconds = version, self._checks.pop(0)
+            self._learner.work(lambda _: seconds, lambda: None)
 
     def _update(self, publishes: bool) -> None:
         self._pacing.drew(self._batch)
@@ -147,9 +169,26 @@ class Simulation:
             self._pacing.updated()
             if publishes:
                 self._pacing.published(self._pacing.version + 1)
-            self._pacing.finished()
+            self._clock.after(self._pause(), self._pacing.finished)
 
-        self._actors["learner"][0].work(self._durations.learn(), lambda: self._later(updated))
+        step = self._pacing.step
+        self._learner.work(
+            lambda first: self._durations.learn(first, step), lambda: self._later(updated)
+        )
+
+    @property
+    def _learner(self) -> _Actor:
+        return self._actors["learner"][0]
+
+    def _pause(self) -> float:
+        """Seconds that training waits after an update."""
+        step, seconds = self._pacing.step, 0.0
+        if step % self._config.checkpoint.every == 0:
+            seconds += self._durations.checkpoint()
+        every = self._config.eval.every
+        if every and step % every == 0 and step < self._config.steps:
+            seconds += self._durations.evaluation()
+        return seconds
 
     def _later(self, then: Done) -> None:
         self._clock.after(self._durations.between(), then)
@@ -161,11 +200,12 @@ class _Actor:
     def __init__(self, clock: _Clock, processor: Processor) -> None:
         self._clock = clock
         self._processor = processor
-        self._waiting: list[tuple[float, Done]] = []
+        self._waiting: list[tuple[Seconds, Done]] = []
         self._working = False
+        self._new = True
         self.busy = 0.0
 
-    def work(self, seconds: float, then: Done) -> None:
+    def work(self, seconds: Seconds, then: Done) -> None:
         self._waiting.append((seconds, then))
         self._next()
 
@@ -182,4 +222,5 @@ class _Actor:
             then()
             self._next()
 
-        self._processor.begin(self._clock, seconds, done)
+        first, self._new = self._new, False
+        self._processor.begin(self._clock, seconds(first), done)

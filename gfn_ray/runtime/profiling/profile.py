@@ -1,6 +1,7 @@
 """Profiles a window of training and writes its trace and its time table.
 
-The window starts after the first update, when models are loaded and every stage has work.
+The window of the table starts after the first update, when every stage has work. The trace also
+has what came before in training, where calls are slower: their code and memory are new.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from operator import itemgetter
 from gfn_ray.config import ProfileConfig
 from gfn_ray.runs.run_dir import RunDir
 from gfn_ray.runtime.actors.worker_group import WorkerGroup
-from gfn_ray.runtime.profiling.spans import Interval, Span, gaps, merge
+from gfn_ray.runtime.profiling.spans import Interval, Span, clip, gaps, merge
 from gfn_ray.runtime.profiling.time_table import actor_rows, controller_row, table
 from gfn_ray.runtime.profiling.trace import trace
 from gfn_ray.runtime.profiling.work_log import CallLog, machine
@@ -35,14 +36,25 @@ class Profiler:
         self._log = log
         self._directory = directory
         self._say = say
+        self._training_began = 0.0
         self._began: float | None = None
         self._cpu = 0.0
         self._done = False
+        self._pauses: list[tuple[str, Interval]] = []
+
+    def training_begins(self) -> None:
+        """Starts the trace."""
+        self._log.begin_anew()
+        self._training_began = time.monotonic()
+
+    def paused(self, why: str, began: float) -> None:
+        """Notes that the controller has done something else between updates, until now. began: on
+        the monotonic clock."""
+        self._pauses.append((why, (began, time.monotonic())))
 
     def after_update(self) -> bool:
         """Starts the window, or ends it if it is full; returns whether it is over."""
         if self._began is None:
-            self._log.begin_anew()
             self._began, self._cpu = time.monotonic(), time.process_time()
         elif time.monotonic() >= self._began + self._config.seconds:
             self.end()
@@ -57,14 +69,16 @@ class Profiler:
         window = (self._began, min(now, self._began + self._config.seconds))
         self._log.close()
         spans = self._spans(now)
-        pieces = self._controller(window)
+        traced = (self._training_began, window[1])
         clipped = {
-            actor: [piece for span in own if (piece := span.within(window)) is not None]
+            actor: [piece for span in own if (piece := span.within(traced)) is not None]
             for actor, own in spans.items()
         }
-        self._directory.write_profile(trace(clipped, pieces, window))
+        pauses = [(why, within) for why, one in self._pauses if (within := clip(one, traced))]
+        self._directory.write_profile(trace(clipped, self._controller(traced), traced, pauses))
+        pieces = self._controller(window)
         taken = sum(
-            one.taken is not None and one.taken <= window[1] and not one.lost
+            one.taken is not None and window[0] <= one.taken <= window[1] and not one.lost
             for one in self._log.calls
         )
         whole = now - window[0]

@@ -1,7 +1,8 @@
 """Spans as a trace for ui.perfetto.dev and chrome://tracing.
 
 One "process" per actor and one for the controller. Its first row shows the work; the rows below
-show calls waiting for it and answers waiting to be taken, one row per simultaneous wait.
+show calls waiting for it and answers waiting to be taken, one row per simultaneous wait, and for
+the controller what training waited for between updates.
 """
 
 from __future__ import annotations
@@ -25,15 +26,18 @@ def trace(
     spans: Mapping[str, Sequence[Span]],
     controller: Sequence[tuple[str, Interval]],
     window: Interval,
+    pauses: Sequence[tuple[str, Interval]] = (),
 ) -> dict[str, Any]:
     """The whole trace, with times relative to the window's start.
 
-    spans: by actor, inside the window. controller: named pieces of the controller's work.
+    spans: by actor, inside the window. controller: named pieces of the controller's work. pauses:
+    of training, by what it waited for.
     """
     names: list[Event] = []
     events: list[Event] = []
     pieces: list[_Piece] = [(name, "work", piece, {}) for name, piece in controller]
-    rows: dict[str, list[list[_Piece]]] = {"controller": [pieces]}
+    between: list[_Piece] = [(name, "pause", pause, {}) for name, pause in pauses]
+    rows: dict[str, list[list[_Piece]]] = {"controller": [pieces, *_lanes(between)]}
     rows |= {actor: [_works(own), *_lanes(_waits(own))] for actor, own in spans.items()}
     for pid, (actor, lanes) in enumerate(rows.items(), start=1):
         names.append(_name("process_name", pid, 0, name=actor))

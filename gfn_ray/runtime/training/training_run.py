@@ -6,6 +6,9 @@ summary.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -405,6 +408,8 @@ class TrainingRun:
 
         self._training = True
         self._training_wall.start()
+        if self._profiler is not None:
+            self._profiler.training_begins()
         try:
             self._schedule.train(controller, observe, after_round)
             controller.stop_if_asked()
@@ -431,15 +436,25 @@ class TrainingRun:
         published = controller.published_step == report.step < self._config.steps
         if every and report.step - self._evaluated_step >= every and published:
             self._evaluated_step = report.step
-            self._evaluate_during(evaluator, controller)
+            with self._pause("an evaluation"):
+                self._evaluate_during(evaluator, controller)
         if report.step % self._config.checkpoint.every == 0:
-            self._checkpoint(controller)
+            with self._pause("a checkpoint"):
+                self._checkpoint(controller)
         self._balance.after_update()
         over = self._profiler is not None and self._profiler.after_update()
         # End only at an update whose weights are published.
         if over and self._config.profile.then_stop and controller.published_step == report.step:
             self._ended_by = "profile"
             controller.end_here()
+
+    @contextmanager
+    def _pause(self, why: str) -> Iterator[None]:
+        """Training waits for this; a profile shows how long."""
+        began = time.monotonic()
+        yield
+        if self._profiler is not None:
+            self._profiler.paused(why, began)
 
     def _evaluate_during(self, evaluator: Evaluator, controller: Controller) -> None:
         result = evaluator.during(controller.step)
