@@ -1,7 +1,7 @@
 """The phases of one run: evaluate, train, evaluate again, write the results.
 
-Owns the order of the phases, the stopping criterion, and the outputs: checkpoints, adapter and
-summary.
+Owns the order of the phases, the stopping criterion, and when checkpoints and the adapter are
+written. What the run comes to is conclusion.py's.
 """
 
 from __future__ import annotations
@@ -10,16 +10,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from gfn_ray.config import JobConfig
 from gfn_ray.decoding.simulation import SimulatedQuery
-from gfn_ray.evaluation.calibration import calibration_findings
-from gfn_ray.evaluation.plots.calibration_plot import Side, draw_calibration
-from gfn_ray.evaluation.report import Example, FinalReport, ReportPaths, final_report
+from gfn_ray.evaluation.report import FinalReport
 from gfn_ray.evaluation.result import Baseline, Evaluation
-from gfn_ray.evaluation.weights import warnings
 from gfn_ray.formatting import count, number
 from gfn_ray.policy.adapter import load_adapter
 from gfn_ray.runs.checkpoints import Measured, Resumption, write_measured
@@ -37,6 +33,7 @@ from gfn_ray.runtime.profiling.profile import Profiler
 from gfn_ray.runtime.resources.balance import ThreadBalance, left_to
 from gfn_ray.runtime.supervision.supervisor import Restart, Supervisor
 from gfn_ray.runtime.training.checkpointer import Checkpointer
+from gfn_ray.runtime.training.conclusion import conclude
 from gfn_ray.runtime.training.controller import Controller, StepReport
 from gfn_ray.runtime.training.engine_check import EngineCheck
 from gfn_ray.runtime.training.recorder import Recorder
@@ -73,7 +70,6 @@ class TrainingRun:
         self._tracker = tracker
         self._sft_demonstrations = sft_demonstrations(config, data)
         queries = [*data.train, *data.held_out]
-        self._temperature = config.reward.temperature_end
         self._recorder = Recorder(task, queries, self._decode, directory, display)
         self._supervisor = Supervisor(config.runtime, display.message, self._restarted)
         self._bad = NonFiniteBatches(
@@ -202,20 +198,11 @@ class TrainingRun:
         memory = self._memory.so_far()
         self._recorder.memory(controller.step, memory)
 
-        before, baselines, data = measured.before, measured.baselines, self._data
         adapter = workers.adapter()
         tuned = self._schedule.tuned(after)
         self._checkpointer.publish(adapter, self._directory.adapter_dir, tuned)
-        conclusion = self._task.summarize(before, after, self._directory.path, baselines)
-        files = [*conclusion.files, *self._draw_calibration(before, after)]
-        summary = {
-            "task": self._task.name,
-            "model": config.model.name,
-            "base_adapter": config.base_adapter,
-            "init_adapter": config.init_adapter,
-            "objective": config.objective.kind,
+        course = {
             "steps": controller.step,
-            "sft_steps": config.sft.steps,
             "ended_by": self._ended_by,
             "trajectories": controller.trajectories,
             "wall_seconds": self._wall.seconds,
@@ -226,53 +213,16 @@ class TrainingRun:
             "restarts": len(self._supervisor.restarts),
             "nonfinite_batches": self._bad.total,
             "peak_mib": memory,
-            "mlflow_run_id": self._tracker.run_id,
-            "adapter": str(self._directory.adapter_dir),
-            "before": before.metrics,
-            "after": after.metrics,
-            "baselines": {name: one.metrics for name, one in baselines.items()},
-            "warnings": warnings(list(after.weights.values())),
-            "data_notes": list(self._data.notes),
         }
-        self._directory.write_summary(summary)
-        profile = self._directory.profile_file
-        traced = [profile] if profile.exists() else []
-        written = (self._directory.adapter_dir, self._directory.summary_file)
-        for path in (*written, *traced, *files):
-            self._tracker.artifact(path)
-        paths = ReportPaths(self._directory.path, self._directory.adapter_dir, self._tracker.uri)
-        return final_report(
-            summary,
-            self._task.metrics,
-            self._examples(before, after),
-            paths,
-            [
-                *calibration_findings(
-                    before.simulated,
-                    after.simulated,
-                    after.metrics,
-                    self._temperature,
-                    written=data.simulation is not None and data.simulation.writes_queries,
-                ),
-                *conclusion.findings,
-                *(f"drawn: {file}" for file in files),
-            ],
-        )
-
-    def _draw_calibration(self, before: Evaluation, after: Evaluation) -> list[Path]:
-        """Draws exact draws beside samples, where there are any."""
-        temperature, samples = self._temperature, self._config.eval.simulated_samples
-        if "jeffreys" not in before.metrics or "jeffreys" not in after.metrics:
-            return []
-        return draw_calibration(
-            self._directory.path / "calibration",
-            Side.of(before.simulated, temperature),
-            Side.of(after.simulated, temperature),
-            samples,
-            f"Exact posterior draws beside the policy's samples, {self._config.model.name}",
-            f"{len(after.simulated)} simulated queries, {samples} samples each. Left: one that "
-            "misses part of the posterior has the exact draw above all samples. Right: dots below "
-            "the line are samples shorter than the posterior's.",
+        return conclude(
+            config,
+            self._task,
+            self._data,
+            self._directory,
+            self._tracker,
+            measured,
+            after,
+            course,
         )
 
     def _begin(
@@ -479,15 +429,3 @@ class TrainingRun:
     def _decode(self, token_ids: Any) -> str:
         text: str = self._tokenizer.decode(token_ids)
         return text
-
-    def _examples(self, before: Evaluation, after: Evaluation) -> list[Example]:
-        pairs = zip(before.samples, after.samples, strict=True)
-        return [
-            Example(
-                *self._task.context_text(one.query),
-                truth=one.query.texts.get("reference", ""),
-                before=one.texts,
-                after=other.texts,
-            )
-            for one, other in list(pairs)[: self._config.eval.shown]
-        ]
