@@ -16,6 +16,8 @@ _KEPT, _KEPT_AT_CHECKPOINTS = 38, _HALF
 _PASSING = 38
 # A LoRA weight, its gradient and AdamW's two averages, in float32.
 _TRAINED = 4 * _FULL
+# Of 4 bits, 64 share a scale of one byte, and 256 of those one of four.
+_QUANTISED = {"8bit": 1.0, "4bit": 0.5 + 1 / 64 + 4 / (64 * 256)}
 _LOGIT_ROWS = 128  # of logits at a time, in float32, with their gradient
 
 
@@ -31,6 +33,12 @@ class Need:
         return sum(self.parts.values())
 
 
+def _weight(config: JobConfig) -> float:
+    """Bytes of a weight of the body in learner and reward."""
+    quantization = config.model.quantization
+    return _HALF if quantization is None else _QUANTISED[quantization]
+
+
 def sampler(shape: Shape, config: JobConfig, context: int) -> Need:
     """context: tokens of a prompt and its z. Its cache must hold one full batch."""
     split = config.sampler.tensor_parallel
@@ -44,9 +52,11 @@ def sampler(shape: Shape, config: JobConfig, context: int) -> Need:
 
 
 def reward(shape: Shape, config: JobConfig) -> Need:
+    """On each of the GPUs that share the layers."""
     tokens = config.reward.tokens_per_forward
+    body = shape.parameters - shape.outside
     parts = {
-        "weights": _HALF * shape.parameters,
+        "weights": (_weight(config) * body + _HALF * shape.outside) / config.reward.spread,
         "one layer's activations": _PASSING * tokens * shape.hidden,
         "logits": _FULL * _LOGIT_ROWS * shape.vocabulary,
         "overhead": OVERHEAD,
@@ -63,9 +73,10 @@ def learner(shape: Shape, config: JobConfig) -> Need:
         if own.checkpoint_activations
         else (_KEPT * shape.layers)
     )
+    weight = _weight(config)
     gathered = 2 * _HALF * body / shape.layers if spread > 1 else 0.0  # this layer and the next
     parts = {
-        "weights": _HALF * (body / spread + shape.outside) + gathered,
+        "weights": weight * body / spread + _HALF * shape.outside + gathered,
         "adapter and optimizer": _TRAINED * config.policy.lora_rank * shape.linear,
         "activations": kept * tokens * shape.hidden,
         "logits": 2 * _FULL * _LOGIT_ROWS * shape.vocabulary,
