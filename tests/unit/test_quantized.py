@@ -72,6 +72,7 @@ def test_a_plan_counts_its_bits_and_the_gpus_that_share_a_reward_model():
 @pytest.mark.skipif(not INSTALLED, reason="bitsandbytes is an extra")
 @pytest.mark.parametrize("bits", ["8bit", "4bit"])
 def test_a_policy_on_it_has_layers_of_peft_and_learns(tiny_dir, bits):
+    """On a CPU, where gradients do not pass through layers of 4 bits: the last one's still do."""
     base = load_causal_lm(str(tiny_dir), "float32", "cpu", False, bits)
     support = make_support(vocab_size=base.config.vocab_size)
     assert type(base.lm_head) is torch.nn.Linear
