@@ -119,6 +119,11 @@ class JobConfig(Section):
                 "learner.shard spreads the base model over the learners, and learners is 1; raise "
                 "learners to 2, 4, ... or leave learner.shard off"
             )
+        if learner.shard and self.model.quantization is not None:
+            raise ValueError(
+                f"learner.shard does not go with model.quantization ({self.model.quantization}), "
+                "whose weights are not numbers that can be divided; leave one of them off"
+            )
         if learner.shard and getattr(self.objective, "root_flow", None) == "learned":
             raise ValueError(
                 "learner.shard does not go with objective.root_flow learned, which reads some "

@@ -12,6 +12,7 @@ DType = Literal["float32", "bfloat16"]
 AutoDType = Literal["auto", "float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda"]
 Sync = Literal["auto", "lora", "merged"]
+Quantization = Literal["8bit", "4bit"]
 # With fewer importance weights, the fit's prior dominates Pareto k: with 48, one run in ten with
 # harmless weights would raise a false alarm (see evaluation/weights.py).
 FEWEST_FOR_A_TAIL = 64
@@ -45,6 +46,12 @@ class ModelConfig(Section):
     )
     trust_remote_code: bool = Field(
         False, description="Run Python code that the model's repository ships."
+    )
+    quantization: Quantization | None = Field(
+        None,
+        description="Bits of a weight of the frozen base in learner and reward actors, with CUDA "
+        "and bitsandbytes (gfn_ray[quantized]); policy and target are then those of the quantised "
+        "model. none: those of dtype.",
     )
 
 
@@ -182,7 +189,12 @@ class RewardConfig(Section):
     threads: Threads = Field(
         "auto", description="CPU threads of one reward actor; auto: as in the sampler."
     )
-    gpus: float = Field(0.2, gt=0, description="GPUs Ray reserves for one reward actor, with CUDA.")
+    gpus: float = Field(
+        0.2,
+        gt=0,
+        description="GPUs Ray reserves for one reward actor, with CUDA; with 2 or more, of one "
+        "machine, the layers of the frozen LM are divided among them.",
+    )
     tokens_per_forward: int = Field(
         1024, ge=64, description="Tree tokens packed into one forward pass."
     )
@@ -212,6 +224,20 @@ class RewardConfig(Section):
             return self.temperature_end
         done = step / annealing
         return self.temperature_start + done * (self.temperature_end - self.temperature_start)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RewardConfig:
+        if self.gpus > 1 and self.gpus != int(self.gpus):
+            raise ValueError(
+                f"reward.gpus ({self.gpus:g}) is more than one GPU and not a whole number of them; "
+                f"use {int(self.gpus)} or {int(self.gpus) + 1}"
+            )
+        return self
+
+    @property
+    def spread(self) -> int:
+        """GPUs that share the frozen LM's layers, with CUDA."""
+        return max(1, int(self.gpus))
 
     @property
     def precision(self) -> DType:

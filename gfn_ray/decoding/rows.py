@@ -37,7 +37,8 @@ class CachedRows:
         """Makes row i the text of row parents[i] plus tokens[i]; a row may be extended
         repeatedly."""
         chosen = torch.as_tensor(parents, device=self.device).long()
-        self._cache.batch_select_indices(chosen)
+        for layer in self._cache.layers:  # they may lie on several devices
+            layer.batch_select_indices(chosen.to(layer.device))
         self._mask = torch.cat([self._mask[chosen], self._mask.new_ones(len(chosen), 1)], dim=1)
         self._read(torch.as_tensor(tokens, device=self.device).long()[:, None])
 

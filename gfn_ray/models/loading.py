@@ -10,10 +10,12 @@ inside functions.
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gfn_ray.config import DType, ModelConfig
+from gfn_ray.config.sections import Quantization
 from gfn_ray.errors import OutOfMemory, UserError, out_of_memory
 from gfn_ray.models.cache import MARKER
 from gfn_ray.models.embedded import embedded_model_dir
@@ -87,11 +89,19 @@ def load_tokenizer(path: str, trust_remote_code: bool) -> PreTrainedTokenizerBas
     return tokenizer
 
 
-def load_causal_lm(path: str, dtype: str, device: str, trust_remote_code: bool) -> PreTrainedModel:
+def load_causal_lm(
+    path: str,
+    dtype: str,
+    device: str,
+    trust_remote_code: bool,
+    quantization: Quantization | None = None,
+    spread: int = 1,
+) -> PreTrainedModel:
     """Returns a resolved model, frozen, in eval mode; dtype as in config.DType. Its attention is
     torch's fused function if that equals the eager one.
 
-    device is 'cpu', 'cuda' or 'cuda:N'.
+    device is 'cpu', 'cuda' or 'cuda:N'. spread: GPUs, all that this process sees, that the layers
+    are divided among. Raises UserError if they do not fit there.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -100,6 +110,11 @@ def load_causal_lm(path: str, dtype: str, device: str, trust_remote_code: bool) 
 
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise UserError("--runtime.device is cuda, and torch finds no CUDA device; use cpu or auto")
+    further = _quantized(quantization, dtype)
+    if spread > 1:
+        further["device_map"] = "balanced"
+    elif further:  # quantised while loading, and not movable afterwards
+        further["device_map"] = device
     loaded: Any  # with output_loading_info: the model and a report, unlike its annotation
     try:
         loaded = AutoModelForCausalLM.from_pretrained(
@@ -110,6 +125,7 @@ def load_causal_lm(path: str, dtype: str, device: str, trust_remote_code: bool) 
             attn_implementation="eager",  # defines the family's attention
             use_safetensors=True,  # by default transformers falls back to pickled weights
             output_loading_info=True,
+            **further,
         )
     except Exception as error:  # transformers, safetensors, torch and huggingface_hub kinds
         if out_of_memory(error):
@@ -125,11 +141,47 @@ def load_causal_lm(path: str, dtype: str, device: str, trust_remote_code: bool) 
             f"--model.name: the weights of {path} lack {len(missing)} tensors of its "
             f"architecture, such as {missing[0]}; it is not a complete causal LM"
         )
+    if spread > 1 and {"cpu", "disk"}.intersection(model.hf_device_map.values()):
+        raise UserError(
+            f"the layers of {path} do not fit on reward.gpus ({spread}) GPUs; raise it, or choose "
+            "model.quantization"
+        )
     model.requires_grad_(False)
     model.name_or_path = model.config._name_or_path = public_name(path)  # adapters record it
-    model = model.eval().to(device)
+    model.eval()
+    if not further:
+        model.to(device)
     fuse_attention(model)
     return model
+
+
+def check_bitsandbytes() -> None:
+    """Raises UserError without the package that model.quantization needs."""
+    if find_spec("bitsandbytes") is None:
+        raise UserError(
+            "model.quantization needs bitsandbytes, which is not installed; install it "
+            "(pip install 'gfn_ray[quantized]'), or leave model.quantization at none"
+        )
+
+
+def _quantized(quantization: Quantization | None, dtype: str) -> dict[str, Any]:
+    """Returns transformers' arguments for weights that are quantised while they load. The output
+    head and the embeddings stay as they are, and products are taken in dtype."""
+    if quantization is None:
+        return {}
+    from transformers import BitsAndBytesConfig
+
+    check_bitsandbytes()
+    if quantization == "8bit":
+        settings = BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        settings = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    return {"quantization_config": settings}
 
 
 def _refusal(what: str, path: str, error: Exception) -> UserError:

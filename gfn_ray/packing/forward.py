@@ -96,7 +96,7 @@ def tree_log_probs(
         if legal is None or not _is_spread(model):
             return _nothing_read(model, tree)
         rows = np.array([next(iter(legal.row_of_node))])  # the other ranks make this pass, too
-    device = next(model.parameters()).device
+    device = _head_device(model)
     reads = Reads(
         picked_rows=_index(np.searchsorted(rows, parents[wanted]), device),
         picked_tokens=_index(tree.token_ids[wanted], device),
@@ -105,7 +105,7 @@ def tree_log_probs(
         kinds=_index([legal.row_of_node[int(n)] for n in rows], device) if legal else None,
         legal=legal.masks if legal else None,
     )
-    picked, stopping = _read(model, tree, rows, reads, device)
+    picked, stopping = _read(model, tree, rows, reads)
     empty = picked.new_zeros(len(tree))
     log_prob = empty.index_put((_index(wanted, device),), picked)
     log_stop = empty.index_put((_index(stops, device),), stopping)
@@ -127,6 +127,20 @@ def _is_spread(model: Any) -> bool:
     from torch.distributed.fsdp import FSDPModule
 
     return any(isinstance(module, FSDPModule) for module in model.modules())
+
+
+def _input_device(model: Any) -> torch.device:
+    device: torch.device = next(model.parameters()).device
+    return device
+
+
+def _head_device(model: Any) -> torch.device:
+    """Where log-probabilities are read: not where inputs go, if layers lie on several devices."""
+    return _input_device(model.get_output_embeddings() or model)
+
+
+def _on_one_device(model: Any) -> bool:
+    return len({parameter.device for parameter in model.parameters()}) == 1
 
 
 def supports_trees(model: Any) -> bool:
@@ -151,7 +165,9 @@ def attends_in_blocks(model: Any) -> bool:
     """Whether the model accepts a tree's mask as blocks, and respects it. Tested once, which takes
     15 seconds because FlexAttention is compiled."""
     if model not in _IN_BLOCKS:
-        _IN_BLOCKS[model] = next(model.parameters()).is_cuda and _try_blocks(model)
+        cuda = _input_device(model).type == "cuda"
+        # A block mask keeps tensors on one device, and a layer on another could not read them.
+        _IN_BLOCKS[model] = cuda and _on_one_device(model) and _try_blocks(model)
     return _IN_BLOCKS[model]
 
 
@@ -174,7 +190,7 @@ def _try_blocks(model: Any) -> bool:
 def _try_out(model: Any, *, in_blocks: bool) -> Ways:
     tree = _small_tree(model.config.get_text_config().vocab_size)
     rows = np.arange(len(tree))
-    device = next(model.parameters()).device
+    device = _input_device(model)
     try:
         packed = model(**_inputs(model, tree, rows, device, in_blocks)).logits[0]
         if packed.requires_grad:  # a forward that works may still have no backward
@@ -230,7 +246,8 @@ def _head_is_plain(
         return False  # the model has no such body, or the body does not return them
     if hidden.shape[1] != head.weight.shape[1]:
         return False
-    apart = (F.linear(hidden, head.weight, head.bias) - logits).abs().max()
+    hidden = hidden.to(head.weight.device)
+    apart = (F.linear(hidden, head.weight, head.bias).to(logits.device) - logits).abs().max()
     return bool(apart <= SAME_LOGITS * logits.abs().max())
 
 
@@ -239,19 +256,20 @@ def _read(
     tree: PrefixTree,
     rows: npt.NDArray[np.int64],
     reads: Reads,
-    device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """Returns the log-probabilities that `reads` asks for, from logits after the given nodes."""
-    ways = ways_of(model)
+    """Returns the log-probabilities that `reads` asks for, from logits after the given nodes, on
+    the device of `reads`."""
+    ways, device, there = ways_of(model), _input_device(model), reads.picked_rows.device
     if not (ways.trees and _fits_windows(model.config.get_text_config(), tree)):
-        return read_logits(logits_unpacked(model, tree, rows, device), reads)
+        return read_logits(logits_unpacked(model, tree, rows, device).to(there), reads)
     in_blocks = len(tree) >= FEWEST_IN_BLOCKS and attends_in_blocks(model)
     head = model.get_output_embeddings()
     # read_hidden gives no gradient to the head itself.
     if ways.plain_head and not any(p.requires_grad for p in head.parameters()):
-        return read_hidden(_hidden(model, tree, rows, device, in_blocks), head, reads)
+        hidden = _hidden(model, tree, rows, device, in_blocks)
+        return read_hidden(hidden.to(there), head, reads)
     inputs = _inputs(model, tree, rows, device, in_blocks)
-    return read_logits(model(**inputs).logits[0], reads)
+    return read_logits(model(**inputs).logits[0].to(there), reads)
 
 
 def _fits_windows(config: Any, tree: PrefixTree) -> bool:
@@ -284,7 +302,7 @@ def _hidden(
     inputs = _inputs(model, tree, rows, device, in_blocks)
     kept = inputs.pop("logits_to_keep")
     states: Tensor = getattr(causal, causal.base_model_prefix)(**inputs).last_hidden_state
-    return states[0, kept]
+    return states[0, kept.to(states.device)]
 
 
 def _inputs(
@@ -297,11 +315,13 @@ def _inputs(
     """Returns the inputs for the given nodes and their ancestors: a leaf whose token is scored, but
     after which nothing is read, need not be computed."""
     kept = tree.with_ancestors(rows)
+    # On the CPU, an index is right for any device that the last layer may be on.
+    index_device = device if _on_one_device(model) else torch.device("cpu")
     return {
         "input_ids": _index(tree.token_ids[kept], device)[None],
         "position_ids": _index(tree.position_ids[kept], device)[None],
         "attention_mask": _mask(model, tree.spans().of(kept), device, in_blocks),
-        "logits_to_keep": _index(np.searchsorted(kept, rows), device),
+        "logits_to_keep": _index(np.searchsorted(kept, rows), index_device),
         "use_cache": False,
     }
 

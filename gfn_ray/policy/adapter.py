@@ -60,7 +60,8 @@ def add_adapter(
         target_modules=list(targets),
         task_type="CAUSAL_LM",
     )
-    lora._register_custom_module({torch.nn.Linear: LoraLinear})
+    if not getattr(model, "is_quantized", False):  # PEFT has its own for those
+        lora._register_custom_module({torch.nn.Linear: LoraLinear})
     torch.manual_seed(number(seed_of(stream, seed)))
     return get_peft_model(model, lora)
 

@@ -32,10 +32,11 @@ class FlatTensors(Mapping[str, npt.NDArray[np.float32]]):
 
     @staticmethod
     def of(tensors: Mapping[str, Tensor], dtype: str) -> FlatTensors:
-        """Copies float32 tensors, of one device, rounded to "float32" or "bfloat16": joined where
-        they are, and taken to the CPU in one piece."""
+        """Copies float32 tensors, rounded to "float32" or "bfloat16": joined on the first one's
+        device, and taken to the CPU in one piece."""
         shapes = tuple((name, tuple(tensor.shape)) for name, tensor in tensors.items())
-        joined = torch.cat([tensor.detach().reshape(-1) for tensor in tensors.values()])
+        device = next(iter(tensors.values())).device
+        joined = torch.cat([t.detach().reshape(-1).to(device) for t in tensors.values()])
         if dtype == "bfloat16":
             joined = joined.to(torch.bfloat16).view(torch.uint16)
         return FlatTensors(joined.cpu().numpy(), shapes)

@@ -52,6 +52,10 @@ class OtherRanks:
                 end_process(error)
             raise
 
+    def each(self, function: Callable[[Any], Any]) -> list[Any]:
+        """What a function of the actor returns in the process of each."""
+        return self._answers([actor.__ray_call__.remote(function) for actor in self._actors])
+
     def _answers(self, asked: list[Any]) -> list[Any]:
         setting = "call_timeout_s" if self.ranks else "start_timeout_s"
         limit = getattr(self._config, setting)

@@ -26,11 +26,14 @@ def model_directory(config: JobConfig, base: BaseAdapter | None) -> str:
     return path if base is None else base.merged_into(path, config.model.trust_remote_code)
 
 
-def load_model(config: JobConfig, base: BaseAdapter | None, dtype: str, device: str) -> Any:
+def load_model(
+    config: JobConfig, base: BaseAdapter | None, dtype: str, device: str, spread: int = 1
+) -> Any:
+    """The frozen base of learner or reward. spread: GPUs that share its layers."""
     from gfn_ray.models.loading import load_causal_lm
 
-    path = model_directory(config, base)
-    return load_causal_lm(path, dtype, device, config.model.trust_remote_code)
+    path, model = model_directory(config, base), config.model
+    return load_causal_lm(path, dtype, device, model.trust_remote_code, model.quantization, spread)
 
 
 class ModelActor:

@@ -73,9 +73,9 @@ class RewardActor(ModelActor):
 
     def _frozen_lm(self) -> Any:
         if self._model is None:
-            self._model = load_model(
-                self._config, self._base, self._config.reward.precision, self._device
-            )
+            own = self._config.reward
+            spread = own.spread if self._device == "cuda" else 1
+            self._model = load_model(self._config, self._base, own.precision, self._device, spread)
         return self._model
 
     def score(self, block: bytes, more: Sequence[Query] = ()) -> tuple[bytes, Record]:

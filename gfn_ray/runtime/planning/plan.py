@@ -16,7 +16,6 @@ from gfn_ray.runtime.planning.search import Division
 from gfn_ray.runtime.planning.shapes import Shape, known, shape_of
 from gfn_ray.runtime.planning.simulation import Simulated, Simulation
 
-_NOT_YET = "(a reward model over several GPUs is planned with, and not there yet)"
 _CAVEAT = "By formula and simulation; nobody has measured a whole run on GPUs yet."
 
 
@@ -59,7 +58,7 @@ def _report(
     kinds = ("sampler", "reward actor", "learner")
     for kind, number, each, need in zip(kinds, numbers, division.gpus, division.needs, strict=True):
         rows.append(
-            f"{kind:<16}{number:>7}{each:>11}{byte_size(need.total / _spread(kind, each)):>13}"
+            f"{kind:<16}{number:>7}{each:>11}{byte_size(need.total):>13}"
             f"{simulated.busy[kind]:>7.0%}"
         )
     rate = simulated.updates / simulated.seconds
@@ -86,16 +85,9 @@ def _report(
         )
         for need in division.needs
     ]
-    if division.gpus[1] > 1:
-        settings.append(_NOT_YET)
     return "\n".join(
         [head, *rows, "", *largest, "", pace, "", "settings: " + " ".join(settings), _CAVEAT]
     )
-
-
-def _spread(kind: str, gpus: int) -> int:
-    """A reward model's bytes are counted whole; a sampler's and a learner's for one GPU."""
-    return gpus if kind == "reward actor" else 1
 
 
 def on_cores(config: JobConfig, profiled: Path, cores: int, seeded: int = 0) -> Simulated:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count
 from math import ceil
 
 from gfn_ray.config import JobConfig
@@ -92,10 +91,10 @@ def _smallest(config: JobConfig, shape: Shape, gpu: GPU, lengths: Lengths) -> Di
     """One actor of each kind, on as few GPUs as hold it."""
     config = _with_sampler_that_fits(config, shape, gpu, lengths)
     config = _with_learners_that_fit(config, shape, gpu)
-    reward = memory.reward(shape, config, lengths.prompt + lengths.z + lengths.answer)
-    each_reward = next(n for n in count(1) if reward.total / n <= gpu.memory)
+    config = _with_reward_that_fits(config, shape, gpu, lengths)
     one = config.model_copy(update={"samplers": 1, "reward_actors": 1})
-    return _rated(one, shape, gpu, lengths, (one.sampler.tensor_parallel, each_reward, 1))
+    each = (one.sampler.tensor_parallel, one.reward.spread, 1)
+    return _rated(one, shape, gpu, lengths, each)
 
 
 def _with_sampler_that_fits(
@@ -111,6 +110,22 @@ def _with_sampler_that_fits(
     raise UserError(
         f"a sampler needs {byte_size(need.total)} on each of {split} GPUs, and one has "
         f"{byte_size(gpu.memory)}; lower sampler.max_batch"
+    )
+
+
+def _with_reward_that_fits(
+    config: JobConfig, shape: Shape, gpu: GPU, lengths: Lengths
+) -> JobConfig:
+    context = lengths.prompt + lengths.z + lengths.answer
+    for spread in range(1, shape.layers + 1):
+        own = config.reward.model_copy(update={"gpus": float(spread)})
+        tried = config.model_copy(update={"reward": own})
+        need = memory.reward(shape, tried, context)
+        if need.total <= gpu.memory:
+            return tried
+    raise UserError(
+        f"a reward actor needs {byte_size(need.total)} on each of {spread} GPUs, and one has "
+        f"{byte_size(gpu.memory)}; lower reward.tokens_per_forward"
     )
 
 

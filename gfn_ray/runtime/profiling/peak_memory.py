@@ -1,8 +1,9 @@
 """The peak memory of each process of a run.
 
 The kernel forgets a process's peak when the process ends, so actors are asked now and then, and the
-last answer of one that died is kept. Nothing waits for the answers until the end of the run. Actors
-start no processes of their own: vLLM's engine and tools run inside their actor.
+last answer of one that died is kept. Nothing waits for the answers until the end of the run. A
+learner of several ranks counts as their sum. Otherwise actors start no processes of their own:
+vLLM's engine and tools run inside their actor; parts of a tensor-parallel engine are not counted.
 """
 
 from __future__ import annotations
@@ -58,8 +59,13 @@ class PeakMemory:
                 )
 
 
-def _peak_mib(_: Any = None) -> float:
-    """Peak memory of the process that runs this; the argument is its actor."""
+def _peak_mib(actor: Any = None) -> float:
+    """Peak memory of the process that runs this, and of the other ranks of its actor, if any."""
+    others = getattr(actor, "others", None)
+    return _own_mib() + (0.0 if others is None else sum(others.each(_peak_mib)))
+
+
+def _own_mib() -> float:
     status = Path("/proc/self/status").read_text()
     found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
     assert found is not None, "Linux reports VmHWM of every process"

@@ -16,6 +16,7 @@ from ray._private import ray_constants
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import RunFailed, UserError
 from gfn_ray.formatting import byte_size
+from gfn_ray.models.loading import check_bitsandbytes
 from gfn_ray.runtime.resources.placement import bundles
 from gfn_ray.runtime.resources.ray_address import CLIENT, check_answers
 from gfn_ray.runtime.resources.ray_places import (
@@ -152,6 +153,18 @@ def in_words(resources: Mapping[str, float]) -> str:
 
 def check_resources(config: JobConfig, device: str, *, grows: bool) -> None:
     """Raises UserError for a run whose actors could never start. grows: as in choose_device."""
+    if device == "cpu" and config.reward.gpus > 1:
+        raise UserError(
+            f"reward.gpus ({config.reward.gpus:g}) divides the frozen LM among GPUs, and models "
+            "run on CPUs; leave it at its default"
+        )
+    if config.model.quantization is not None:
+        if device == "cpu":
+            raise UserError(
+                f"model.quantization is {config.model.quantization}, which needs CUDA, and models "
+                "run on CPUs; leave it at none"
+            )
+        check_bitsandbytes()
     vllm = config.sampler.backend == "vllm"
     if device == "cuda" and vllm and config.sampler.dtype == "float32":
         raise UserError(

@@ -51,6 +51,7 @@ class EngineCheck:
     ) -> None:
         dtypes = (config.sampler.dtype_on(device), config.learner.precision)
         self._dtype = "bfloat16" if "bfloat16" in dtypes else "float32"
+        self._quantization = config.model.quantization
         self._least = LEAST_CHANGE[config.learner.precision]
         self._record = record
         self._say = say
@@ -91,7 +92,14 @@ class EngineCheck:
     def look_at(self, kl: float) -> None:
         """Warns if engine and learner differ by more than rounding explains."""
         limit = KL_ALARM[self._dtype]
-        if kl > limit:
+        if kl > limit and self._quantization is not None:
+            self._say(
+                f"sampler and learner disagree on log q: policy/mismatch_kl is {kl:.2g} nats a "
+                f"sample; the engine has the whole base and the learner a {self._quantization} "
+                "one, whose policy on-policy metrics are not exactly of; if they matter, leave "
+                "model.quantization at none"
+            )
+        elif kl > limit:
             self._say(
                 f"sampler and learner disagree on log q: policy/mismatch_kl is {kl:.2g} nats a "
                 f"sample, while rounding in {self._dtype} stays below {limit:g}; on-policy metrics "
