@@ -59,14 +59,14 @@ def test_it_is_not_spread_over_learners():
 def test_a_plan_counts_its_bits_and_the_gpus_that_share_a_reward_model():
     seventy = KNOWN["70b"]
     whole, eight, four = (
-        memory.reward(seventy, config).parts["weights"]
+        memory.reward(seventy, config, 150).parts["weights"]
         for config in (InfillJob(), quantised("8bit"), quantised("4bit"))
     )
     body = seventy.parameters - seventy.outside
     assert whole - eight == pytest.approx(body)
     assert whole - four == pytest.approx(1.484 * body, rel=1e-3)
     two = InfillJob(reward=RewardConfig(gpus=2))
-    assert memory.reward(seventy, two).parts["weights"] == whole / 2
+    assert memory.reward(seventy, two, 150).parts["weights"] == whole / 2
 
 
 @pytest.mark.skipif(not INSTALLED, reason="bitsandbytes is an extra")
