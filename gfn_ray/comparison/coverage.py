@@ -1,6 +1,7 @@
-"""Who covers what: the modes of a known distribution, and how much of them a policy has.
+"""How far a policy is from a known distribution, and which of its modes it has.
 
-Reads the distribution.csv that random numbers write.
+Reads the distribution.csv that random numbers write, so that methods with different optima are held
+to the same posterior.
 """
 
 from __future__ import annotations
@@ -36,6 +37,28 @@ class Coverage:
             rows = [[float(cell) for cell in row] for row in list(csv.reader(lines))[1:]]
         integers, target, before, after = np.array(rows).T
         return Coverage(integers, target, before, after)
+
+    @property
+    def tv(self) -> float:
+        """Total variation; what the policy writes beside the integers counts."""
+        beside = max(0.0, 1.0 - float(self.after.sum()))
+        return 0.5 * (float(np.abs(self.target - self.after).sum()) + beside)
+
+    @property
+    def kl_p_q(self) -> float:
+        """KL(target || policy), in nats."""
+        return float(self.target @ (np.log(self.target) - np.log(self.after)))
+
+    @property
+    def kl_q_p(self) -> float:
+        """KL(policy || target), in nats, of the policy on the integers alone."""
+        q = self.after / self.after.sum()
+        return float(q @ (np.log(q) - np.log(self.target)))
+
+    @property
+    def in_range(self) -> float:
+        """Probability of an integer."""
+        return float(self.after.sum())
 
     @property
     def modes(self) -> list[slice]:

@@ -59,8 +59,10 @@ def rows(section: Section, root: Path) -> list[Row]:
 
 def value_of(cell: Cell, axis: Axis, root: Path) -> float | None:
     """The number in the run's files; None where it has none, or one that is not finite."""
-    if axis.key == "coverage":
-        return Coverage.read(cell.directory(root)).modes_covered
+    file, _, name = axis.key.partition(".")
+    if file == "coverage":
+        value: float = getattr(Coverage.read(cell.directory(root)), name)
+        return value if math.isfinite(value) else None
     found: Any = json.loads((cell.directory(root) / SUMMARY).read_text(encoding="utf-8"))
     for part in axis.key.split("."):
         found = found.get(part) if isinstance(found, dict) else None

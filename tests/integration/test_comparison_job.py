@@ -16,7 +16,7 @@ from testing.job_runner import tiny_number_flags
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
 
 TV = Axis("total variation", "after.tv", "lower", "to the posterior")
-MODES = Axis("modes", "coverage", "higher", "share of modes with half of their mass")
+MODES = Axis("modes", "coverage.modes_covered", "higher", "share of modes with half their mass")
 
 
 def test_what_is_left_is_run_and_its_pages_hold_it(tiny_dir, tmp_path):

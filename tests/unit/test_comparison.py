@@ -17,6 +17,7 @@ from gfn_ray.comparison.run import comparison
 from gfn_ray.comparison.runner import ABOUT, left, run_cell, size
 from gfn_ray.comparison.sections import Axis, Method, Section, full, quick
 from gfn_ray.errors import UserError
+from gfn_ray.evaluation.exact import ExactComparison
 from gfn_ray.shell import JOBS
 from gfn_ray.tasks.random_number.targets import MODES, log_target
 
@@ -128,6 +129,17 @@ def test_modes_that_a_policy_lost_are_counted(tmp_path):
     whole = Coverage(np.arange(101.0), target, target, target)
     assert len(whole.modes) == MODES and whole.modes_covered == 1.0
     assert replace(whole, after=lost).modes_covered == pytest.approx(1 - 1 / MODES)
+
+
+def test_distances_are_those_of_the_exact_comparison():
+    rng = np.random.default_rng(0)
+    target, after = rng.dirichlet(np.ones(20)), 0.9 * rng.dirichlet(np.ones(20))
+    one = Coverage(np.arange(20.0), target, after, after)
+    exact = ExactComparison(np.log(target), np.log(after))
+    assert one.tv == pytest.approx(exact.tv)
+    assert one.kl_p_q == pytest.approx(exact.kl_target_q)
+    assert one.kl_q_p == pytest.approx(exact.kl_q_target)
+    assert one.in_range == pytest.approx(exact.valid_mass)
 
 
 def test_settings_that_a_job_refuses_end_the_comparison(tmp_path):

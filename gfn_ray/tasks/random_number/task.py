@@ -121,12 +121,20 @@ class RandomNumberTask(BaseTask[RandomNumberJob]):
             f"Total variation to the target {untrained.tv:.3f} → {exact.tv:.3f}; mass on other "
             f"texts {other[0]} → {other[1]}. All probabilities are enumerated, not sampled.",
         )
-        listed = directory / "distribution.csv"
-        with atomic_file(listed) as temp:
-            rows = zip(self._integers, target, np.exp(untrained.log_q), q, strict=True)
-            lines = [",".join(map(repr, map(float, row))) for row in rows]
+        return TaskSummary(findings, [*files, self._list_distribution(directory, untrained, exact)])
+
+    def _list_distribution(
+        self, directory: Path, untrained: ExactComparison, trained: ExactComparison
+    ) -> Path:
+        """Writes the named distribution, whatever the objective was to learn of it, and the
+        policy's."""
+        file = directory / "distribution.csv"
+        named = np.exp(self._log_target - np.logaddexp.reduce(self._log_target))
+        columns = (self._integers, named, np.exp(untrained.log_q), np.exp(trained.log_q))
+        lines = [",".join(repr(float(n)) for n in row) for row in zip(*columns, strict=True)]
+        with atomic_file(file) as temp:
             temp.write_text("\n".join(["integer,target,before,after", *lines, ""]))
-        return TaskSummary(findings, [*files, listed])
+        return file
 
     @property
     def metrics(self) -> dict[str, MetricInfo]:
