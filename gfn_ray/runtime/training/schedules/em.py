@@ -20,17 +20,15 @@ from gfn_ray.evaluation.result import Baseline, Evaluation
 from gfn_ray.rewards.label_model import Array
 from gfn_ray.runs.batches import shuffled_batches
 from gfn_ray.runtime.actors.worker_group import WorkerGroup
-from gfn_ray.runtime.supervision.calls import PendingCalls
-from gfn_ray.runtime.supervision.worker import RemoteCall
 from gfn_ray.runtime.training.controller import Controller, StepReport
+from gfn_ray.runtime.training.schedules.samples import on_policy_samples
 from gfn_ray.runtime.training.schedules.schedule import AfterRound, BaselineMethod
-from gfn_ray.seeds import Seed, Stream, seed_of
+from gfn_ray.seeds import Stream, seed_of
 from gfn_ray.serving.tuned_labels import TunedLabels
 from gfn_ray.storage.serialization import Record
-from gfn_ray.storage.trajectories import unpack_trajectories
 from gfn_ray.tasks.label_plan import Classifier, LabelPlan
 from gfn_ray.tasks.task import Task
-from gfn_ray.trajectory import IntArray, Trajectory
+from gfn_ray.trajectory import IntArray
 
 HISTORIES_PER_CALL = 32
 
@@ -123,15 +121,14 @@ class EM:
 
     def _examples(self, adapter: Any, done: int) -> tuple[Examples, float]:
         """Returns (x z, label) for samples of q inside the target, and the fraction outside."""
-        ids = list(self._plan.truth)
-        size = self._config.sampler.queries_per_call
-        calls, found = self._workers.calls(), list[Trajectory]()
-        for start in range(0, len(ids), size):
-            seed = seed_of(Stream.M_STEP_CALL, self._config.seed, done, start)
-            batch = ids[start : start + size]
-            sample = partial(_sample, adapter, batch, seed, self._plan.em.samples)
-            calls.start(self._hand_over(calls, sample, found))
-            calls.run_all()
+        found = on_policy_samples(
+            self._workers,
+            adapter,
+            list(self._plan.truth),
+            self._plan.em.samples,
+            lambda start: seed_of(Stream.M_STEP_CALL, self._config.seed, done, start),
+            "sample for the M-step",
+        )
         inside = [t for t in found if not self._task.is_outside(t.token_ids)]
         if not inside:
             raise UserError(
@@ -147,14 +144,6 @@ class EM:
             for t in inside
         ]
         return examples, 1 - len(inside) / len(found)
-
-    async def _hand_over(
-        self, calls: PendingCalls, sample: RemoteCall, found: list[Trajectory]
-    ) -> None:
-        """Appends the samples of one call to `found`."""
-        sampler = self._workers.samplers[0]
-        block, _ = await calls.make(sampler, "sample for the M-step", sample)
-        found += unpack_trajectories(await calls.fetch(block, "hand over samples"))
 
     def _fit(
         self, examples: Examples, answers: list[IntArray], steps: int, done: int
@@ -206,7 +195,3 @@ class EM:
             lambda actor: getattr(actor, method).remote(*arguments),
             changes_state=True,
         )
-
-
-def _sample(adapter: Any, ids: list[str], seed: Seed, samples: int, actor: Any) -> Any:
-    return actor.sample.options(num_returns=2).remote(adapter, ids, seed, False, samples)

@@ -9,20 +9,17 @@ fine-tuning on posterior samples. Source: Zelikman et al. 2022, algorithm 1.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.result import Evaluation
 from gfn_ray.runtime.actors.worker_group import WorkerGroup
-from gfn_ray.runtime.supervision.calls import PendingCalls
-from gfn_ray.runtime.supervision.worker import RemoteCall
 from gfn_ray.runtime.training.controller import Controller, StepReport
+from gfn_ray.runtime.training.schedules.samples import on_policy_samples
 from gfn_ray.runtime.training.schedules.schedule import AfterRound, BaselineMethod
-from gfn_ray.seeds import Seed, Stream, seed_of
+from gfn_ray.seeds import Stream, seed_of
 from gfn_ray.storage.serialization import Record
-from gfn_ray.storage.trajectories import unpack_trajectories
 from gfn_ray.tasks.star_plan import StarPlan
 from gfn_ray.trajectory import Query, Trajectory
 
@@ -119,27 +116,12 @@ class STaR:
         self, adapter: Any, queries: Mapping[str, Query], done: int, *, with_hints: bool = False
     ) -> list[Trajectory]:
         """On-policy samples of these queries; hinted ones go along with the calls."""
-        ids, size = list(queries), self._config.sampler.queries_per_call
-        calls, found = self._workers.calls(), list[Trajectory]()
-        for start in range(0, len(ids), size):
-            seed = seed_of(Stream.STAR_CALL, self._config.seed, done, with_hints, start)
-            batch = ids[start : start + size]
-            more = [queries[one] for one in batch] if with_hints else []
-            sample = partial(_sample, adapter, batch, seed, self._plan.star.samples, more)
-            calls.start(self._hand_over(calls, sample, found))
-            calls.run_all()
-        return found
-
-    async def _hand_over(
-        self, calls: PendingCalls, sample: RemoteCall, found: list[Trajectory]
-    ) -> None:
-        """Appends the samples of one call to `found`."""
-        sampler = self._workers.samplers[0]
-        block, _ = await calls.make(sampler, "sample for STaR", sample)
-        found += unpack_trajectories(await calls.fetch(block, "hand over samples"))
-
-
-def _sample(
-    adapter: Any, ids: list[str], seed: Seed, samples: int, more: list[Query], actor: Any
-) -> Any:
-    return actor.sample.options(num_returns=2).remote(adapter, ids, seed, False, samples, more)
+        return on_policy_samples(
+            self._workers,
+            adapter,
+            list(queries),
+            self._plan.star.samples,
+            lambda start: seed_of(Stream.STAR_CALL, self._config.seed, done, with_hints, start),
+            "sample for STaR",
+            queries if with_hints else None,
+        )
