@@ -41,8 +41,8 @@ img { max-width: 100%; }
 """
 
 
-def markdown(sections: Sections) -> str:
-    """The whole document."""
+def markdown(sections: Sections, root: Path) -> str:
+    """The whole document. root: of the runs, whose commands stand in it."""
     parts = [f"# {TITLE}", INTRODUCTION]
     for section, rows in sections:
         head = ["method", *(f"{axis.name}{_arrow(axis)}" for axis in section.axes)]
@@ -57,6 +57,7 @@ def markdown(sections: Sections) -> str:
             "\n".join("| " + " | ".join(line) + " |" for line in lines),
             *(f"- {axis.name}: {axis.meaning}." for axis in section.axes),
             _lesson(section, rows),
+            _commands(rows, root),
         ]
     return "\n\n".join(parts).replace(".\n\n- ", ".\n- ") + "\n"
 

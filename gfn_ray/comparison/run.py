@@ -29,7 +29,7 @@ def comparison(config: ComparisonJob) -> int:
     plots = {
         section.slug: _drawn(section, known, root) for section, known in found if section.covers
     }
-    document = markdown(found)
+    document = markdown(found, root)
     write(document, root / DOCUMENT)
     write(page(found, plots, root), root / PAGE)
     if config.document is not None:

@@ -49,5 +49,5 @@ def test_what_is_left_is_run_and_its_pages_hold_it(tiny_dir, tmp_path):
     assert about["command"].startswith("gfn-ray random-number --") and about["seconds"] > 0
     found = [(section, rows(section, tmp_path))]
     summary = json.loads((cell.directory(tmp_path) / "summary.json").read_text())
-    assert f"{summary['after']['tv']:.2f}" in markdown(found)
+    assert f"{summary['after']['tv']:.2f}" in markdown(found, tmp_path)
     assert "RLOO, matched" in page(found, {}, tmp_path)

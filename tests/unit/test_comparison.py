@@ -113,7 +113,7 @@ def test_an_interval_is_over_seeds_and_one_seed_has_none():
 def test_the_pages_hold_every_row_and_mark_the_best(tmp_path):
     finished(tmp_path)
     found = [(SECTION, rows(SECTION, tmp_path))]
-    lines = markdown(found).splitlines()
+    lines = markdown(found, tmp_path).splitlines()
     (trained,) = [line for line in lines if line.startswith("| GFlowNet, SubTB")]
     (plain,) = [line for line in lines if line.startswith("| no training")]
     assert "**" in trained.split("|")[2] and "**" not in plain.split("|")[2]
