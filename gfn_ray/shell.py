@@ -79,7 +79,7 @@ JOBS = {
     "comparison": Job(
         "Run GFlowNet training and other methods on the same tasks, and tabulate them.",
         lambda: import_module("gfn_ray.comparison.config").ComparisonJob,
-        lambda config: import_module("gfn_ray.comparison.run").comparison(config),
+        lambda config: import_module("gfn_ray.comparison.command").comparison(config),
     ),
 }
 

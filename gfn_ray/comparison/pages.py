@@ -25,8 +25,7 @@ TITLE = "GFlowNet training beside other methods"
 INTRODUCTION = (
     "Made from finished runs by `make comparison`; no number is typed. A mean over seeds stands "
     "with its 95 % t interval; where there is one seed, without. The best of a column is bold, and "
-    "with it what its interval does not tell from the best. Learning rates were tried on a seed of "
-    "their own, equally many for each method, and the best on the section's first column was taken."
+    "with it what its interval does not tell from the best."
 )
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #22272b; max-width: 76rem; margin: 2rem auto;
@@ -46,14 +45,14 @@ def markdown(sections: Sections, root: Path) -> str:
     parts = [f"# {TITLE}", INTRODUCTION]
     for section, rows in sections:
         head = ["method", *(f"{axis.name}{_arrow(axis)}" for axis in section.axes)]
+        best = _best(section.axes, rows)
         lines = [head, ["---"] * len(head)]
-        for row in rows:
-            best = _best(section.axes, rows)
-            cells = [_cell(row, axis, best) for axis in section.axes]
-            lines.append([_method(row), *cells])
+        lines += [
+            [_method(row), *(_cell(row, axis, best) for axis in section.axes)] for row in rows
+        ]
         parts += [
             f"## {section.title}",
-            section.setup,
+            f"{section.setup} {_trials(section)}",
             "\n".join("| " + " | ".join(line) + " |" for line in lines),
             *(f"- {axis.name}: {axis.meaning}." for axis in section.axes),
             _lesson(section, rows),
@@ -79,7 +78,7 @@ def page(sections: Sections, plots: Mapping[str, Sequence[Path]], root: Path) ->
         )
         parts += [
             f"<h2>{html.escape(section.title)}</h2>",
-            f"<p>{_inline(section.setup)}</p>",
+            f"<p>{_inline(section.setup)} {_trials(section)}</p>",
             f"<table><tr><th>method</th>{head}</tr>{body}</table>",
             f"<p>{_inline(_lesson(section, rows))}</p>",
             *(_image(plot, root) for plot in plots.get(section.slug, ())),
@@ -99,6 +98,17 @@ def _method(row: Row) -> str:
     form = f", {row.method.form}" if row.method.form else ""
     rate = "" if row.rate is None else f" (lr {row.rate:g})"
     return f"{row.method.name}{form}{rate}"
+
+
+def _trials(section: Section) -> str:
+    """How the learning rates came about."""
+    tried = max(len(method.rates) for method in section.methods)
+    if tried < 2:
+        return "The learning rates were not tuned."
+    return (
+        f"{tried} learning rates of each method were tried on a seed of their own, and the best on "
+        f"{section.axes[0].name} was taken."
+    )
 
 
 def _arrow(axis: Axis) -> str:

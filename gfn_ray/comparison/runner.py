@@ -37,12 +37,13 @@ def left(sections: Sequence[Section], root: Path) -> Iterator[Cell]:
                 yield from (cell for cell in cells if not is_done(cell, root))
 
 
-def size(sections: Sequence[Section]) -> int:
-    """Number of cells, trials included."""
+def undecided(sections: Sequence[Section], root: Path) -> int:
+    """Number of cells that wait for their learning rate."""
     return sum(
-        len(trials(section, method)) + len(section.seeds)
+        len(section.seeds)
         for section in sections
         for method in section.methods
+        if method.rates and chosen_rate(section, method, root) is None
     )
 
 
@@ -54,7 +55,7 @@ def run_cells(
     seconds: list[float] = []
     while cells := [cell for cell in left(sections, root) if cell.name not in failed]:
         cell = cells[0]
-        open_cells = size(sections) - _done(sections, root) - len(failed)
+        open_cells = len(cells) + undecided(sections, root)
         mean = sum(seconds) / len(seconds) if seconds else None
         when = "" if mean is None else f", about {duration(mean * open_cells)}"
         say(f"{count(open_cells, 'run')} left{when}: {cell.name}")
@@ -112,20 +113,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def _done(sections: Sequence[Section], root: Path) -> int:
-    return size(sections) - len(list(left(sections, root))) - _undecided(sections, root)
-
-
-def _undecided(sections: Sequence[Section], root: Path) -> int:
-    """Cells whose learning rate is not decided yet."""
-    return sum(
-        len(section.seeds)
-        for section in sections
-        for method in section.methods
-        if method.rates and chosen_rate(section, method, root) is None
-    )
 
 
 def _last_line(log: Path) -> str:

@@ -78,17 +78,17 @@ class CompletionReward:
     def worth(self, query: Query, z: Trajectory, reward: float) -> float:
         """log R of a z without the model's term: r / beta, no less than the floor, and what its
         length is worth."""
-        worth = reward / self._beta
-        worth = worth if self._floor is None else max(worth, self._floor)
+        worth = self._worth_of(reward)
         return worth if self._length is None else worth + float(self._length(query, z)[-1])
 
     def largest_worth(self, reward: float) -> float:
         """A bound of `worth`, where no reward is larger."""
+        worth, length = self._worth_of(reward), self._length
+        return worth if length is None else worth + float(length.log_density(length.mean))
+
+    def _worth_of(self, reward: float) -> float:
         worth = reward / self._beta
-        worth = worth if self._floor is None else max(worth, self._floor)
-        if self._length is None:
-            return worth
-        return worth + float(self._length.log_density(self._length.mean))
+        return worth if self._floor is None else max(worth, self._floor)
 
     def log_prior(self, pairs: Sequence[Pair]) -> list[float]:
         """log p_ref(z | x) of each whole z, its end included; 0 where the prior does not count."""

@@ -19,7 +19,13 @@ from gfn_ray.runs.opening import check_login, open_run_directory, reopen_run_dir
 from gfn_ray.runs.run_dir import RunDir
 from gfn_ray.runtime.actors.worker_group import Deployment
 from gfn_ray.runtime.preparing import Prepared, prepare
-from gfn_ray.runtime.resources.cluster import check_resources, choose_device, connected, store_bytes
+from gfn_ray.runtime.resources.cluster import (
+    check_resources,
+    choose_device,
+    connected,
+    gpus_there,
+    store_bytes,
+)
 from gfn_ray.runtime.resources.placement import reserved
 from gfn_ray.runtime.resources.precision import with_precision
 from gfn_ray.runtime.training.training_run import TrainingRun
@@ -57,7 +63,7 @@ def run(config: JobConfig, task: Task) -> int:
             # because connecting to Ray installs its own handler.
             for stop in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(stop, signal.default_int_handler)
-            device = choose_device(job.config, grows=grows, say=display.message)
+            device = choose_device(job.config, gpus_there(), grows=grows, say=display.message)
             check_resources(job.config, device, grows=grows)
             stored = job.config
             if tunes:  # takes minutes, so only after every check

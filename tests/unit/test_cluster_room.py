@@ -1,7 +1,6 @@
 """Where a run goes and what its object store holds, before any actor starts."""
 
 import pytest
-import ray
 
 from gfn_ray.config import RuntimeConfig
 from gfn_ray.errors import UserError
@@ -21,24 +20,19 @@ def test_the_object_store_has_room_for_every_adapter_that_samples_hold_on_to(tin
     assert store_bytes(job, layers) - small == 6 * size
 
 
-@pytest.fixture
-def no_gpus(monkeypatch):
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0})
-
-
 def device(wanted, *, grows):
     said = []
     job = InfillJob(runtime=RuntimeConfig(device=wanted))
-    return choose_device(job, grows=grows, say=said.append), said
+    return choose_device(job, 0.0, grows=grows, say=said.append), said
 
 
-def test_a_run_on_cuda_waits_for_gpus_where_they_may_come_and_is_refused_where_not(no_gpus):
+def test_a_run_on_cuda_waits_for_gpus_where_they_may_come_and_is_refused_where_not():
     assert device("cuda", grows=True) == ("cuda", [])
     with pytest.raises(UserError, match=r"this machine has no GPU; use cpu or auto"):
         device("cuda", grows=False)
 
 
-def test_a_run_that_may_choose_takes_cpus_and_says_so_where_gpus_may_come(no_gpus, monkeypatch):
+def test_a_run_that_may_choose_takes_cpus_and_says_so_where_gpus_may_come(monkeypatch):
     assert device("auto", grows=False) == ("cpu", [])
     monkeypatch.setattr("torch.version.cuda", "13.0")
     chosen, (line,) = device("auto", grows=True)

@@ -9,12 +9,12 @@ import pytest
 
 from gfn_ray.cli import parse
 from gfn_ray.comparison.cells import TRIAL_SEED, Cell, trials
+from gfn_ray.comparison.command import comparison
 from gfn_ray.comparison.config import ComparisonJob
 from gfn_ray.comparison.coverage import Coverage
 from gfn_ray.comparison.pages import markdown, page
 from gfn_ray.comparison.results import chosen_rate, over_seeds, rows
-from gfn_ray.comparison.run import comparison
-from gfn_ray.comparison.runner import ABOUT, left, run_cell, size
+from gfn_ray.comparison.runner import ABOUT, left, run_cell, undecided
 from gfn_ray.comparison.sections import Axis, Method, Section, full, quick
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.exact import ExactComparison
@@ -76,13 +76,14 @@ def test_seeds_run_only_once_a_rate_is_decided_and_at_the_best_one(tmp_path):
     assert {first.seed, second.seed} == {TRIAL_SEED}
     waiting = list(left([SECTION], tmp_path))
     assert len(waiting) == len(SECTION.seeds) + 2 and waiting[-2:] == [first, second]
+    assert len(waiting) + undecided([SECTION], tmp_path) == 8
     finish(first, tmp_path, tv=0.3)
     assert chosen_rate(SECTION, TRAINED, tmp_path) is None
     finish(second, tmp_path, tv=0.1)
     assert chosen_rate(SECTION, TRAINED, tmp_path) == second.rate
     rates = {cell.rate for cell in left([SECTION], tmp_path) if cell.method is TRAINED}
     assert rates == {second.rate}
-    assert size([SECTION]) == 8
+    assert undecided([SECTION], tmp_path) == 0
 
 
 def test_a_rate_whose_run_came_to_no_number_is_not_chosen(tmp_path):
@@ -121,6 +122,15 @@ def test_the_pages_hold_every_row_and_mark_the_best(tmp_path):
     text = page(found, {}, tmp_path)
     assert text.count("gfn-ray random-number") == 6
     assert "(lr 0.003)" in text and "<script" not in text
+    assert "2 learning rates of each method were tried" in text
+
+
+def test_a_page_without_trials_does_not_speak_of_any(tmp_path):
+    section = replace(SECTION, methods=(PLAIN, replace(TRAINED, rates=(1e-3,))))
+    for cell in left([section], tmp_path):
+        finish(cell, tmp_path, 0.2)
+    text = markdown([(section, rows(section, tmp_path))], tmp_path)
+    assert "were tried" not in text and "The learning rates were not tuned." in text
 
 
 def test_modes_that_a_policy_lost_are_counted(tmp_path):

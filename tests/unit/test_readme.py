@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from gfn_ray.cli import parse
+from gfn_ray.comparison.config import ComparisonJob
 from gfn_ray.tasks.arithmetic.config import ArithmeticJob
 from gfn_ray.tasks.continuation.config import ContinuationJob
 from gfn_ray.tasks.infill.config import InfillJob
@@ -18,6 +19,7 @@ README = (ROOT / "README.md").read_text()
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
 JOBS = {
     "arithmetic": ArithmeticJob,
+    "comparison": ComparisonJob,
     "continuation": ContinuationJob,
     "infill": InfillJob,
     "prompts": PromptsJob,

@@ -91,7 +91,7 @@ class Scoring:
             block = pack_trajectories(trajectories)
             try:
                 results.append(await self._scored(calls, block, 0, queries))
-            except DataLost:
+            except DataLost:  # once more: this process has z itself
                 results.append(await self._scored(calls, block, 0, queries))
 
         calls.start(measure())

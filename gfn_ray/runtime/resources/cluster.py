@@ -113,10 +113,17 @@ def _start(common: dict[str, Any], store: int) -> None:
         ) from error
 
 
-def choose_device(config: JobConfig, *, grows: bool, say: Callable[[str], None]) -> str:
-    """Returns "cuda" or "cpu". grows: whether GPUs may join the cluster, for which only a run on
-    cuda waits. say: told of a cluster that has none yet."""
-    gpus, wanted = ray.cluster_resources().get("GPU", 0.0), config.runtime.device
+def gpus_there() -> float:
+    """GPUs of the cluster, reserved ones included."""
+    return float(ray.cluster_resources().get("GPU", 0.0))
+
+
+def choose_device(
+    config: JobConfig, gpus: float, *, grows: bool, say: Callable[[str], None]
+) -> str:
+    """Returns "cuda" or "cpu". gpus: of the cluster. grows: whether more may join it, for which
+    only a run on cuda waits. say: told of a cluster that has none yet."""
+    wanted = config.runtime.device
     if wanted == "cuda" and not gpus and not grows:
         raise UserError("runtime.device is 'cuda', but this machine has no GPU; use cpu or auto")
     if wanted != "auto":

@@ -26,9 +26,7 @@ def comparison(config: ComparisonJob) -> int:
     if not config.only_pages:
         run_cells(chosen, root, config.cell_minutes, lambda line: print(line, flush=True))
     found = [(section, rows(section, root)) for section in chosen]
-    plots = {
-        section.slug: _drawn(section, known, root) for section, known in found if section.covers
-    }
+    plots = {section.slug: _drawn(section, known, root) for section, known in found}
     document = markdown(found, root)
     write(document, root / DOCUMENT)
     write(page(found, plots, root), root / PAGE)
