@@ -192,7 +192,7 @@ def _try_out(model: Any, *, in_blocks: bool) -> Ways:
     rows = np.arange(len(tree))
     device = _input_device(model)
     try:
-        packed = model(**_inputs(model, tree, rows, device, in_blocks)).logits[0]
+        packed = _logits(model, tree, rows, device, in_blocks)
         if packed.requires_grad:  # a forward that works may still have no backward
             trained = [p for p in model.parameters() if p.requires_grad]
             torch.autograd.grad(packed.float().logsumexp(-1).sum(), trained, allow_unused=True)
@@ -268,8 +268,7 @@ def _read(
     if ways.plain_head and not any(p.requires_grad for p in head.parameters()):
         hidden = _hidden(model, tree, rows, device, in_blocks)
         return read_hidden(hidden.to(there), head, reads)
-    inputs = _inputs(model, tree, rows, device, in_blocks)
-    return read_logits(model(**inputs).logits[0].to(there), reads)
+    return read_logits(_logits(model, tree, rows, device, in_blocks).to(there), reads)
 
 
 def _fits_windows(config: Any, tree: PrefixTree) -> bool:
@@ -288,6 +287,24 @@ def windows(config: Any) -> dict[str, int]:
     names = ("sliding_window", "attention_chunk_size", "window_size")
     found = {name: getattr(config, name, None) for name in names}
     return {name: window for name, window in found.items() if isinstance(window, int)}
+
+
+def _logits(
+    model: Any,
+    tree: PrefixTree,
+    rows: npt.NDArray[np.int64],
+    device: torch.device,
+    in_blocks: bool,
+) -> Tensor:
+    """Returns the logits [N, V] after the given nodes."""
+    inputs = _inputs(model, tree, rows, device, in_blocks)
+    if _on_one_device(model):
+        only: Tensor = model(**inputs).logits[0]
+        return only
+    # The model's hooks would move the index to the first layer's device, away from the last one's.
+    kept = inputs.pop("logits_to_keep")
+    every: Tensor = model(**inputs).logits[0]
+    return every[kept.to(every.device)]
 
 
 def _hidden(
@@ -315,13 +332,11 @@ def _inputs(
     """Returns the inputs for the given nodes and their ancestors: a leaf whose token is scored, but
     after which nothing is read, need not be computed."""
     kept = tree.with_ancestors(rows)
-    # On the CPU, an index is right for any device that the last layer may be on.
-    index_device = device if _on_one_device(model) else torch.device("cpu")
     return {
         "input_ids": _index(tree.token_ids[kept], device)[None],
         "position_ids": _index(tree.position_ids[kept], device)[None],
         "attention_mask": _mask(model, tree.spans().of(kept), device, in_blocks),
-        "logits_to_keep": _index(np.searchsorted(kept, rows), index_device),
+        "logits_to_keep": _index(np.searchsorted(kept, rows), device),
         "use_cache": False,
     }
 

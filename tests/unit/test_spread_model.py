@@ -35,7 +35,10 @@ def spread(directory, head):
         "model.norm": second,
         "lm_head": head,
     }
-    return dispatch_model(model, places, skip_keys=model._skip_keys_device_placement)
+    # As with GPUs 0 and 1; of other names, accelerate takes any for its main device.
+    return dispatch_model(
+        model, places, main_device=first, skip_keys=model._skip_keys_device_placement
+    )
 
 
 @pytest.fixture(params=["pretend:0", "pretend:1"])
