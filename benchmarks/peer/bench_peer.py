@@ -52,6 +52,8 @@ FLAGS: dict[str, Any] = {
     "sft.steps": 0,
     "replay.seed-demonstrations": "false",
     "learner.lr": LR,
+    "learner.dtype": "float32",  # TRL's
+    "reward.dtype": "float32",
     "eval.queries": 1,
     "eval.samples": 2,
     "eval.tempered-samples": 2,

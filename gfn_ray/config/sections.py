@@ -23,8 +23,8 @@ FILLED = 0.9
 CPU_CACHE_MB = 256
 
 
-def _decided(dtype: AutoDType | None) -> DType:
-    return "float32" if dtype is None or dtype == "auto" else dtype
+def _decided(dtype: AutoDType) -> DType:
+    return "float32" if dtype == "auto" else dtype
 
 
 class Section(BaseModel):
@@ -102,7 +102,7 @@ class SamplerConfig(Section):
     dtype: AutoDType = Field(
         "auto",
         description="Precision of the sampling engine. auto: bfloat16 on CUDA, whose LoRA kernels "
-        "take no float32; on a CPU float32, or what reward.dtype or learner.dtype auto decides.",
+        "take no float32; on a CPU the learner's.",
     )
     threads: Threads = Field(
         "auto",
@@ -180,11 +180,11 @@ class SamplerConfig(Section):
 
 
 class RewardConfig(Section):
-    dtype: AutoDType | None = Field(
-        None,
-        description="Precision of the frozen LM. none: float32 on a CPU, that of the model's file "
-        "on CUDA. auto: on a CPU bfloat16 if it is twice as fast as float32, the target is the "
-        "likelihood of a text and max_staleness is above 0; else as none.",
+    dtype: AutoDType = Field(
+        "auto",
+        description="Precision of the frozen LM. auto: on CUDA that of the model's file; on a CPU "
+        "bfloat16 if it is twice as fast as float32, the target is the likelihood of a text and "
+        "max_staleness is above 0, else float32.",
     )
     threads: Threads = Field(
         "auto", description="CPU threads of one reward actor; auto: as in the sampler."
@@ -304,10 +304,10 @@ class LearnerConfig(Section):
     )
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
-    dtype: AutoDType | None = Field(
-        None,
-        description="Precision of the base weights; LoRA weights stay in float32. none and auto: "
-        "as for reward.dtype.",
+    dtype: AutoDType = Field(
+        "auto",
+        description="Precision of the base weights; LoRA weights stay in float32. auto: as for "
+        "reward.dtype.",
     )
     threads: Threads = Field(
         "auto", description="CPU threads of the learner; auto: as in the sampler."

@@ -45,7 +45,7 @@ class CompletionReward:
         self._judge = judge
         self._support = support
         self._text = text
-        self._prior = prior
+        self.prior = prior
         self._beta = beta
         self._floor = floor
         self._length = length
@@ -55,7 +55,7 @@ class CompletionReward:
 
     def load(self, load_model: Callable[[], Any]) -> None:
         """Takes the frozen LM, where the prior counts."""
-        if self._prior:
+        if self.prior:
             self._likelihood.load(load_model)
 
     def score(self, pairs: Sequence[Pair]) -> list[Trajectory]:
@@ -67,7 +67,7 @@ class CompletionReward:
         for (query, z), one, log_p in zip(pairs, judged, log_prior, strict=True):
             log_reward = np.full(len(z) + 1, np.nan)
             if one.fault is None:
-                log_reward[-1] = self._prior * log_p + self.worth(query, z, one.reward)
+                log_reward[-1] = self.prior * log_p + self.worth(query, z, one.reward)
             scored.append(z.scored(log_reward))
         return scored
 
@@ -92,7 +92,7 @@ class CompletionReward:
 
     def log_prior(self, pairs: Sequence[Pair]) -> list[float]:
         """log p_ref(z | x) of each whole z, its end included; 0 where the prior does not count."""
-        if not self._prior:
+        if not self.prior:
             return [0.0] * len(pairs)
         none = np.zeros(0, dtype=np.int32)
         ended = [

@@ -9,10 +9,12 @@ from transformers import AutoTokenizer
 from gfn_ray.config import LearnerConfig, RewardConfig, SamplerConfig
 from gfn_ray.models.loading import body_layers, file_dtype
 from gfn_ray.rewards.adjusted import AdjustedReward
+from gfn_ray.rewards.completion import CompletionReward
 from gfn_ray.rewards.table import TableReward
 from gfn_ray.runtime.resources.precision import by_speed, exact, product_seconds, with_precision
 from gfn_ray.tasks.infill.config import InfillJob
 from gfn_ray.tasks.infill.task import InfillTask
+from gfn_ray.tasks.prompts.config import PromptsJob
 from gfn_ray.tasks.random_number.config import RandomNumberJob
 from gfn_ray.tasks.random_number.task import RandomNumberTask
 
@@ -54,6 +56,15 @@ def test_a_posterior_that_is_known_exactly_is_learned_exactly(numbers, infilling
     assert exact(InfillJob(), listed).dtype == "float32"
 
 
+@pytest.mark.parametrize(("prior", "rounded"), [(1.0, True), (0.0, False)])
+def test_a_reward_function_may_be_rounded_where_the_models_likelihood_counts(
+    infilling, prior, rounded
+):
+    reward = CompletionReward({}, None, None, str, prior=prior, beta=1.0, tokens_per_forward=1024)
+    found = exact(PromptsJob(), dataclasses.replace(infilling, reward=reward))
+    assert (found is None) == rounded
+
+
 @pytest.mark.parametrize("adjusted", [False, True])
 def test_a_reward_that_is_no_likelihood_is_learned_exactly(infilling, adjusted):
     table = TableReward({}, floor=-1.0)
@@ -82,15 +93,13 @@ def test_a_product_is_timed_in_either_precision():
 
 
 def test_what_is_asked_for_is_left_and_the_rest_is_told_in_a_line(infilling, tiny_dir):
-    config = InfillJob(reward=RewardConfig(dtype="bfloat16"), learner=LearnerConfig(dtype="auto"))
+    config = InfillJob(reward=RewardConfig(dtype="bfloat16"))
     said = []
     never = lambda: pytest.fail("on a CPU the file's own does not matter")  # noqa: E731
     layers = lambda: body_layers(str(tiny_dir), False)  # noqa: E731
     chosen = with_precision(config, infilling, "cpu", layers, never, said.append)
     assert dtypes(chosen) == ["float32", "bfloat16", "float32"]
-    assert said == [
-        "sampler, learner compute in float32: the model is too small for products to matter"
-    ]
+    assert said == ["learner computes in float32: the model is too small for products to matter"]
 
 
 def test_with_nothing_left_open_nothing_is_timed_or_said(infilling):
@@ -101,19 +110,24 @@ def test_with_nothing_left_open_nothing_is_timed_or_said(infilling):
         learner=LearnerConfig(dtype="bfloat16"),
     )
     assert with_precision(given, infilling, "cpu", never, never, never) == given
-    assert with_precision(InfillJob(), infilling, "cpu", never, never, never) == InfillJob()
     assert with_precision(given, infilling, "cuda", never, never, never) == given
-    assert RewardConfig().precision == LearnerConfig().precision == "float32"
 
 
-@pytest.mark.parametrize("asked", [None, "auto"])
-def test_on_cuda_the_precision_is_that_of_the_models_file(infilling, asked):
+def test_on_a_cpu_the_sampler_follows_the_learner(infilling):
+    never = lambda *_: pytest.fail("there was nothing to decide")  # noqa: E731
+    config = InfillJob(
+        reward=RewardConfig(dtype="float32"), learner=LearnerConfig(dtype="bfloat16")
+    )
+    chosen = with_precision(config, infilling, "cpu", never, never, never)
+    assert dtypes(chosen) == ["bfloat16", "float32", "bfloat16"]
+
+
+def test_on_cuda_the_precision_is_that_of_the_models_file(infilling):
     """A model of 6B parameters does not fit in float32 beside others."""
-    config = InfillJob(reward=RewardConfig(dtype=asked), learner=LearnerConfig(dtype=asked))
     never, said = lambda *_: pytest.fail("nothing is timed on CUDA"), []
-    chosen = with_precision(config, infilling, "cuda", never, lambda: "bfloat16", said.append)
+    chosen = with_precision(InfillJob(), infilling, "cuda", never, lambda: "bfloat16", said.append)
     assert dtypes(chosen) == ["auto", "bfloat16", "bfloat16"]
-    assert said == ["reward, learner compute in bfloat16: the precision of the model's file"]
+    assert said == ["reward and learner compute in bfloat16: the precision of the model's file"]
 
 
 def test_on_cuda_a_posterior_that_is_known_exactly_is_learned_exactly(numbers):

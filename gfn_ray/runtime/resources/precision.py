@@ -1,11 +1,11 @@
 """Chooses the precision of sampler, reward actors and learner where their dtype leaves it open.
 
 On CUDA reward and learner compute in the precision of the model's file, in which it fits; for a
-posterior that is compared with an exact one, in float32. On a CPU they compute in float32. With
-matrix units (AMX), a CPU multiplies several times as fast in bfloat16; without them, several times
-slower. So for auto a product of the model's own shape is timed. The price is rounding: .2 nats of a
-z's log q and log R. That is little compared with the likelihood of a text, but too much if a
-posterior is compared exactly or a run must repeat bit for bit.
+posterior that is compared with an exact one, in float32. With matrix units (AMX), a CPU multiplies
+several times as fast in bfloat16; without them, several times slower. So there a product of the
+model's own shape is timed. The price is rounding: .2 nats of a z's log q and log R. That is little
+compared with the likelihood of a text, but too much if a posterior is compared exactly or a run
+must repeat bit for bit. On a CPU the sampler follows the learner, whose policy it is.
 
 The choice is made once, on the machine that starts the job, and shown in one line.
 """
@@ -13,7 +13,7 @@ The choice is made once, on the machine that starts the job, and shown in one li
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from gfn_ray.config import DType, JobConfig
@@ -21,7 +21,6 @@ from gfn_ray.rewards.adjusted import AdjustedReward
 from gfn_ray.rewards.reward import Reward
 from gfn_ray.tasks.task import TaskData
 
-SECTIONS = ("sampler", "reward", "learner")
 # Less is not worth the rounding, because only products get faster.
 LEAST_GAIN = 2.0
 # Weights of the largest layer. In smaller models, products hardly matter.
@@ -54,23 +53,20 @@ def with_precision(
     layers: returns the linear layers that every token passes through, by name. of_file: returns the
     precision of the model's file. On CUDA the sampler's auto is left to `SamplerConfig.dtype_on`.
     """
-    asked = [name for name in SECTIONS if getattr(config, name).dtype == "auto"]
-    if device != "cpu":
-        asked = [n for n in ("reward", "learner") if getattr(config, n).dtype in (None, "auto")]
-    # The sampler's auto is its default: alone it asks for nothing.
-    if asked in ([], ["sampler"]):
-        return config
-    if device == "cpu":
-        choice = exact(config, data) or by_speed(layers())
-    elif data.enumerations:
-        choice = Choice("float32", COMPARED)
-    else:
-        choice = Choice(of_file(), "the precision of the model's file")
-    say(f"{', '.join(asked)} compute in {choice.dtype}: {choice.why}")
-    chosen = {
-        name: getattr(config, name).model_copy(update={"dtype": choice.dtype}) for name in asked
-    }
-    return config.model_copy(update=chosen)
+    asked = [name for name in ("reward", "learner") if getattr(config, name).dtype == "auto"]
+    if asked:
+        if device == "cpu":
+            choice = exact(config, data) or by_speed(layers())
+        elif data.enumerations:
+            choice = Choice("float32", COMPARED)
+        else:
+            choice = Choice(of_file(), "the precision of the model's file")
+        verb = "computes" if len(asked) == 1 else "compute"
+        say(f"{' and '.join(asked)} {verb} in {choice.dtype}: {choice.why}")
+        config = _decided(config, asked, choice.dtype)
+    if device == "cpu" and config.sampler.dtype == "auto":
+        config = _decided(config, ["sampler"], config.learner.precision)
+    return config
 
 
 def exact(config: JobConfig, data: TaskData) -> Choice | None:
@@ -125,10 +121,18 @@ def by_speed(
     )
 
 
+def _decided(config: JobConfig, names: Sequence[str], dtype: DType) -> JobConfig:
+    chosen = {name: getattr(config, name).model_copy(update={"dtype": dtype}) for name in names}
+    return config.model_copy(update=chosen)
+
+
 def _of_text(reward: Reward) -> bool:
+    from gfn_ray.rewards.completion import CompletionReward
     from gfn_ray.rewards.labelled import LabelledReward
     from gfn_ray.rewards.likelihood import LikelihoodReward
 
     if isinstance(reward, AdjustedReward):
         return _of_text(reward.adjusted)
+    if isinstance(reward, CompletionReward):
+        return reward.prior > 0
     return isinstance(reward, LikelihoodReward | LabelledReward)
