@@ -20,9 +20,9 @@ from bench_infill import Bench
 from bench_packing import PackingBench
 from bench_posterior import PosteriorBench
 from bench_replay import ReplayBench
-from bench_roofline import RooflineBench, has_matrix_units
+from bench_roofline import RooflineBench
 from bench_weights import WeightsBench
-from measure import Record
+from measure import Record, has_matrix_units
 from peer.bench_peer import ABSENT, PeerBench, is_installed
 from render import render
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
 
 import torch
 from torch.nn.functional import linear
@@ -48,11 +47,6 @@ class Round:
     taken: dict[str, float]
     floors: dict[str, float]
     step: float
-
-
-def has_matrix_units() -> bool:
-    """Whether the processor multiplies bfloat16 in units of their own, such as AMX."""
-    return "amx_bf16" in Path("/proc/cpuinfo").read_text().split()
 
 
 class RooflineBench:

@@ -35,11 +35,18 @@ def machine() -> str:
     cores = len(os.sched_getaffinity(0))
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     vectors = torch.backends.cpu.get_cpu_capability()
+    if has_matrix_units():
+        vectors += " with AMX"
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return (
         f"{model}, {cores} cores, {gib:.0f} GiB, {vectors}{gpu}; torch {torch.__version__}, "
         f"{torch.get_num_threads()} threads"
     )
+
+
+def has_matrix_units() -> bool:
+    """Whether the processor multiplies bfloat16 in units of their own (AMX)."""
+    return "amx_bf16" in Path("/proc/cpuinfo").read_text().split()
 
 
 @cache  # a record is itself a change of a file
