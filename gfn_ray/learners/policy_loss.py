@@ -105,18 +105,20 @@ class PolicyLoss:
     @torch.no_grad()
     def score(self, groups: Sequence[TrajectoryGroup]) -> PolicyScores:
         """log q under the current weights, without gradient."""
-        whole, content, reference = [], [], []
+        whole, content, tokens, reference = [], [], [], []
         # No trajectory is compared with another here, so a large group is simply several.
         small = [part for group in groups for part in parts(group, self._budget)]
         for chunk in chunks(small, self._budget):
             q = self._log_q(chunk)
             whole.append(q.log_q)
             content.append(q.log_pf.sum(dim=1))
+            lengths = [len(t) for group in chunk for t in group.trajectories]
+            tokens += [row[:length] for row, length in zip(q.log_pf, lengths, strict=True)]
             if self._adds_reference:
                 reference.append(self._reference(chunk).log_q)
             else:
                 reference.append(torch.zeros_like(q.log_q))
-        return PolicyScores(*(_float64(parts) for parts in (whole, content, reference)))
+        return PolicyScores(*(_float64(parts) for parts in (whole, content, tokens, reference)))
 
     def _split(self, chunk: Sequence[TrajectoryGroup]) -> list[TrajectoryGroup]:
         """The parts of a query that is too large for one pass; else one element."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -210,22 +210,24 @@ class LearnerActor(ModelActor):
 
     @on_every_shard
     def compare(self, block: bytes, adapter: Adapter, before: Adapter | None = None) -> Record:
-        """Returns log q of the content tokens [N] of some on-policy samples in the block: by the
-        engine that made them, and by this model under their own adapter, none, and an earlier
-        one. Empty if there are no such samples."""
-        some = [t for t in unpack_trajectories(block) if t.proposal == "policy"][:COMPARED]
+        """Returns log q of each content token, z after z, of some on-policy samples in the block:
+        by the engine that made them, and by this model under their own adapter, none, and an
+        earlier one; and where in these a z begins. Empty if there are no such samples."""
+        known = (t for t in unpack_trajectories(block) if t.proposal == "policy" and len(t))
+        some = list(islice(known, COMPARED))
         if not some:
             return {}
         groups = self._by_query(some)
 
         def log_pf(weights: Adapter) -> Any:
-            return self._learner.score_under(weights, groups).log_pf
+            return self._learner.score_under(weights, groups).log_pf_tokens
 
         old = {"the base model": log_pf(adapter.without_effect())}
         if before is not None:
             old[f"version {before.version}"] = log_pf(before)
-        engine = np.array([t.sampler_log_content for t in some])
-        return {"engine": engine, "new": log_pf(adapter), "old": old}
+        engine = np.concatenate([t.sampler_log_pf for t in some]).astype(np.float64)
+        starts = np.cumsum([0, *(len(t) for t in some[:-1])])
+        return {"starts": starts, "engine": engine, "new": log_pf(adapter), "old": old}
 
     def _groups(self, block: bytes, more: Sequence[Query] = ()) -> list[Any]:
         return self._by_query(unpack_trajectories(block), more)

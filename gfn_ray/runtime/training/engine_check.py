@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from gfn_ray.config import JobConfig
 from gfn_ray.errors import RunFailed
 from gfn_ray.evaluation.mismatch import mismatch_kl, share_of_change
@@ -82,7 +84,8 @@ class EngineCheck:
         weights."""
         self._to_look_at -= 1
         if found:
-            kl = mismatch_kl(found["engine"], found["new"])
+            each_z = [np.add.reduceat(found[by], found["starts"]) for by in ("engine", "new")]
+            kl = mismatch_kl(*each_z)
             self._record(kl)
             self._to_tell -= self._tells(version, found)
             self.look_at(kl)
@@ -120,10 +123,10 @@ class EngineCheck:
                 continue
             if share.value < ENOUGH_SHARE:
                 raise RunFailed(
-                    f"policy version {version} did not reach the sampling engine: {len(engine)} of "
-                    f"its samples show {share.value:.2f} (standard error {share.error:.2g}) of the "
-                    f"change of log q since {name}; 1 is right and less than {ENOUGH_SHARE:g} ends "
-                    f"the run; {_REMEDY}"
+                    f"policy version {version} did not reach the sampling engine: "
+                    f"{len(found['starts'])} of its samples show {share.value:.2f} (standard error "
+                    f"{share.error:.2g}) of the change of log q since {name}; 1 is right and less "
+                    f"than {ENOUGH_SHARE:g} ends the run; {_REMEDY}"
                 )
             # The engine may hold any older version; only the newest of them rules out all others.
             told = name == list(found["old"])[-1]
