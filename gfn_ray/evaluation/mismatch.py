@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-# With fewer samples, the residuals of a fitted line say little about their scatter.
-FEWEST_SAMPLES = 8
+# With fewer, the residuals of a fitted line say little about their scatter.
+FEWEST_TOKENS = 8
 
 Array = npt.NDArray[np.float64]
 
@@ -37,15 +37,17 @@ class Share:
 
 
 def share_of_change(engine: Array, new: Array, old: Array, least: float) -> Share | None:
-    """Returns the least-squares slope of (engine - old) against (new - old) over samples.
+    """Returns the least-squares slope of (engine - old) against (new - old) over tokens.
+
+    Over tokens, not whole samples: there are a dozen times as many, each with less rounding.
 
     It has no unit: the smaller the change and the less precise the engine, the larger its error,
-    and a shift common to all samples does not count. Above 1/2 the engine is closer to `new`.
-    engine, new, old [N]: log q of the same samples by the engine, and by the learner with either
-    weights. least: standard deviation of the change, in nats, below which it may be rounding;
-    returns None then, or if there are too few samples.
+    and a shift common to all does not count. Above 1/2 the engine is closer to `new`. engine, new,
+    old [N]: log q of the same tokens by the engine, and by the learner with either weights. least:
+    standard deviation of the change, in nats, below which it may be rounding; returns None then, or
+    if there are too few tokens.
     """
-    if len(engine) < FEWEST_SAMPLES:
+    if len(engine) < FEWEST_TOKENS:
         return None
     change, seen = new - old, engine - old
     change, seen = change - change.mean(), seen - seen.mean()

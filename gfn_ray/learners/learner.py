@@ -40,8 +40,8 @@ class SkippedUpdate:
 @dataclass(frozen=True)
 class PolicyScores:
     """log q of trajectories, without gradient. log_q [B]: whole z, with the stop. log_pf [B]:
-    content tokens only, as the sampling engine reports them. log_pf_tokens: each of these, z after z.
-    log_reference [B]: what the objective adds to log R/T, log p_ref(z) or 0."""
+    content tokens only, as the sampling engine reports them. log_pf_tokens: of each of these, z
+    after z. log_reference [B]: what the objective adds to log R/T, log p_ref(z) or 0."""
 
     log_q: npt.NDArray[np.float64]
     log_pf: npt.NDArray[np.float64]

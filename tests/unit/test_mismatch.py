@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gfn_ray.evaluation.mismatch import FEWEST_SAMPLES, mismatch_kl, share_of_change
+from gfn_ray.evaluation.mismatch import FEWEST_TOKENS, mismatch_kl, share_of_change
 
 NATS = st.floats(-5, 5)
 
@@ -57,14 +57,14 @@ def test_the_share_is_found_within_its_error_whatever_the_precision(share, noise
     assert np.median([one.error for one in found]) < 1.3 * noise / change / 4
 
 
-def test_what_shifts_all_samples_alike_is_no_change_of_weights():
+def test_what_shifts_all_tokens_alike_is_no_change_of_weights():
     assert share_of_change(*samples(0.0, 0.1, shift=2.0), least=1e-3).value < 0.2
 
 
-def test_a_change_below_rounding_and_a_handful_of_samples_tell_nothing():
+def test_a_change_below_rounding_and_a_handful_of_tokens_tell_nothing():
     engine, new, old = samples(1.0, 1e-5, change=1e-5)
     assert share_of_change(engine, new, old, least=1e-3) is None
     assert share_of_change(engine, old, old, least=1e-3) is None
-    few = slice(FEWEST_SAMPLES - 1)
+    few = slice(FEWEST_TOKENS - 1)
     engine, new, old = samples(1.0, 1e-5)
     assert share_of_change(engine[few], new[few], old[few], least=1e-3) is None
