@@ -6,7 +6,6 @@ and the exit code. Imports nothing heavy, so that `--help` is instant.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from gfn_ray.errors import (
     cut,
     shown,
 )
+from gfn_ray.formatting import print_line
 from gfn_ray.help_page import help_page
 from gfn_ray.resuming import AUTO, resume, resume_or_start
 from gfn_ray.settings import NONE, REQUIRED, Setting, Tree, settings_of
@@ -44,7 +44,7 @@ def parse(
     """Returns the resolved config. A mistake ends the process with code 2 and a line on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if "--help" in arguments or "-h" in arguments:
-        _print(help_page(job, prog or Path(sys.argv[0]).name))
+        print_line(help_page(job, prog or Path(sys.argv[0]).name))
         raise SystemExit(0)
     if "--version" in arguments:
         print(f"gfn_ray {__version__}")
@@ -66,13 +66,6 @@ def main(run: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-
-
-def _print(page: str) -> None:
-    try:
-        print(page, flush=True)
-    except BrokenPipeError:  # as in `--help | head`; Python would flush once more at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(error: Exception, code: int) -> int:
