@@ -9,6 +9,8 @@ from gfn_ray.comparison.results import Row, Value, is_level
 from gfn_ray.comparison.section import Axis, Section
 from gfn_ray.formatting import number
 
+MOST_NAMED = 3  # of the rows that are level with the best
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -64,8 +66,10 @@ def _lesson(axis: Axis, rows: Sequence[Row]) -> str:
     words = f"On {axis.name}, **{first}** is ahead with {number(best.mean)}"
     if len(best.numbers) == 1:
         words += ", of one seed"
-    if level:
-        words += f", not told from {', '.join(level)}"
+    if len(level) > MOST_NAMED:
+        words += f", and seeds do not tell {len(level)} of {len(ordered) - 1} others from it"
+    elif level:
+        words += f", and seeds do not tell it from {', '.join(level)}"
     if last not in level:
         words += f"; last is {last} with {number(known[last].mean)}"
     return f"{words}."

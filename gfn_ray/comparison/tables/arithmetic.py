@@ -68,8 +68,7 @@ def arithmetic() -> Section:
             "higher",
             "problems that the commonest answer of four samples solves",
         ),
-        *(_axis(operands) for operands in (5, 6)),
-        *(_majority(operands) for operands in (5, 6)),
+        *(axis for operands in (5, 6) for axis in (_single(operands), _majority(operands))),
         *COST,
     )
     setup = (
@@ -114,7 +113,7 @@ def _star(name: str, rounds: int, form: str = "") -> Method:
     return Method(name, flags, form, _SFT_RATES, "sft.lr")
 
 
-def _axis(operands: int) -> Axis:
+def _single(operands: int) -> Axis:
     return Axis(
         f"single, {operands}",
         (f"after.sample_accuracy_{operands}",),
