@@ -12,7 +12,7 @@ from gfn_ray.comparison.tables.methods import (
     temperature,
 )
 
-_UPDATES, _SFT_UPDATES = 40, 30
+_UPDATES, _SFT_UPDATES = 30, 30
 _STAR_UPDATES = 30
 _RATES = (1e-4, 3e-4)
 _SFT_RATES = (2e-4, 5e-4)
@@ -94,7 +94,7 @@ def arithmetic() -> Section:
         methods,
         axes,
         ("single, 3-4", "single, 5", "single, 6"),
-        300.0,
+        160.0,
     )
 
 

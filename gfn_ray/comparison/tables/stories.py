@@ -67,7 +67,7 @@ def infill() -> Section:
         "out here and in the next section."
     )
     shown = ("jeffreys", "log R", "different")
-    return Section("infill", "Infilling", setup, "infill", flags, methods, axes, shown, 240.0)
+    return Section("infill", "Infilling", setup, "infill", flags, methods, axes, shown, 150.0)
 
 
 def continuation() -> Section:
@@ -115,4 +115,4 @@ def continuation() -> Section:
     )
     shown = ("log p", "diversity", "tokens")
     title = "Continuation"
-    return Section("continuation", title, setup, "continuation", flags, methods, axes, shown, 180.0)
+    return Section("continuation", title, setup, "continuation", flags, methods, axes, shown, 130.0)

@@ -57,7 +57,7 @@ def subjectivity() -> Section:
         methods,
         axes,
         ("accuracy", "log loss"),
-        240.0,
+        200.0,
         seeds=(0, 1, 2, 3, 4),
         seed_flags=("seed", "task.draw"),
     )

@@ -12,7 +12,7 @@ from gfn_ray.comparison.tables.methods import (
     temperature,
 )
 
-_UPDATES = 40
+_UPDATES = 30
 _RATES = (3e-4, 1e-3)
 _ALL: Flags = {"task.reward": "contains_all", **NO_DRAWS}
 # r alone is log R, and p_ref enters by the objective.
@@ -76,4 +76,4 @@ def three_words() -> Section:
     )
     shown = ("all three words", "different correct ones", "log p_ref a token", "jeffreys")
     title = "Sentences with three words"
-    return Section("three-words", title, setup, "prompts", flags, methods, axes, shown, 240.0)
+    return Section("three-words", title, setup, "prompts", flags, methods, axes, shown, 190.0)
