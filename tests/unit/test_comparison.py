@@ -48,6 +48,7 @@ SECTION = Section(
 SUMMARY = {
     "trajectories": 40,
     "wall_seconds": 50.0,
+    "cpu_seconds": 80.0,
     "model": "smollm2-135m",
     "before": {"tv": 0.9},
     "peak_mib": {"learner": 100.0, "sampler 0": 50.0},

@@ -26,7 +26,7 @@ NO_DRAWS: Flags = {"eval.simulated-queries": "0"}
 
 COST = (
     Axis("trajectories", ("trajectories",), "none", "sampled and scored in training"),
-    Axis("seconds", ("wall_seconds",), "none", "of the whole run, with its start and evaluations"),
+    Axis("CPU seconds", ("cpu_seconds",), "none", "of the whole run, start and evaluations too"),
     Axis("peak MiB", ("peak_mib",), "none", "largest memory of all actors together"),
 )
 JEFFREYS = (

@@ -115,4 +115,4 @@ def continuation() -> Section:
     )
     shown = ("log p", "diversity", "tokens")
     title = "Continuation"
-    return Section("continuation", title, setup, "continuation", flags, methods, axes, shown, 130.0)
+    return Section("continuation", title, setup, "continuation", flags, methods, axes, shown, 140.0)
