@@ -1,11 +1,13 @@
 """Reads settings from defaults, a TOML file and flags, in that order; reports errors plainly.
 
 Defines the command line of every job: how flags are spelled, the one-line error for a mistake,
-and the exit code. Imports nothing heavy, so that `--help` is instant.
+the exit code, and what becomes of lines that nobody reads. Imports nothing heavy, so that `--help`
+is instant.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -21,7 +23,6 @@ from gfn_ray.errors import (
     cut,
     shown,
 )
-from gfn_ray.formatting import print_line
 from gfn_ray.help_page import help_page
 from gfn_ray.resuming import AUTO, resume, resume_or_start
 from gfn_ray.settings import NONE, REQUIRED, Setting, Tree, settings_of
@@ -66,6 +67,14 @@ def main(run: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def print_line(text: str) -> None:
+    """Prints; once nobody reads any more, as in `... | head`, in silence."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # Python would flush once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(error: Exception, code: int) -> int:

@@ -1,13 +1,11 @@
 """Formats numbers, times and foreign text for one line of output.
 
-Also owns what happens to characters that a stream's encoding lacks, and to lines that nobody reads.
+Also owns what happens to characters that a stream's encoding lacks.
 """
 
 from __future__ import annotations
 
 import io
-import os
-import sys
 from typing import TextIO
 
 from rich.cells import cell_len
@@ -73,14 +71,6 @@ def take_any_text(stream: TextIO) -> bool:
         return True
     stream.reconfigure(errors="replace")
     return False
-
-
-def print_line(text: str) -> None:
-    """Prints; once nobody reads any more, as in `... | head`, in silence."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:  # Python would flush once more at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _first_cells(text: str, cells: int) -> str:

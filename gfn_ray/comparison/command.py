@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from gfn_ray.cli import print_line
 from gfn_ray.comparison.config import ComparisonJob
 from gfn_ray.comparison.coverage_plot import draw_coverage
 from gfn_ray.comparison.method_plot import draw_methods
@@ -15,7 +16,6 @@ from gfn_ray.comparison.runner import run_cells
 from gfn_ray.comparison.section import Section
 from gfn_ray.comparison.tables import catalog
 from gfn_ray.errors import UserError
-from gfn_ray.formatting import print_line
 from gfn_ray.paths import output_root
 from gfn_ray.storage.atomic import write_atomically
 

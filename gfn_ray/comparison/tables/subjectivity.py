@@ -11,7 +11,7 @@ from gfn_ray.comparison.tables.methods import (
     rewarded,
 )
 
-_UPDATES = 30
+_UPDATES = 24
 _RATES = (3e-4, 1e-3)
 
 
@@ -57,7 +57,7 @@ def subjectivity() -> Section:
         methods,
         axes,
         ("accuracy", "log loss"),
-        200.0,
+        210.0,
         seeds=(0, 1, 2, 3, 4),
         seed_flags=("seed", "task.draw"),
     )
