@@ -82,7 +82,7 @@ comparison-quick: setup ## GFlowNet training beside MLE, PPO, RLOO and DPO, smal
 	@$(PYTHON) jobs/comparison.py $(ARGS)
 
 .PHONY: comparison
-comparison: setup ## The same with learning rates tried and three seeds; hours (ARGS="--sections modes")
+comparison: setup ## The same on every task, with learning rates tried and three seeds; hours (ARGS="--sections modes")
 	@$(PYTHON) jobs/comparison.py --table full $(ARGS)
 
 ##@ Develop

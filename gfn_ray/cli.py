@@ -1,7 +1,8 @@
 """Reads settings from defaults, a TOML file and flags, in that order; reports errors plainly.
 
 Defines the command line of every job: how flags are spelled, the one-line error for a mistake,
-and the exit code. Imports nothing heavy, so that `--help` is instant.
+the exit code, and what becomes of lines that nobody reads. Imports nothing heavy, so that `--help`
+is instant.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def parse(
     """Returns the resolved config. A mistake ends the process with code 2 and a line on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if "--help" in arguments or "-h" in arguments:
-        _print(help_page(job, prog or Path(sys.argv[0]).name))
+        print_line(help_page(job, prog or Path(sys.argv[0]).name))
         raise SystemExit(0)
     if "--version" in arguments:
         print(f"gfn_ray {__version__}")
@@ -68,10 +69,11 @@ def main(run: Callable[[], int]) -> int:
         return EXIT_INTERRUPTED
 
 
-def _print(page: str) -> None:
+def print_line(text: str) -> None:
+    """Prints; once nobody reads any more, as in `... | head`, in silence."""
     try:
-        print(page, flush=True)
-    except BrokenPipeError:  # as in `--help | head`; Python would flush once more at exit
+        print(text, flush=True)
+    except BrokenPipeError:  # Python would flush once more at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gfn_ray.comparison.sections import Flags, Method, Section
+from gfn_ray.comparison.section import Flags, Method, Section
 
 TRIAL_SEED = 100
 """Of the runs that decide a learning rate; no row of a table is of this seed."""
@@ -26,7 +26,8 @@ class Cell:
     @property
     def flags(self) -> Flags:
         """The job's settings, the method's own over the section's."""
-        found = {**self.section.flags, **self.method.flags, "seed": str(self.seed)}
+        seeds = dict.fromkeys(self.section.seed_flags, str(self.seed))
+        found = {**self.section.flags, **self.method.flags, **seeds}
         return found if self.rate is None else {**found, self.method.rate_flag: f"{self.rate:g}"}
 
     @property

@@ -21,12 +21,18 @@ class ComparisonJob(Section):
     )
     directory: Path = Field(
         Path("runs/comparison"),
-        description="Directory of the runs and of index.html; what is finished there is kept.",
+        description="Directory of the runs and of index.html; an interrupted run goes on there.",
+    )
+    records: Path | None = Field(
+        None,
+        description="Directory with a line for each finished run, of which the pages are made; a "
+        "run that has its line is not run again. Default: docs/comparison for the full table, "
+        "records beside its runs for the quick one.",
     )
     document: Path | None = Field(
         None, description="Markdown file for the table, such as docs/comparison.md."
     )
     cell_minutes: float = Field(40.0, gt=0, description="Longest that one run may take.")
     only_pages: bool = Field(
-        False, description="Make the pages of finished runs; a missing one is an error."
+        False, description="Make the pages of the records; a missing one is an error."
     )

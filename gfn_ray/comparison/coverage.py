@@ -1,12 +1,13 @@
 """How far a policy is from a known distribution, and which of its modes it has.
 
 Reads the distribution.csv that random numbers write, so that methods with different optima are held
-to the same posterior.
+to the same posterior, and the columns of it that a record keeps.
 """
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,19 +25,32 @@ LEAST_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Coverage:
-    """Probabilities of each integer [N], under the target and a policy before and after."""
+    """Probabilities of each integer [N], under the target and the policy after training."""
 
     integers: Array
     target: Array
-    before: Array
     after: Array
 
     @staticmethod
     def read(directory: Path) -> Coverage:
         with (directory / FILE).open(encoding="utf-8", newline="") as lines:
-            rows = [[float(cell) for cell in row] for row in list(csv.reader(lines))[1:]]
-        integers, target, before, after = np.array(rows).T
-        return Coverage(integers, target, before, after)
+            head, *rows = csv.reader(lines)
+        return Coverage.of(dict(zip(head, np.array(rows, dtype=float).T, strict=True)))
+
+    @staticmethod
+    def of(columns: Mapping[str, Sequence[float] | Array]) -> Coverage:
+        """From columns that have these names among others."""
+        known = (np.asarray(columns[name]) for name in ("integer", "target", "after"))
+        return Coverage(*known)
+
+    def columns(self) -> dict[str, Array]:
+        """What `of` takes."""
+        return {"integer": self.integers, "target": self.target, "after": self.after}
+
+    def measures(self) -> dict[str, float]:
+        """Every distance by name."""
+        names = ("tv", "kl_p_q", "kl_q_p", "in_range", "modes_covered")
+        return {name: float(getattr(self, name)) for name in names}
 
     @property
     def tv(self) -> float:

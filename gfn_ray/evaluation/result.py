@@ -30,12 +30,14 @@ class QueryTexts:
 class QuerySamples(QueryTexts):
     """On-policy samples of one held-out query. log_q [S]: whole z, in nats.
 
-    label_log_probs [S, L]: log p(label | x, z), if the task's reward has labels.
+    label_log_probs [S, L]: log p(label | x, z), if the task's reward has labels. log_reference [S]:
+    what the objective adds to log R/T, log p_ref or 0; None in a resumed run.
     """
 
     log_q: Array
     diagnostics: QueryDiagnostics
     label_log_probs: Array | None = None
+    log_reference: Array | None = None
 
 
 @dataclass(frozen=True)

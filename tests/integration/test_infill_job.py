@@ -70,6 +70,7 @@ SUMMARY = {
     "ended_by",
     "trajectories",
     "wall_seconds",
+    "cpu_seconds",
     "training_seconds",
     "seconds_per_step",
     "policy_versions",

@@ -11,7 +11,7 @@ import torch
 from gfn_ray.config import ModelConfig, RuntimeConfig
 from gfn_ray.runtime.actors.learner_actor import LearnerActor
 from gfn_ray.runtime.actors.worker_group import load
-from gfn_ray.runtime.profiling.peak_memory import PeakMemory
+from gfn_ray.runtime.profiling.process_use import ProcessUse
 from gfn_ray.runtime.resources.cluster import connected
 from gfn_ray.runtime.supervision.calls import PendingCalls
 from gfn_ray.runtime.supervision.supervisor import Supervisor
@@ -157,4 +157,4 @@ def test_a_state_reaches_every_rank(pair, given, alone):
 
 def test_the_peak_memory_of_a_learner_is_that_of_all_its_ranks(pair):
     resident = sum(one.memory_info().rss for one in pair.processes()) / 2**20
-    assert PeakMemory([pair.worker]).so_far()["learner"] >= resident
+    assert ProcessUse([pair.worker]).so_far()["learner"].peak_mib >= resident

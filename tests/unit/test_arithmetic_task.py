@@ -208,6 +208,15 @@ def test_a_chain_that_misses_the_answer_is_penalised(data):
     assert check(query, " 1 + 1 = 999") == -7.0
 
 
+def test_a_reward_for_right_answers_sees_nothing_else(tokenizer):
+    known = ArithmeticTask(job(reward="right")).load(tokenizer, len(tokenizer))
+    assert known.simulation is None
+    query, other = known.held_out[:2]
+    chains = [query.demonstrations[0], other.demonstrations[0]]
+    pairs = [(query, demonstration_trajectory(query.query_id, z, known.support)) for z in chains]
+    assert [one.final_log_reward for one in known.reward.score(pairs)] == [0.0, -1.0]
+
+
 def sampled(data, texts_of):
     """Samples of each held-out query: its number gives the texts, True for the true chain."""
     found = []
@@ -223,10 +232,9 @@ def test_metrics_of_a_length_are_means_over_its_problems(data):
     task = ArithmeticTask(job())
     found = task.query_metrics(sampled(data, lambda i: [True if i % 2 else " 99 + 1 = 100"]))
     assert [one["exact_chains"] for one in found] == [0.0, 1.0] * 4
-    assert all(
-        f"accuracy_{q.texts['operands']}" in one
-        for q, one in zip(data.held_out, found, strict=True)
-    )
+    for query, one in zip(data.held_out, found, strict=True):
+        for name in ("accuracy", "sample_accuracy"):
+            assert one[f"{name}_{query.texts['operands']}"] == one[name]
     assert {name for one in found for name in one} <= set(task.metrics)
 
 

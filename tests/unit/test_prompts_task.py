@@ -10,8 +10,9 @@ from transformers import AutoTokenizer
 
 from gfn_ray.cli import parse
 from gfn_ray.config import EvalConfig
+from gfn_ray.config.objectives import RLOOConfig
 from gfn_ray.errors import UserError
-from gfn_ray.evaluation.result import QueryTexts
+from gfn_ray.evaluation.result import QuerySamples, QueryTexts
 from gfn_ray.tasks.demonstrations import demonstration_trajectories, demonstration_trajectory
 from gfn_ray.tasks.prompts.chat import Chat
 from gfn_ray.tasks.prompts.config import PromptsConfig, PromptsJob, RowsConfig
@@ -38,7 +39,7 @@ def chatty(tiny_dir):
     return tokenizer
 
 
-def task_of(tmp_path, rows, data=None, **task):
+def task_of(tmp_path, rows, data=None, job=None, **task):
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return PromptsTask(
@@ -46,6 +47,7 @@ def task_of(tmp_path, rows, data=None, **task):
             task=PromptsConfig(**task),
             data=RowsConfig(path=path, **(data or {})),
             eval=EvalConfig(queries=1, samples=4),
+            **(job or {}),
         )
     )
 
@@ -156,7 +158,10 @@ def test_settings_stand_in_for_a_column(tmp_path, tokenizer):
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ("--task.reward nonsense", "it takes exact, regex, contains, math, json, or a function"),
+        (
+            "--task.reward nonsense",
+            "it takes exact, regex, contains, contains_all, math, json, or a",
+        ),
         ("--task.reward exact,math --task.reward-weights 1", "has 1 numbers and task.reward 2"),
         ("--objective.kind subtb", "compares prefixes of z"),
         ("--objective.kind ref_tb", "set task.prior to 0"),
@@ -226,3 +231,20 @@ def test_metrics_take_the_reward_apart_from_what_the_model_says(tmp_path, tokeni
 def test_without_a_prior_nothing_is_said_of_the_model(tmp_path):
     task = task_of(tmp_path, rows_of(), reward=("exact",), prior=0.0)
     assert not {"kl_reference", "log_p_ref_per_token"} & set(task.metrics)
+
+
+def test_where_the_objective_adds_the_model_that_is_what_is_said_of_it(tmp_path, tokenizer):
+    rloo = {"objective": RLOOConfig(reward="task")}
+    task = task_of(tmp_path, rows_of(), job=rloo, reward=("exact",), prior=0.0)
+    data = load(task, tokenizer)
+    z = np.array(tokenizer("no", add_special_tokens=False)["input_ids"])
+    query = data.held_out[0]
+    known = demonstration_trajectory(query.query_id, z, data.support)
+    known = known.scored([np.nan] * len(z) + [0.0])
+    one = QuerySamples(
+        query, [known] * 2, ["no"] * 2, np.array([-4.0, -5.0]), None, None, np.array([-6.0, -6.0])
+    )
+    found = task.metrics_of(one)
+    assert found["log_p_ref_per_token"] == pytest.approx(-6.0 / (len(z) + 1))
+    assert found["kl_reference"] == pytest.approx(1.5)
+    assert set(found) <= set(task.metrics)

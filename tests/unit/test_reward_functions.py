@@ -219,6 +219,8 @@ def test_an_object_that_takes_too_long_is_stopped_even_where_it_catches_all():
         ("regex", "It is.", {"pattern": r"\b\d+\.$"}, 0),
         ("contains", "A Dog ran.", {"words": "dog, cat"}, 0.5),
         ("contains", "The hotdog.", {"words": ["dog"]}, 0),
+        ("contains_all", "A Dog ran.", {"words": "dog, cat"}, 0),
+        ("contains_all", "A Dog ran from a cat.", {"words": "dog, cat"}, 1),
         ("math", r"so \boxed{\frac{3}{4}}", {"answer": "#### 0.75"}, 1),
         ("math", "no number", {"answer": "3"}, 0),
         ("json", '{"a": 1}', {}, 1),

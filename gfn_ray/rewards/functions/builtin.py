@@ -1,4 +1,4 @@
-"""The reward functions that have a name: exact, regex, contains, math and json.
+"""The reward functions that have a name: exact, regex, contains, contains_all, math and json.
 
 Each judges one completion by columns of its row, between 0 and 1.
 """
@@ -35,6 +35,11 @@ def contains(text: str, columns: Columns) -> float:
     words = listed(columns["words"])
     found = [re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE) for word in words]
     return sum(one is not None for one in found) / len(words)
+
+
+def contains_all(text: str, columns: Columns) -> float:
+    """1 where the completion has all of the row's words, as `contains` counts them."""
+    return float(contains(text, columns) == 1)
 
 
 def math(text: str, columns: Columns) -> float:
@@ -137,6 +142,7 @@ BUILT_IN = {
         BuiltIn("exact", exact, ("answer",)),
         BuiltIn("regex", regex, ("pattern",), _check_pattern),
         BuiltIn("contains", contains, ("words",), _check_words),
+        BuiltIn("contains_all", contains_all, ("words",), _check_words),
         BuiltIn("math", math, ("answer",), _check_number),
         BuiltIn("json", json_valid, (), _check_schema),
     )

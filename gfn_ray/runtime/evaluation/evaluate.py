@@ -128,6 +128,7 @@ class Evaluator:
                         scores["log_q"][on_policy],
                         diagnostics,
                         None if labels is None else labels[on_policy],
+                        scores["log_reference"][on_policy],
                     )
                 )
                 if query.query_id not in self._data.calibration:

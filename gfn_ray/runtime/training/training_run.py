@@ -28,7 +28,7 @@ from gfn_ray.runtime.actors.worker_group import Deployment, WorkerGroup
 from gfn_ray.runtime.evaluation.baselines import measure_decoder
 from gfn_ray.runtime.evaluation.evaluate import Evaluator
 from gfn_ray.runtime.evaluation.simulated import simulated_queries
-from gfn_ray.runtime.profiling.peak_memory import PeakMemory
+from gfn_ray.runtime.profiling.process_use import ProcessUse
 from gfn_ray.runtime.profiling.profile import Profiler
 from gfn_ray.runtime.resources.balance import ThreadBalance, left_to
 from gfn_ray.runtime.supervision.supervisor import Restart, Supervisor
@@ -109,7 +109,7 @@ class TrainingRun:
                 config.profile, workers, workers.log, self._directory, self._display.message
             )
         self._balance = ThreadBalance(workers, self._display.message)
-        self._memory = PeakMemory(workers.all)
+        self._use = ProcessUse(workers.all)
         self._schedule = self._make_schedule(workers)
         self._checkpointer = Checkpointer(
             config, self._task.name, self._directory, workers, self._schedule, self._display
@@ -195,7 +195,8 @@ class TrainingRun:
         else:
             after = measured.before
             self._record("after", controller, after)
-        memory = self._memory.so_far()
+        use = self._use.so_far()
+        memory = {name: one.peak_mib for name, one in use.items()}
         self._recorder.memory(controller.step, memory)
 
         adapter = workers.adapter()
@@ -212,6 +213,7 @@ class TrainingRun:
             "max_staleness_seen": controller.largest_staleness,
             "restarts": len(self._supervisor.restarts),
             "nonfinite_batches": self._bad.total,
+            "cpu_seconds": sum(one.cpu_seconds for one in use.values()),
             "peak_mib": memory,
         }
         return conclude(
@@ -424,7 +426,7 @@ class TrainingRun:
 
     def _checkpoint(self, controller: Controller, *, needed: bool = False) -> None:
         self._checkpointer.write(controller, self._state(), needed=needed)
-        self._memory.ask()
+        self._use.ask()
 
     def _decode(self, token_ids: Any) -> str:
         text: str = self._tokenizer.decode(token_ids)

@@ -80,6 +80,12 @@ class ArithmeticConfig(Section):
     reward_shots: int = Field(
         3, ge=0, description="Demonstrations before the question when the frozen LM scores z."
     )
+    reward: Literal["likelihood", "right"] = Field(
+        "likelihood",
+        description="log R of a chain. likelihood: that of chain and answer under the frozen LM, "
+        "less task.wrong_answer_penalty. right: 0 if it ends at the answer, else -1, for "
+        "objectives that maximise a reward (objective.reward task).",
+    )
     wrong_answer_penalty: float = Field(
         5.0,
         ge=0,

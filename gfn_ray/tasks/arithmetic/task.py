@@ -24,6 +24,7 @@ from gfn_ray.evaluation.wilson import wilson_interval
 from gfn_ray.models.tokenization import checked_continuation_ids, text_ids
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.reward import Reward
+from gfn_ray.rewards.table import TableReward
 from gfn_ray.rewards.verifier import VerifierReward
 from gfn_ray.sampling.calculator import Calculator
 from gfn_ray.sampling.tools import ToolLoop
@@ -148,11 +149,13 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
         solution = one.query.texts["solution"]
         answers = [answer_of(text) for text in one.texts]
         right = majority_share(answers, solution)
+        single = float(np.mean([answer == solution for answer in answers]))
         chain = one.query.texts["reference"]
         return {
             "accuracy": right,
             f"accuracy_{one.query.texts['operands']}": right,
-            "sample_accuracy": float(np.mean([answer == solution for answer in answers])),
+            "sample_accuracy": single,
+            f"sample_accuracy_{one.query.texts['operands']}": single,
             # Without the prompt, some tokenizers decode z without its first space.
             "exact_chains": float(np.mean([t.strip() == chain.strip() for t in one.texts])),
             "distinct_fraction": len(set(one.texts)) / len(one.texts),
@@ -193,18 +196,22 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
 
     @property
     def metrics(self) -> dict[str, MetricInfo]:
-        by_length = {
-            f"accuracy_{count}": MetricInfo("higher", f"the same, {count} operands")
-            for count in sorted(self._config.task.eval_operands)
-        }
+
+        def by_length(name: str) -> dict[str, MetricInfo]:
+            return {
+                f"{name}_{count}": MetricInfo("higher", f"the same, {count} operands")
+                for count in sorted(self._config.task.eval_operands)
+            }
+
         return {
             "accuracy": MetricInfo("higher", "problems that most samples answer right"),
-            **by_length,
+            **by_length("accuracy"),
             "sample_accuracy": MetricInfo("higher", "samples that end at the right value"),
+            **by_length("sample_accuracy"),
             "exact_chains": MetricInfo("higher", "samples that are the plain chain of sums"),
             **DIAGNOSTICS,
             **CALIBRATION,
-            "log_reward_mean": MetricInfo("higher", "log p(z answer | question), less the penalty"),
+            "log_reward_mean": MetricInfo("higher", "log R, as task.reward has it"),
             "log_pf_reference": MetricInfo("higher", "log q of the plain chain of sums"),
             "distinct_fraction": MetricInfo("none", "different texts among a query's samples"),
             "calls_mean": MetricInfo("none", "answers of the calculator in z"),
@@ -212,6 +219,8 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
         }
 
     def _reward(self, tokenizer: Any) -> Reward:
+        if self._config.task.reward == "right":
+            return VerifierReward(TableReward({}, 0.0), AnswerCheck(1.0), tokenizer)
         reward = LikelihoodReward(self._config.reward.tokens_per_forward)
         penalty = self._config.task.wrong_answer_penalty
         return VerifierReward(reward, AnswerCheck(penalty), tokenizer) if penalty else reward
@@ -234,7 +243,10 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
     def _simulation(
         self, support: Support, queries: Sequence[Query], tokenizer: Any
     ) -> ChainSimulation | None:
-        """None for a tokenizer whose answers begin with a token that a chain may contain."""
+        """None for a tokenizer whose answers begin with a token that a chain may contain, and where
+        log R is not the likelihood."""
+        if self._config.task.reward == "right":
+            return None
         if not all(query.answer_ids[0] in support.stop_ids for query in queries):
             return None
         penalty = self._config.task.wrong_answer_penalty

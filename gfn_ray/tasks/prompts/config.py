@@ -20,7 +20,7 @@ from gfn_ray.config.sections import (
 )
 from gfn_ray.errors import UserError, shown
 
-BUILT_IN_REWARDS = ("exact", "regex", "contains", "math", "json")
+BUILT_IN_REWARDS = ("exact", "regex", "contains", "contains_all", "math", "json")
 GIVEN = "given:"
 """Before the name of a reward function that was handed over as a Python object."""
 LONGEST_Z = 4096
@@ -52,8 +52,9 @@ class PromptsConfig(Section):
 
     reward: tuple[str, ...] = Field(
         ("contains",),
-        description="Reward functions: exact, regex, contains, math, json, or a function of yours "
-        "with TRL's signature, as file.py:function or package.module:function. Your file is run.",
+        description="Reward functions: exact, regex, contains, contains_all, math, json, or a "
+        "function of yours with TRL's signature, as file.py:function or package.module:function. "
+        "Your file is run.",
     )
     reward_weights: tuple[float, ...] | None = Field(
         None, description="Weight of each of them in the sum r; default: 1 each."

@@ -18,7 +18,7 @@ import numpy as np
 from gfn_ray.data.files import read_document
 from gfn_ray.decoding.simulation import simulated_id
 from gfn_ray.errors import RunFailed, UserError
-from gfn_ray.evaluation.result import Baseline, Evaluation, QuerySamples, QueryTexts
+from gfn_ray.evaluation.result import Array, Baseline, Evaluation, QuerySamples, QueryTexts
 from gfn_ray.evaluation.text_metrics.text import distinct_fraction
 from gfn_ray.formatting import count, number
 from gfn_ray.models.loading import chat_note
@@ -231,13 +231,8 @@ class PromptsTask(BaseTask[PromptsJob]):
             "length_mean": float(np.mean([len(t) for t in one.trajectories])),
             "stopped_fraction": float(np.mean([t.stopped for t in one.trajectories])),
         }
-        if task.prior:
-            log_p = np.array(
-                [
-                    (z.final_log_reward - target.worth(one.query, z, reward)) / task.prior
-                    for z, reward in zip(one.trajectories, rewards, strict=True)
-                ]
-            )
+        log_p = self._log_p_ref(one, rewards)
+        if log_p is not None:
             lengths = np.array([len(z) + 1 for z in one.trajectories])
             found["log_p_ref_per_token"] = float(np.mean(log_p / lengths))
             if isinstance(one, QuerySamples):
@@ -287,7 +282,7 @@ class PromptsTask(BaseTask[PromptsJob]):
             "pass_at_k": MetricInfo("higher", f"prompts with such a one among {k}, unbiased"),
             "majority_at_k": MetricInfo("higher", f"the commonest answer of {k} is correct"),
             "distinct_correct": MetricInfo("higher", "different correct answers of a prompt"),
-            **(of_reference if task.prior else {}),
+            **(of_reference if task.prior or self._config.objective.adds_reference else {}),
             "distinct_fraction": MetricInfo("higher", "different texts among a prompt's samples"),
             "length_mean": MetricInfo("none", "tokens of z"),
             "stopped_fraction": MetricInfo("higher", "samples that stop before max_len"),
@@ -308,6 +303,21 @@ class PromptsTask(BaseTask[PromptsJob]):
             if found.fault is not None:
                 raise RunFailed(f"{found.fault}; the reward must judge every held-out sample")
         return [found.reward for found in judged]
+
+    def _log_p_ref(self, one: QueryTexts, rewards: Sequence[float]) -> Array | None:
+        """log p_ref of each sample, which log R holds with task.prior, or the objective adds."""
+        if prior := self._config.task.prior:
+            assert self._target is not None
+            worth = [
+                self._target.worth(one.query, z, reward)
+                for z, reward in zip(one.trajectories, rewards, strict=True)
+            ]
+            log_reward = np.array([z.final_log_reward for z in one.trajectories])
+            found: Array = (log_reward - worth) / prior
+            return found
+        if self._config.objective.adds_reference and isinstance(one, QuerySamples):
+            return one.log_reference
+        return None
 
     def _query(self, one: PromptRow, chat: Chat) -> Query:
         text = chat.text(one.row.prompt, one.row.place)
