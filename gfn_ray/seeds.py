@@ -48,6 +48,8 @@ class Stream(IntEnum):
     STAR_ORDER = 22  # at: round
     SIMULATED_SAMPLES = 18  # the same before and after training; at: number of the batch
     SIMULATED_DURING = 20  # at: update, number of the batch
+    DECODER_SELECTION = 23  # at: number of the held-out query
+    FAITHFULNESS = 24  # at: 0 for a reader, 1 for a writer
 
 
 def seed_of(stream: Stream, seed: int, *at: int) -> Seed:

@@ -87,6 +87,11 @@ JOBS = {
 # A job has a file in jobs/, for `ray job submit`; these have not.
 COMMANDS = {
     **JOBS,
+    "faithfulness": Job(
+        "Measure on a finished run whether its answers depend on z.",
+        lambda: import_module("gfn_ray.config.faithfulness").FaithfulnessJob,
+        lambda config: import_module("gfn_ray.runs.faithfulness").faithfulness(config),
+    ),
     "plan": Job(
         "Plan a run: memory, the best division of GPUs, and its pace.",
         lambda: import_module("gfn_ray.runtime.planning.config").PlanJob,

@@ -215,6 +215,11 @@ class RewardConfig(Section):
         description="Updates over which T_r goes linearly from start to end; a shorter run reaches "
         "the end at its last update.",
     )
+    length_bonus: float = Field(
+        0.0,
+        description="Nats for each token of z that updates add to log R and evaluations do not: a "
+        "reward that is wrong on purpose, to see what learning from it does to the right one.",
+    )
 
     def temperature(self, step: int, updates: int) -> float:
         """Returns T_r of an update (0-based) in a run of `updates`. The last update has the T_r
@@ -383,6 +388,12 @@ class EvalConfig(Section):
     )
     simulated_samples: int = Field(
         4, ge=2, description="On-policy samples per simulated query, beside the exact draw."
+    )
+    candidates: int = Field(
+        8,
+        ge=2,
+        description="z that task.baselines best_of, resample, mh and smc write for each of "
+        "eval.samples, and beginnings of cot.",
     )
     every: int = Field(
         0, ge=0, description="Updates between evaluations; 0: only at the start and the end."

@@ -2,45 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gfn_ray.decoding.frontier import Frontier
+from gfn_ray.decoding.writing import Choice, Written, write
+from gfn_ray.sampling.tools import ToolLoop
 from gfn_ray.support import Support
 from gfn_ray.trajectory import IntArray
 
-Choice = Callable[[Tensor], Tensor]
-"""Maps log-probabilities of actions [N, V] to one action per row [N]."""
-
 
 def one_by_one(
-    model: Any, support: Support, prompts: Sequence[IntArray], count: int, choose: Choice
-) -> list[list[list[int]]]:
+    model: Any,
+    support: Support,
+    prompts: Sequence[IntArray],
+    count: int,
+    choose: Choice,
+    tool: ToolLoop | None = None,
+) -> list[list[Written]]:
     """Returns `count` z for each prompt, whose every action `choose` picks."""
-    frontier = Frontier(model, support, prompts)
-    found: list[list[list[int]]] = [[] for _ in prompts]
-    # All copies of a prompt take their first action from its one row.
-    owners = [prompt for prompt in range(len(prompts)) for _ in range(count)]
-    rows = list(owners)
-    while rows:
-        actions = choose(frontier.log_probs[rows]).tolist()
-        going = []
-        for i, (row, action) in enumerate(zip(rows, actions, strict=True)):
-            if action == frontier.stop:
-                found[owners[i]].append(frontier.tokens[row])
-            else:
-                going.append(i)
-        owners = [owners[i] for i in going]
-        if going:
-            frontier.extend([rows[i] for i in going], [actions[i] for i in going])
-        rows = list(range(len(going)))
-    return found
+    begun = [Written(owner) for owner in range(len(prompts)) for _ in range(count)]
+    found = write(model, support, prompts, begun, choose, tool)
+    return [found[start : start + count] for start in range(0, len(found), count)]
 
 
-def likeliest(log_probs: Tensor) -> Tensor:
+def likeliest(log_probs: Tensor, asked: Sequence[int]) -> Tensor:
     """Picks the likeliest action: greedy decoding."""
     return log_probs.argmax(dim=-1)
 
@@ -51,7 +39,7 @@ def drawn(temperature: float, top_p: float, generator: torch.Generator) -> Choic
     The nucleus is that of the tempered distribution. Source: Holtzman et al. 2020.
     """
 
-    def choose(log_probs: Tensor) -> Tensor:
+    def choose(log_probs: Tensor, asked: Sequence[int]) -> Tensor:
         probs = torch.softmax(log_probs / temperature, dim=-1)
         return torch.multinomial(nucleus(probs, top_p), 1, generator=generator)[:, 0]
 

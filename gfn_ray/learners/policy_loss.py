@@ -44,6 +44,7 @@ class PolicyLoss:
         self._support = support
         self._budget = config.learner.tokens_per_forward
         self._shards = config.learner.shard
+        self._length_bonus = config.reward.length_bonus
         self._masks = torch.as_tensor(support.masks, device=next(model.parameters()).device)
         self._objective = choose(config.objective)
         self._adds_reference = config.objective.adds_reference
@@ -99,7 +100,8 @@ class PolicyLoss:
     def estimated_log_z(self, groups: Sequence[TrajectoryGroup], temperature: float) -> float:
         """Mean of log R/T - log q over whole z."""
         scores = self.score(groups)
-        log_reward = np.array([t.final_log_reward for g in groups for t in g.trajectories])
+        learned = [self._log_reward(t)[-1] for g in groups for t in g.trajectories]
+        log_reward = np.array(learned, dtype=np.float64)
         return float(np.mean(log_reward / temperature + scores.log_reference - scores.log_q))
 
     @torch.no_grad()
@@ -145,7 +147,7 @@ class PolicyLoss:
     ) -> tuple[FlowBatch, Tensor, Tensor]:
         """The objective's input, and log q and log R/T - log q of each whole z [B], detached."""
         trajectories = [t for g in groups for t in g.trajectories]
-        log_reward = q.prefix_matrix([_log_reward(t) / temperature for t in trajectories])
+        log_reward = q.prefix_matrix([self._log_reward(t) / temperature for t in trajectories])
         batch = FlowBatch(
             q.log_pf, q.log_stop, log_reward, q.terminable, q.group, q.by_policy, temperature
         )
@@ -178,6 +180,15 @@ class PolicyLoss:
                 return self._log_q(groups)
             return log_q_in_parts(self._log_q_of, parts(groups[0], self._budget))
 
+    def _log_reward(self, trajectory: Trajectory) -> npt.NDArray[np.float32]:
+        """What is learned from [T+1]; replay and evaluations have log R without the bonus."""
+        if trajectory.log_reward is None:
+            raise ValueError(
+                f"an unscored trajectory of query {trajectory.query_id!r} was learned from"
+            )
+        tokens = np.arange(len(trajectory) + 1, dtype=np.float32)
+        return trajectory.log_reward + np.float32(self._length_bonus) * tokens
+
     def _log_q(self, groups: Sequence[TrajectoryGroup]) -> LogQ:
         return log_q(self._model, groups, self._support, self._masks)
 
@@ -192,11 +203,3 @@ def _float64(parts: list[Tensor]) -> npt.NDArray[np.float64]:
 
 def _reference_of(objective: BaseObjectiveConfig) -> ReferenceKind:
     return objective.reference if isinstance(objective, ReferenceConfig) else "base"
-
-
-def _log_reward(trajectory: Trajectory) -> npt.NDArray[np.float32]:
-    if trajectory.log_reward is None:
-        raise ValueError(
-            f"an unscored trajectory of query {trajectory.query_id!r} was learned from"
-        )
-    return trajectory.log_reward

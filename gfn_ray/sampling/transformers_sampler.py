@@ -8,17 +8,15 @@ batch. Written for and tested on CPUs: a step waits for the device a few times.
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from gfn_ray.config import PolicyConfig, SamplerConfig
-from gfn_ray.decoding.frontier import Frontier, check_cache
+from gfn_ray.decoding.frontier import check_cache
+from gfn_ray.decoding.writing import Writing, Written
 from gfn_ray.errors import RunFailed
 from gfn_ray.models.loading import load_causal_lm
 from gfn_ray.policy.adapter import Adapter, add_adapter, put_adapter
@@ -28,14 +26,6 @@ from gfn_ray.sampling.partial_sequence import PartialSequence
 from gfn_ray.sampling.tools import ToolLoop
 from gfn_ray.support import Support
 from gfn_ray.trajectory import Trajectory
-
-
-@dataclass
-class _Row:
-    """A z being written. by_tool: tokens that the tool still has to write."""
-
-    sequence: PartialSequence
-    by_tool: deque[int] = field(default_factory=deque)
 
 
 class TransformersSampler:
@@ -60,7 +50,6 @@ class TransformersSampler:
         self.support = support
         self._max_batch = sampler.max_batch
         self._tool = tool
-        self._triggers = set(tool.trigger_ids) if tool else set()
         self.steps = self.tool_calls = self.tool_errors = 0
         self.version = -1
         self.processes: list[BaseProcess] = []  # this one does it all
@@ -93,59 +82,27 @@ class TransformersSampler:
             sequence.query.prompt_ids.tobytes(): sequence.query.prompt_ids for sequence in sequences
         }
         places = {key: row for row, key in enumerate(prompts)}
-        frontier = Frontier(self._model, self.support, list(prompts.values()))
-        rows = [_Row(sequence) for sequence in sequences]
-        parents = [places[sequence.query.prompt_ids.tobytes()] for sequence in sequences]
-        while rows:
+        begun = [Written(places[sequence.query.prompt_ids.tobytes()]) for sequence in sequences]
+
+        def choose(log_probs: Tensor, asked: Sequence[int]) -> Tensor:
+            plans = [(sequences[i].plan, len(writing.found[i])) for i in asked]
+            return _choose(log_probs, plans)
+
+        tool, texts = self._tool, list(prompts.values())
+        writing = Writing(self._model, self.support, texts, begun, choose, tool)
+        while not writing.is_over:
             self.steps += 1
-            log_probs = frontier.log_probs[parents]
-            tokens = self._next(rows, log_probs, frontier.stop)
-            on = [i for i, row in enumerate(rows) if self._goes_on(row.sequence)]
-            if not on:
-                return
-            frontier.extend([parents[i] for i in on], [tokens[i] for i in on])
-            rows = [rows[i] for i in on]
-            parents = list(range(len(rows)))
-
-    def _goes_on(self, sequence: PartialSequence) -> bool:
-        return not sequence.stopped and len(sequence.token_ids) < self.support.max_len
-
-    def _next(self, rows: list[_Row], log_probs: Tensor, stop: int) -> list[int]:
-        """Appends the next token to each z, or stops it. log_probs [N, V]: of actions."""
-        asked = [i for i, row in enumerate(rows) if not row.by_tool]
-        plans = [(rows[i].sequence.plan, len(rows[i].sequence.token_ids)) for i in asked]
-        chosen, known = _choose(log_probs[asked], plans) if asked else ([], [])
-        policys = dict(zip(asked, zip(chosen, known, strict=True), strict=True))
-        tokens = []
-        for i, row in enumerate(rows):
-            if i in policys:
-                token, log_prob = policys[i]
-                self._acted(row, token, log_prob, stop)
-            else:
-                token = row.by_tool.popleft()
-                row.sequence.append_by_tool([token])
-            tokens.append(token)
-        return tokens
-
-    def _acted(self, row: _Row, token: int, log_prob: float, stop: int) -> None:
-        """Records that the policy chose this token, or to stop."""
-        sequence = row.sequence
-        if token == stop:
-            sequence.stopped, sequence.log_stop = True, log_prob
-            return
-        sequence.append([token], [log_prob])
-        if self._tool is not None and token in self._triggers:
-            z_ids = np.array(sequence.token_ids, dtype=np.int32)
-            answer = self._tool.answer_ids(sequence.query.prompt_ids, z_ids)
-            self.tool_calls += 1
-            self.tool_errors += answer.failed
-            row.by_tool.extend(answer.token_ids.tolist())
+            writing.step()
+        self.tool_calls += writing.tool_calls
+        self.tool_errors += writing.tool_errors
+        for sequence, one in zip(sequences, writing.found, strict=True):
+            sequence.token_ids, sequence.tool_mask = one.tokens, one.by_tool
+            sequence.log_pf, sequence.log_stop = one.log_q, one.log_stop
+            sequence.stopped = one.stopped
 
 
-def _choose(
-    log_probs: Tensor, plans: Sequence[tuple[BehaviourPolicy, int]]
-) -> tuple[list[int], list[float]]:
-    """Chooses an action for each row of log_probs [N, V] by its plan and position; returns log q.
+def _choose(log_probs: Tensor, plans: Sequence[tuple[BehaviourPolicy, int]]) -> Tensor:
+    """Chooses an action for each row of log_probs [N, V] by its plan and position.
 
     Seeded by plan and position: the same alone or in a batch. Raises RunFailed if nothing is legal
     or the model returned NaN.
@@ -166,5 +123,4 @@ def _choose(
     drawn = torch.tensor(places, device=device, dtype=torch.float64)[:, None] * below[:, -1:]
     # Rounding may take the draw past the last legal token.
     last = (weights > 0).long().cumsum(dim=-1).argmax(dim=-1, keepdim=True)
-    tokens = torch.searchsorted(below, drawn, right=True).minimum(last)
-    return tokens[:, 0].tolist(), log_probs.gather(1, tokens)[:, 0].tolist()
+    return torch.searchsorted(below, drawn, right=True).minimum(last)[:, 0]

@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from gfn_ray.data.files import bad_bytes
+from gfn_ray.decoding.resampling import Weights
 from gfn_ray.errors import UserError, shown
 from gfn_ray.formatting import count
 from gfn_ray.models.adapter_files import check_fits
@@ -32,7 +33,6 @@ from gfn_ray.sampling.environment import vllm_environment
 from gfn_ray.sampling.tools import ToolLoop
 from gfn_ray.seeds import Stream, generator, seed_of
 from gfn_ray.serving.description import FILE, read_description
-from gfn_ray.serving.resampling import Weights
 from gfn_ray.serving.samples import Prediction, Resampled, Sample
 from gfn_ray.serving.tuned_labels import LabelAverage, read_labels
 from gfn_ray.settings import path_from

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gfn_ray.serving.resampling import Weights
+from gfn_ray.decoding.resampling import Weights
 
 
 @dataclass(frozen=True)

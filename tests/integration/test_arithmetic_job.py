@@ -26,7 +26,8 @@ METRICS = {
 def finished(tiny_dir, tmp_path_factory):
     """One finished run: its home and what it printed."""
     home = tmp_path_factory.mktemp("finished")
-    code, out, err = run(tiny_arithmetic_flags(tiny_dir, home), home, "arithmetic")
+    flags = tiny_arithmetic_flags(tiny_dir, home, task__baselines="mh,cot", eval__candidates=2)
+    code, out, err = run(flags, home, "arithmetic")
     assert code == 0, err
     return home, out
 
@@ -103,6 +104,15 @@ def test_calls_of_the_tool_are_counted_and_none_of_a_grammars_is_in_vain(finishe
     last = updates[-1]
     assert last["train/tool_calls"] >= last["train/trajectories_sampled"]
     assert last["train/tool_errors"] == 0
+
+
+def test_decoders_of_the_frozen_model_write_with_the_calculator(finished):
+    home, out = finished
+    found = summary(home)["baselines"]
+    assert list(found) == ["MH 2", "CoT 2"]
+    assert all(one["calls_mean"] >= 1 and 0 <= one["accuracy"] <= 1 for one in found.values())
+    assert found["MH 2"]["texts_scored"] > 0 == found["CoT 2"]["texts_scored"]
+    assert "CoT 2" in out
 
 
 def test_the_summary_and_mlflow_have_the_accuracies(finished):

@@ -10,7 +10,9 @@ from testing.tiny import tiny_gpt
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-DECODERS = ["tempered 0.7", "nucleus 0.95", "beam", "diverse beam", "greedy"]
+PLAIN = ["tempered 0.7", "nucleus 0.95", "beam", "diverse beam", "greedy"]
+SEARCHING = ["best of 2", "resampled from 2", "SMC 2"]
+DECODERS = [*PLAIN, *SEARCHING]
 METRICS = {
     "log_p_mean",
     "log_p_max",
@@ -31,6 +33,8 @@ def finished(tmp_path_factory):
         policy__lora_targets="all-linear",
         task__temperatures=0.7,
         task__max_len=10,
+        task__baselines="tempered,nucleus,beam,diverse_beam,greedy,best_of,resample,smc",
+        eval__candidates=2,
         steps=3,
     )
     code, out, err = run(flags, home, "continuation")
@@ -61,6 +65,16 @@ def test_greedy_is_one_sample_and_beam_search_the_likeliest(finished):
     assert found["greedy"]["log_p_mean"] == found["greedy"]["log_p_max"]
     assert found["beam"]["log_p_mean"] > found["tempered 0.7"]["log_p_mean"]
     assert found["beam"]["distinct_fraction"] == 1
+
+
+def test_decoders_tell_what_they_cost_and_those_that_select_share_their_samples(finished):
+    found = summary(finished[0])["baselines"]
+    tempered, best, resampled, smc = (found[name] for name in (PLAIN[0], *SEARCHING))
+    cost = ("tokens_sampled", "texts_scored")
+    assert [best[name] for name in cost] == [resampled[name] for name in cost]
+    assert best["tokens_sampled"] > 1.5 * tempered["tokens_sampled"]
+    assert tempered["texts_scored"] == 0 < best["texts_scored"] < smc["texts_scored"]
+    assert "tokens_sampled" not in found["beam"]  # beams share beginnings
 
 
 def test_mlflow_and_the_run_directory_have_the_decoders_and_the_plane(finished):

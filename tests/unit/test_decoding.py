@@ -113,7 +113,8 @@ def test_groups_that_do_not_divide_the_beam_are_refused(base, small, prompts):
 
 
 def test_greedy_takes_the_likeliest_action_at_each_step(base, small, prompts):
-    for prompt, texts in zip(prompts, one_by_one(base, small, prompts, 1, likeliest), strict=True):
+    found = one_by_one(base, small, prompts, 1, likeliest)
+    for prompt, texts in zip(prompts, found, strict=True):
         tokens = []
         while True:
             frontier = Frontier(base, small, [prompt])
@@ -123,7 +124,7 @@ def test_greedy_takes_the_likeliest_action_at_each_step(base, small, prompts):
             if action == frontier.stop:
                 break
             tokens.append(action)
-        assert texts == [tokens]
+        assert [one.tokens for one in texts] == [tokens]
 
 
 @given(
@@ -151,7 +152,7 @@ def shares(trajectories):
 def test_samples_come_with_the_probabilities_of_the_tempered_steps(base, small, temperature):
     query = random_query(np.random.default_rng(1), "q")
     decoder = Decoder("t", "sample", temperature=temperature)
-    found = shares(decode(base, small, [query], decoder, 2000, SEED))
+    found = shares(decode(base, small, [query], decoder, 2000, SEED).trajectories)
 
     def tempered(z):
         frontier, total = Frontier(base, small, [query.prompt_ids]), 0.0
@@ -179,7 +180,7 @@ def test_every_decoder_gives_whole_z_of_the_support_query_by_query(base, small):
         (BEAM, 4),
         (Decoder("g", "greedy"), 1),
     ]:
-        found = decode(base, small, queries, decoder, 4, SEED)
+        found = decode(base, small, queries, decoder, 4, SEED).trajectories
         assert [t.query_id for t in found] == [f"q{i}" for i in range(3) for _ in range(count)]
         for trajectory in found:
             assert small.contains(trajectory.token_ids)
@@ -191,7 +192,7 @@ def test_the_same_seed_gives_the_same_samples(base, small):
     queries = [random_query(np.random.default_rng(3), "q")]
     decoder = Decoder("t", "sample", temperature=3.0)
     runs = [
-        [t.token_ids.tolist() for t in decode(base, small, queries, decoder, 30, seed)]
+        [t.token_ids.tolist() for t in decode(base, small, queries, decoder, 30, seed).trajectories]
         for seed in (seed_of(Stream.DECODER, 1, batch) for batch in (2, 2, 3))
     ]
     assert runs[0] == runs[1] != runs[2]

@@ -8,9 +8,9 @@ from hypothesis.extra.numpy import arrays
 
 import gfn_ray
 from gfn_ray.config import ModelConfig, PolicyConfig, SamplerConfig
+from gfn_ray.decoding.resampling import Weights
 from gfn_ray.errors import UserError
 from gfn_ray.serving.description import write_description
-from gfn_ray.serving.resampling import Weights
 from gfn_ray.settings_values import dump_toml
 from gfn_ray.storage.atomic import COMPLETE, checksums
 from gfn_ray.tasks.arithmetic.config import ArithmeticJob

@@ -11,10 +11,10 @@ from transformers import AutoTokenizer
 
 import gfn_ray
 from gfn_ray.config import JobConfig, ModelConfig
+from gfn_ray.decoding.resampling import Weights
 from gfn_ray.errors import UserError
 from gfn_ray.policy.adapter import Adapter, load_adapter, write_adapter
 from gfn_ray.serving.description import FILE, read_description, write_description
-from gfn_ray.serving.resampling import Weights
 from gfn_ray.serving.samples import Prediction, Sample
 from gfn_ray.serving.tuned_labels import TunedLabels, read_labels, write_labels
 from gfn_ray.settings_values import dump_toml

@@ -83,7 +83,7 @@ def test_decoders_of_the_frozen_lm_draw_the_same(apart, tiny_dir):
     query = random_query(np.random.default_rng(1), "q")
     beam, seed = Decoder("beam", "beam"), seed_of(Stream.DECODER, 0)
     found, meant = (
-        [t.token_ids.tolist() for t in decode(model, support, [query], beam, 3, seed)]
+        [t.token_ids.tolist() for t in decode(model, support, [query], beam, 3, seed).trajectories]
         for model in (apart, whole)
     )
     assert found == meant

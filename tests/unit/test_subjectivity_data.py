@@ -14,6 +14,7 @@ from gfn_ray.tasks.subjectivity.data import (
     _of_tables,
     draw_labels,
     load_sentences,
+    with_noise,
 )
 
 ROW = {"text": "A man rows home.", "label": 0, "label_text": "objective"}
@@ -153,3 +154,16 @@ def test_more_labels_than_the_pool_has_are_refused():
     pool = [Sentence("a", "A.", 0), Sentence("b", "B.", 0), Sentence("c", "C.", 1)]
     with pytest.raises(UserError, match=r"task\.labels 4 needs 2 subjective sentences.* has 1"):
         draw_labels(pool, 4, 0)
+
+
+@pytest.mark.parametrize(("share", "wrong"), [(0.0, 0), (0.1, 1), (0.3, 3), (1.0, 10)])
+def test_noise_turns_that_share_of_labels_and_more_of_it_turns_more(embedded, share, wrong):
+    drawn = draw_labels(embedded.pool, 10, 0)
+
+    def turned(share):
+        noisy = with_noise(drawn, share, 0)
+        assert [one.text for one in noisy] == [one.text for one in drawn]
+        return {i for i, (a, b) in enumerate(zip(drawn, noisy, strict=True)) if a.label != b.label}
+
+    assert len(turned(share)) == wrong
+    assert turned(share) <= turned(1.0)

@@ -126,6 +126,16 @@ def test_baselines_read_the_sentence_and_the_tuned_one_the_same_labels(tokenizer
     ]
 
 
+def test_noise_reaches_every_method_that_learns_from_labels_and_no_test_label(tokenizer):
+    (_, right), (_, wrong) = (loaded(tokenizer, label_noise=share) for share in (0.0, 1.0))
+    assert wrong.labels.truth == {name: 1 - label for name, label in right.labels.truth.items()}
+    turned = [1 - label for _, label in right.labels.classifiers[-1].examples]
+    assert [label for _, label in wrong.labels.classifiers[-1].examples] == turned
+    for query, same in zip(wrong.held_out, right.held_out, strict=True):
+        assert query.texts == same.texts
+        assert np.array_equal(query.answer_ids, same.answer_ids)
+
+
 def predictions(data, margin=1.0, shift=3.0):
     """log p [1, 2] of a predictor that is right, but leans to one label."""
     found = {}

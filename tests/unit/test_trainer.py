@@ -237,3 +237,29 @@ def test_a_run_of_any_length_comes_to_its_full_learning_rate(base, support, upda
     paces = [trainer._pace(step) for step in range(updates)]
     assert max(paces) == paces[-1] == 1.0
     assert paces == sorted(paces)
+
+
+@each_objective
+def test_a_length_bonus_is_learned_and_never_measured(tiny_dir, base, case):
+    """The update is that of rewards with the bonus in them; what is scored and stored has none."""
+    support, bonus = support_for(case, base), 0.7
+    groups = groups_of(support)
+    raised = [
+        TrajectoryGroup(
+            g.prompt_ids,
+            [t.scored(t.log_reward + bonus * np.arange(len(t) + 1)) for t in g.trajectories],
+        )
+        for g in groups
+    ]
+    plain = job(case, temperature=2.0)
+    reward = plain.reward.model_copy(update={"length_bonus": bonus})
+    told = lora_trainer(load(tiny_dir), plain, support).step(raised).metrics
+    trainer = lora_trainer(base, plain.model_copy(update={"reward": reward}), support)
+    found = trainer.step(groups).metrics
+    for name in ("loss", "grad_norm", "log_ratio_var"):
+        assert found[name] == pytest.approx(told[name], rel=1e-4), name
+    assert all(
+        np.array_equal(t.log_reward, kept.log_reward, equal_nan=True)
+        for g, same in zip(groups, groups_of(support), strict=True)
+        for t, kept in zip(g.trajectories, same.trajectories, strict=True)
+    )

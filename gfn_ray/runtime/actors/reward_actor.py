@@ -11,7 +11,8 @@ from gfn_ray.decoding.decoder import Decoder
 from gfn_ray.decoding.simulation import Drafted, Simulation
 from gfn_ray.models.merged import BaseAdapter
 from gfn_ray.rewards.reward import ExplainsFaults, Reward
-from gfn_ray.runtime.actors.model_actor import ModelActor, load_model
+from gfn_ray.runtime.actors.model_actor import ModelActor, load_model, model_directory
+from gfn_ray.sampling.tools import Tool, ToolLoop
 from gfn_ray.seeds import Seed
 from gfn_ray.storage.serialization import Record
 from gfn_ray.storage.trajectories import pack_trajectories, unpack_trajectories
@@ -44,19 +45,43 @@ class RewardActor(ModelActor):
         self._reward.load(self._frozen_lm)
 
     def decode(
-        self, decoder: Decoder, query_ids: list[str], samples: int, seed: Seed
+        self,
+        decoder: Decoder,
+        query_ids: list[str],
+        samples: int,
+        seed: Seed,
+        tool: Tool | None = None,
     ) -> tuple[bytes, Record]:
-        """Decodes `samples` z per query from the frozen LM, unscored."""
+        """Decodes `samples` z per query from the frozen LM, unscored. tool: the task's."""
         from gfn_ray.decoding.decode import decode
 
         started = time.perf_counter()
         queries = [self._queries[query_id] for query_id in query_ids]
-        trajectories = decode(self._frozen_lm(), self._support, queries, decoder, samples, seed)
+        found = decode(
+            self._frozen_lm(),
+            self._support,
+            queries,
+            decoder,
+            samples,
+            seed,
+            tool=None if tool is None else self._tool_loop(tool),
+            score=self._reward.score,
+            temperature=self._config.reward.temperature_end,
+        )
         info = {
-            "tokens": sum(len(t) + 1 for t in trajectories),
+            "tokens": sum(len(t) + 1 for t in found.trajectories),
             "seconds": time.perf_counter() - started,
+            "chosen": found.tokens,
+            "scored": found.scored,
         }
-        return pack_trajectories(trajectories), info
+        return pack_trajectories(found.trajectories), info
+
+    def _tool_loop(self, tool: Tool) -> ToolLoop:
+        from gfn_ray.models.loading import load_tokenizer
+
+        path = model_directory(self._config, self._base)
+        tokenizer = load_tokenizer(path, self._config.model.trust_remote_code)
+        return ToolLoop(tool, tokenizer, self._support)
 
     def simulate(
         self, simulation: Simulation, query_ids: list[str], copies: int, seed: Seed

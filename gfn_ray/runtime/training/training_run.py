@@ -25,7 +25,7 @@ from gfn_ray.runs.published import newest_complete
 from gfn_ray.runs.run_dir import RunDir
 from gfn_ray.runs.stopwatch import Stopwatch
 from gfn_ray.runtime.actors.worker_group import Deployment, WorkerGroup
-from gfn_ray.runtime.evaluation.baselines import measure_decoder
+from gfn_ray.runtime.evaluation.baselines import Decoders
 from gfn_ray.runtime.evaluation.evaluate import Evaluator
 from gfn_ray.runtime.evaluation.simulated import simulated_queries
 from gfn_ray.runtime.profiling.process_use import ProcessUse
@@ -331,11 +331,10 @@ class TrainingRun:
 
     def _measure_baselines(self, workers: WorkerGroup) -> dict[str, Baseline]:
         found: dict[str, Baseline] = {}
+        decoders = Decoders(self._config, self._task, self._data, workers, self._bad, self._decode)
         for decoder in self._data.decoders:
             self._display.phase(f"decoding the frozen model for comparison: {decoder.name}")
-            one = measure_decoder(
-                self._config, self._task, self._data, workers, self._bad, self._decode, decoder
-            )
+            one = decoders.measure(decoder)
             self._recorder.baseline(decoder.name, one)
             found[decoder.name] = one
         for method in self._schedule.baseline_methods():

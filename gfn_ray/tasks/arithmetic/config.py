@@ -19,6 +19,7 @@ from gfn_ray.config.sections import (
     SFTConfig,
 )
 from gfn_ray.config.star import STaRConfig
+from gfn_ray.decoding.decoder import Searching
 
 
 class ArithmeticDataConfig(FileConfig):
@@ -91,6 +92,12 @@ class ArithmeticConfig(Section):
         ge=0,
         description="Nats taken off log R of a chain that does not end at the answer, because the "
         "frozen LM alone favours short chains; 0 leaves the judgement to the LM, as in the paper.",
+    )
+    baselines: tuple[Literal[Searching, "cot"], ...] | None = Field(
+        None,
+        description="Ways to sample by log R without training, from the frozen LM, to compare with "
+        "(eval.candidates z are written for each that counts), and cot, the answer it is surest of "
+        "over so many beginnings. They read the policy's prompt: see task.shots. Default: none.",
     )
     max_equations: int = Field(8, ge=1, description="Most equations in z.")
     max_digits: int = Field(2, ge=1, le=9, description="Most digits of an operand in z.")

@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from gfn_ray.decoding.decoder import Decoder, searching_decoders
 from gfn_ray.errors import UserError
+from gfn_ray.evaluation.faithfulness import Begun, Probe
 from gfn_ray.evaluation.plots.accuracy_plot import LengthAccuracy, draw_accuracy
 from gfn_ray.evaluation.result import Baseline, Evaluation, QueryTexts
 from gfn_ray.evaluation.wilson import wilson_interval
@@ -40,6 +42,7 @@ from gfn_ray.tasks.arithmetic.config import ArithmeticJob
 from gfn_ray.tasks.arithmetic.data import Problem, Splits, parse
 from gfn_ray.tasks.arithmetic.files import load_splits
 from gfn_ray.tasks.arithmetic.grammar import ArithmeticGrammar
+from gfn_ray.tasks.arithmetic.probes import chain_beginnings, chain_probes
 from gfn_ray.tasks.arithmetic.simulation import ChainSimulation
 from gfn_ray.tasks.base import BaseTask
 from gfn_ray.tasks.length_limit import LengthLimit
@@ -107,6 +110,7 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
             tool=self.tool,
             star=self._star(train, tokenizer),
             simulation=self._simulation(support, evaluated, tokenizer),
+            decoders=self._decoders(tokenizer, vocab_size),
             notes=(*splits.notes, *room.notes),
         )
 
@@ -162,6 +166,31 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
             "calls_mean": float(np.mean([_calls(t.tool_mask) for t in one.trajectories])),
             "length_mean": float(np.mean([len(t) for t in one.trajectories])),
         }
+
+    def probes(
+        self, queries: Sequence[Query], samples: Mapping[str, str], tokenizer: Any, seed: int
+    ) -> list[Probe]:
+        return chain_probes(queries, tokenizer, seed)
+
+    def begun(
+        self, queries: Sequence[Query], tokenizer: Any, vocab_size: int, seed: int
+    ) -> list[Begun]:
+        alone = self._config.task.model_copy(update={"calculator": False})
+        without = ArithmeticTask(self._config.model_copy(update={"task": alone}))
+        supports: dict[str, tuple[Support, ToolLoop | None]] = {
+            "_alone": (without.support(tokenizer, vocab_size), None)
+        }
+        if self.tool is not None:
+            support = self.support(tokenizer, vocab_size)
+            supports[""] = support, ToolLoop(self.tool, tokenizer, support)
+        shots = self._config.task.shots
+        return chain_beginnings(
+            queries,
+            tokenizer,
+            supports,
+            lambda problem, question: self._shown(problem, shots, question),
+            seed,
+        )
 
     def context_text(self, query: Query) -> tuple[str, str]:
         return query.texts["question"], query.texts["answer"]
@@ -239,6 +268,15 @@ class ArithmeticTask(BaseTask[ArithmeticJob]):
                 "problem with its answer", list(hinted.values()), self._config.sampler
             )
         return StarPlan(star, is_right, hinted)
+
+    def _decoders(self, tokenizer: Any, vocab_size: int) -> list[Decoder]:
+        kinds, k = self._config.task.baselines or (), self._config.eval.candidates
+        known = searching_decoders(k)
+        if "cot" in kinds:
+            texts = Vocabulary(tokenizer, vocab_size).texts
+            equals = tuple(token for token, text in enumerate(texts) if text.endswith("="))
+            known["cot"] = [Decoder(f"CoT {k}", "cot", candidates=k, answer_after=equals)]
+        return [one for kind in kinds for one in known[kind]]
 
     def _simulation(
         self, support: Support, queries: Sequence[Query], tokenizer: Any

@@ -16,8 +16,9 @@ from gfn_ray.config.sections import (
     RewardConfig,
     Section,
 )
+from gfn_ray.decoding.decoder import Searching
 
-BaselineKind = Literal["tempered", "nucleus", "beam", "diverse_beam", "greedy"]
+BaselineKind = Literal["tempered", "nucleus", "beam", "diverse_beam", "greedy", Searching]
 
 
 class PromptDataConfig(DataConfig):
@@ -54,7 +55,8 @@ class ContinuationConfig(Section):
     )
     baselines: tuple[BaselineKind, ...] | None = Field(
         ("tempered", "nucleus", "beam", "diverse_beam", "greedy"),
-        description="Decoders of the frozen LM to compare with, eval.samples z per prompt each.",
+        description="Decoders of the frozen LM to compare with, eval.samples z per prompt each; "
+        "best_of, resample, mh and smc use log R and write eval.candidates z for each.",
     )
     temperatures: tuple[float, ...] = Field(
         (0.6, 0.7, 0.8, 0.9), description="Temperatures of tempered sampling."

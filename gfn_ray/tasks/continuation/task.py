@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gfn_ray.data.files import folded
-from gfn_ray.decoding.decoder import Decoder
+from gfn_ray.decoding.decoder import Decoder, searching_decoders
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.plots.diversity_plot import Mark, draw_diversity
 from gfn_ray.evaluation.result import Baseline, Evaluation, QueryTexts
@@ -159,6 +159,7 @@ class ContinuationTask(BaseTask[ContinuationJob]):
                 )
             ],
             "greedy": [Decoder("greedy", "greedy")],
+            **searching_decoders(self._config.eval.candidates),
         }
         return [one for kind in task.baselines or () for one in of_kind[kind]]
 

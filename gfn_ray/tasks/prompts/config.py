@@ -18,6 +18,7 @@ from gfn_ray.config.sections import (
     SamplerConfig,
     Section,
 )
+from gfn_ray.decoding.decoder import Searching
 from gfn_ray.errors import UserError, shown
 
 BUILT_IN_REWARDS = ("exact", "regex", "contains", "contains_all", "math", "json")
@@ -91,6 +92,11 @@ class PromptsConfig(Section):
     )
     correct_from: float = Field(
         1.0, description="Reward r from which a sample counts as correct, as for pass@1."
+    )
+    baselines: tuple[Searching, ...] | None = Field(
+        None,
+        description="Ways to sample by the reward without training, from the frozen LM, to compare "
+        "with; eval.candidates z are written for each that counts. Default: none.",
     )
     k: int | None = Field(
         None, ge=1, description="k of pass@k and majority@k; default: eval.samples."

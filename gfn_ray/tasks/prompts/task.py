@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gfn_ray.data.files import read_document
+from gfn_ray.decoding.decoder import searching_decoders
 from gfn_ray.decoding.simulation import simulated_id
 from gfn_ray.errors import RunFailed, UserError
 from gfn_ray.evaluation.result import Array, Baseline, Evaluation, QuerySamples, QueryTexts
@@ -111,7 +112,16 @@ class PromptsTask(BaseTask[PromptsJob]):
                 "held out, and all of them are evaluated"
             )
         simulation = self._simulation(held_out, support, reward)
-        return TaskData(train, held_out, support, reward, simulation=simulation, notes=tuple(notes))
+        known = searching_decoders(config.eval.candidates)
+        return TaskData(
+            train,
+            held_out,
+            support,
+            reward,
+            simulation=simulation,
+            decoders=[one for kind in task.baselines or () for one in known[kind]],
+            notes=tuple(notes),
+        )
 
     def support(self, tokenizer: Any, vocab_size: int) -> WholeSupport:
         stops = self._config.stops

@@ -34,6 +34,13 @@ class SubjectivityConfig(Section):
 
     labels: int = Field(10, ge=2, description="Labelled sentences, half of each label.")
     draw: int = Field(0, ge=0, description="Seed of the draw of labelled sentences from the pool.")
+    label_noise: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of the labelled sentences whose label is turned into the other, for "
+        "every method; test labels stay right.",
+    )
     template: str = Field(
         "{text}\nThis sentence",
         description="Prompt of the policy, which z continues; {text} is filled in.",

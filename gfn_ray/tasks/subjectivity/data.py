@@ -110,6 +110,14 @@ def draw_labels(
     return [chosen[i % 2][i // 2] for i in range(labels)]
 
 
+def with_noise(labelled: Sequence[Sentence], share: float, draw: int) -> list[Sentence]:
+    """The same sentences, a share of them with the other label. A larger share of the same draw
+    has those of a smaller one wrong, too."""
+    order = np.random.default_rng([draw, len(labelled)]).permutation(len(labelled))
+    wrong = set(order[: round(share * len(labelled))].tolist())
+    return [replace(s, label=1 - s.label) if i in wrong else s for i, s in enumerate(labelled)]
+
+
 def _load_test(config: DataConfig, columns: Columns) -> list[Sentence]:
     """Loads the separate test source, with ids that no other sentence has."""
     if config.test_path is not None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from gfn_ray.data.files import folded
 from gfn_ray.errors import UserError
+from gfn_ray.evaluation.faithfulness import Begun, Probe
 from gfn_ray.evaluation.label_metrics import (
     Array,
     content_free_offset,
@@ -36,8 +37,15 @@ from gfn_ray.tasks.label_plan import Classifier, LabelPlan
 from gfn_ray.tasks.length_limit import LengthLimit
 from gfn_ray.tasks.line_support import line_support
 from gfn_ray.tasks.subjectivity.config import SubjectivityJob
-from gfn_ray.tasks.subjectivity.data import LABELS, Sentence, draw_labels, load_sentences
+from gfn_ray.tasks.subjectivity.data import (
+    LABELS,
+    Sentence,
+    draw_labels,
+    load_sentences,
+    with_noise,
+)
 from gfn_ray.tasks.subjectivity.label_leak import LabelLeakFilter
+from gfn_ray.tasks.subjectivity.probes import rationale_probes
 from gfn_ray.tasks.subjectivity.simulation import RationaleSimulation
 from gfn_ray.tasks.task import (
     CALIBRATION,
@@ -79,7 +87,8 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
             return room.takes_prompt(self._query(one, answers, tokenizer))
 
         with room.blamed():
-            labelled = draw_labels(splits.pool, task.labels, task.draw, fits)
+            drawn = draw_labels(splits.pool, task.labels, task.draw, fits)
+            labelled = with_noise(drawn, task.label_noise, task.draw)
             asked = self._config.eval.queries
             test = self._taken(filter(fits, splits.test), asked, "eval.queries", "test")
             calibrating = self._calibration_sentences(filter(fits, splits.validation))
@@ -156,6 +165,17 @@ class SubjectivityTask(BaseTask[SubjectivityJob]):
         if self._config.task.calibration == "content_free":
             return content_free_offset(calibrating)
         return 0.0
+
+    def probes(
+        self, queries: Sequence[Query], samples: Mapping[str, str], tokenizer: Any, seed: int
+    ) -> list[Probe]:
+        return rationale_probes(queries, samples, self.label_answers(tokenizer), tokenizer, seed)
+
+    def begun(
+        self, queries: Sequence[Query], tokenizer: Any, vocab_size: int, seed: int
+    ) -> list[Begun]:
+        """None: a rationale has no answer of its own."""
+        return []
 
     def context_text(self, query: Query) -> tuple[str, str]:
         return query.texts["text"], query.texts["label"]

@@ -1,7 +1,7 @@
-"""Samples of q, weighed by R / q: closer to the posterior than q itself, the more there are.
+"""Choosing among samples of q by log R and log q: the best of several, or draws by R / q.
 
-Owns the weights and the draw by them (sampling-importance-resampling; Rubin 1987). log R and log q
-come from elsewhere.
+R / q makes samples of q into samples of the posterior, the better the more there are
+(sampling-importance-resampling; Rubin 1987). log R and log q come from elsewhere.
 """
 
 from __future__ import annotations
@@ -41,3 +41,10 @@ class Weights:
         places = np.searchsorted(ends / ends[-1], steps, side="right")
         drawn: list[int] = rng.permutation(places).tolist()
         return drawn
+
+
+def best_of(log_rewards: npt.ArrayLike, candidates: int) -> list[int]:
+    """Places of the best of every `candidates` one after another; of equals the first."""
+    rows = np.asarray(log_rewards, dtype=np.float64).reshape(-1, candidates)
+    best: list[int] = (np.arange(len(rows)) * candidates + rows.argmax(axis=1)).tolist()
+    return best
