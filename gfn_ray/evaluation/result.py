@@ -19,11 +19,13 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class QueryTexts:
-    """Scored z of one held-out query, from any source, and their texts."""
+    """Scored z of one held-out query, from any source, and their texts. parts [S]: what else is
+    known of each z, by the names of rewards/reward.py; empty where nobody kept it."""
 
     query: Query
     trajectories: list[Trajectory]
     texts: list[str]
+    parts: Mapping[str, Array] = field(default_factory=dict, kw_only=True)
 
 
 @dataclass(frozen=True)
