@@ -16,13 +16,11 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from gfn_ray.decoding.drafting import draft
 from gfn_ray.decoding.simulation import Verdict
 from gfn_ray.rewards.likelihood import LikelihoodReward
 from gfn_ray.rewards.verifier import VerifierReward
 from gfn_ray.sampling.calculator import Calculator
 from gfn_ray.sampling.tools import ToolLoop
-from gfn_ray.seeds import Stream, seed_of
 from gfn_ray.support.characters import lift
 from gfn_ray.tasks.arithmetic.answers import AnswerCheck
 from gfn_ray.tasks.arithmetic.grammar import ArithmeticGrammar
@@ -32,7 +30,6 @@ from gfn_ray.trajectory import Query
 from testing.tiny_language import (
     CHANCE,
     CONTEXT,
-    COPIES,
     drawn,
     log_p,
     normalised,
@@ -171,8 +168,7 @@ def test_wrong_ways_to_draw_chains_are_told_from_it(model, simulation, query, wr
 def test_log_r_and_the_density_of_the_draws_differ_by_one_constant(
     model, tokenizer, simulation, query
 ):
-    kept = draft(model, simulation, [query] * 60, COPIES, seed_of(Stream.SIMULATED, 1)).kept
-    found = [one for one in kept if one is not None]
+    found = drawn(model, simulation, query, calls=1)
     ends = {NUMBERS[int(one.token_ids[-1])] == SOLUTION for one in found}
     assert len(ends) == 2
     reward = VerifierReward(LikelihoodReward(256), AnswerCheck(PENALTY), tokenizer)
