@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from gfn_ray.decoding.drafting import draft
 from gfn_ray.decoding.simulation import SimulatedQuery, Simulation
 from gfn_ray.seeds import Stream, seed_of
-from gfn_ray.trajectory import Query
+from gfn_ray.trajectory import IntArray, Query
 
 Text = tuple[int, ...]
 
@@ -28,9 +28,9 @@ LEAST_EXPECTED = 5  # draws of a cell of the chi-square test
 QUERIES, COPIES = 1000, 12  # of one call
 
 
-def random_llama() -> LlamaForCausalLM:
+def random_llama(vocab_size: int = len(WORDS)) -> LlamaForCausalLM:
     config = LlamaConfig(
-        vocab_size=len(WORDS),
+        vocab_size=vocab_size,
         hidden_size=32,
         intermediate_size=32,
         num_hidden_layers=1,
@@ -43,15 +43,20 @@ def random_llama() -> LlamaForCausalLM:
         return LlamaForCausalLM(config).eval().requires_grad_(False)
 
 
-@torch.no_grad()
 def log_p(model: Any, texts: Collection[Text]) -> dict[Text, float]:
-    """log p of each text after the context, by one plain forward each length."""
+    """log p of each text after the context."""
+    return log_p_after(model, CONTEXT, texts)
+
+
+@torch.no_grad()
+def log_p_after(model: Any, context: IntArray, texts: Collection[Text]) -> dict[Text, float]:
+    """log p of each text after a context, by one plain forward each length."""
     found: dict[Text, float] = {}
     for length, group in itertools.groupby(sorted(texts, key=len), key=len):
         some = list(group)
-        ids = torch.tensor([[*CONTEXT.tolist(), *text] for text in some])
+        ids = torch.tensor([[*context.tolist(), *text] for text in some])
         log_probs = torch.log_softmax(model(ids).logits.double(), dim=-1)
-        read = log_probs[:, len(CONTEXT) - 1 : -1].gather(2, ids[:, len(CONTEXT) :, None])
+        read = log_probs[:, len(context) - 1 : -1].gather(2, ids[:, len(context) :, None])
         found |= dict(zip(some, read[..., 0].sum(dim=1).tolist(), strict=True))
         assert read.shape[1] == length
     return found

@@ -86,6 +86,7 @@ def _texts_to_record(one: QueryTexts) -> Record:
         "query_id": one.query.query_id,
         "trajectories": to_columns(one.trajectories),
         "texts": one.texts,
+        "parts": dict(one.parts),
     }
 
 
@@ -94,6 +95,7 @@ def _texts(record: Record, queries: Queries) -> Record:
         "query": queries[record["query_id"]],
         "trajectories": from_columns(record["trajectories"]),
         "texts": record["texts"],
+        "parts": record["parts"],
     }
 
 

@@ -19,25 +19,25 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class QueryTexts:
-    """Scored z of one held-out query, from any source, and their texts."""
+    """Scored z of one held-out query, from any source, and their texts. parts [S]: what else is
+    known of each z, by the names of rewards/reward.py; empty where nobody kept it."""
 
     query: Query
     trajectories: list[Trajectory]
     texts: list[str]
+    parts: Mapping[str, Array] = field(default_factory=dict, kw_only=True)
 
 
 @dataclass(frozen=True)
 class QuerySamples(QueryTexts):
     """On-policy samples of one held-out query. log_q [S]: whole z, in nats.
 
-    label_log_probs [S, L]: log p(label | x, z), if the task's reward has labels. log_reference [S]:
-    what the objective adds to log R/T, log p_ref or 0; None in a resumed run.
+    label_log_probs [S, L]: log p(label | x, z), if the task's reward has labels.
     """
 
     log_q: Array
     diagnostics: QueryDiagnostics
     label_log_probs: Array | None = None
-    log_reference: Array | None = None
 
 
 @dataclass(frozen=True)

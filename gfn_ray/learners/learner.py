@@ -79,6 +79,10 @@ class Learner(Protocol):
         """Computes log q under the current weights, without gradient."""
         ...
 
+    def log_reference(self, groups: Sequence[TrajectoryGroup]) -> npt.NDArray[np.float64]:
+        """log p of whole z under the model below the adapter [B], within the same support."""
+        ...
+
     def score_under(self, adapter: Adapter, groups: Sequence[TrajectoryGroup]) -> PolicyScores:
         """Computes the same under another adapter; the learner's weights stay unchanged."""
         ...

@@ -139,6 +139,11 @@ class PolicyTrainer:
         """log q under the current weights, for evaluation."""
         return self._loss.score(groups)
 
+    def log_reference(self, groups: Sequence[TrajectoryGroup]) -> npt.NDArray[np.float64]:
+        """log p of whole z under the model below the adapter, which takes no part in it."""
+        with self.model.disable_adapter():
+            return self._loss.score(groups).log_q
+
     def score_under(self, adapter: Adapter, groups: Sequence[TrajectoryGroup]) -> PolicyScores:
         """Computes the same under another adapter; restores the policy's weights afterwards."""
         own = read_adapter(self.model, self.version)

@@ -41,7 +41,9 @@ def logits_unpacked(
         path.reverse()
         place.update({one: (len(paths), at) for at, one in enumerate(path)})
         paths.append(path)
-    found: dict[int, Tensor] = {}
+    numbers, places = np.array([place[node] for node in rows.tolist()]).T
+    asked: list[npt.NDArray[np.int64]] = []
+    found: list[Tensor] = []
     for start in range(0, len(paths), ROWS):
         some = paths[start : start + ROWS]
         width = max(map(len, some))
@@ -50,8 +52,8 @@ def logits_unpacked(
             ids[row, : len(path)] = torch.from_numpy(token_ids[path])
         # Padding is on the right, where no causal model sees it.
         logits = model(input_ids=ids.to(device), use_cache=False).logits
-        for node in rows.tolist():
-            number, at = place[node]
-            if start <= number < start + len(some):
-                found[node] = logits[number - start, at]
-    return torch.stack([found[node] for node in rows.tolist()])
+        here = np.flatnonzero((start <= numbers) & (numbers < start + len(some)))
+        asked.append(here)
+        # At once: the gradient of each single row would be as large as all logits.
+        found.append(logits[numbers[here] - start, places[here]])
+    return torch.cat(found)[np.argsort(np.concatenate(asked))]

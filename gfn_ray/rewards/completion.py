@@ -15,13 +15,16 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from gfn_ray.rewards.functions.judge import Judge, Judged, Row
 from gfn_ray.rewards.length_prior import LengthPrior
 from gfn_ray.rewards.likelihood import LikelihoodReward
-from gfn_ray.rewards.reward import Pair
+from gfn_ray.rewards.reward import LOG_P_REF, REWARD, Pair
 from gfn_ray.support import WholeSupport
 from gfn_ray.trajectory import Query, Trajectory
+
+Array = npt.NDArray[np.float64]
 
 
 class CompletionReward:
@@ -52,6 +55,8 @@ class CompletionReward:
         self._likelihood = LikelihoodReward(tokens_per_forward)
         self.faults: dict[int, str] = {}
         """Of the latest `score`, by place: why a trajectory has no log R."""
+        self.parts: dict[str, Array] = {}
+        """Of the latest `score` [B]: REWARD, and LOG_P_REF where the prior counts."""
 
     def load(self, load_model: Callable[[], Any]) -> None:
         """Takes the frozen LM, where the prior counts."""
@@ -63,6 +68,9 @@ class CompletionReward:
         judged = self._judged(pairs)
         self.faults = {i: one.fault for i, one in enumerate(judged) if one.fault is not None}
         log_prior = self.log_prior(pairs)
+        self.parts = {REWARD: np.array([one.reward for one in judged])}
+        if self._prior:
+            self.parts[LOG_P_REF] = np.array(log_prior)
         scored = []
         for (query, z), one, log_p in zip(pairs, judged, log_prior, strict=True):
             log_reward = np.full(len(z) + 1, np.nan)

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+import numpy.typing as npt
+
 from gfn_ray.trajectory import Query, Trajectory
 
 Pair = tuple[Query, Trajectory]
+
+REWARD = "reward"
+"""Name of a part of log R: what reward functions gave."""
+LOG_P_REF = "log_p_ref"
+"""Name of another: log p(z | x) of the whole z under the frozen LM, in nats."""
 
 
 class Reward(Protocol):
@@ -32,4 +40,14 @@ class ExplainsFaults(Protocol):
     @property
     def faults(self) -> Mapping[int, str]:
         """Of the latest `score`, by a trajectory's place."""
+        ...
+
+
+@runtime_checkable
+class HasParts(Protocol):
+    """A reward whose log R is made of parts that a task's metrics read."""
+
+    @property
+    def parts(self) -> Mapping[str, npt.NDArray[np.float64]]:
+        """Of the latest `score`, by name: one number a trajectory."""
         ...

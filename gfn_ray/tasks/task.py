@@ -36,6 +36,8 @@ class TaskData:
         sampled, too, but left out of every mean over queries.
     simulation: how the frozen LM writes queries of this task together with exact draws of their
         posteriors; None if it cannot.
+    reads_reference: whether log p_ref of held-out samples is read below the policy's adapter, for
+        metrics of a log R without it; one more forward pass over them.
     notes: remarks for people on how the data were made, one line each.
     """
 
@@ -50,6 +52,7 @@ class TaskData:
     star: StarPlan | None = None
     simulation: Simulation | None = None
     calibration: frozenset[str] = frozenset()
+    reads_reference: bool = False
     notes: tuple[str, ...] = ()
 
 

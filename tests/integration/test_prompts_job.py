@@ -1,20 +1,29 @@
 """gfn_ray.train in a script, by the installed wheel, end to end on real parts: a function of the
 script's beside one of a file, which has a process below the reward actor's; demonstrations in
-replay; a support whose z have one node. No other job has any of these, so none of these promises
-could be read off another."""
+replay; a support whose z have one node; z of hundreds of tokens, in forward passes of fewer than a
+query's z have. No other job has any of these, so none of these promises could be read off another.
+"""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
 import gfn_ray
+from gfn_ray.cli import parse
+from gfn_ray.replay.journal.store import ReplayStore
+from gfn_ray.tasks.prompts.config import PromptsJob
 from testing.job_runner import LIMIT, ROOT, start, summary, tiny_flags
+from testing.tiny import tiny_model
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+HELD_OUT, SAMPLES, TEMPERED = (13, 14, 15), 3, 2
+UPDATES, LONGEST, BUDGET = 4, 512, 1024
 
 # As TRL calls it: a's in a completion. A fourth of the training rows cannot be judged.
 REWARD = """
@@ -24,6 +33,8 @@ Path(__file__).with_name("imported").touch()
 
 
 def count_a(prompts, completions, number, **kwargs):
+    with Path(__file__).with_name("judged").open("a") as out:
+        out.writelines(f"{n}\\n" for n in number)
     if any(n % 4 == 0 for n in number):
         raise ValueError("fours are not judged")
     return [float(text.count("a")) for text in completions]
@@ -75,21 +86,27 @@ def installed(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_dir, installed, tmp_path_factory):
+def finished(installed, tmp_path_factory):
     """One finished run: its home and what it printed."""
     home = tmp_path_factory.mktemp("finished")
+    model = tiny_model(home / "model", max_position_embeddings=1024)
     (home / "mine.py").write_text(REWARD)
     (home / "script.py").write_text(SCRIPT)
     write(home / "train.jsonl", range(1, 13))
     flags = tiny_flags(
-        tiny_dir,
+        model,
         home,
+        steps=UPDATES,
         sampler__backend="transformers",
         sampler__max_prompt_tokens=40,
-        data__test_path=write(home / "test.jsonl", (13, 14, 15)),
+        data__test_path=write(home / "test.jsonl", HELD_OUT),
         task__stop="\\n",
-        task__max_len=10,
+        task__max_len=LONGEST,
+        eval__samples=SAMPLES,
+        eval__tempered_samples=TEMPERED,
         learner__queries_per_step=2,
+        learner__tokens_per_forward=BUDGET,
+        reward__tokens_per_forward=BUDGET,
         replay__seed_demonstrations="true",
         runtime__max_nonfinite_batches=100,
     )
@@ -105,7 +122,7 @@ def finished(tiny_dir, installed, tmp_path_factory):
 
 def test_a_script_gets_the_run_that_it_asked_for(finished, installed):
     assert f"package {installed / 'gfn_ray'}" in finished[1]
-    assert "updates 6 adapter True" in finished[1]
+    assert f"updates {UPDATES} adapter True" in finished[1]
     assert "texts ['str', 'str']" in finished[1]
 
 
@@ -117,6 +134,28 @@ def test_the_reward_is_measured_before_and_after(finished):
         assert {"majority_at_k", "distinct_correct", "kl_reference", "log_ratio_var"} <= set(
             metrics
         )
+
+
+def test_a_held_out_sample_is_judged_once(finished):
+    judged = Counter(map(int, (finished[0] / "judged").read_text().split()))
+    assert {n: judged[n] for n in HELD_OUT} == {n: 2 * (SAMPLES + TEMPERED) for n in HELD_OUT}
+
+
+def test_z_of_hundreds_of_tokens_are_learned_from_in_parts(finished):
+    """Of some query they do not fit one forward pass together; test_long_z counts the tokens."""
+    copy = shutil.copytree(finished[0] / "run" / "replay", finished[0] / "replay")
+    config = parse(PromptsJob, ["--config", str(finished[0] / "run" / "config.toml")])
+    store = ReplayStore(
+        copy, config.replay, config.seed, group=config.learner.trajectories_per_query
+    )
+    every = [store.buffer.trajectories_of(f"row-{n}") for n in range(1, 13)]
+    store.close()
+    lengths = [[len(z) for z in of_query] for of_query in every]
+    assert max(map(max, filter(None, lengths))) > 400
+    assert max(map(sum, lengths)) > BUDGET == config.learner.tokens_per_forward
+    rows = [json.loads(line) for line in (finished[0] / "run" / "metrics.jsonl").open()]
+    learned = [row["train/length_mean"] for row in rows if row["phase"] == "train"]
+    assert len(learned) == UPDATES and max(learned) > LONGEST / 4
 
 
 def test_each_query_has_its_own_numbers(finished):
@@ -146,7 +185,7 @@ def test_the_adapter_is_served_without_the_users_file(finished):
     home, _ = finished
     (home / "imported").unlink()
     samples = gfn_ray.sample(home / "run" / "adapter", {"prompt": "Number 20:"}, n=2)
-    assert len(samples) == 2 and all(1 <= len(one.token_ids) <= 10 for one in samples)
+    assert len(samples) == 2 and all(1 <= len(one.token_ids) <= LONGEST for one in samples)
     assert not (home / "imported").exists()
 
 

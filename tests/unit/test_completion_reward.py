@@ -9,6 +9,7 @@ from gfn_ray.rewards.completion import CompletionReward
 from gfn_ray.rewards.functions.given import GivenFunction
 from gfn_ray.rewards.functions.judge import Judge, Row
 from gfn_ray.rewards.length_prior import LengthPrior
+from gfn_ray.rewards.reward import LOG_P_REF, REWARD
 from gfn_ray.support import WholeSupport
 from gfn_ray.support.whole import pieces_of
 from gfn_ray.tasks.demonstrations import demonstration_trajectory
@@ -123,6 +124,7 @@ def test_without_a_prior_no_model_is_loaded_and_the_reward_stands_alone(tokenize
     reward.load(lambda: pytest.fail("a model was loaded"))
     (one,) = scored(reward, support, query, spelled(" slept"))
     assert one.final_log_reward == pytest.approx(len(" slept") / BETA)
+    assert set(reward.parts) == {REWARD}
 
 
 def test_the_floor_and_the_length_are_terms_of_what_a_z_is_worth(tokenizer, model, query, spelled):
@@ -139,6 +141,16 @@ def test_the_floor_and_the_length_are_terms_of_what_a_z_is_worth(tokenizer, mode
     assert one.final_log_reward - reward.worth(query, trajectory, 6.0) == pytest.approx(
         base, abs=1e-3
     )
+
+
+def test_the_parts_of_log_r_are_those_of_the_latest_score(tokenizer, model, query, spelled):
+    support = support_of(tokenizer, 8)
+    reward = reward_of(tokenizer, support, model, prior=2.0)
+    scored(reward, support, query, spelled(" was"))
+    found = scored(reward, support, query, spelled(" slept"), spelled(" went"))
+    assert reward.parts[REWARD].tolist() == [6.0, 5.0]
+    summed = 2.0 * reward.parts[LOG_P_REF] + reward.parts[REWARD] / BETA
+    assert summed == pytest.approx([one.final_log_reward for one in found], abs=1e-3)
 
 
 def test_a_z_that_the_function_fails_on_has_no_log_r_and_a_reason(tokenizer, model, query, spelled):

@@ -10,9 +10,10 @@ from transformers import AutoTokenizer
 
 from gfn_ray.cli import parse
 from gfn_ray.config import EvalConfig
-from gfn_ray.config.objectives import RLOOConfig
 from gfn_ray.errors import UserError
+from gfn_ray.evaluation.posterior import query_diagnostics
 from gfn_ray.evaluation.result import QuerySamples, QueryTexts
+from gfn_ray.rewards.reward import LOG_P_REF, REWARD
 from gfn_ray.tasks.demonstrations import demonstration_trajectories, demonstration_trajectory
 from gfn_ray.tasks.prompts.chat import Chat
 from gfn_ray.tasks.prompts.config import PromptsConfig, PromptsJob, RowsConfig
@@ -228,23 +229,43 @@ def test_metrics_take_the_reward_apart_from_what_the_model_says(tmp_path, tokeni
     assert set(found) <= set(task.metrics)
 
 
-def test_without_a_prior_nothing_is_said_of_the_model(tmp_path):
-    task = task_of(tmp_path, rows_of(), reward=("exact",), prior=0.0)
-    assert not {"kl_reference", "log_p_ref_per_token"} & set(task.metrics)
-
-
-def test_where_the_objective_adds_the_model_that_is_what_is_said_of_it(tmp_path, tokenizer):
-    rloo = {"objective": RLOOConfig(reward="task")}
-    task = task_of(tmp_path, rows_of(), job=rloo, reward=("exact",), prior=0.0)
+def evaluated(task, tokenizer, texts, log_q, parts):
+    """Samples of a held-out query as an evaluation hands them over, and the query's data."""
     data = load(task, tokenizer)
-    z = np.array(tokenizer("no", add_special_tokens=False)["input_ids"])
     query = data.held_out[0]
-    known = demonstration_trajectory(query.query_id, z, data.support)
-    known = known.scored([np.nan] * len(z) + [0.0])
-    one = QuerySamples(
-        query, [known] * 2, ["no"] * 2, np.array([-4.0, -5.0]), None, None, np.array([-6.0, -6.0])
-    )
-    found = task.metrics_of(one)
-    assert found["log_p_ref_per_token"] == pytest.approx(-6.0 / (len(z) + 1))
-    assert found["kl_reference"] == pytest.approx(1.5)
+    trajectories = [
+        demonstration_trajectory(
+            query.query_id,
+            np.array(tokenizer(text, add_special_tokens=False)["input_ids"]),
+            data.support,
+        )
+        for text in texts
+    ]
+    diagnostics = query_diagnostics(np.zeros(2), np.zeros(2))
+    return data, QuerySamples(query, trajectories, texts, log_q, diagnostics, parts=parts)
+
+
+def test_without_a_prior_the_model_is_read_beside_log_r(tmp_path, tokenizer):
+    task = task_of(tmp_path, rows_of(), reward=("exact",), prior=0.0)
+    parts = {REWARD: np.array([0.0, 1.0]), LOG_P_REF: np.array([-4.0, -6.0])}
+    data, samples = evaluated(task, tokenizer, [" a", " b"], np.array([-1.0, -2.0]), parts)
+    assert data.reads_reference
+    found = task.metrics_of(samples)
+    assert found["kl_reference"] == pytest.approx(3.5)
+    per_token = np.mean(parts[LOG_P_REF] / [len(z) + 1 for z in samples.trajectories])
+    assert found["log_p_ref_per_token"] == pytest.approx(per_token)
     assert set(found) <= set(task.metrics)
+    unread = task.metrics_of(replace(samples, parts={REWARD: parts[REWARD]}))
+    assert not {"kl_reference", "log_p_ref_per_token"} & set(unread)
+
+
+def test_with_a_prior_log_r_has_it_and_the_model_is_not_read_again(tmp_path, tokenizer):
+    assert not load(task_of(tmp_path, rows_of(), reward=("exact",)), tokenizer).reads_reference
+
+
+def test_what_the_reward_actors_judged_is_not_judged_again(tmp_path, tokenizer):
+    """The text is wrong; the reward that came with it says otherwise."""
+    task = task_of(tmp_path, rows_of(), reward=("exact",))
+    parts = {REWARD: np.array([1.0, 0.0]), LOG_P_REF: np.array([-4.0, -6.0])}
+    _, samples = evaluated(task, tokenizer, ["no", "no"], np.array([-1.0, -2.0]), parts)
+    assert task.metrics_of(samples)["reward_mean"] == 0.5

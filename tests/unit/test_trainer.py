@@ -192,6 +192,19 @@ def test_other_objectives_add_nothing_to_log_r(base, support, kind):
     assert not trainer.score(groups).log_reference.any()
 
 
+def test_log_p_ref_can_be_read_whatever_the_objective_adds(base, support):
+    """Of the model below a policy that has moved, which stays where it was."""
+    groups = groups_of(support)
+    trainer = lora_trainer(base, job({"kind": "vargrad"}), support)
+    untrained = trainer.score(groups).log_q
+    for _ in range(3):
+        trainer.step(groups)
+    moved = trainer.score(groups).log_q
+    assert np.allclose(trainer.log_reference(groups), untrained, atol=1e-4)
+    assert np.abs(moved - untrained).max() > 0.1
+    assert np.array_equal(trainer.score(groups).log_q, moved)
+
+
 @pytest.mark.parametrize("kind", ["subtb", "ref_tb"])
 def test_the_log_ratio_variance_is_of_what_the_objective_aims_at(base, support, kind):
     """log R/T - log q, and for ref_tb log p_ref + log R/T - log q, of a policy that has moved."""

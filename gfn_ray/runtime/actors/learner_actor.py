@@ -12,6 +12,7 @@ import ray
 from gfn_ray.config import JobConfig
 from gfn_ray.learners.learner import SkippedUpdate, Update
 from gfn_ray.models.merged import BaseAdapter
+from gfn_ray.rewards.reward import LOG_P_REF
 from gfn_ray.runtime.actors.learner_ranks import OtherRanks, on_every_rank, on_every_shard, where
 from gfn_ray.runtime.actors.model_actor import ModelActor, load_model
 from gfn_ray.storage.serialization import Record
@@ -203,10 +204,17 @@ class LearnerActor(ModelActor):
             self._likelihood.restore(state["likelihood"])
 
     @on_every_shard
-    def score(self, block: bytes, more: Sequence[Query] = ()) -> Record:
+    def score(
+        self, block: bytes, more: Sequence[Query] = (), reads_reference: bool = False
+    ) -> Record:
         """Returns log q of whole trajectories, log q of their content tokens only, and log p_ref or
-        0, each [B]. more: simulated queries among theirs."""
-        return vars(self._learner.score(self._groups(block, more)))
+        0, each [B]. more: simulated queries among theirs. reads_reference: also log p_ref, whatever
+        the objective adds."""
+        groups = self._groups(block, more)
+        scores: Record = dict(vars(self._learner.score(groups)))
+        if reads_reference:
+            scores[LOG_P_REF] = self._learner.log_reference(groups)
+        return scores
 
     @on_every_shard
     def compare(self, block: bytes, adapter: Adapter, before: Adapter | None = None) -> Record:

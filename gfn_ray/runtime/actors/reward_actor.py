@@ -10,7 +10,7 @@ from gfn_ray.config import JobConfig
 from gfn_ray.decoding.decoder import Decoder
 from gfn_ray.decoding.simulation import Drafted, Simulation
 from gfn_ray.models.merged import BaseAdapter
-from gfn_ray.rewards.reward import ExplainsFaults, Reward
+from gfn_ray.rewards.reward import ExplainsFaults, HasParts, Reward
 from gfn_ray.runtime.actors.model_actor import ModelActor, load_model, model_directory
 from gfn_ray.sampling.tools import Tool, ToolLoop
 from gfn_ray.seeds import Seed
@@ -105,8 +105,8 @@ class RewardActor(ModelActor):
 
     def score(self, block: bytes, more: Sequence[Query] = ()) -> tuple[bytes, Record]:
         """Returns the trajectories with untempered log R at every terminable prefix. info["faults"]
-        describes those whose log R is not finite, by position. more: simulated queries among
-        them."""
+        describes those whose log R is not finite, by position; info["parts"] has what the reward
+        tells of each beside it. more: simulated queries among them."""
         started = time.perf_counter()
         scored = self._reward.score(self._pairs(block, more))
         return pack_trajectories(scored), self._info(scored, started)
@@ -124,4 +124,5 @@ class RewardActor(ModelActor):
             "tokens": sum(len(t) for t in scored),
             "seconds": time.perf_counter() - started,
             "faults": {index: fault for index, fault in faults.items() if fault is not None},
+            "parts": dict(self._reward.parts) if isinstance(self._reward, HasParts) else {},
         }

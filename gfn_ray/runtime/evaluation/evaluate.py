@@ -100,7 +100,8 @@ class Evaluator:
         """more: from _more_ratios, if importance weights are to be diagnosed. simulated: the
         policy's scores on simulated queries, if it is to be calibrated."""
         batches = self._batches(self._data.held_out)
-        results = self._scoring.sampled(adapter, [Draw(batch) for batch in batches], seed)
+        draws = [Draw(batch, reads_reference=self._data.reads_reference) for batch in batches]
+        results = self._scoring.sampled(adapter, draws, seed)
         samples, engine, learner = [], [], []
         counted: list[QuerySamples] = []
         weights: dict[str, WeightDiagnostics] = {}
@@ -128,7 +129,7 @@ class Evaluator:
                         scores["log_q"][on_policy],
                         diagnostics,
                         None if labels is None else labels[on_policy],
-                        scores["log_reference"][on_policy],
+                        parts={name: part[on_policy] for name, part in scores["parts"].items()},
                     )
                 )
                 if query.query_id not in self._data.calibration:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from gfn_ray.rewards.reward import LOG_P_REF
 from gfn_ray.runs.nonfinite_batches import NonFiniteBatches
 from gfn_ray.runtime.actors.worker_group import WorkerGroup
 from gfn_ray.runtime.evaluation.turns import Turns
@@ -27,11 +28,13 @@ Scored = tuple[list[Trajectory], Record]
 @dataclass(frozen=True)
 class Draw:
     """What one sampling call draws. on_policy: samples per query; 0: on-policy and tempered samples
-    as set by `eval`. simulated: whether these are queries that the actors were not made with."""
+    as set by `eval`. simulated: whether these are queries that the actors were not made with.
+    reads_reference: whether log p_ref is wanted, where log R has it not."""
 
     queries: list[Query]
     on_policy: int = 0
     simulated: bool = False
+    reads_reference: bool = False
 
     @property
     def more(self) -> list[Query]:
@@ -64,7 +67,7 @@ class Scoring:
             turns.sampled(sampler)
             start_what_may_start()
             try:
-                results[index] = await self._scored(calls, block, index, draws[index].more)
+                results[index] = await self._scored(calls, block, index, draws[index])
             except DataLost:  # with the node that held it; its seed draws the same again
                 if index in lost:
                     raise
@@ -84,35 +87,42 @@ class Scoring:
 
     def given(self, trajectories: Sequence[Trajectory], queries: list[Query]) -> Scored:
         """Returns given z of simulated queries, with their scores."""
-        calls = self._workers.calls()
+        calls, draw = self._workers.calls(), Draw(queries, simulated=True)
         results: list[Scored] = []
 
         async def measure() -> None:
             block = pack_trajectories(trajectories)
             try:
-                results.append(await self._scored(calls, block, 0, queries))
+                results.append(await self._scored(calls, block, 0, draw))
             except DataLost:  # once more: this process has z itself
-                results.append(await self._scored(calls, block, 0, queries))
+                results.append(await self._scored(calls, block, 0, draw))
 
         calls.start(measure())
         calls.run_all()
         return results[0]
 
-    async def _scored(
-        self, calls: PendingCalls, block: Any, index: int, more: list[Query]
-    ) -> Scored:
+    async def _scored(self, calls: PendingCalls, block: Any, index: int, draw: Draw) -> Scored:
         workers = self._workers
         scored, info = await calls.make(
             workers.rewards[index % len(workers.rewards)],
             "score samples",
-            partial(_score, block, more),
+            partial(_score, block, draw.more),
         )
         scores = await calls.make(
-            workers.learner, "score samples", lambda actor: actor.score.remote(scored, more)
+            workers.learner,
+            "score samples",
+            lambda actor: actor.score.remote(scored, draw.more, draw.reads_reference),
         )
         trajectories = unpack_trajectories(await calls.fetch(scored, "hand over samples"))
         self._bad.check_measured(trajectories, info["faults"])
-        return trajectories, {**scores, "label_log_probs": info.get("label_log_probs")}
+        parts = dict(info["parts"])
+        if draw.reads_reference:
+            parts[LOG_P_REF] = scores[LOG_P_REF]
+        return trajectories, {
+            **scores,
+            "label_log_probs": info.get("label_log_probs"),
+            "parts": parts,
+        }
 
 
 def _sample(adapter: Any, draw: Draw, seed: Seed, actor: Any) -> Any:

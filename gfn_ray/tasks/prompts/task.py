@@ -28,6 +28,7 @@ from gfn_ray.rewards.completion import CompletionReward
 from gfn_ray.rewards.functions.judge import Row
 from gfn_ray.rewards.functions.numbers import final_number
 from gfn_ray.rewards.length_prior import LengthPrior
+from gfn_ray.rewards.reward import LOG_P_REF, REWARD
 from gfn_ray.support import WholeSupport
 from gfn_ray.support.whole import pieces_of
 from gfn_ray.tasks.base import BaseTask
@@ -120,6 +121,7 @@ class PromptsTask(BaseTask[PromptsJob]):
             reward,
             simulation=simulation,
             decoders=[one for kind in task.baselines or () for one in known[kind]],
+            reads_reference=not task.prior,
             notes=tuple(notes),
         )
 
@@ -223,8 +225,7 @@ class PromptsTask(BaseTask[PromptsJob]):
         return " ".join(text.split())
 
     def metrics_of(self, one: QueryTexts) -> dict[str, float]:
-        task, target = self._config.task, self._target
-        assert target is not None
+        task = self._config.task
         rewards = self._rewards(one)
         correct = [reward >= task.correct_from for reward in rewards]
         answers = [self.answer(one.query, text) for text in one.texts]
@@ -241,8 +242,7 @@ class PromptsTask(BaseTask[PromptsJob]):
             "length_mean": float(np.mean([len(t) for t in one.trajectories])),
             "stopped_fraction": float(np.mean([t.stopped for t in one.trajectories])),
         }
-        log_p = self._log_p_ref(one, rewards)
-        if log_p is not None:
+        if (log_p := self._log_p_ref(one, rewards)) is not None:
             lengths = np.array([len(z) + 1 for z in one.trajectories])
             found["log_p_ref_per_token"] = float(np.mean(log_p / lengths))
             if isinstance(one, QuerySamples):
@@ -282,17 +282,14 @@ class PromptsTask(BaseTask[PromptsJob]):
     @property
     def metrics(self) -> dict[str, MetricInfo]:
         task, k = self._config.task, self._k
-        of_reference = {
-            "log_p_ref_per_token": MetricInfo("higher", "log p_ref(z | x) for each token of z"),
-            "kl_reference": MetricInfo("none", "mean log q - log p_ref, KL to the frozen model"),
-        }
         return {
             "reward_mean": MetricInfo("higher", "r of the samples"),
             "pass_at_1": MetricInfo("higher", f"samples with r of {task.correct_from:g} or more"),
             "pass_at_k": MetricInfo("higher", f"prompts with such a one among {k}, unbiased"),
             "majority_at_k": MetricInfo("higher", f"the commonest answer of {k} is correct"),
             "distinct_correct": MetricInfo("higher", "different correct answers of a prompt"),
-            **(of_reference if task.prior or self._config.objective.adds_reference else {}),
+            "log_p_ref_per_token": MetricInfo("higher", "log p_ref(z | x) for each token of z"),
+            "kl_reference": MetricInfo("none", "mean log q - log p_ref, KL to the frozen model"),
             "distinct_fraction": MetricInfo("higher", "different texts among a prompt's samples"),
             "length_mean": MetricInfo("none", "tokens of z"),
             "stopped_fraction": MetricInfo("higher", "samples that stop before max_len"),
@@ -305,29 +302,29 @@ class PromptsTask(BaseTask[PromptsJob]):
     def _k(self) -> int:
         return self._config.task.k or self._config.eval.samples
 
+    def _log_p_ref(self, one: QueryTexts, rewards: Sequence[float]) -> Array | None:
+        """log p_ref of each z [S]; None where log R has no prior and nobody has read it."""
+        prior, target = self._config.task.prior, self._target
+        if LOG_P_REF in one.parts:
+            return one.parts[LOG_P_REF]
+        if not prior:
+            return None
+        assert target is not None
+        worth = [
+            target.worth(one.query, z, r) for z, r in zip(one.trajectories, rewards, strict=True)
+        ]
+        return (np.array([z.final_log_reward for z in one.trajectories]) - worth) / prior
+
     def _rewards(self, one: QueryTexts) -> list[float]:
-        """r of each sample. Asked anew: a trajectory has log R alone."""
+        """r of each sample; judged anew where the reward actors' own is not at hand."""
+        if REWARD in one.parts:
+            return [float(reward) for reward in one.parts[REWARD]]
         assert self._target is not None
         judged = self._target.judge(one.query, one.trajectories)
         for found in judged:
             if found.fault is not None:
                 raise RunFailed(f"{found.fault}; the reward must judge every held-out sample")
         return [found.reward for found in judged]
-
-    def _log_p_ref(self, one: QueryTexts, rewards: Sequence[float]) -> Array | None:
-        """log p_ref of each sample, which log R holds with task.prior, or the objective adds."""
-        if prior := self._config.task.prior:
-            assert self._target is not None
-            worth = [
-                self._target.worth(one.query, z, reward)
-                for z, reward in zip(one.trajectories, rewards, strict=True)
-            ]
-            log_reward = np.array([z.final_log_reward for z in one.trajectories])
-            found: Array = (log_reward - worth) / prior
-            return found
-        if self._config.objective.adds_reference and isinstance(one, QuerySamples):
-            return one.log_reference
-        return None
 
     def _query(self, one: PromptRow, chat: Chat) -> Query:
         text = chat.text(one.row.prompt, one.row.place)
