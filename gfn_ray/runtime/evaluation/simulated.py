@@ -34,7 +34,7 @@ from gfn_ray.trajectory import Query
 
 FORMAT = 1  # part of the key: raise it when drafts or files change
 FILE = "queries.safetensors"
-MOST_DRAFTS = 512
+MOST_DRAFTS = 128
 """Drafts of a query, after which it is left out: a support that so few texts meet is measured
 elsewhere. That depends on its context alone, so the others stay exact."""
 ROOM_BYTES = 2**24

@@ -175,7 +175,12 @@ class ArithmeticJob(JobConfig):
         description="The updates.",
     )
     eval: EvalConfig = Field(
-        default_factory=lambda: EvalConfig(queries=80, samples=8, tempered_samples=2),
+        default_factory=lambda: EvalConfig(
+            queries=80,
+            samples=8,
+            tempered_samples=2,
+            simulated_queries=0,  # SmolLM2-135M writes hundreds of chains for one with right sums
+        ),
         description="Evaluation of the policy.",
     )
 
