@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from gfn_ray.comparison.section import Axis, Flags, Method, Section
 from gfn_ray.comparison.tables.methods import (
-    AUTO_DTYPE,
     COST,
     NO_DIAGNOSTICS,
-    NO_DRAWS,
     rewarded,
     temperature,
 )
@@ -30,8 +28,6 @@ def arithmetic() -> Section:
         "eval.queries": "80",
         "eval.samples": "4",
         **NO_DIAGNOSTICS,
-        **NO_DRAWS,
-        **AUTO_DTYPE,
     }
     untrained = {"steps": "0", "sft.steps": "0"}
     after_sft = {"replay.seed-demonstrations": "false", **_GROUPS}

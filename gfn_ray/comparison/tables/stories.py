@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from gfn_ray.comparison.section import Axis, Flags, Method, Section
 from gfn_ray.comparison.tables.methods import (
-    AUTO_DTYPE,
     COST,
     JEFFREYS,
     NO_DIAGNOSTICS,
@@ -27,7 +26,6 @@ def infill() -> Section:
         "eval.samples": "4",
         "eval.simulated-queries": "16",
         **NO_DIAGNOSTICS,
-        **AUTO_DTYPE,
     }
     start: Flags = {"objective.reference": "start"}
     mle = {"steps": "0", "sft.steps": str(_SFT_UPDATES + _UPDATES)}
@@ -77,7 +75,6 @@ def continuation() -> Section:
         "eval.queries": "20",
         "eval.simulated-queries": "0",
         **NO_DIAGNOSTICS,
-        **AUTO_DTYPE,
     }
     decoders = ("tempered 0.7", "tempered 0.8", "nucleus 0.95", "beam", "diverse beam", "greedy")
     untrained = {

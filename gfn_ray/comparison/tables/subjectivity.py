@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from gfn_ray.comparison.section import Axis, Method, Section
 from gfn_ray.comparison.tables.methods import (
-    AUTO_DTYPE,
     COST,
     NO_DIAGNOSTICS,
     NO_DRAWS,
@@ -22,7 +21,6 @@ def subjectivity() -> Section:
         "eval.samples": "4",
         **NO_DIAGNOSTICS,
         **NO_DRAWS,
-        **AUTO_DTYPE,
     }
     classifiers = ("zero-shot", "8-shot", "tuned on labels")
     matched = [one for one in rewarded(("rloo",), _RATES, {}, {}) if one.form == "matched"]
