@@ -19,7 +19,6 @@ FRESH: Flags = {
 }
 # Where only axes count: importance weights of 64 samples a query take longer than the training.
 NO_DIAGNOSTICS: Flags = {"eval.diagnostic-queries": "0"}
-# Of the whole run on a CPU with matrix units; elsewhere float32.
 # An exact draw belongs to the posterior, and the usual reward has another optimum.
 NO_DRAWS: Flags = {"eval.simulated-queries": "0"}
 
