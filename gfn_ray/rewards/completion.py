@@ -69,7 +69,7 @@ class CompletionReward:
         self.faults = {i: one.fault for i, one in enumerate(judged) if one.fault is not None}
         log_prior = self.log_prior(pairs)
         self.parts = {REWARD: np.array([one.reward for one in judged])}
-        if self._prior:
+        if self.prior:
             self.parts[LOG_P_REF] = np.array(log_prior)
         scored = []
         for (query, z), one, log_p in zip(pairs, judged, log_prior, strict=True):
