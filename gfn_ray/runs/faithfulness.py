@@ -16,7 +16,13 @@ from gfn_ray.config.faithfulness import FaithfulnessJob
 from gfn_ray.errors import UserError
 from gfn_ray.evaluation.faithfulness import Probed, going_on, reading, with_gains
 from gfn_ray.formatting import number
-from gfn_ray.models.loading import load_causal_lm, load_tokenizer, resolve_model, vocab_size
+from gfn_ray.models.loading import (
+    hide_loading_bars,
+    load_causal_lm,
+    load_tokenizer,
+    resolve_model,
+    vocab_size,
+)
 from gfn_ray.paths import output_root
 from gfn_ray.policy.adapter import add_adapter, load_adapter, put_adapter
 from gfn_ray.runs.run_dir import RunDir
@@ -65,6 +71,7 @@ def _measured(directory: RunDir, config: FaithfulnessJob) -> dict[str, dict[str,
     queries = judged[:: max(1, len(judged) // config.queries)][: config.queries]
     labels = (directory.adapter_dir / LABELS).is_dir()
     tuned = read_labels(directory.adapter_dir).adapter if labels else None
+    hide_loading_bars(path)
     model = add_adapter(load_causal_lm(path, "float32", "cpu", False), job.policy, job.seed).eval()
     put_adapter(model, tuned or load_adapter(directory.adapter_dir))
 
