@@ -40,12 +40,11 @@ class SkippedUpdate:
 @dataclass(frozen=True)
 class PolicyScores:
     """log q of trajectories, without gradient. log_q [B]: whole z, with the stop. log_pf [B]:
-    content tokens only, as the sampling engine reports them. log_pf_tokens: of each of these, z
-    after z. log_reference [B]: what the objective adds to log R/T, log p_ref(z) or 0."""
+    content tokens only, as the sampling engine reports them. log_reference [B]: what the objective
+    adds to log R/T, log p_ref(z) or 0."""
 
     log_q: npt.NDArray[np.float64]
     log_pf: npt.NDArray[np.float64]
-    log_pf_tokens: npt.NDArray[np.float64]
     log_reference: npt.NDArray[np.float64]
 
 
@@ -83,8 +82,11 @@ class Learner(Protocol):
         """log p of whole z under the model below the adapter [B], within the same support."""
         ...
 
-    def score_under(self, adapter: Adapter, groups: Sequence[TrajectoryGroup]) -> PolicyScores:
-        """Computes the same under another adapter; the learner's weights stay unchanged."""
+    def token_log_pf(
+        self, adapter: Adapter, groups: Sequence[TrajectoryGroup]
+    ) -> npt.NDArray[np.float64]:
+        """log q of every content token, z after z, under another adapter; the learner's weights
+        stay unchanged."""
         ...
 
     def publish(self) -> Adapter:

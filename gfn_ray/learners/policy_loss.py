@@ -107,20 +107,36 @@ class PolicyLoss:
     @torch.no_grad()
     def score(self, groups: Sequence[TrajectoryGroup]) -> PolicyScores:
         """log q under the current weights, without gradient."""
-        whole, content, tokens, reference = [], [], [], []
-        # No trajectory is compared with another here, so a large group is simply several.
-        small = [part for group in groups for part in parts(group, self._budget)]
-        for chunk in chunks(small, self._budget):
+        whole, content, reference = [], [], []
+        for chunk in self._alone(groups):
             q = self._log_q(chunk)
             whole.append(q.log_q)
             content.append(q.log_pf.sum(dim=1))
-            lengths = [len(t) for group in chunk for t in group.trajectories]
-            tokens += [row[:length] for row, length in zip(q.log_pf, lengths, strict=True)]
             if self._adds_reference:
                 reference.append(self._reference(chunk).log_q)
             else:
                 reference.append(torch.zeros_like(q.log_q))
-        return PolicyScores(*(_float64(parts) for parts in (whole, content, tokens, reference)))
+        return PolicyScores(*(_float64(parts) for parts in (whole, content, reference)))
+
+    @torch.no_grad()
+    def whole_log_q(self, groups: Sequence[TrajectoryGroup]) -> npt.NDArray[np.float64]:
+        """log q of whole z [B] alone, under the weights that the model has."""
+        return _float64([self._log_q(chunk).log_q for chunk in self._alone(groups)])
+
+    @torch.no_grad()
+    def token_log_pf(self, groups: Sequence[TrajectoryGroup]) -> npt.NDArray[np.float64]:
+        """log q of every content token, z after z, under the weights that the model has."""
+        found: list[Tensor] = []
+        for chunk in self._alone(groups):
+            rows = self._log_q(chunk).log_pf
+            lengths = [len(t) for group in chunk for t in group.trajectories]
+            found += [row[:length] for row, length in zip(rows, lengths, strict=True)]
+        return _float64(found)
+
+    def _alone(self, groups: Sequence[TrajectoryGroup]) -> list[list[TrajectoryGroup]]:
+        """Chunks for passes that compare no trajectory with another: there a large group is simply
+        several."""
+        return self.chunks([part for group in groups for part in parts(group, self._budget)])
 
     def _split(self, chunk: Sequence[TrajectoryGroup]) -> list[TrajectoryGroup]:
         """The parts of a query that is too large for one pass; else one element."""

@@ -142,14 +142,17 @@ class PolicyTrainer:
     def log_reference(self, groups: Sequence[TrajectoryGroup]) -> npt.NDArray[np.float64]:
         """log p of whole z under the model below the adapter, which takes no part in it."""
         with self.model.disable_adapter():
-            return self._loss.score(groups).log_q
+            return self._loss.whole_log_q(groups)
 
-    def score_under(self, adapter: Adapter, groups: Sequence[TrajectoryGroup]) -> PolicyScores:
-        """Computes the same under another adapter; restores the policy's weights afterwards."""
+    def token_log_pf(
+        self, adapter: Adapter, groups: Sequence[TrajectoryGroup]
+    ) -> npt.NDArray[np.float64]:
+        """log q of every content token, z after z, under another adapter; restores the policy's
+        weights afterwards."""
         own = read_adapter(self.model, self.version)
         put_adapter(self.model, adapter)
         try:
-            return self.score(groups)
+            return self._loss.token_log_pf(groups)
         finally:
             put_adapter(self.model, own)
 

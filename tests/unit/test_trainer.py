@@ -192,6 +192,22 @@ def test_other_objectives_add_nothing_to_log_r(base, support, kind):
     assert not trainer.score(groups).log_reference.any()
 
 
+def test_the_log_q_of_tokens_under_another_adapter_is_that_of_the_policy_which_had_it(
+    base, support
+):
+    groups = groups_of(support)
+    trainer = lora_trainer(base, job({"kind": "vargrad"}), support)
+    first, untrained = trainer.publish(), trainer.score(groups)
+    trainer.step(groups)
+    moved = trainer.score(groups).log_pf
+    lengths = [len(t) for group in groups for t in group.trajectories]
+    of_z = np.split(trainer.token_log_pf(first, groups), np.cumsum(lengths)[:-1])
+    assert [len(one) for one in of_z] == lengths
+    assert np.allclose([one.sum() for one in of_z], untrained.log_pf, atol=1e-4)
+    assert np.abs(moved - untrained.log_pf).max() > 1e-3
+    assert np.array_equal(trainer.score(groups).log_pf, moved)
+
+
 def test_log_p_ref_can_be_read_whatever_the_objective_adds(base, support):
     """Of the model below a policy that has moved, which stays where it was."""
     groups = groups_of(support)

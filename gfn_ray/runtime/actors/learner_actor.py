@@ -228,7 +228,7 @@ class LearnerActor(ModelActor):
         groups = self._by_query(some)
 
         def log_pf(weights: Adapter) -> Any:
-            return self._learner.score_under(weights, groups).log_pf_tokens
+            return self._learner.token_log_pf(weights, groups)
 
         old = {"the base model": log_pf(adapter.without_effect())}
         if before is not None:
