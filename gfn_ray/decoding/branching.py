@@ -18,21 +18,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gfn_ray.decoding.writing import Written, write
+from gfn_ray.decoding.sampling import one_by_one
+from gfn_ray.decoding.writing import Choice, Written
 from gfn_ray.sampling.tools import ToolLoop
 from gfn_ray.support import Support
 from gfn_ray.trajectory import IntArray
 
 
-def branches(
-    model: Any,
-    support: Support,
-    prompts: Sequence[IntArray],
-    k: int,
-    tool: ToolLoop | None = None,
-) -> list[list[Written]]:
-    """The different paths of each prompt, at most k, by the likelihood of where they branch off."""
-    begun = [Written(owner) for owner in range(len(prompts)) for _ in range(k)]
+def by_rank(k: int) -> Choice:
+    """Returns the choice that makes z number i take, where it first has one, the action of rank i
+    modulo k, and everywhere else the likeliest."""
     branched: set[int] = set()
 
     def choose(log_probs: Tensor, asked: Sequence[int]) -> Tensor:
@@ -46,10 +41,26 @@ def branches(
                 branched.add(i)
         return ranked.gather(1, torch.tensor(ranks, device=ranked.device)[:, None])[:, 0]
 
-    paths: list[dict[tuple[int, ...], Written]] = [{} for _ in prompts]
-    for one in write(model, support, prompts, begun, choose, tool):
-        paths[one.owner].setdefault(tuple(one.tokens), one)
-    return [list(of_prompt.values()) for of_prompt in paths]
+    return choose
+
+
+def branches(
+    model: Any,
+    support: Support,
+    prompts: Sequence[IntArray],
+    k: int,
+    choose: Choice,
+    tool: ToolLoop | None = None,
+) -> list[list[Written]]:
+    """The different paths of each prompt, at most k, by the likelihood of where they branch off.
+    choose: `by_rank` of k."""
+    found = []
+    for paths in one_by_one(model, support, prompts, k, choose, tool):
+        different: dict[tuple[int, ...], Written] = {}
+        for one in paths:
+            different.setdefault(tuple(one.tokens), one)
+        found.append(list(different.values()))
+    return found
 
 
 def surest(

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from gfn_ray.decoding.beam import beam_search
-from gfn_ray.decoding.branching import branches, surest
+from gfn_ray.decoding.branching import branches, by_rank, surest
 from gfn_ray.decoding.decoder import Decoder
 from gfn_ray.decoding.particles import particles
-from gfn_ray.decoding.power import Array, power_samples
+from gfn_ray.decoding.power import power_samples
 from gfn_ray.decoding.resampling import Weights
 from gfn_ray.decoding.sampling import drawn, likeliest, one_by_one
-from gfn_ray.decoding.writing import Choice, Written
+from gfn_ray.decoding.writing import Array, Choice, Written
 from gfn_ray.errors import RunFailed
 from gfn_ray.rewards.reward import Pair
 from gfn_ray.sampling.tools import ToolLoop
@@ -77,18 +77,16 @@ def decode(
 
     rng = generator(seed)
     found: list[list[Written]]
-    tokens = None
     if decoder.kind == "beam":
         groups, penalty = decoder.groups, decoder.diversity_penalty
         beams = beam_search(model, support, prompts, count, groups, penalty)
         found = [[_of_beam(i, z, support) for z in beam] for i, beam in enumerate(beams)]
     elif decoder.kind == "cot":
-        paths = branches(model, support, prompts, decoder.candidates, tool)
+        paths = branches(model, support, prompts, decoder.candidates, counted, tool)
         found = [
             [surest(model, prompt, of_prompt, decoder.answer_after)]
             for prompt, of_prompt in zip(prompts, paths, strict=True)
         ]
-        tokens = sum(len(one.choices) for of_prompt in paths for one in of_prompt)
     elif decoder.kind == "mh":
         proposals = decoder.candidates
         chains = power_samples(
@@ -110,7 +108,7 @@ def decode(
         for query, texts in zip(queries, found, strict=True)
         for one in texts
     ]
-    return Decoded(trajectories, counted.tokens or tokens, scored)
+    return Decoded(trajectories, None if decoder.kind == "beam" else counted.tokens, scored)
 
 
 class _Counted:
@@ -126,7 +124,9 @@ class _Counted:
 
 
 def _choice(model: Any, decoder: Decoder, seed: Seed) -> Choice:
-    if decoder.kind in ("greedy", "beam", "cot"):  # which draw nothing
+    if decoder.kind == "cot":
+        return by_rank(decoder.candidates)
+    if decoder.kind in ("greedy", "beam"):
         return likeliest
     drawing = torch.Generator(next(model.parameters()).device)
     drawing.manual_seed(number(seed))

@@ -20,9 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from gfn_ray.decoding.power import Array, LogTarget
 from gfn_ray.decoding.resampling import Weights
-from gfn_ray.decoding.writing import Choice, Writing, Written
+from gfn_ray.decoding.writing import Array, Choice, LogTarget, Writing, Written
 from gfn_ray.sampling.tools import ToolLoop
 from gfn_ray.support import Support
 from gfn_ray.trajectory import IntArray

@@ -12,20 +12,15 @@ goes through z block by block instead; here a z is short, and every cut is of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from gfn_ray.decoding.writing import Choice, Written, write
+from gfn_ray.decoding.writing import Choice, LogTarget, Written, write
 from gfn_ray.sampling.tools import ToolLoop
 from gfn_ray.support import Support
 from gfn_ray.trajectory import IntArray
-
-Array = npt.NDArray[np.float64]
-LogTarget = Callable[[Sequence[Written]], Array]
-"""log R/T of each z, or of each beginning as a whole z."""
 
 
 def power_samples(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from gfn_ray.decoding.frontier import Frontier
@@ -19,6 +20,7 @@ from gfn_ray.sampling.tools import ToolLoop
 from gfn_ray.support import Support
 from gfn_ray.trajectory import IntArray, Query, Trajectory
 
+Array = npt.NDArray[np.float64]
 Choice = Callable[[Tensor, Sequence[int]], Tensor]
 """Maps log-probabilities of actions [N, V], and the numbers of the z that they are for [N], to one
 action each [N]."""
@@ -74,6 +76,10 @@ class Written:
         )
         log_q = np.array(self.log_q, dtype=np.float32)
         return replace(known, sampler_log_pf=log_q, sampler_log_stop=self.log_stop)
+
+
+LogTarget = Callable[[Sequence[Written]], Array]
+"""log R/T of each z, or of each beginning as a whole z."""
 
 
 class Writing:

@@ -1,11 +1,13 @@
 """Decoders of arithmetic without training, on the tiny model: the calculator writes its share, and
 chain-of-thought decoding takes the answer that the model is surest of."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from gfn_ray.decoding.branching import branches, margins, surest
+from gfn_ray.decoding.branching import branches, by_rank, margins, surest
 from gfn_ray.decoding.decode import decode
 from gfn_ray.decoding.sampling import likeliest, one_by_one
 from gfn_ray.policy.log_q import TrajectoryGroup
@@ -70,12 +72,25 @@ def test_the_log_q_that_a_decoder_tells_is_the_policys_and_0_where_the_tool_wrot
     assert all((one.sampler_log_pf[one.tool_mask] == 0).all() for one in drawn)
 
 
+def test_the_cost_of_cot_is_of_every_path_that_it_wrote(base, data, tool):
+    """More beginnings are asked for than there are, and some are written twice."""
+    (cot,) = [one for one in data.decoders if one.kind == "cot"]
+    query, k = data.held_out[0], 400
+    (written,) = one_by_one(base, data.support, [query.prompt_ids], k, by_rank(k), tool)
+    chosen = sum(len(one) - sum(one.by_tool) + one.stopped for one in written)
+    found = decode(base, data.support, [query], replace(cot, candidates=k), 1, SEED, tool=tool)
+    assert len({tuple(one.tokens) for one in written}) < k == len(written)
+    assert found.tokens == chosen
+
+
 def test_one_branch_is_greedy_decoding_and_more_begin_differently(base, data, tool):
     prompts = [query.prompt_ids for query in data.held_out]
     greedy = one_by_one(base, data.support, prompts, 1, likeliest, tool)
-    alone = branches(base, data.support, prompts, 1, tool)
+    alone = branches(base, data.support, prompts, 1, by_rank(1), tool)
     assert [[one.tokens for one in paths] for paths in alone] == [[z.tokens] for (z,) in greedy]
-    for (first,), paths in zip(greedy, branches(base, data.support, prompts, 4, tool), strict=True):
+    for (first,), paths in zip(
+        greedy, branches(base, data.support, prompts, 4, by_rank(4), tool), strict=True
+    ):
         assert paths[0].tokens == first.tokens and len(paths) == 4
         texts = [tuple(path.tokens) for path in paths]
         shared = next(t for t, column in enumerate(zip(*texts, strict=False)) if len({*column}) > 1)
@@ -83,7 +98,7 @@ def test_one_branch_is_greedy_decoding_and_more_begin_differently(base, data, to
 
 
 def test_more_branches_than_the_support_has_are_not_repeated(base, data, tool):
-    (paths,) = branches(base, data.support, [data.held_out[0].prompt_ids], 400, tool)
+    (paths,) = branches(base, data.support, [data.held_out[0].prompt_ids], 400, by_rank(400), tool)
     texts = [tuple(path.tokens) for path in paths]
     assert 10 <= len(texts) == len(set(texts)) < 400
 
@@ -91,7 +106,7 @@ def test_more_branches_than_the_support_has_are_not_repeated(base, data, tool):
 def test_the_surest_answer_has_the_largest_sum_of_margins(base, data, tool):
     (cot,) = [one for one in data.decoders if one.kind == "cot"]
     for query in data.held_out:
-        (paths,) = branches(base, data.support, [query.prompt_ids], 12, tool)
+        (paths,) = branches(base, data.support, [query.prompt_ids], 12, by_rank(12), tool)
         sums, of_path = {}, {}
         for path in paths:
             begins = 1 + max(t for t, token in enumerate(path.tokens) if token in cot.answer_after)
