@@ -22,7 +22,7 @@ from testing.tiny import tiny_model
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-HELD_OUT, SAMPLES, TEMPERED = (13, 14, 15), 3, 2
+HELD_OUT, SAMPLES, TEMPERED, CANDIDATES = (13, 14, 15), 3, 2, 2
 UPDATES, LONGEST, BUDGET = 4, 512, 1024
 
 # As TRL calls it: a's in a completion. A fourth of the training rows cannot be judged.
@@ -102,8 +102,10 @@ def finished(installed, tmp_path_factory):
         data__test_path=write(home / "test.jsonl", HELD_OUT),
         task__stop="\\n",
         task__max_len=LONGEST,
+        task__baselines="best_of",
         eval__samples=SAMPLES,
         eval__tempered_samples=TEMPERED,
+        eval__candidates=CANDIDATES,
         learner__queries_per_step=2,
         learner__tokens_per_forward=BUDGET,
         reward__tokens_per_forward=BUDGET,
@@ -137,8 +139,13 @@ def test_the_reward_is_measured_before_and_after(finished):
 
 
 def test_a_held_out_sample_is_judged_once(finished):
+    """Those of the policy, before and after training, and those that a baseline selects among."""
     judged = Counter(map(int, (finished[0] / "judged").read_text().split()))
-    assert {n: judged[n] for n in HELD_OUT} == {n: 2 * (SAMPLES + TEMPERED) for n in HELD_OUT}
+    each = 2 * (SAMPLES + TEMPERED) + SAMPLES * CANDIDATES
+    assert {n: judged[n] for n in HELD_OUT} == dict.fromkeys(HELD_OUT, each)
+    best = summary(finished[0])["baselines"][f"best of {CANDIDATES}"]
+    assert best["texts_scored"] == len(HELD_OUT) * SAMPLES * CANDIDATES
+    assert best["reward_mean"] >= 1
 
 
 def test_z_of_hundreds_of_tokens_are_learned_from_in_parts(finished):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from gfn_ray.config import JobConfig
@@ -31,6 +32,7 @@ class RewardActor(ModelActor):
         support: Support,
         reward: Reward,
         queries: list[Query],
+        tool: Tool | None,
     ) -> None:
         self._config = config
         self._device = device
@@ -38,6 +40,7 @@ class RewardActor(ModelActor):
         self._support = support
         self._reward = reward
         self._queries = {query.query_id: query for query in queries}
+        self._tool = tool
         self._model: Any = None
 
     def load(self) -> None:
@@ -45,14 +48,9 @@ class RewardActor(ModelActor):
         self._reward.load(self._frozen_lm)
 
     def decode(
-        self,
-        decoder: Decoder,
-        query_ids: list[str],
-        samples: int,
-        seed: Seed,
-        tool: Tool | None = None,
+        self, decoder: Decoder, query_ids: list[str], samples: int, seed: Seed
     ) -> tuple[bytes, Record]:
-        """Decodes `samples` z per query from the frozen LM, unscored. tool: the task's."""
+        """Decodes `samples` z per query from the frozen LM, unscored."""
         from gfn_ray.decoding.decode import decode
 
         started = time.perf_counter()
@@ -64,7 +62,7 @@ class RewardActor(ModelActor):
             decoder,
             samples,
             seed,
-            tool=None if tool is None else self._tool_loop(tool),
+            tool=self._tool_loop,
             score=self._reward.score,
             temperature=self._config.reward.temperature_end,
         )
@@ -76,12 +74,16 @@ class RewardActor(ModelActor):
         }
         return pack_trajectories(found.trajectories), info
 
-    def _tool_loop(self, tool: Tool) -> ToolLoop:
+    @cached_property
+    def _tool_loop(self) -> ToolLoop | None:
+        """For decoders alone: a run without any does not pay for it."""
         from gfn_ray.models.loading import load_tokenizer
 
+        if self._tool is None:
+            return None
         path = model_directory(self._config, self._base)
         tokenizer = load_tokenizer(path, self._config.model.trust_remote_code)
-        return ToolLoop(tool, tokenizer, self._support)
+        return ToolLoop(self._tool, tokenizer, self._support)
 
     def simulate(
         self, simulation: Simulation, query_ids: list[str], copies: int, seed: Seed

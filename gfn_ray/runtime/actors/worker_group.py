@@ -140,7 +140,7 @@ class WorkerGroup:
                 for name in _samplers(config)
             ],
             [
-                worker(name, reward_kind, config.reward, data.reward, queries)
+                worker(name, reward_kind, config.reward, data.reward, queries, data.tool)
                 for name in _rewards(config)
             ],
             Worker("replay", lambda: replay.remote(config, replay_dir)),

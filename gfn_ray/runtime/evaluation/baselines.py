@@ -7,10 +7,10 @@ with the same metrics as the policy, and with what they cost.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,19 +21,25 @@ from gfn_ray.evaluation.result import Baseline, QueryTexts, mean_metrics
 from gfn_ray.runs.nonfinite_batches import NonFiniteBatches
 from gfn_ray.runtime.actors.worker_group import WorkerGroup
 from gfn_ray.runtime.supervision.worker import Worker
-from gfn_ray.sampling.tools import Tool
 from gfn_ray.seeds import Seed, Stream, generator, seed_of
 from gfn_ray.storage.trajectories import unpack_trajectories
 from gfn_ray.tasks.task import Task, TaskData
 from gfn_ray.trajectory import Trajectory
 
 
+class _Scored(NamedTuple):
+    """parts: what the reward tells of it beside log R, by name."""
+
+    z: Trajectory
+    parts: Mapping[str, float]
+
+
 @dataclass(frozen=True)
 class _Written:
-    """Scored trajectories by query id, and the cost of all of them together: tokens that the LM
-    chose, None if that is not known, and texts whose log R decided something."""
+    """What was written for each query, by id, and the cost of all of it together: tokens that the
+    LM chose, None if that is not known, and texts whose log R decided something."""
 
-    by_query: dict[str, list[Trajectory]]
+    by_query: dict[str, list[_Scored]]
     tokens: int | None
     scored: int
 
@@ -71,8 +77,9 @@ class Decoders:
             found = written.by_query[query.query_id]
             if decoder.selects:
                 found = self._selected(decoder, found, index)
-            decoded = [self._to_text(t.token_ids) for t in found]
-            texts.append(QueryTexts(query, found, decoded))
+            decoded = [self._to_text(one.z.token_ids) for one in found]
+            parts = {name: np.array([one.parts[name] for one in found]) for name in found[0].parts}
+            texts.append(QueryTexts(query, [one.z for one in found], decoded, parts=parts))
         rewards = [np.mean([t.final_log_reward for t in one.trajectories]) for one in texts]
         metrics = {
             "log_reward_mean": float(np.mean(rewards)),
@@ -82,12 +89,12 @@ class Decoders:
         measured = {name: metrics[name] for name in task.metrics if name in metrics}
         return Baseline({**measured, **written.cost}, texts)
 
-    def _selected(self, decoder: Decoder, found: list[Trajectory], query: int) -> list[Trajectory]:
+    def _selected(self, decoder: Decoder, found: list[_Scored], query: int) -> list[_Scored]:
         """eval.samples of a query's samples. query: its number."""
-        log_reward = np.array([t.final_log_reward for t in found])
+        log_reward = np.array([one.z.final_log_reward for one in found])
         if decoder.kind == "best_of":
             return [found[i] for i in best_of(log_reward, decoder.candidates)]
-        log_q = np.array([t.sampler_log_content + t.sampler_log_stop for t in found])
+        log_q = np.array([one.z.sampler_log_content + one.z.sampler_log_stop for one in found])
         weights = Weights.of(log_reward / self._config.reward.temperature_end - log_q)
         rng = generator(seed_of(Stream.DECODER_SELECTION, self._config.seed, query))
         return [found[i] for i in weights.draw(self._config.eval.samples, rng)]
@@ -102,7 +109,7 @@ class Decoders:
     def _decoded_and_scored(self, decoder: Decoder) -> _Written:
         """Returns the scored trajectories of all held-out queries."""
         config, data, calls = self._config, self._data, self._workers.calls()
-        by_query: dict[str, list[Trajectory]] = defaultdict(list)
+        by_query: dict[str, list[_Scored]] = defaultdict(list)
         tokens: list[int | None] = []
         scored_on_the_way = 0
         # A call writes as many z side by side whatever the decoder, for its time and memory.
@@ -121,7 +128,7 @@ class Decoders:
             decoded, cost = await calls.make(
                 worker,
                 f"decode held-out queries ({decoder.name})",
-                partial(_decode, decoder, ids, config.eval.samples, seed, data.tool),
+                partial(_decode, decoder, ids, config.eval.samples, seed),
             )
             tokens.append(cost["chosen"])
             scored_on_the_way += cost["scored"]
@@ -130,8 +137,9 @@ class Decoders:
             scored, info = await score
             found = unpack_trajectories(await calls.fetch(scored, "hand over decoded texts"))
             self._bad.check_measured(found, info["faults"])
-            for one in found:
-                by_query[one.query_id].append(one)
+            for place, z in enumerate(found):
+                parts = {name: float(part[place]) for name, part in info["parts"].items()}
+                by_query[z.query_id].append(_Scored(z, parts))
 
         for worker in self._workers.rewards:
             calls.start(decode(worker))
@@ -146,10 +154,8 @@ class Decoders:
         )
 
 
-def _decode(
-    decoder: Decoder, ids: list[str], samples: int, seed: Seed, tool: Tool | None, actor: Any
-) -> Any:
-    return actor.decode.options(num_returns=2).remote(decoder, ids, samples, seed, tool)
+def _decode(decoder: Decoder, ids: list[str], samples: int, seed: Seed, actor: Any) -> Any:
+    return actor.decode.options(num_returns=2).remote(decoder, ids, samples, seed)
 
 
 def _score(block: Any, actor: Any) -> Any:
