@@ -183,8 +183,8 @@ class RewardConfig(Section):
     dtype: AutoDType = Field(
         "auto",
         description="Precision of the frozen LM. auto: on CUDA that of the model's file; on a CPU "
-        "bfloat16 if it is twice as fast as float32, the target is the likelihood of a text and "
-        "max_staleness is above 0, else float32.",
+        "bfloat16 if it is twice as fast as float32, the target has the likelihood of a text in it "
+        "and max_staleness is above 0, else float32.",
     )
     threads: Threads = Field(
         "auto", description="CPU threads of one reward actor; auto: as in the sampler."

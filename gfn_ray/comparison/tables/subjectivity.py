@@ -43,8 +43,8 @@ def subjectivity() -> Section:
         "the ten labels, which is MLE here. With rationales, two rounds of EM: the policy "
         f"learns q(z | x) in {_UPDATES} updates in all, p(label | x, z) is tuned on its samples "
         "for 20 a round. There are no rationales to imitate, so MLE of z does not exist, and no "
-        "reward to maximise but the label's likelihood, so there is no usual form. The learning "
-        "rate is the policy's."
+        "reward to maximise but the label's likelihood, so there is no usual form. PPO and DPO are "
+        "left out here. The learning rate is the policy's."
     )
     return Section(
         "subjectivity",
